@@ -1,0 +1,3 @@
+from fivetran_state.cli import main
+
+main()

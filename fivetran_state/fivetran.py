@@ -1,0 +1,287 @@
+"""Fivetran's REST API: the calls that this project needs, with typed errors and careful retries.
+
+Source of every fact: Fivetran's public API reference and support pages, as of 2026-11.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import stamina
+
+from fivetran_state import __version__, state
+from fivetran_state.errors import (
+    ConnectionNotFound,
+    FivetranError,
+    FivetranUnavailable,
+    Forbidden,
+    InvalidRequest,
+    InvalidStateDocument,
+    NoStateYet,
+    RateLimited,
+    StateNotKept,
+    SyncRunning,
+    Unauthorized,
+)
+
+logger = logging.getLogger(__name__)
+
+STATEFUL_SERVICES = frozenset(
+    {"aws_lambda", "azure_function", "google_cloud_function", "connector_sdk"}
+)
+"""The services that keep a state."""
+
+LONGEST_SHORT_WAIT = 5.0
+"""Seconds of Retry-After that a call sits out; what is longer is the caller's to wait for."""
+
+_ATTEMPTS = 4
+_CONNECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One connection as `GET /v1/connections/{id}` shows it."""
+
+    id: str
+    service: str
+    schema: str
+    group_id: str
+    paused: bool
+    sync_state: str
+    """`scheduled`, `syncing`, `paused` or `rescheduled`."""
+    setup_state: str
+    succeeded_at: str | None
+    failed_at: str | None
+
+    @property
+    def keeps_state(self) -> bool:
+        return self.service in STATEFUL_SERVICES
+
+    @property
+    def is_drained(self) -> bool:
+        """Paused with no sync running. `rescheduled` may last for hours, but runs nothing."""
+        return self.paused and self.sync_state in ("paused", "rescheduled")
+
+    @classmethod
+    def from_json(cls, details: dict[str, Any]) -> "Connection":
+        status = details.get("status") or {}
+        return cls(
+            id=details["id"],
+            service=details["service"],
+            schema=details.get("schema") or "",
+            group_id=details.get("group_id") or "",
+            paused=bool(details["paused"]),
+            sync_state=status.get("sync_state") or "unknown",
+            setup_state=status.get("setup_state") or "unknown",
+            succeeded_at=details.get("succeeded_at"),
+            failed_at=details.get("failed_at"),
+        )
+
+
+def is_connection_id(text: str) -> bool:
+    """Whether it may stand in a URL and in a workflow id."""
+    return _CONNECTION_ID.fullmatch(text) is not None
+
+
+class Fivetran:
+    """An asynchronous client for one account; use it on one event loop and `aclose` it.
+
+    Every method raises `FivetranError` or one of its subclasses, never httpx's errors. Short
+    faults are retried here: all of them for a GET; for a PATCH only those that cannot have
+    taken effect, so that `FivetranUnavailable(maybe_applied=True)` means: read before trying again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        secret: str,
+        *,
+        timeout: float = 75,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            auth=(key, secret),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
+            headers={
+                "Accept": "application/json;version=2",
+                "User-Agent": f"fivetran-state/{__version__}",
+            },
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def get_account_id(self) -> str:
+        """The account that the API key belongs to."""
+        return str((await self._call("GET", "/v1/account/info"))["account_id"])
+
+    async def list_connections(
+        self, *, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Connection], str | None]:
+        """One page (1 to 1000) of the account's connections and the next page's cursor."""
+        params = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+        page = await self._call("GET", "/v1/connections", params=params)
+        return [Connection.from_json(item) for item in page["items"]], page.get("next_cursor")
+
+    async def get_connection(self, connection_id: str) -> Connection:
+        return Connection.from_json(await self._call("GET", _path(connection_id)))
+
+    async def set_paused(self, connection_id: str, paused: bool) -> Connection:
+        """Pauses or resumes; harmless when it is so already."""
+        details = await self._call("PATCH", _path(connection_id), body={"paused": paused})
+        return Connection.from_json(details)
+
+    async def get_state(self, connection_id: str) -> state.State:
+        """The whole state; raises `NoStateYet` or `StateNotKept` where there is none.
+
+        Fivetran answers both with 400, so ask only for connections whose service keeps a state.
+        """
+        answer = await self._call("GET", f"{_path(connection_id)}/state")
+        document = answer.get("state")
+        if document is None:
+            return {}
+        if not isinstance(document, dict):
+            raise InvalidStateDocument("Fivetran's state document is not a JSON object.")
+        return document
+
+    async def set_state(self, connection_id: str, document: state.State) -> None:
+        """Replaces the whole state; raises `SyncRunning` when a sync is in progress."""
+        await self._call("PATCH", f"{_path(connection_id)}/state", body={"state": document})
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        request = self._http.build_request(
+            method,
+            path,
+            params=params,
+            content=None if body is None else state.dump(body),
+            headers=None if body is None else {"Content-Type": "application/json"},
+        )
+        return await _with_retries(lambda: self._send(request))
+
+    async def _send(self, request: httpx.Request) -> dict[str, Any]:
+        changes = request.method != "GET"
+        try:
+            response = await self._http.send(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise FivetranUnavailable(
+                f"Fivetran could not be reached ({type(error).__name__})."
+            ) from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise FivetranUnavailable(
+                f"Fivetran did not answer completely ({type(error).__name__}).",
+                maybe_applied=changes or None,
+            ) from error
+        if response.is_success:
+            return _data(response, changes)
+        raise _refusal(response, changes)
+
+
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    logger.warning("Trying again in %.1f s: %s", details.wait_for, details.caused_by)
+
+
+stamina.instrumentation.set_on_retry_hooks([_log_retry])
+
+
+async def _with_retries(send: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async for attempt in stamina.retry_context(
+        on=_is_worth_a_retry, attempts=_ATTEMPTS, wait_initial=0.2, wait_max=2, wait_jitter=0.2
+    ):
+        with attempt:
+            return await send()
+    raise AssertionError("unreachable")
+
+
+def _is_worth_a_retry(error: Exception) -> bool | float:
+    if isinstance(error, RateLimited):
+        retry_after: float = error.details["retry_after"]
+        return retry_after if retry_after <= LONGEST_SHORT_WAIT else False
+    return isinstance(error, FivetranUnavailable) and not error.details.get("maybe_applied")
+
+
+def _path(connection_id: str) -> str:
+    if not is_connection_id(connection_id):
+        raise InvalidRequest("That is not a connection id; nothing was sent.")
+    return f"/v1/connections/{quote(connection_id, safe='')}"
+
+
+def _data(response: httpx.Response, changes: bool) -> dict[str, Any]:
+    try:
+        body = state.parse(response.content)
+    except state.InvalidState as error:
+        if _is_json(response.content):
+            raise InvalidStateDocument(f"Fivetran's answer cannot be used: {error}") from error
+        raise FivetranUnavailable(
+            "Fivetran answered with something that is not JSON.", maybe_applied=changes or None
+        ) from error
+    data = body.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
+    """The typed error for an answer that is not a success."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    status = response.status_code
+    details = {
+        "status": status,
+        "fivetran_code": str(body["code"])[:100] if body.get("code") else None,
+        "fivetran_message": str(body["message"])[:500] if body.get("message") else None,
+    }
+    what = f"{response.request.method} {response.request.url.path}"
+    says = details["fivetran_message"] or f"HTTP {status}"
+    if status == 429:
+        return RateLimited(
+            "Fivetran's request limit is used up.", retry_after=_retry_after(response), **details
+        )
+    if status >= 500 or status in (408, 425):
+        return FivetranUnavailable(
+            f"Fivetran answered {status} to {what}.", maybe_applied=changes or None, **details
+        )
+    on_state = response.request.url.path.endswith("/state")
+    refusals: dict[int, type[FivetranError]] = {
+        401: Unauthorized,
+        403: Forbidden,
+        404: ConnectionNotFound,
+        405: StateNotKept if on_state else FivetranError,
+        409: SyncRunning if on_state else FivetranError,
+        400: NoStateYet if on_state and not changes else FivetranError,
+    }
+    return refusals.get(status, FivetranError)(f"Fivetran refused {what}: {says}", **details)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds; Fivetran gives whole ones, up to an hour."""
+    try:
+        return min(max(float(response.headers["Retry-After"]), 0.0), 86_400.0)
+    except (KeyError, ValueError):
+        return 1.0

@@ -1,0 +1,100 @@
+"""Tools that refuse unknown arguments and answer every error as code, message and hint.
+
+The SDK drops arguments that it does not know, and parses text that looks like JSON with numbers
+as doubles; a misspelt `expected_version` or a shortened cursor would go unnoticed.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import ConfigDict, ValidationError
+
+from fivetran_state.errors import FivetranStateError, InternalError, InvalidRequest
+from fivetran_state.models import Model
+
+logger = logging.getLogger(__name__)
+
+
+class StrictTool(Tool):
+    """One tool; made by `strict_tool`."""
+
+    async def run(
+        self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
+    ) -> Any:
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            return _error_result(self._explained(error))
+
+    def _explained(self, error: ToolError) -> FivetranStateError:
+        cause = error.__cause__
+        if isinstance(cause, FivetranStateError):
+            return cause
+        if isinstance(cause, ValidationError):
+            problems = "; ".join(
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in cause.errors(include_input=False, include_url=False)
+            )
+            known = ", ".join(self.parameters["properties"])
+            return InvalidRequest(f"{problems}. {self.name} takes: {known}.")
+        logger.error("Tool %s met an unexpected error", self.name, exc_info=error)
+        return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
+
+
+class _Metadata(FuncMetadata):
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+    def convert_result(self, result: Model) -> CallToolResult:
+        """Compact JSON as text, and the same as structured content."""
+        content = result.to_json()
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return CallToolResult(
+            content=[TextContent(type="text", text=text)], structured_content=content
+        )
+
+
+def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -> StrictTool:
+    """The tool of this function; its docstring is the description that a model reads."""
+    tool = StrictTool.from_function(function, title=annotations.title, annotations=annotations)
+    metadata = tool.fn_metadata
+
+    class Arguments(metadata.arg_model):  # type: ignore[name-defined, misc]
+        model_config = ConfigDict(extra="forbid")
+
+    tool.parameters = _without_titles(Arguments.model_json_schema(by_alias=True))
+    tool.fn_metadata = _Metadata(
+        arg_model=Arguments,
+        output_model=metadata.output_model,
+        output_schema=_without_titles(metadata.output_schema),
+    )
+    assert isinstance(tool, StrictTool)
+    return tool
+
+
+def _error_result(error: FivetranStateError) -> CallToolResult:
+    # No structured content: clients hold it against the output schema even when it is an error.
+    text = json.dumps(error.to_json(), ensure_ascii=False)
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _without_titles(schema: Any) -> Any:
+    """Pydantic repeats every field's name as its title, which costs a model's context."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _without_titles(field) for name, field in value.items()}
+        if key in ("properties", "$defs")
+        else _without_titles(value)
+        for key, value in schema.items()
+        if key != "title"
+    }

@@ -1,0 +1,166 @@
+"""The tools. Their docstrings and descriptions are what a model chooses by."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.strict import StrictTool, strict_tool
+from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowView
+
+if TYPE_CHECKING:
+    from fivetran_state.workflow import Progress
+
+PHASES = ("inspect", "pause", "drain", "snapshot", "write", "verify", "resume")
+
+ConnectionId = Annotated[str, Field(description="As Fivetran shows it: speak_inexpensive.")]
+WaitSeconds = Annotated[
+    float, Field(ge=0, le=50, description="How long to wait for the end before answering.")
+]
+
+
+class Tools:
+    """The tools of one server, as an iterable of what the SDK registers."""
+
+    def __init__(self, backend: Backend, *, read_only: bool) -> None:
+        self._backend = backend
+        self._read_only = read_only
+
+    def __iter__(self) -> Iterator[StrictTool]:
+        yield strict_tool(self.list_connections, annotations=_reads("List connections"))
+        yield strict_tool(self.get_state, annotations=_reads("Read a connection's state"))
+        if not self._read_only:
+            yield strict_tool(
+                self.update_state,
+                annotations=ToolAnnotations(
+                    title="Change a connection's state",
+                    read_only_hint=False,
+                    destructive_hint=True,
+                    idempotent_hint=True,
+                    open_world_hint=True,
+                ),
+            )
+        yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
+
+    async def list_connections(
+        self,
+        name: Annotated[str | None, Field(description="Part of the id or name.")] = None,
+        service: Annotated[str | None, Field(description="Such as connector_sdk.")] = None,
+        cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
+        limit: Annotated[int, Field(ge=1, le=1000)] = 50,
+    ) -> ConnectionPage:
+        """Find a connection's id. Only connections with keeps_state can be used with the other tools."""
+        service_ = await self._backend.service()
+        return await service_.list_connections(
+            name=name, service=service, cursor=cursor, limit=limit
+        )
+
+    async def get_state(
+        self,
+        connection_id: ConnectionId,
+        path: Annotated[
+            str | None, Field(description="JSON Pointer to a part of the state, such as /orders.")
+        ] = None,
+        max_bytes: Annotated[
+            int, Field(ge=100, le=1_000_000, description="A larger value comes as an outline.")
+        ] = 20_000,
+    ) -> StateView:
+        """Read a connection's state, its version, and whether it is paused or syncing.
+
+        Call it before update_state. To follow an update use workflow_status instead.
+        """
+        service = await self._backend.service()
+        return await service.get_state(connection_id, path=path, max_bytes=max_bytes)
+
+    async def update_state(
+        self,
+        connection_id: ConnectionId,
+        context: Context[Any, Any],
+        new_state: Annotated[
+            dict[str, Any] | str | None, Field(description="The whole new state.")
+        ] = None,
+        merge_patch: Annotated[
+            dict[str, Any] | str | None,
+            Field(description="RFC 7386: the members to set; null removes one."),
+        ] = None,
+        json_patch: Annotated[
+            list[dict[str, Any]] | str | None, Field(description="RFC 6902 operations.")
+        ] = None,
+        expected_version: Annotated[
+            str | None,
+            Field(description="The version that was seen. Without it nothing is written."),
+        ] = None,
+        dry_run: Annotated[bool, Field(description="Only return the plan.")] = False,
+        reason: Annotated[
+            str | None, Field(max_length=500, description="Why, for the history.")
+        ] = None,
+        idempotency_key: Annotated[
+            str | None,
+            Field(
+                min_length=1,
+                max_length=200,
+                description="Only for retries of one request: the same key never updates twice.",
+            ),
+        ] = None,
+        wait_seconds: WaitSeconds = 20,
+    ) -> Update:
+        """Change a connection's state safely: pause, wait for a running sync, write, verify, resume.
+
+        Give exactly one of new_state, merge_patch, json_patch (as JSON, or as JSON text where
+        decimals must stay exact). Prefer a patch: it leaves the rest untouched. Without
+        expected_version it only returns the plan: show it to the user, then call again with
+        expected_version. Answers "running" when it takes longer: then use workflow_status, do not
+        call this again.
+        """
+        service = await self._backend.service()
+        change = {"new_state": new_state, "merge_patch": merge_patch, "json_patch": json_patch}
+        if dry_run or expected_version is None:
+            return await service.plan_update(
+                connection_id, change, expected_version=expected_version
+            )
+        return await service.update_state(
+            connection_id,
+            change,
+            expected_version=expected_version,
+            reason=reason,
+            idempotency_key=idempotency_key,
+            wait_seconds=wait_seconds,
+            on_progress=_reporter(context),
+        )
+
+    async def workflow_status(
+        self,
+        workflow_id: Annotated[str, Field(description="From update_state.")],
+        context: Context[Any, Any],
+        wait_seconds: WaitSeconds = 0,
+    ) -> WorkflowView:
+        """See how far an update is or how it ended: phase, steps, changes, error.
+
+        While it is running, call again with wait_seconds, rather than often.
+        """
+        service = await self._backend.service()
+        return await service.workflow_status(
+            workflow_id, wait_seconds=wait_seconds, on_progress=_reporter(context)
+        )
+
+
+def _reads(title: str) -> ToolAnnotations:
+    return ToolAnnotations(
+        title=title, read_only_hint=True, idempotent_hint=True, open_world_hint=True
+    )
+
+
+def _reporter(context: Context[Any, Any]) -> "Callable[[Progress], Awaitable[None]]":
+    """Reports each phase to the client, never backwards."""
+    reached = 0
+
+    async def report(progress: "Progress") -> None:
+        nonlocal reached
+        if progress["phase"] in PHASES:
+            reached = max(reached, PHASES.index(progress["phase"]))
+        await context.report_progress(reached, len(PHASES), progress["message"])
+
+    return report

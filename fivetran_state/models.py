@@ -1,0 +1,137 @@
+"""What the surfaces return. Every model is JSON; a field that has nothing to say is left out."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fivetran_state import state
+
+SHOWN_CHANGES = 20
+SHOWN_CHARACTERS = 200
+
+Phase = Literal[
+    "inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "resume", "wait"
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, without those that have nothing to say."""
+        return {name: _to_json(value) for name, value in self if value is not None}
+
+
+def _to_json(value: Any) -> Any:
+    # Not pydantic's exclude_none, which would also drop the nulls of a state.
+    if isinstance(value, Model):
+        return value.to_json()
+    if isinstance(value, list):
+        return [_to_json(item) for item in value]
+    return value
+
+
+class Change(Model):
+    """One difference between two states; values are exact JSON text, cut when long."""
+
+    op: Literal["add", "remove", "replace"]
+    path: str
+    before: str | None = None
+    after: str | None = None
+
+
+def changes_between(before: state.State, after: state.State) -> tuple[list[Change], int]:
+    """The first `SHOWN_CHANGES` differences, and how many there are."""
+
+    def shown(value: state.JsonValue) -> str:
+        return state.preview(value, SHOWN_CHARACTERS)
+
+    found = state.diff(before, after, limit=SHOWN_CHANGES)
+    changes = [
+        Change(
+            op=entry.op,
+            path=entry.path,
+            before=None if entry.op == "add" else shown(entry.before),
+            after=None if entry.op == "remove" else shown(entry.after),
+        )
+        for entry in found.changes
+    ]
+    return changes, found.total
+
+
+class ConnectionSummary(Model):
+    id: str
+    name: str = Field(description="The schema name it is known by.")
+    service: str
+    keeps_state: bool = Field(description="Only these can be read and updated here.")
+    paused: bool
+    sync_state: str
+
+
+class ConnectionPage(Model):
+    connections: list[ConnectionSummary]
+    next_cursor: str | None = Field(None, description="Pass it as cursor to get more.")
+
+
+class OutlineEntry(Model):
+    path: str
+    type: str
+    bytes: int
+    items: int | None = None
+    preview: str | None = None
+
+
+class StateView(Model):
+    connection_id: str
+    name: str
+    service: str
+    version: str = Field(description="Of the whole state; update_state wants it.")
+    paused: bool
+    sync_state: str
+    path: str | None = None
+    bytes: int = Field(description="Size of the value at path.")
+    state: Any = Field(None, description="The value at path, unless it is too large.")
+    outline: list[OutlineEntry] | None = Field(
+        None, description="In place of a large state; use path to go deeper."
+    )
+    exact_numbers: dict[str, str] | None = Field(
+        None, description="By JSON Pointer: numbers that a double would change, exactly."
+    )
+    update_in_progress: str | None = Field(None, description="A workflow_id.")
+
+
+class Failure(Model):
+    code: str
+    message: str
+    hint: str
+
+
+class Update(Model):
+    """A plan or an update: what would be, is being, or was changed."""
+
+    connection_id: str
+    status: Literal["planned", "running", "updated", "unchanged", "failed"]
+    message: str = Field(description="What happened and what to do next.")
+    workflow_id: str | None = None
+    phase: Phase | None = None
+    version_before: str | None = None
+    version_after: str | None = None
+    changes: list[Change] | None = None
+    changes_total: int | None = None
+    was_paused: bool | None = None
+    still_paused: bool = Field(False, description="Paused by this update and not yet resumed.")
+
+
+class StepView(Model):
+    name: str
+    started_at: str | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+class WorkflowView(Update):
+    steps: list[StepView]
+    reason: str | None = None
+    started_at: str
+    ended_at: str | None = None
+    error: Failure | None = None

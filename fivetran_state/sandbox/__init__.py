@@ -1,0 +1,238 @@
+"""A simulated Fivetran: for `--sandbox`, the demo and the tests.
+
+`Sandbox` is an ASGI app over a `World`, with a log of requests and faults to inject.
+`fivetran_state.sandbox.server.SandboxServer` serves it over a real port.
+"""
+
+import asyncio
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fivetran_state import state
+from fivetran_state.sandbox.app import Api, code_of
+from fivetran_state.sandbox.faults import BrokenResponse, Fault, FaultKind, LoggedRequest
+from fivetran_state.sandbox.seed import seed as seed_world
+from fivetran_state.sandbox.world import Connection, World
+
+__all__ = ["Connection", "Fault", "LoggedRequest", "Sandbox", "World"]
+
+_LOG_LIMIT = 20_000
+_CONNECTION_PATH = re.compile(r"/v1/connect(?:ions|ors)/([^/]+)")
+
+
+class Sandbox:
+    """A simulated Fivetran account, and everything that can happen to it.
+
+    Its data is in the file at `path` (several processes may share it) or, without one, in memory.
+    `api.api_key`, `api.api_secret`, `api.account_id`, `api.requests_per_hour` and `latency`
+    (seconds before each answer) may be changed at any time. Every method may be called from any
+    thread; those that take a connection id raise `KeyError` if there is no such connection.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        api_key: str = "sandbox",
+        api_secret: str = "sandbox",  # noqa: S107
+        seed: bool = True,
+        latency: float = 0.0,
+    ) -> None:
+        self.world = World(path)
+        if seed:
+            seed_world(self.world)
+        self.api = Api(self.world, api_key, api_secret)
+        self.latency = latency
+        self.log: list[LoggedRequest] = []
+        self._indexes = itertools.count()
+        self._faults: list[Fault] = []
+        self._changed = threading.Condition()
+
+    def close(self) -> None:
+        """Closes the file; the sandbox cannot be used afterwards."""
+        self.world.close()
+
+    def connection(self, connection_id: str) -> Connection:
+        return self.world.get(connection_id)
+
+    def add_connection(self, connection_id: str, **behaviour: Any) -> Connection:
+        """Adds a connection; `behaviour` are fields of `Connection`."""
+        now = self.world.now()
+        fields: dict[str, Any] = {"created_at": now} | behaviour
+        connection = Connection(connection_id, **fields)
+        if connection.sync_every is not None and connection.next_sync_at is None:
+            connection = replace(connection, next_sync_at=now + connection.sync_every)
+        self.world.put(connection)
+        return connection
+
+    def delete_connection(self, connection_id: str) -> None:
+        self.connection(connection_id)
+        self.world.delete(connection_id)
+
+    def set_state(self, connection_id: str, text: str | None) -> Connection:
+        """Somebody else writes the state: any JSON text, stored and answered as it is."""
+        return self.world.change(connection_id, lambda found, now: replace(found, state=text))
+
+    def set_paused(self, connection_id: str, paused: bool) -> Connection:
+        """Somebody else pauses or resumes."""
+        return self.world.change(connection_id, lambda found, now: found.with_paused(paused, now))
+
+    def start_sync(self, connection_id: str) -> Connection:
+        """A sync starts now, even of a paused or rescheduled connection."""
+        return self.world.change(connection_id, lambda found, now: found.started(now))
+
+    def finish_sync(self, connection_id: str) -> Connection:
+        """A sync ends now, and moves the cursor."""
+        return self.world.change(connection_id, lambda found, now: found.finished(now))
+
+    def advance(self, seconds: float) -> None:
+        """Puts the world's clock forward, for every process that shares the file."""
+        self.world.advance(seconds)
+
+    def fault(
+        self,
+        kind: FaultKind,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        times: int = 1,
+        skip: int = 0,
+        status: int = 500,
+        body: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Fault:
+        """Makes the next `times` matching requests (after the first `skip`) go wrong.
+
+        `path` is a regular expression, searched for in the path. The kinds, of which those that
+        begin with `apply_then_` let the request take effect first:
+        - `status`, `apply_then_fail`: answers `status`, with `body` and `headers`
+        - `drop`, `apply_then_drop`: breaks the connection before a complete answer
+        - `hang`, `apply_then_hang`: no answer until `Fault.release` or the client goes away
+        - `garbage`, `apply_then_garbage`: answers 200 with a `body` that is not JSON
+        - `wrong_state`: a PATCH of the state is answered normally, but `body` is what is stored
+
+        Only `status` works without a real server.
+        """
+        if kind == "wrong_state" and body is None:
+            raise ValueError("wrong_state needs the state to store as its body")
+        fault = Fault(kind, method, path, times, skip, status, body, headers or {})
+        with self._changed:
+            self._faults.append(fault)
+        return fault
+
+    def clear_faults(self) -> None:
+        """Nothing more goes wrong; requests that already hang stay so until released."""
+        with self._changed:
+            self._faults.clear()
+
+    def wait_for(
+        self, predicate: Callable[[LoggedRequest], bool], timeout: float = 30
+    ) -> LoggedRequest:
+        """Blocks until a logged request, past or to come, is as wanted; or `TimeoutError`."""
+
+        def first() -> LoggedRequest | None:
+            return next((request for request in self.log if predicate(request)), None)
+
+        with self._changed:
+            found = self._changed.wait_for(first, timeout)
+        if found is None:
+            raise TimeoutError(f"no such request within {timeout} s")
+        return found
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI app."""
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return
+        logged, fault = self._arrived(request, body)
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if fault is None:
+            response = self._carry_out(request, body, logged)
+        else:
+            response = await self._go_wrong(fault, request, body, logged)
+        if not isinstance(response, BrokenResponse):
+            self._log(logged, status=response.status_code)
+        await response(scope, receive, send)
+
+    def _arrived(self, request: Request, body: bytes) -> tuple[LoggedRequest, Fault | None]:
+        path = request.scope["path"]
+        match = _CONNECTION_PATH.match(path)
+        connection_id = match[1] if match else None
+        logged = LoggedRequest(
+            next(self._indexes), time.time(), request.method, path, connection_id, _parsed(body)
+        )
+        with self._changed:
+            fault = next((fault for fault in self._faults if fault.takes(logged)), None)
+            self.log.append(logged)
+            del self.log[:-_LOG_LIMIT]
+            self._changed.notify_all()
+        return logged, fault
+
+    def _carry_out(self, request: Request, body: bytes, logged: LoggedRequest) -> Response:
+        response = self.api.answer(request, body, lambda connection: _note(logged, connection))
+        self._log(logged, applied=response.status_code < 300)
+        return response
+
+    def _log(self, logged: LoggedRequest, **news: Any) -> None:
+        with self._changed:
+            vars(logged).update(news)
+            self._changed.notify_all()
+
+    async def _go_wrong(
+        self, fault: Fault, request: Request, body: bytes, logged: LoggedRequest
+    ) -> Response:
+        carried_out = None
+        if fault.applies_first:
+            carried_out = self._carry_out(request, body, logged)
+        elif logged.connection_id:
+            with suppress(KeyError):
+                _note(logged, self.connection(logged.connection_id))
+        self._log(logged, fault=fault.kind)
+        match fault.kind:
+            case "hang" | "apply_then_hang":
+                if not await fault.hold(request.receive):
+                    return BrokenResponse()
+                return carried_out or self._carry_out(request, body, logged)
+            case "drop" | "apply_then_drop":
+                return BrokenResponse()
+            case "garbage" | "apply_then_garbage":
+                return Response(fault.body or "<html>Bad gateway</html>", 200, fault.headers)
+            case "wrong_state":
+                response = self._carry_out(request, body, logged)
+                if logged.applied and logged.connection_id:
+                    self.set_state(logged.connection_id, fault.body)
+                return response
+            case "status" | "apply_then_fail":
+                sorry = {"code": code_of(fault.status), "message": "The sandbox was told to fail"}
+                return Response(
+                    fault.body or json.dumps(sorry),
+                    fault.status,
+                    fault.headers,
+                    media_type="application/json",
+                )
+
+
+def _note(logged: LoggedRequest, connection: Connection) -> None:
+    logged.paused, logged.syncing = connection.paused, connection.syncing
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return state.parse_value(body) if body else None
+    except state.InvalidState:
+        return None

@@ -1,0 +1,368 @@
+"""One asynchronous method per capability; every surface calls these and nothing deeper."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from fivetran_state import state, updates
+from fivetran_state.config import Settings
+from fivetran_state.engine import Engine
+from fivetran_state.errors import (
+    Conflict,
+    FivetranStateError,
+    InvalidChange,
+    InvalidRequest,
+    NoStateYet,
+    NotAllowed,
+    StateNotKept,
+)
+from fivetran_state.fivetran import Connection, Fivetran, is_connection_id
+from fivetran_state.models import (
+    Change,
+    ConnectionPage,
+    ConnectionSummary,
+    Failure,
+    OutlineEntry,
+    StateView,
+    StepView,
+    Update,
+    WorkflowView,
+    changes_between,
+)
+from fivetran_state.workflow import Progress, UpdateRequest
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+DEFAULT_MAX_BYTES = 20_000
+MOST_PAGES_SEARCHED = 20
+
+
+async def _ignore(progress: Progress) -> None:
+    pass
+
+
+class Service:
+    """The capabilities of one account. Every method raises only `FivetranStateError`s."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = Engine(settings)
+
+    def start(self) -> None:
+        """Begin to come up in the background, on the event loop that all calls will be made on."""
+        self._engine.start()
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def list_connections(
+        self,
+        *,
+        name: str | None = None,
+        service: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ConnectionPage:
+        """The account's connections whose id or name contains `name`, of one service, page by page.
+
+        Fivetran cannot search, so pages are read until `limit` are found.
+        """
+        fivetran = await self._engine.ready()
+        found: list[ConnectionSummary] = []
+        for _ in range(MOST_PAGES_SEARCHED):
+            page, cursor = await fivetran.list_connections(cursor=cursor, limit=limit)
+            found += [
+                _summary(connection)
+                for connection in page
+                if self._settings.allows(connection.id)
+                and (service is None or connection.service == service)
+                and (name is None or name.lower() in f"{connection.id} {connection.schema}".lower())
+            ]
+            if cursor is None or len(found) >= limit:
+                break
+        return ConnectionPage(connections=found, next_cursor=cursor)
+
+    async def get_state(
+        self, connection_id: str, *, path: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> StateView:
+        """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger."""
+        fivetran = await self._fivetran_for(connection_id)
+        connection, document = await _read(fivetran, connection_id)
+        try:
+            value = state.at(document, path or "")
+        except state.NotThere as error:
+            raise InvalidRequest(f"path: {error}") from error
+        size = len(state.dump(value).encode())
+        fits = size <= max_bytes
+        return StateView(
+            connection_id=connection_id,
+            name=connection.schema,
+            service=connection.service,
+            version=state.version(document),
+            paused=connection.paused,
+            sync_state=connection.sync_state,
+            path=path,
+            bytes=size,
+            state=state.plain(value) if fits else None,
+            outline=None if fits else _outline(value, path or "", max_bytes),
+            exact_numbers=(state.inexact(value) or None) if fits else None,
+            update_in_progress=await updates.running(connection_id),
+        )
+
+    async def plan_update(
+        self,
+        connection_id: str,
+        change: Mapping[str, object],
+        *,
+        expected_version: str | None = None,
+    ) -> Update:
+        """What the change would do to the state as it is now; nothing is written."""
+        wanted = wanted_change(change)
+        fivetran = await self._fivetran_for(connection_id)
+        connection, before = await _read(fivetran, connection_id)
+        version = state.version(before)
+        if expected_version not in (None, version):
+            raise Conflict(
+                f"The state is version {version}, not {expected_version}; nothing was written.",
+                current_version=version,
+            )
+        try:
+            after = state.apply(wanted, before)
+        except (state.InvalidChange, state.InvalidState) as error:
+            raise InvalidChange(f"{error}; nothing was written.") from error
+        changes, total = changes_between(before, after)
+        if total:
+            message = (
+                f"Nothing was written. To apply exactly this, call again with "
+                f"expected_version {version!r}. {_what_will_happen(connection)}"
+            )
+        else:
+            message = "The change would leave the state as it is. Nothing was written."
+        return Update(
+            connection_id=connection_id,
+            status="planned",
+            message=message,
+            version_before=version,
+            version_after=state.version(after),
+            changes=changes,
+            changes_total=total,
+            was_paused=connection.paused,
+        )
+
+    async def update_state(
+        self,
+        connection_id: str,
+        change: Mapping[str, object],
+        *,
+        expected_version: str | None,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+        on_progress: OnProgress = _ignore,
+    ) -> Update:
+        """Start the update (or attach to the one this request started) and wait for a while.
+
+        Raises the update's own error if it fails within `wait_seconds`; leaving earlier, or being
+        cancelled, does not stop it.
+        """
+        if self._settings.read_only:
+            raise NotAllowed("This server is read-only.")
+        wanted = wanted_change(change)
+        fivetran = await self._fivetran_for(connection_id)
+        text = state.dump(wanted.value)
+        request = UpdateRequest(
+            connection_id=connection_id,
+            change_kind=wanted.kind,
+            change=text,
+            change_is_exact=wanted.exact,
+            expected_version=expected_version,
+            reason=reason,
+            idempotency_key=idempotency_key or _derived_key(expected_version, wanted.kind, text),
+            key_was_given=idempotency_key is not None,
+            sync_wait=self._settings.sync_wait,
+        )
+
+        async def state_is_expected() -> bool:
+            return state.version(await _state_of(fivetran, connection_id)) == expected_version
+
+        handle = await updates.start(request, state_is_expected)
+        await updates.follow(handle, wait_seconds, on_progress)
+        update = await updates.get(handle.workflow_id)
+        if update.error is not None:
+            update.error.details.setdefault("workflow_id", update.workflow_id)
+            raise update.error
+        return Update(**_view(update))
+
+    async def workflow_status(
+        self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
+    ) -> WorkflowView:
+        """One update: where it is, its steps, and how it ended."""
+        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        update = await updates.get(workflow_id)
+        if update.status == "running" and wait_seconds:
+            await updates.follow(await updates.find(workflow_id), wait_seconds, on_progress)
+            update = await updates.get(workflow_id)
+        steps = await updates.steps(workflow_id)
+        # The database's own times may have a resolution of a second; the steps' are finer.
+        started = next((step.started_at for step in steps), None) or update.created_at
+        ended = None if update.status == "running" else update.completed_at
+        if ended is not None:
+            ended = max(step.completed_at or 0 for step in steps) if steps else ended
+        return WorkflowView(
+            **_view(update),
+            steps=[_step(step) for step in steps],
+            reason=update.request["reason"],
+            started_at=_time(started),
+            ended_at=None if ended is None else _time(ended),
+            error=None if update.error is None else _failure(update.error),
+        )
+
+    async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
+        """The client, if the id is one and the operator allows the connection."""
+        fivetran = await self._engine.ready()
+        if not is_connection_id(connection_id):
+            raise InvalidRequest(
+                f"{what} must be as this server shows it, "
+                "such as 'speak_inexpensive' for a connection and 'speak_inexpensive:1' for a "
+                "workflow: letters, digits, '_' and '-'."
+            )
+        if not self._settings.allows(connection_id):
+            raise NotAllowed(f"This server may not touch the connection {connection_id}.")
+        return fivetran
+
+
+def wanted_change(change: Mapping[str, object]) -> state.Change:
+    """The one change that is given: `new_state`, `merge_patch` or `json_patch`.
+
+    A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
+    which is taken exactly. Raises `InvalidRequest`.
+    """
+    given = [(kind, value) for kind, value in change.items() if value is not None]
+    if len(given) != 1:
+        raise InvalidRequest("Give exactly one of new_state, merge_patch and json_patch.")
+    kind, value = given[0]
+    try:
+        exact = isinstance(value, str)
+        parsed = state.parse_value(value) if isinstance(value, str) else state.adopt(value)
+    except state.InvalidState as error:
+        raise InvalidRequest(f"{kind}: {error}") from error
+    if not isinstance(parsed, list if kind == "json_patch" else dict):
+        raise InvalidRequest(
+            f"{kind} must be a JSON {'array' if kind == 'json_patch' else 'object'}."
+        )
+    return state.Change(cast(Any, kind), parsed, exact=exact)
+
+
+async def _read(fivetran: Fivetran, connection_id: str) -> tuple[Connection, state.State]:
+    connection = await fivetran.get_connection(connection_id)
+    if not connection.keeps_state:
+        raise StateNotKept(
+            f"{connection_id} is a {connection.service} connection, which keeps no state."
+        )
+    return connection, await _state_of(fivetran, connection_id)
+
+
+async def _state_of(fivetran: Fivetran, connection_id: str) -> state.State:
+    try:
+        return await fivetran.get_state(connection_id)
+    except NoStateYet:
+        return {}
+
+
+def _derived_key(expected_version: str | None, kind: str, text: str) -> str:
+    return hashlib.sha256(f"{expected_version}\n{kind}\n{text}".encode()).hexdigest()
+
+
+def _summary(connection: Connection) -> ConnectionSummary:
+    return ConnectionSummary(
+        id=connection.id,
+        name=connection.schema,
+        service=connection.service,
+        keeps_state=connection.keeps_state,
+        paused=connection.paused,
+        sync_state=connection.sync_state,
+    )
+
+
+def _outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineEntry]:
+    return [
+        OutlineEntry(
+            path=entry.path,
+            type=entry.type,
+            bytes=entry.bytes,
+            items=entry.items,
+            preview=entry.preview,
+        )
+        for entry in state.outline(value, path, max_bytes)
+    ]
+
+
+def _what_will_happen(connection: Connection) -> str:
+    if connection.paused:
+        return "The connection is paused and stays so."
+    if connection.sync_state == "syncing":
+        return "The connection will be paused, its running sync waited for, and resumed afterwards."
+    return "The connection will be paused for a moment and resumed."
+
+
+def _view(update: updates.Update) -> dict[str, Any]:
+    """The fields of `models.Update`."""
+    fields: dict[str, Any] = {
+        "connection_id": update.request["connection_id"],
+        "workflow_id": update.workflow_id,
+    }
+    if update.outcome is not None:
+        return fields | {
+            "status": update.outcome["outcome"],
+            "message": _ended_well(update.outcome["outcome"], update.outcome["was_paused"]),
+            "version_before": update.outcome["version_before"],
+            "version_after": update.outcome["version_after"],
+            "changes": [Change(**change) for change in update.outcome["changes"]],
+            "changes_total": update.outcome["changes_total"],
+            "was_paused": update.outcome["was_paused"],
+        }
+    if update.error is not None:
+        return fields | {
+            "status": "failed",
+            "message": update.error.message,
+            "was_paused": update.error.details.get("was_paused"),
+            "still_paused": bool(update.error.details.get("still_paused")),
+        }
+    progress = update.progress
+    return fields | {
+        "status": "running",
+        "message": (progress["message"] if progress else "Looking at the connection.")
+        + " Follow it with workflow_status; it goes on by itself, even if this server stops.",
+        "phase": progress["phase"] if progress else "inspect",
+        "was_paused": progress and progress["was_paused"],
+        "still_paused": bool(progress and progress["still_paused"]),
+    }
+
+
+def _ended_well(outcome: str, was_paused: bool) -> str:
+    now = "is paused, as it was before" if was_paused else "is running again"
+    if outcome == "unchanged":
+        return f"The state was already as wanted; nothing was written. The connection {now}."
+    return f"The new state was written and read back from Fivetran. The connection {now}."
+
+
+def _step(step: updates.Step) -> StepView:
+    seconds = None
+    if step.started_at is not None and step.completed_at is not None:
+        seconds = round((step.completed_at - step.started_at) / 1000, 3)
+    return StepView(
+        name=step.name,
+        started_at=None if step.started_at is None else _time(step.started_at),
+        seconds=seconds,
+        error=None if step.error is None else step.error.code,
+    )
+
+
+def _failure(error: FivetranStateError) -> Failure:
+    return Failure(code=error.code, message=error.message, hint=error.hint)
+
+
+def _time(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

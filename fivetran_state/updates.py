@@ -1,0 +1,255 @@
+"""A connection's updates: starting one, finding the one that a request belongs to, following it.
+
+Identity, mutual exclusion and history are one thing, the workflow id `{connection_id}:{n}`. The
+next number is started only when the latest update has ended, and the database's primary key
+decides between two processes that start the same number.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, WorkflowStatus, WorkflowStatusString
+from dbos import error as dbos_error
+
+from fivetran_state import workflow
+from fivetran_state.errors import (
+    FivetranStateError,
+    IdempotencyKeyReused,
+    InternalError,
+    UpdateInProgress,
+    WorkflowNotFound,
+)
+from fivetran_state.workflow import Outcome, Progress, UpdateRequest
+
+_UNFINISHED = frozenset(
+    status.value
+    for status in (
+        WorkflowStatusString.PENDING,
+        WorkflowStatusString.ENQUEUED,
+        WorkflowStatusString.DELAYED,
+    )
+)
+_RECENT = 50
+"""How many of the newest rows are looked at for the highest number.
+
+DBOS orders by creation times that may have a resolution of a second, and hosts' clocks differ.
+"""
+
+_POLL_SECONDS = 0.1
+
+Handle = WorkflowHandleAsync[Outcome]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update as the database knows it. Times are milliseconds since the epoch."""
+
+    workflow_id: str
+    request: UpdateRequest
+    status: Literal["running", "succeeded", "failed"]
+    outcome: Outcome | None
+    error: FivetranStateError | None
+    progress: Progress | None
+    created_at: int
+    completed_at: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint of an update."""
+
+    name: str
+    started_at: int | None
+    completed_at: int | None
+    error: FivetranStateError | None
+
+
+async def start(request: UpdateRequest, state_is_expected: Callable[[], Awaitable[bool]]) -> Handle:
+    """Start the update that is asked for, or attach to the one that the same request started.
+
+    A key that the caller gave belongs to one update for ever. A key derived from the request is
+    only a guard against repetition: it attaches to the connection's latest update if that is
+    running, or if it succeeded and the state has not come back to the expected version since
+    (`state_is_expected` asks Fivetran) - then somebody wants the same change once more.
+
+    Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
+    """
+    connection_id = request["connection_id"]
+    while True:
+        latest = await _latest(connection_id)
+        if request["key_was_given"]:
+            same = await _remembered(request, latest)
+            if same is not None:
+                if _what(_request(same)) != _what(request):
+                    raise IdempotencyKeyReused(
+                        "This idempotency key was used for a different request.",
+                        workflow_id=same.workflow_id,
+                    )
+                return await DBOS.retrieve_workflow_async(same.workflow_id)
+        elif (
+            latest is not None and _request(latest)["idempotency_key"] == request["idempotency_key"]
+        ):
+            succeeded = latest.status == WorkflowStatusString.SUCCESS.value
+            if _is_running(latest) or (succeeded and not await state_is_expected()):
+                return await DBOS.retrieve_workflow_async(latest.workflow_id)
+        if latest is not None and _is_running(latest):
+            raise UpdateInProgress(
+                f"Update {latest.workflow_id} of this connection has not ended.",
+                workflow_id=latest.workflow_id,
+            )
+        handle = await _start_next(request, latest)
+        if handle is not None:
+            return handle
+
+
+async def _start_next(request: UpdateRequest, latest: WorkflowStatus | None) -> Handle | None:
+    """The new update, or None when another process was first to take the number."""
+    number = 0 if latest is None else _number(latest.workflow_id)
+    while True:
+        number += 1
+        workflow_id = f"{request['connection_id']}:{number}"
+        try:
+            with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
+                return await DBOS.start_workflow_async(workflow.update_state, request)
+        except dbos_error.DBOSWorkflowIDInUseError:
+            taken = await DBOS.get_workflow_status_async(workflow_id)
+            if taken is None or _is_ours(taken):
+                return None
+            # Another account has a connection of this name in the same database: skip it.
+
+
+async def running(connection_id: str) -> str | None:
+    """The id of the connection's update that has not ended."""
+    latest = await _latest(connection_id, load_input=False)
+    return latest.workflow_id if latest is not None and _is_running(latest) else None
+
+
+async def get(workflow_id: str) -> Update:
+    """One update of this account; raises `WorkflowNotFound`."""
+    status = await DBOS.get_workflow_status_async(workflow_id)
+    if status is None or status.name != workflow.NAME or not _is_ours(status):
+        raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
+    return Update(
+        workflow_id=workflow_id,
+        request=_request(status),
+        status="running" if _is_running(status) else _ended(status),
+        outcome=cast("Outcome | None", status.output),
+        error=_error(status),
+        progress=await _progress(workflow_id),
+        created_at=status.created_at or 0,
+        completed_at=status.completed_at,
+    )
+
+
+async def steps(workflow_id: str) -> list[Step]:
+    """The update's checkpoints so far, in order; its own sleeps and events are left out."""
+    return [
+        Step(
+            name=step["function_name"],
+            started_at=step["started_at_epoch_ms"],
+            completed_at=step["completed_at_epoch_ms"],
+            error=error if isinstance(error := step["error"], FivetranStateError) else None,
+        )
+        for step in await DBOS.list_workflow_steps_async(workflow_id, load_output=True)
+        if step["function_name"] in workflow.STEPS
+    ]
+
+
+async def find(workflow_id: str) -> Handle:
+    """The update to `follow`; it need not exist."""
+    return await DBOS.retrieve_workflow_async(workflow_id)
+
+
+async def follow(
+    handle: Handle, seconds: float, on_progress: Callable[[Progress], Awaitable[None]]
+) -> None:
+    """Wait until the update ends, at most `seconds`, reporting each change of its progress.
+
+    Giving up, or being cancelled, leaves the update running.
+    """
+    end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
+    deadline = asyncio.get_running_loop().time() + seconds
+    reported: Progress | None = None
+    try:
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
+            progress = await _progress(handle.workflow_id)
+            if progress is not None and progress != reported:
+                reported = progress
+                await on_progress(progress)
+            if done or left <= 0:
+                return
+    finally:
+        end.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await end
+
+
+async def _latest(connection_id: str, *, load_input: bool = True) -> WorkflowStatus | None:
+    recent = await DBOS.list_workflows_async(
+        name=workflow.NAME,
+        workflow_id_prefix=f"{connection_id}:",
+        sort_desc=True,
+        limit=_RECENT,
+        load_input=False,
+        load_output=False,
+    )
+    latest = max(recent, key=lambda row: _number(row.workflow_id), default=None)
+    if latest is None or not load_input:
+        return latest
+    return await DBOS.get_workflow_status_async(latest.workflow_id)
+
+
+async def _remembered(
+    request: UpdateRequest, latest: WorkflowStatus | None
+) -> WorkflowStatus | None:
+    """The update that this key was given to. The latest one may not have noted it down yet."""
+    key = request["idempotency_key"]
+    if latest is not None and _request(latest)["idempotency_key"] == key:
+        return latest
+    row = await DBOS.get_workflow_status_async(workflow.key_row_id(request["connection_id"], key))
+    if row is None or row.parent_workflow_id is None:
+        return None
+    return await DBOS.get_workflow_status_async(row.parent_workflow_id)
+
+
+async def _progress(workflow_id: str) -> Progress | None:
+    events = await DBOS.get_all_events_async(workflow_id)
+    return cast("Progress | None", events.get(workflow.PROGRESS))
+
+
+def _what(request: UpdateRequest) -> tuple[Any, ...]:
+    return (request["expected_version"], request["change_kind"], request["change"])
+
+
+def _request(status: WorkflowStatus) -> UpdateRequest:
+    assert status.input is not None
+    return cast(UpdateRequest, status.input["args"][0])
+
+
+def _number(workflow_id: str) -> int:
+    return int(workflow_id.rpartition(":")[2])
+
+
+def _is_ours(status: WorkflowStatus) -> bool:
+    return status.application_name == workflow.application_name
+
+
+def _is_running(status: WorkflowStatus) -> bool:
+    return status.status in _UNFINISHED
+
+
+def _ended(status: WorkflowStatus) -> Literal["succeeded", "failed"]:
+    return "succeeded" if status.status == WorkflowStatusString.SUCCESS.value else "failed"
+
+
+def _error(status: WorkflowStatus) -> FivetranStateError | None:
+    if _is_running(status) or status.status == WorkflowStatusString.SUCCESS.value:
+        return None
+    if isinstance(status.error, FivetranStateError):
+        return status.error
+    return InternalError(f"The workflow ended as {status.status}.")

@@ -1,0 +1,433 @@
+"""The update workflow: the seven steps that change a connection's state, and nothing else.
+
+inspect → pause → drain → snapshot → write → verify → resume
+
+Each step is checkpointed by DBOS, so that whichever process recovers the workflow goes on where
+the last one stopped. A step may run twice (a crash between its effect and its checkpoint), so
+each one that changes something looks before it repeats itself. Once the connection is paused,
+every way out leads through resume.
+"""
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Literal, TypedDict, TypeVar
+
+from dbos import DBOS, SetWorkflowID
+
+from fivetran_state import state
+from fivetran_state.errors import (
+    Conflict,
+    ConnectionNotFound,
+    FivetranError,
+    FivetranStateError,
+    FivetranUnavailable,
+    InternalError,
+    InvalidChange,
+    LeftPaused,
+    NoStateYet,
+    RateLimited,
+    RollbackFailed,
+    StateNotKept,
+    SyncRunning,
+    SyncStillRunning,
+    VerificationFailed,
+)
+from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.models import changes_between
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+NAME = "update_state"
+PROGRESS = "progress"
+STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "resume")
+
+PATIENCE = 24 * 3600.0
+"""Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
+
+LONGEST_PAUSE_BETWEEN_TRIES = 300.0
+
+
+class UpdateRequest(TypedDict):
+    """The workflow's input. It holds no credentials: a process runs only its own account's work."""
+
+    connection_id: str
+    change_kind: Literal["new_state", "merge_patch", "json_patch"]
+    change: str
+    """The change's value as exact JSON text."""
+    change_is_exact: bool
+    expected_version: str | None
+    reason: str | None
+    idempotency_key: str
+    key_was_given: bool
+    sync_wait: float
+
+
+class Outcome(TypedDict):
+    """The workflow's result when it did what was asked."""
+
+    outcome: Literal["updated", "unchanged"]
+    version_before: str
+    version_after: str
+    changes: list[dict[str, Any]]
+    """`models.Change`, as JSON."""
+    changes_total: int
+    was_paused: bool
+
+
+class Progress(TypedDict):
+    """The event `progress`: where the workflow is, in a word and in a sentence."""
+
+    phase: str
+    message: str
+    was_paused: bool
+    still_paused: bool
+    """Paused by this update, or perhaps so; it will be resumed."""
+
+
+class Snapshot(TypedDict):
+    state: str
+    version: str
+    taken_by: str
+    """The executor that took it: only that one can know that no write has been tried since."""
+
+
+_fivetran: Fivetran
+application_name: str
+"""The DBOS application of this process: one for each Fivetran account."""
+
+
+def bind(fivetran: Fivetran, application: str) -> None:
+    """Give this process's workflows their Fivetran client; before DBOS is launched."""
+    global _fivetran, application_name
+    _fivetran, application_name = fivetran, application
+
+
+@DBOS.workflow(name="remember_key", max_recovery_attempts=None)
+async def remember_key() -> None:
+    """Does nothing: its row, a child of the update's, is how a key finds its update."""
+
+
+def key_row_id(connection_id: str, key: str) -> str:
+    """The workflow id under which an update remembers the idempotency key it was given."""
+    return f"key:{connection_id}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+@DBOS.workflow(name=NAME, max_recovery_attempts=None)
+async def update_state(request: UpdateRequest) -> Outcome:
+    """Applies one change to one connection's state; raises a `FivetranStateError` if it could not.
+
+    Whatever happens after the pause, the connection ends with the paused flag it had before.
+    """
+    if request["key_was_given"]:
+        with SetWorkflowID(key_row_id(request["connection_id"], request["idempotency_key"])):
+            await DBOS.start_workflow_async(remember_key)
+    update = _Update(request)
+    await update.inspect()
+    if update.asks_for_what_it_expects():
+        return await update.check_only()
+    try:
+        outcome = await update.change()
+    except Exception as error:
+        failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
+        failure.details.setdefault("was_paused", update.was_paused)
+        await update.resume(failure.to_json())
+        raise failure from error
+    await update.resume(outcome)
+    return outcome
+
+
+class _Update:
+    """One run of the workflow. Its fields are rebuilt from the checkpoints when it is recovered."""
+
+    def __init__(self, request: UpdateRequest) -> None:
+        self.request = request
+        self.id = request["connection_id"]
+        self.wanted = state.Change(
+            request["change_kind"],
+            state.parse_value(request["change"]),
+            exact=request["change_is_exact"],
+        )
+        self.was_paused = False
+        self.still_paused = False
+        """Whether we have paused, or may have paused, a connection that was running."""
+        self.waited = 0.0
+        self.between_polls = 1.0
+
+    async def inspect(self) -> None:
+        """Does it exist, does it keep a state, is it paused?"""
+        self.connection = Connection(**await self.durably(lambda _: _inspect(self.id), patience=0))
+        if not self.connection.keeps_state:
+            raise StateNotKept(
+                f"{self.id} is a {self.connection.service} connection, which keeps no state."
+            )
+        self.was_paused = self.connection.paused
+
+    async def check_only(self) -> Outcome:
+        """The way out for a change that changes nothing: nobody is paused for it."""
+        snapshot = await self.durably(lambda _: _snapshot(self.id), patience=0)
+        before = state.parse(snapshot["state"])
+        return self.outcome("unchanged", before, self.target(before, snapshot["version"]))
+
+    async def change(self) -> Outcome:
+        """Everything between inspect and resume."""
+        while True:
+            await self.quiesce()
+            snapshot = await self.durably(lambda _: _snapshot(self.id))
+            before = state.parse(snapshot["state"])
+            target = self.target(before, snapshot["version"])
+            if state.same(before, target):
+                return self.outcome("unchanged", before, target)
+            await self.tell("write", "Writing the new state.")
+            try:
+                await self.durably(partial(self.write, target, snapshot))
+            except SyncRunning:
+                await self.wait_for_the_sync()
+                continue
+            await self.tell("verify", "Reading the state back.")
+            await self.verify(before, target)
+            return self.outcome("updated", before, target)
+
+    async def quiesce(self) -> None:
+        """Pause and drain: returns when the connection is paused and no sync is running."""
+        while True:
+            if not self.connection.paused:
+                await self.tell(
+                    "pause", "Pausing the connection.", still_paused=not self.was_paused
+                )
+                self.connection = Connection(**await self.durably(self.pause))
+            if self.connection.is_drained:
+                return
+            await self.wait_for_the_sync()
+
+    async def pause(self, _attempt: int) -> dict[str, Any]:
+        try:
+            connection = await _pause(self.id)
+        except FivetranUnavailable:
+            self.still_paused = not self.was_paused  # It may have taken effect.
+            raise
+        self.still_paused = not self.was_paused
+        return connection
+
+    async def wait_for_the_sync(self) -> None:
+        """Sleep (durably), then look again; raises `SyncStillRunning` when the time is up."""
+        if self.waited >= self.request["sync_wait"]:
+            raise SyncStillRunning(
+                f"The running sync did not finish within {self.request['sync_wait']:g} s; "
+                "nothing was written."
+            )
+        so_far = f", {self.waited:g} s so far" if self.waited else ""
+        await self.tell("drain", f"Waiting for the running sync to finish{so_far}.")
+        pause = min(self.between_polls, self.request["sync_wait"] - self.waited)
+        await DBOS.sleep_async(pause)
+        self.waited += pause
+        self.between_polls = min(self.between_polls * 2, 15.0)
+        self.connection = Connection(**await self.durably(lambda _: _drain(self.id)))
+
+    def target(self, before: state.State, version: str) -> state.State:
+        """What the state shall be; raises `Conflict` or `InvalidChange`."""
+        expected = self.request["expected_version"]
+        if expected is not None and version != expected:
+            raise Conflict(
+                f"The state is version {version}, not {expected}; nothing was written.",
+                current_version=version,
+            )
+        try:
+            return state.apply(self.wanted, before)
+        except (state.InvalidChange, state.InvalidState) as error:
+            raise InvalidChange(f"{error}; nothing was written.") from error
+
+    async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> None:
+        """Write blindly only when it is certain that this write was never tried before."""
+        is_first = attempt == 0 and snapshot["taken_by"] == DBOS.executor_id
+        await _write(self.id, target, None if is_first else snapshot)
+
+    async def verify(self, before: state.State, target: state.State) -> None:
+        """Compare what Fivetran has with what was written; put the snapshot back if it differs."""
+        found = await self.durably(lambda _: _verify(self.id, target))
+        if found is None:
+            return
+        await self.tell("roll_back", "Fivetran did not keep what was written: putting it back.")
+        try:
+            await self.durably(lambda _: _roll_back(self.id, before))
+            left = await self.durably(lambda _: _verify(self.id, before))
+        except SyncRunning:
+            left = found
+        if left is not None:
+            raise RollbackFailed(
+                "Fivetran kept neither what was written nor the state from before.",
+                version_before=state.version(before),
+            )
+        raise VerificationFailed(
+            "Fivetran did not keep what was written; the state from before is back in place.",
+            version_before=state.version(before),
+            version_found=found,
+        )
+
+    async def resume(self, so_far: Mapping[str, Any]) -> None:
+        """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`."""
+        if not self.still_paused:
+            return
+        await self.tell("resume", "Resuming the connection.")
+        try:
+            await self.durably(lambda _: _resume(self.id), even_if=FivetranError)
+        except ConnectionNotFound:
+            pass  # It was deleted meanwhile: there is nothing left to resume.
+        except FivetranError as error:
+            raise LeftPaused(
+                f"The connection is still paused; it could not be resumed: {error.message}",
+                still_paused=True,
+                so_far=dict(so_far),
+            ) from error
+        self.still_paused = False
+
+    def asks_for_what_it_expects(self) -> bool:
+        """Whether the request alone shows that nothing will change."""
+        return (
+            self.wanted.kind == "new_state"
+            and isinstance(self.wanted.value, dict)
+            and state.version(self.wanted.value) == self.request["expected_version"]
+        )
+
+    def outcome(
+        self, outcome: Literal["updated", "unchanged"], before: state.State, after: state.State
+    ) -> Outcome:
+        changes, total = changes_between(before, after)
+        return Outcome(
+            outcome=outcome,
+            version_before=state.version(before),
+            version_after=state.version(after),
+            changes=[change.model_dump(exclude_none=True) for change in changes],
+            changes_total=total,
+            was_paused=self.was_paused,
+        )
+
+    async def tell(self, phase: str, message: str, *, still_paused: bool | None = None) -> None:
+        progress = Progress(
+            phase=phase,
+            message=message,
+            was_paused=self.was_paused,
+            still_paused=self.still_paused if still_paused is None else still_paused,
+        )
+        await DBOS.set_event_async(PROGRESS, progress)
+
+    async def durably(
+        self,
+        step: Callable[[int], Awaitable[T]],
+        *,
+        patience: float = PATIENCE,
+        even_if: type[FivetranError] = FivetranUnavailable,
+    ) -> T:
+        """Run a step until Fivetran answers it, sleeping durably in between, for `patience` seconds.
+
+        A rate limit is waited for whatever the patience: Fivetran says when it ends.
+        """
+        waited = 0.0
+        attempt = 0
+        while True:
+            try:
+                return await step(attempt)
+            except ConnectionNotFound:
+                raise
+            except (RateLimited, even_if) as error:
+                if isinstance(error, RateLimited):
+                    pause = max(float(error.details["retry_after"]), 1.0)
+                    allowed = PATIENCE
+                else:
+                    pause = min(2.0**attempt, LONGEST_PAUSE_BETWEEN_TRIES)
+                    allowed = patience
+                if waited + pause > allowed:
+                    raise
+                paused = "; the connection is still paused" if self.still_paused else ""
+                await self.tell("wait", f"{error.message} Trying again in {pause:g} s{paused}.")
+                await DBOS.sleep_async(pause)
+                waited += pause
+                attempt += 1
+
+
+def _unexpected(error: Exception) -> InternalError:
+    logger.exception("The update met an unexpected error", extra={"workflow_id": DBOS.workflow_id})
+    return InternalError(f"The update met an unexpected {type(error).__name__}.")
+
+
+# The steps. Their names are stored: a change to one is a change of the application version.
+
+
+@DBOS.step(name="inspect")
+async def _inspect(connection_id: str) -> dict[str, Any]:
+    return asdict(await _fivetran.get_connection(connection_id))
+
+
+@DBOS.step(name="pause")
+async def _pause(connection_id: str) -> dict[str, Any]:
+    return asdict(await _set_paused(connection_id, True))
+
+
+@DBOS.step(name="drain")
+async def _drain(connection_id: str) -> dict[str, Any]:
+    return asdict(await _fivetran.get_connection(connection_id))
+
+
+@DBOS.step(name="snapshot")
+async def _snapshot(connection_id: str) -> Snapshot:
+    document = await _read_state(connection_id)
+    return Snapshot(
+        state=state.dump(document), version=state.version(document), taken_by=DBOS.executor_id
+    )
+
+
+@DBOS.step(name="write")
+async def _write(connection_id: str, target: state.State, if_still: Snapshot | None) -> None:
+    """Write the target; with `if_still`, a write may have happened before: look first."""
+    if if_still is not None:
+        current = await _read_state(connection_id)
+        if state.same(current, target):
+            return
+        version = state.version(current)
+        if version != if_still["version"]:
+            raise Conflict(
+                f"The state became version {version} during the update; it was left as it is.",
+                current_version=version,
+            )
+    await _fivetran.set_state(connection_id, target)
+
+
+@DBOS.step(name="verify")
+async def _verify(connection_id: str, target: state.State) -> str | None:
+    """The version that Fivetran has, if it is not the target's."""
+    current = await _read_state(connection_id)
+    return None if state.same(current, target) else state.version(current)
+
+
+@DBOS.step(name="roll_back")
+async def _roll_back(connection_id: str, before: state.State) -> None:
+    await _fivetran.set_state(connection_id, before)
+
+
+@DBOS.step(name="resume")
+async def _resume(connection_id: str) -> None:
+    await _set_paused(connection_id, False)
+
+
+async def _set_paused(connection_id: str, paused: bool) -> Connection:
+    """Fivetran may answer 500 after a minute although the pause took effect: then look."""
+    try:
+        return await _fivetran.set_paused(connection_id, paused)
+    except FivetranUnavailable as error:
+        if not error.details.get("maybe_applied"):
+            raise
+        connection = await _fivetran.get_connection(connection_id)
+        if connection.paused != paused:
+            raise
+        return connection
+
+
+async def _read_state(connection_id: str) -> state.State:
+    try:
+        return await _fivetran.get_state(connection_id)
+    except NoStateYet:
+        return {}

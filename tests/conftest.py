@@ -1,0 +1,92 @@
+"""What every test may use: a simulated Fivetran over real HTTP, and the server in front of it."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+
+from fivetran_state.config import Settings
+from fivetran_state.mcp_server import build
+from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
+from tests.calls import API_KEY, API_SECRET, ROOT
+
+ERAS = ("legacy", "2026-07-28")
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+
+
+@pytest.fixture
+def fivetran_url(sandbox: Sandbox) -> Iterator[str]:
+    with SandboxServer(sandbox) as server:
+        yield server.url
+
+
+@pytest.fixture
+def environment(fivetran_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a server: credentials, the sandbox's URL, a data directory of its own."""
+    return {
+        "FIVETRAN_API_KEY": API_KEY,
+        "FIVETRAN_API_SECRET": API_SECRET,
+        "FIVETRAN_API_URL": fivetran_url,
+        "FIVETRAN_STATE_DATA_DIR": str(tmp_path / "data"),
+    }
+
+
+@pytest.fixture
+def connect(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Connects a client to a server in this process: `async with connect() as client`.
+
+    One at a time: DBOS allows one instance in a process.
+    """
+
+    @asynccontextmanager
+    async def connected(era: str = "2026-07-28", **variables: str) -> AsyncIterator[Client]:
+        for name, value in (environment | variables).items():
+            monkeypatch.setenv(name, value)
+        async with Client(build(Settings()), mode=era) as client:
+            yield client
+
+    return connected
+
+
+@pytest.fixture
+def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
+    """Connects a client to `python server.py` over stdio; its stderr goes to a file."""
+
+    @asynccontextmanager
+    async def spawned(
+        era: str = "2026-07-28", *arguments: str, **variables: str
+    ) -> AsyncIterator[Client]:
+        server = StdioServerParameters(
+            command=sys.executable,
+            args=[str(ROOT / "server.py"), *arguments],
+            env=environment | variables,
+            cwd=tmp_path,
+        )
+        async with Client(server, mode=era) as client:
+            yield client
+
+    return spawned
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("FIVETRAN_", "DBOS_")):
+            monkeypatch.delenv(name)

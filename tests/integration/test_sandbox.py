@@ -1,0 +1,756 @@
+"""The sandbox shows every fact of Fivetran's REST API that this project stands on, over HTTP."""
+
+import asyncio
+import json
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fivetran_state import state
+from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
+
+HEADERS = {"Accept": "application/json;version=2"}
+JSON = {"Content-Type": "application/json"}
+CONNECTION = "/v1/connections/bold_heron"
+STATE = f"{CONNECTION}/state"
+PAUSE = {"paused": True}
+RESUME = {"paused": False}
+EXACT = '{"big":9007199254740993,"price":1.10,"far":1e400,"zero":-0,"pi":3.14159265358979323846264}'
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with closing(Sandbox(seed=False)) as sandbox:
+        sandbox.add_connection("bold_heron", state='{"cursor":"2024-01-01T00:00:00Z"}')
+        yield sandbox
+
+
+@pytest.fixture
+def server(sandbox: Sandbox) -> Iterator[SandboxServer]:
+    with SandboxServer(sandbox) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: SandboxServer) -> Iterator[httpx.Client]:
+    with a_client(server) as client:
+        yield client
+
+
+def a_client(server: SandboxServer) -> httpx.Client:
+    auth = ("sandbox", "sandbox")
+    return httpx.Client(base_url=server.url, auth=auth, headers=HEADERS, timeout=10)
+
+
+def details(client: httpx.Client, connection_id: str = "bold_heron") -> Any:
+    return client.get(f"/v1/connections/{connection_id}").json()["data"]
+
+
+def sync_state(client: httpx.Client) -> str:
+    return str(details(client)["status"]["sync_state"])
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    assert response.json()["message"]
+    return response.status_code, response.json()["code"]
+
+
+# Shapes
+
+
+def test_details_have_every_documented_field_and_mask_the_secrets(client: httpx.Client) -> None:
+    response = client.get(CONNECTION)
+
+    assert response.status_code == 200
+    assert response.json()["code"] == "Success"
+    found = response.json()["data"]
+    assert found.keys() >= {
+        "id", "service", "service_version", "schema", "group_id", "paused", "connected_by",
+        "created_at", "succeeded_at", "failed_at", "sync_frequency", "schedule_type",
+        "pause_after_trial", "data_delay_sensitivity", "daily_sync_time", "networking_method",
+        "config", "setup_tests", "status",
+    }  # fmt: skip
+    assert found["status"].keys() == {
+        "setup_state", "sync_state", "update_state", "is_historical_sync", "tasks", "warnings"
+    }  # fmt: skip
+    assert found["status"]["sync_state"] == "scheduled"
+    assert set(found["config"].values()) == {"******"}
+
+
+def test_account_info_names_the_account_and_the_user(client: httpx.Client) -> None:
+    account = client.get("/v1/account/info").json()["data"]
+
+    assert account["account_id"] == "sandbox_account"
+    assert account["account_name"]
+    assert account["user_id"]
+
+
+def test_connections_come_in_pages(sandbox: Sandbox, client: httpx.Client) -> None:
+    for number in range(4):
+        sandbox.add_connection(f"calm_otter_{number}")
+
+    first = client.get("/v1/connections", params={"limit": 3}).json()["data"]
+    second = client.get(
+        "/v1/connections", params={"limit": 3, "cursor": first["next_cursor"]}
+    ).json()["data"]
+
+    ids = [item["id"] for item in first["items"] + second["items"]]
+    assert ids == ["bold_heron", *(f"calm_otter_{number}" for number in range(4))]
+    assert "next_cursor" not in second
+
+
+def test_a_page_holds_100_by_default_and_1000_at_most(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    for number in range(100):
+        sandbox.add_connection(f"calm_otter_{number}")
+
+    assert len(client.get("/v1/connections").json()["data"]["items"]) == 100
+    assert len(client.get("/v1/connections?limit=1000").json()["data"]["items"]) == 101
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=many", "cursor=%21"])
+def test_a_bad_page_is_refused(client: httpx.Client, query: str) -> None:
+    assert refusal(client.get(f"/v1/connections?{query}")) == (400, "InvalidInput")
+
+
+def test_connections_are_found_by_group_and_by_schema(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection("calm_otter", group_id="lake", schema="sea")
+    sandbox.add_connection("wide_river", group_id="lake", schema="land")
+
+    def found(query: str) -> list[str]:
+        return [item["id"] for item in client.get(query).json()["data"]["items"]]
+
+    assert found("/v1/connections?group_id=lake") == ["calm_otter", "wide_river"]
+    assert found("/v1/connections?group_id=lake&schema=sea") == ["calm_otter"]
+    assert found("/v1/connections?schema=sky") == []
+
+
+def test_groups_come_in_pages(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("calm_otter", group_id="lake")
+
+    first = client.get("/v1/groups", params={"limit": 1}).json()["data"]
+    second = client.get("/v1/groups", params={"cursor": first["next_cursor"]}).json()["data"]
+
+    assert [group["id"] for group in first["items"] + second["items"]] == ["lake", "warehouse"]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "content", "expected"),
+    [
+        ("GET", CONNECTION, {"Authorization": "Basic bm86bm8="}, None, (401, "AuthFailed")),
+        ("GET", "/v1/connections/forbidden_city", {}, None, (403, "Forbidden")),
+        ("PATCH", "/v1/connections/forbidden_city", JSON, '{"paused":true}', (403, "Forbidden")),
+        ("GET", "/v1/connections/no_such", {}, None, (404, "NotFound_Connection")),
+        ("GET", "/v1/connectors/no_such", {}, None, (404, "NotFound_Connector")),
+        ("PATCH", "/v1/connections/no_such/state", JSON, "{}", (404, "NotFound_Connection")),
+        ("GET", "/v1/nothing", {}, None, (404, "NotFound")),
+        ("PATCH", "/v1/groups", JSON, "{}", (405, "MethodNotAllowed")),
+        ("PATCH", "/v1/connections/plain_table/state", JSON, "{}", (405, "MethodNotAllowed")),
+        ("GET", CONNECTION, {"Accept": "*/*"}, None, (406, "NotAcceptable")),
+        ("GET", CONNECTION, {"Accept": "application/json;version=3"}, None, (406, "NotAcceptable")),
+        ("PATCH", CONNECTION, {}, '{"paused":true}', (415, "UnsupportedMediaType")),
+        ("PATCH", CONNECTION, JSON, "{}", (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"paused":"yes"}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"paused":', (400, "InvalidInput")),
+        ("PATCH", STATE, JSON, '{"state":', (400, "InvalidInput")),
+        ("PATCH", STATE, JSON, '{"state":[1]}', (400, "InvalidInput")),
+        ("PATCH", STATE, JSON, "[]", (400, "InvalidInput")),
+        ("GET", "/v1/connections/plain_table/state", {}, None, (400, "InvalidInput")),
+        ("GET", "/v1/connections/new_function/state", {}, None, (400, "InvalidInput")),
+    ],
+)
+def test_a_wrong_request_is_refused_and_changes_nothing(
+    sandbox: Sandbox,
+    client: httpx.Client,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    content: str | None,
+    expected: tuple[int, str],
+) -> None:
+    sandbox.add_connection("forbidden_city", forbidden=True)
+    sandbox.add_connection("plain_table", service="postgres")
+    sandbox.add_connection("new_function", service="aws_lambda")
+    before = sandbox.world.connections()
+    auth = None if "Authorization" in headers else httpx.USE_CLIENT_DEFAULT
+
+    response = client.request(method, path, headers=headers, content=content, auth=auth)
+
+    assert refusal(response) == expected
+    assert not sandbox.log[-1].applied
+    assert sandbox.world.connections() == before
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json; version=2"])
+def test_the_other_spellings_of_accept_are_accepted(client: httpx.Client, accept: str) -> None:
+    assert client.get(CONNECTION, headers={"Accept": accept}).status_code == 200
+
+
+def test_a_rotated_key_replaces_the_old_one(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.api.api_secret = "rotated"
+
+    assert refusal(client.get(CONNECTION)) == (401, "AuthFailed")
+    assert client.get(CONNECTION, auth=("sandbox", "rotated")).status_code == 200
+
+
+def test_requests_beyond_the_hourly_limit_wait_for_the_oldest_to_leave_the_hour(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.api.requests_per_hour = 2
+    first = client.get(CONNECTION)
+    sandbox.advance(1800)
+    second = client.get("/v1/nothing")
+
+    refused = client.get(CONNECTION)
+
+    remaining = [answer.headers["X-Rate-Limit-Remaining"] for answer in (first, second, refused)]
+    assert remaining == ["1", "0", "0"]
+    assert {answer.headers["X-Rate-Limit"] for answer in (first, second, refused)} == {"2"}
+    assert refusal(refused) == (429, "TooManyRequests")
+    assert 1750 < int(refused.headers["Retry-After"]) <= 1800
+    sandbox.advance(1801)
+    assert client.get(CONNECTION).status_code == 200
+
+
+# The state
+
+
+def test_numbers_come_out_as_they_went_in(sandbox: Sandbox, client: httpx.Client) -> None:
+    written = client.patch(STATE, content=f'{{"state": {EXACT}}}', headers=JSON)
+
+    assert f'"state":{EXACT}' in written.text
+    assert f'"state":{EXACT}' in client.get(STATE).text
+    assert sandbox.connection("bold_heron").state == EXACT
+
+
+def test_a_write_replaces_the_whole_state(client: httpx.Client) -> None:
+    answer = client.patch(STATE, json={"state": {"page": 1}})
+
+    assert answer.json()["data"] == {"state": {"page": 1}}
+    assert client.get(STATE).json()["data"] == {"state": {"page": 1}}
+
+
+def test_the_first_state_can_be_written(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("new_function", service="google_cloud_function")
+
+    client.patch("/v1/connections/new_function/state", json={"state": {}})
+
+    assert client.get("/v1/connections/new_function/state").json()["data"] == {"state": {}}
+
+
+@pytest.mark.parametrize("body", [{"state": None}, {}])
+def test_a_write_without_a_state_succeeds_and_changes_nothing(
+    sandbox: Sandbox, client: httpx.Client, body: dict[str, Any]
+) -> None:
+    before = sandbox.connection("bold_heron")
+
+    assert client.patch(STATE, json=body).status_code == 200
+    assert sandbox.connection("bold_heron") == before
+
+
+def test_a_write_during_a_sync_is_refused(sandbox: Sandbox, client: httpx.Client) -> None:
+    before = sandbox.start_sync("bold_heron")
+
+    response = client.patch(STATE, json={"state": {}})
+
+    message = "Connection cannot be updated because the sync is in progress"
+    assert (response.status_code, response.json()["message"]) == (409, message)
+    assert sandbox.connection("bold_heron") == before
+
+
+def test_a_foreign_state_is_answered_whatever_it_is(sandbox: Sandbox, client: httpx.Client) -> None:
+    odd = '{"twice": 1, "twice": 2.50}'
+    sandbox.set_state("bold_heron", odd)
+    sandbox.finish_sync("bold_heron")
+
+    assert f'"state":{odd}' in client.get(STATE).text
+
+
+# Pausing and syncing
+
+
+def test_an_idle_connection_is_paused_at_once(client: httpx.Client) -> None:
+    answer = client.patch(CONNECTION, json=PAUSE).json()["data"]
+
+    assert answer["paused"] is True
+    assert answer["status"]["sync_state"] == "paused"
+
+
+@pytest.mark.parametrize("wanted", [PAUSE, RESUME])
+def test_pausing_and_resuming_twice_is_harmless(
+    client: httpx.Client, wanted: dict[str, bool]
+) -> None:
+    client.patch(CONNECTION, json=wanted)
+    once = details(client)
+
+    assert client.patch(CONNECTION, json=wanted).json()["data"] == once
+
+
+def test_a_running_sync_drains_after_the_pause_and_moves_the_cursor(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection(
+        "bold_heron", state='{"cursor":"2024-01-01","page":7}', sync_seconds=600, drain_seconds=60
+    )
+    sandbox.start_sync("bold_heron")
+
+    answer = client.patch(CONNECTION, json=PAUSE).json()["data"]
+
+    assert (answer["paused"], answer["status"]["sync_state"]) == (True, "syncing")
+    assert client.patch(STATE, json={"state": {}}).status_code == 409
+    sandbox.advance(61)
+    assert sync_state(client) == "paused"
+    moved = client.get(STATE).json()["data"]["state"]
+    assert moved["cursor"] > "2026"
+    assert moved["page"] == 8
+    assert details(client)["succeeded_at"] is None
+
+
+def test_a_sync_that_ends_before_the_drain_is_not_held_up(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection("bold_heron", sync_seconds=60, drain_seconds=600)
+    sandbox.start_sync("bold_heron")
+    client.patch(CONNECTION, json=PAUSE)
+
+    sandbox.advance(61)
+
+    assert sync_state(client) == "paused"
+
+
+def test_a_sync_that_stops_at_once_shows_in_the_answer_to_the_pause(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.start_sync("bold_heron")
+
+    answer = client.patch(CONNECTION, json=PAUSE).json()["data"]
+
+    assert answer["status"]["sync_state"] == "paused"
+
+
+def test_a_sync_moves_cursors_and_leaves_everything_else(sandbox: Sandbox) -> None:
+    before = (
+        '{"orders":{"cursor":"2024-01-01T00:00:00Z","offset":9007199254740993,"rate":1.10},'
+        '"seen":[{"last_sync":"2024-01-01 00:00:00+01:00"}],"updated_at":"never",'
+        '"page":2,"cursor":1.50,"since":"2024-01-01"}'
+    )
+    sandbox.set_state("bold_heron", before)
+
+    after = sandbox.finish_sync("bold_heron")
+
+    assert after.state is not None
+    assert after.succeeded_at is not None
+    moved = state.parse(after.state)
+    cursor = moved["orders"]["cursor"]
+    assert cursor == moved["seen"][0]["last_sync"] > "2026"
+    assert after.state == (
+        f'{{"orders":{{"cursor":"{cursor}","offset":9007199254740994,"rate":1.10}},'
+        f'"seen":[{{"last_sync":"{cursor}"}}],"updated_at":"never",'
+        '"page":3,"cursor":1.50,"since":"2024-01-01"}'
+    )
+
+
+def test_syncs_start_and_end_by_themselves(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", state='{"page":1}', sync_seconds=100, sync_every=1000)
+    seen = []
+    for seconds in (500, 550, 100, 950, 110_050):
+        sandbox.advance(seconds)
+        seen.append((sync_state(client), client.get(STATE).json()["data"]["state"]["page"]))
+
+    assert seen == [
+        ("scheduled", 1),
+        ("syncing", 1),
+        ("scheduled", 2),
+        ("syncing", 2),
+        ("syncing", 3),
+    ]
+
+
+def test_a_paused_connection_does_not_sync(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", sync_every=1000, paused=True)
+    sandbox.advance(1001)
+
+    assert sync_state(client) == "paused"
+
+
+def test_a_sync_may_start_at_once_after_a_resume_and_move_the_cursor(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection("bold_heron", state='{"page":1}', paused=True, sync_on_resume=True)
+
+    answer = client.patch(CONNECTION, json=RESUME).json()["data"]
+
+    assert (answer["paused"], answer["status"]["sync_state"]) == (False, "syncing")
+    sandbox.advance(61)
+    assert client.get(STATE).json()["data"]["state"] == {"page": 2}
+
+
+def test_rescheduled_stays_so_while_paused_and_can_be_written(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection("bold_heron", rescheduled=True, sync_every=60, sync_on_resume=True)
+    sandbox.advance(7200)
+    assert sync_state(client) == "rescheduled"
+
+    answer = client.patch(CONNECTION, json=PAUSE).json()["data"]
+
+    assert (answer["paused"], answer["status"]["sync_state"]) == (True, "rescheduled")
+    assert client.patch(STATE, json={"state": {}}).status_code == 200
+    assert client.patch(CONNECTION, json=RESUME).json()["data"]["status"] == {
+        **answer["status"],
+        "sync_state": "rescheduled",
+    }
+
+
+def test_somebody_else_may_pause_resume_or_delete(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.set_paused("bold_heron", True)
+    assert details(client)["paused"] is True
+    sandbox.set_paused("bold_heron", False)
+    assert details(client)["paused"] is False
+    sandbox.delete_connection("bold_heron")
+    assert refusal(client.get(CONNECTION)) == (404, "NotFound_Connection")
+
+
+def test_older_paths_say_connectors(client: httpx.Client) -> None:
+    assert client.get("/v1/connectors/bold_heron").json() == client.get(CONNECTION).json()
+    assert client.get("/v1/connectors/bold_heron/state").json() == client.get(STATE).json()
+
+
+# Faults
+
+
+def test_a_pause_may_answer_500_although_it_took_effect(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.fault("apply_then_fail", method="PATCH", path=r"/connections/[^/]+$")
+
+    assert client.patch(CONNECTION, json=PAUSE).status_code == 500
+    assert details(client)["paused"] is True
+    assert sandbox.log[0].applied
+
+
+def test_a_status_is_answered_without_effect(sandbox: Sandbox, client: httpx.Client) -> None:
+    body = '{"code":"X","message":"Failed to stop in-progress sync after trying for 60 seconds"}'
+    sandbox.fault("status", status=429, body=body, headers={"Retry-After": "7"})
+
+    response = client.patch(CONNECTION, json=PAUSE)
+
+    assert (response.status_code, response.text) == (429, body)
+    assert response.headers["Retry-After"] == "7"
+    assert details(client)["paused"] is False
+
+
+@pytest.mark.parametrize(("kind", "applied"), [("drop", False), ("apply_then_drop", True)])
+def test_a_dropped_connection_has_no_answer(
+    sandbox: Sandbox, client: httpx.Client, kind: Any, applied: bool
+) -> None:
+    sandbox.fault(kind, method="PATCH")
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.patch(CONNECTION, json=PAUSE)
+
+    assert (sandbox.log[0].status, sandbox.log[0].applied) == (None, applied)
+    assert details(client)["paused"] is applied
+
+
+@pytest.mark.parametrize(("kind", "applied"), [("garbage", False), ("apply_then_garbage", True)])
+def test_garbage_is_a_success_that_is_not_json(
+    sandbox: Sandbox, client: httpx.Client, kind: Any, applied: bool
+) -> None:
+    sandbox.fault(kind, method="PATCH")
+
+    response = client.patch(CONNECTION, json=PAUSE)
+
+    assert response.status_code == 200
+    with pytest.raises(ValueError, match="Expecting value"):
+        response.json()
+    assert details(client)["paused"] is applied
+
+
+def test_a_wrong_state_is_stored_behind_a_normal_answer(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.fault("wrong_state", method="PATCH", body='{"page":1.0}')
+
+    answer = client.patch(STATE, json={"state": {"page": 1}})
+
+    assert answer.json()["data"] == {"state": {"page": 1}}
+    assert client.get(STATE).text.endswith('"data":{"state":{"page":1.0}}}')
+
+
+def test_a_wrong_state_does_not_follow_a_refusal(sandbox: Sandbox, client: httpx.Client) -> None:
+    before = sandbox.start_sync("bold_heron")
+    sandbox.fault("wrong_state", method="PATCH", body="{}")
+
+    assert client.patch(STATE, json={"state": {"page": 1}}).status_code == 409
+    assert sandbox.connection("bold_heron") == before
+
+
+@pytest.mark.parametrize(("kind", "applied"), [("hang", False), ("apply_then_hang", True)])
+def test_a_hung_request_is_seen_at_once_and_answered_when_released(
+    sandbox: Sandbox, client: httpx.Client, kind: Any, applied: bool
+) -> None:
+    fault = sandbox.fault(kind, method="PATCH", path="/bold_heron$")
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(client.patch, CONNECTION, json=PAUSE)
+        hung = sandbox.wait_for(lambda request: request.fault == kind)
+        assert (hung.status, hung.paused, hung.syncing) == (None, False, False)
+        assert sandbox.connection("bold_heron").paused is applied
+
+        fault.release()
+
+        assert answer.result(10).json()["data"]["paused"] is True
+    assert (hung.status, hung.applied) == (200, True)
+
+
+def test_a_client_that_goes_away_ends_the_hung_request(
+    sandbox: Sandbox, server: SandboxServer, client: httpx.Client
+) -> None:
+    fault = sandbox.fault("hang", method="PATCH")
+    hang_up_while_hung(sandbox, server)
+    assert client.get(CONNECTION).status_code == 200
+
+    fault.release()
+
+    assert client.get(CONNECTION).status_code == 200
+    assert (sandbox.log[0].status, sandbox.log[0].applied) == (None, False)
+
+
+def hang_up_while_hung(sandbox: Sandbox, server: SandboxServer) -> None:
+    request = httpx.Request("PATCH", f"{server.url}{CONNECTION}", json=PAUSE, headers=HEADERS)
+    lines = [f"PATCH {CONNECTION} HTTP/1.1", *(f"{k}: {v}" for k, v in request.headers.items())]
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + request.content)
+        sandbox.wait_for(lambda logged: logged.fault == "hang")
+
+
+def test_the_server_stops_at_once_with_requests_that_hang(sandbox: Sandbox) -> None:
+    fault = sandbox.fault("hang", times=2)
+    with ThreadPoolExecutor() as threads:
+        with SandboxServer(sandbox) as server:
+            hang_up_while_hung(sandbox, server)
+            answer = threads.submit(httpx.get, f"{server.url}{STATE}", timeout=10)
+            sandbox.wait_for(lambda logged: logged.path == STATE)
+            started = time.monotonic()
+        stopped_after = time.monotonic() - started
+        fault.release()
+
+        assert isinstance(answer.exception(10), httpx.RemoteProtocolError | httpx.ReadError)
+    assert stopped_after < 1
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+def test_faults_count_and_choose_their_requests(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fault("status", status=503, method="GET", path="/state$", times=2, skip=1)
+
+    statuses = [client.get(path).status_code for path in (CONNECTION, STATE, STATE, STATE, STATE)]
+
+    assert statuses == [200, 200, 503, 503, 200]
+    assert client.patch(STATE, json={"state": {}}).status_code == 200
+
+
+def test_cleared_faults_do_not_happen(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.fault("drop")
+    sandbox.clear_faults()
+
+    assert client.get(CONNECTION).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["explode", "wrong_state"])
+def test_a_fault_that_makes_no_sense_is_refused(sandbox: Sandbox, kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"no such fault|needs the state"):
+        sandbox.fault(kind)
+
+
+def test_latency_delays_every_answer(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.latency = 0.05
+    started = time.monotonic()
+
+    client.get(CONNECTION)
+
+    assert time.monotonic() - started >= 0.05
+
+
+# The log
+
+
+def test_the_log_tells_what_arrived_and_what_came_of_it(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    client.patch(CONNECTION, json=PAUSE)
+    sandbox.start_sync("bold_heron")
+    client.patch(STATE, content='{"state":{"price":1.10}}', headers=JSON)
+    client.get("/v1/groups")
+
+    pause, write, groups = sandbox.log
+    assert [request.index for request in sandbox.log] == [0, 1, 2]
+    assert pause.time <= write.time <= groups.time <= time.time()
+    assert (pause.method, pause.path, pause.connection_id) == ("PATCH", CONNECTION, "bold_heron")
+    assert (pause.paused, pause.syncing) == (False, False)
+    assert (pause.status, pause.applied, pause.body) == (200, True, PAUSE)
+    assert (write.paused, write.syncing) == (True, True)
+    assert (write.status, write.applied) == (409, False)
+    assert state.dump(write.body) == '{"state":{"price":1.10}}'
+    assert (groups.connection_id, groups.paused, groups.body) == (None, None, None)
+
+
+def test_waiting_for_a_request_that_does_not_come_ends(sandbox: Sandbox) -> None:
+    with pytest.raises(TimeoutError):
+        sandbox.wait_for(lambda request: True, timeout=0.01)
+
+
+# The file
+
+
+def test_a_reopened_file_shows_the_same_world(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    with closing(Sandbox(path, seed=False)) as sandbox:
+        sandbox.add_connection("bold_heron", state=EXACT, sync_seconds=600, drain_seconds=300)
+        sandbox.start_sync("bold_heron")
+        sandbox.set_paused("bold_heron", True)
+        sandbox.advance(200)
+        before = sandbox.connection("bold_heron")
+
+    with closing(Sandbox(path, seed=False)) as sandbox:
+        assert sandbox.connection("bold_heron") == before
+        assert before.sync_state == "syncing"
+        sandbox.advance(101)
+        assert sandbox.connection("bold_heron").sync_state == "paused"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_two_sandboxes_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    with (
+        closing(Sandbox(path)) as one,
+        closing(Sandbox(path)) as other,
+        SandboxServer(one) as server,
+        a_client(server) as client,
+    ):
+        client.patch("/v1/connections/bullion_shutdown", json=PAUSE)
+        other.set_state("bullion_shutdown", EXACT)
+        other.advance(3600)
+
+        assert other.connection("bullion_shutdown").sync_state == "paused"
+        assert EXACT in client.get("/v1/connections/bullion_shutdown/state").text
+        assert one.world.now() > time.time() + 3500
+
+
+def test_writers_in_two_sandboxes_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    with closing(Sandbox(path, seed=False)) as one, closing(Sandbox(path, seed=False)) as other:
+        one.add_connection("bold_heron", state='{"page":0}')
+        with ThreadPoolExecutor(4) as threads:
+            for sandbox in [one, other] * 50:
+                threads.submit(sandbox.finish_sync, "bold_heron")
+
+        assert one.connection("bold_heron").state == '{"page":100}'
+
+
+def test_a_killed_process_finds_its_world_again(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    program = """
+import asyncio, os, pathlib, signal, sys
+import httpx
+from fivetran_state.sandbox import Sandbox
+
+async def main():
+    sandbox = Sandbox(pathlib.Path(sys.argv[1]))
+    transport = httpx.ASGITransport(app=sandbox.app)
+    headers = {"Accept": "application/json"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://sandbox", auth=("sandbox", "sandbox"), headers=headers
+    ) as client:
+        url = "/v1/connections/bullion_shutdown"
+        assert (await client.patch(url, json={"paused": True})).status_code == 200
+        assert (await client.patch(f"{url}/state", json={"state": {"page": 7}})).status_code == 200
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=60)
+
+    assert killed.returncode == -signal.SIGKILL
+    with closing(Sandbox(path)) as sandbox:
+        found = sandbox.connection("bullion_shutdown")
+        assert (found.paused, found.state) == (True, '{"page":7}')
+
+
+# The seed
+
+
+def test_a_new_sandbox_has_one_connection_of_each_kind() -> None:
+    with closing(Sandbox()) as sandbox:
+        found = {connection.id: connection for connection in sandbox.world.connections()}
+
+    assert {name: (each.service, each.sync_state) for name, each in found.items()} == {
+        "speak_inexpensive": ("connector_sdk", "syncing"),
+        "bullion_shutdown": ("aws_lambda", "scheduled"),
+        "gentle_harbour": ("azure_function", "paused"),
+        "quiet_meadow": ("google_cloud_function", "scheduled"),
+        "vast_library": ("connector_sdk", "scheduled"),
+        "exact_ledger": ("connector_sdk", "scheduled"),
+        "late_ferry": ("connector_sdk", "rescheduled"),
+        "postgres_mirror": ("postgres", "scheduled"),
+    }
+    assert {each.group_id for each in found.values()} == {"warehouse"}
+    assert {name for name, each in found.items() if each.state is None} == {
+        "quiet_meadow",
+        "postgres_mirror",
+    }
+    orders = json.loads(found["speak_inexpensive"].state or "")
+    assert orders.keys() == {"orders", "customers", "schema_version"}
+    assert 1_800_000 < len(found["vast_library"].state or "") < 2_200_000
+
+
+def test_the_seeded_states_are_exact_and_compact() -> None:
+    with closing(Sandbox()) as sandbox:
+        texts = [each.state for each in sandbox.world.connections() if each.state is not None]
+        ledger = sandbox.connection("exact_ledger").state or ""
+
+    assert [state.dump(state.parse(text)) for text in texts] == texts
+    for spelling in ("9007199254740993", ":1.10,", ":1e400,", ":-0}"):
+        assert spelling in ledger
+
+
+def test_a_world_with_connections_is_not_seeded_again(tmp_path: Path) -> None:
+    with closing(Sandbox(tmp_path / "sandbox.db")) as sandbox:
+        sandbox.delete_connection("late_ferry")
+        sandbox.set_state("exact_ledger", "{}")
+    with closing(Sandbox(tmp_path / "sandbox.db")) as sandbox:
+        assert sandbox.connection("exact_ledger").state == "{}"
+        with pytest.raises(KeyError):
+            sandbox.connection("late_ferry")
+
+
+def test_the_sandbox_answers_in_process(sandbox: Sandbox) -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=sandbox.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://sandbox", auth=("sandbox", "sandbox")
+        ) as client:
+            sandbox.fault("status", status=503, times=1)
+            assert (await client.get(CONNECTION, headers=HEADERS)).status_code == 503
+            return await client.get(CONNECTION, headers=HEADERS)
+
+    assert asyncio.run(ask()).json()["data"]["id"] == "bold_heron"
