@@ -46,6 +46,7 @@ class _Demo:
         self._title("A new server starts; nobody tells it anything")
         async with self._server() as client:
             await self._recovered(client, workflow_id)
+        self._fivetran.close()
 
     async def _look(self, client: Client) -> str:
         self._title(f"The assistant reads the state of {CONNECTION}, in the middle of a sync")

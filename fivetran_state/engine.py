@@ -15,7 +15,7 @@ import sqlite3
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 from dbos import DBOS, DBOSConfig
@@ -31,6 +31,9 @@ from fivetran_state.errors import (
     RateLimited,
 )
 from fivetran_state.fivetran import Fivetran
+
+if TYPE_CHECKING:
+    from fivetran_state.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class Engine:
         self._trouble: FivetranStateError | None = None
         self._lock: FileLock | None = None
         self._fivetran: Fivetran | None = None
+        self._sandbox: Sandbox | None = None
         self._launched = False
 
     def start(self) -> None:
@@ -81,6 +85,8 @@ class Engine:
             await asyncio.to_thread(DBOS.destroy)
         if self._fivetran is not None:
             await self._fivetran.aclose()
+        if self._sandbox is not None:
+            self._sandbox.close()
         if self._lock is not None:
             self._release(self._lock)
 
@@ -107,8 +113,8 @@ class Engine:
             from fivetran_state.sandbox import Sandbox  # Nobody else needs it.
 
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sandbox = Sandbox(self._home / "world.db")
-            transport = httpx.ASGITransport(sandbox.app)
+            self._sandbox = Sandbox(self._home / "world.db")
+            transport = httpx.ASGITransport(self._sandbox.app)
             return Fivetran("http://sandbox", "sandbox", "sandbox", transport=transport)
         if settings.api_key is None or settings.api_secret is None:
             raise MissingCredentials("FIVETRAN_API_KEY and FIVETRAN_API_SECRET are not both set.")

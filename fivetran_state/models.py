@@ -28,7 +28,7 @@ def _to_json(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, list):
         return [_to_json(item) for item in value]
-    return value
+    return state.plain(value)
 
 
 class Change(Model):

@@ -1,5 +1,6 @@
 """One asynchronous method per capability; every surface calls these and nothing deeper."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
@@ -255,12 +256,22 @@ def wanted_change(change: Mapping[str, object]) -> state.Change:
 
 
 async def _read(fivetran: Fivetran, connection_id: str) -> tuple[Connection, state.State]:
-    connection = await fivetran.get_connection(connection_id)
+    """The connection and its state, asked for at the same time."""
+    reading = asyncio.gather(
+        fivetran.get_connection(connection_id),
+        _state_of(fivetran, connection_id),
+        return_exceptions=True,
+    )
+    connection, document = await reading
+    if isinstance(connection, BaseException):
+        raise connection
     if not connection.keeps_state:
         raise StateNotKept(
             f"{connection_id} is a {connection.service} connection, which keeps no state."
         )
-    return connection, await _state_of(fivetran, connection_id)
+    if isinstance(document, BaseException):
+        raise document
+    return connection, document
 
 
 async def _state_of(fivetran: Fivetran, connection_id: str) -> state.State:

@@ -27,8 +27,10 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def sandbox() -> Sandbox:
-    return Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+    yield sandbox
+    sandbox.close()
 
 
 @pytest.fixture

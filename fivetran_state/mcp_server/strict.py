@@ -16,6 +16,7 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ConfigDict, ValidationError
 
+from fivetran_state import state
 from fivetran_state.errors import FivetranStateError, InternalError, InvalidRequest
 from fivetran_state.models import Model
 
@@ -81,7 +82,7 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
 
 def _error_result(error: FivetranStateError) -> CallToolResult:
     # No structured content: clients hold it against the output schema even when it is an error.
-    text = json.dumps(error.to_json(), ensure_ascii=False)
+    text = json.dumps(state.plain(error.to_json()), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 

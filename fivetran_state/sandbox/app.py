@@ -101,7 +101,7 @@ class Api:
                 raise Refusal(403, "The role of this API key does not allow the action")
             return found
 
-        match request.method, request.scope["path"].strip("/").split("/")[1:]:
+        match request.method, request.scope["path"].removeprefix("/v1/").split("/"):
             case "GET", ["account", "info"]:
                 return self._account()
             case "GET", ["groups"]:

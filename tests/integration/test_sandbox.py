@@ -162,6 +162,7 @@ def test_groups_come_in_pages(sandbox: Sandbox, client: httpx.Client) -> None:
         ("GET", "/v1/connectors/no_such", {}, None, (404, "NotFound_Connector")),
         ("PATCH", "/v1/connections/no_such/state", JSON, "{}", (404, "NotFound_Connection")),
         ("GET", "/v1/nothing", {}, None, (404, "NotFound")),
+        ("GET", "/v2/groups", {}, None, (404, "NotFound")),
         ("PATCH", "/v1/groups", JSON, "{}", (405, "MethodNotAllowed")),
         ("PATCH", "/v1/connections/plain_table/state", JSON, "{}", (405, "MethodNotAllowed")),
         ("GET", CONNECTION, {"Accept": "*/*"}, None, (406, "NotAcceptable")),
@@ -418,6 +419,13 @@ def test_rescheduled_stays_so_while_paused_and_can_be_written(
         **answer["status"],
         "sync_state": "rescheduled",
     }
+
+
+def test_a_rescheduled_connection_is_scheduled_again_after_its_sync(sandbox: Sandbox) -> None:
+    sandbox.add_connection("late_ferry", rescheduled=True)
+
+    assert sandbox.start_sync("late_ferry").sync_state == "syncing"
+    assert sandbox.finish_sync("late_ferry").sync_state == "scheduled"
 
 
 def test_somebody_else_may_pause_resume_or_delete(sandbox: Sandbox, client: httpx.Client) -> None:

@@ -578,12 +578,12 @@ def test_a_patch_that_doubles_the_state_again_and_again_is_refused_soon(depth: s
         for n in range(60)
     ]
     with pytest.raises(InvalidChange):
-        apply(Change("json_patch", patch), {"a": {"x": "y"}})
+        apply(Change("json_patch", patch), {"a": {"x": "y" * 100_000}})
 
 
 def test_a_patch_that_nests_the_state_again_and_again_is_refused() -> None:
     patch: JsonValue = [{"op": "copy", "from": "", "path": "/a"}] * 1500
-    with pytest.raises(InvalidChange, match="operation [0-9]+ "):
+    with pytest.raises(InvalidChange, match=r"operation [0-9]+ "):
         apply(Change("json_patch", patch), {})
 
 
@@ -783,7 +783,7 @@ def test_an_outline_counts_what_it_leaves_out() -> None:
     assert entries[-1] == OutlineEntry("/a", "more", 3 * (100 - listed), 100 - listed, None)
 
 
-@pytest.mark.parametrize("max_bytes", range(800, 2400, 40))
+@pytest.mark.parametrize("max_bytes", range(800, 2400, 80))
 def test_an_outline_has_room_to_name_a_long_parent(max_bytes: int) -> None:
     entries = outline({"k" * 600: {"x" * 100: 1, "y": 2}, "z": {}}, max_bytes=max_bytes)
     assert len(dump([vars(entry) for entry in entries])) <= max_bytes
