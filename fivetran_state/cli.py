@@ -1,8 +1,11 @@
 """The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fivetran_state.config import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,19 +24,27 @@ def default(context: typer.Context, sandbox: SandboxOption = False) -> None:
 @app.command()
 def serve(sandbox: SandboxOption = False) -> None:
     """Serve MCP on stdin and stdout (the default)."""
-    from pydantic import ValidationError
-
-    from fivetran_state import logs
-    from fivetran_state.config import Settings
     from fivetran_state.mcp_server import build
 
-    try:
-        settings = Settings(sandbox=sandbox)
-    except ValidationError as error:
-        problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
-        raise SystemExit("Cannot start: " + "; ".join(problems)) from None
-    logs.configure(settings.log_level)
-    build(settings).run("stdio")
+    build(_settings(sandbox)).run("stdio")
+
+
+@app.command()
+def finish(sandbox: SandboxOption = False) -> None:
+    """Finish every update that a stopped or killed server has left, and exit."""
+    import asyncio
+
+    from fivetran_state.service import Service
+
+    async def run() -> None:
+        service = Service(_settings(sandbox))
+        service.start()
+        try:
+            await service.finish()
+        finally:
+            await service.close()
+
+    asyncio.run(run())
 
 
 @app.command()
@@ -42,6 +53,22 @@ def demo() -> None:
     from fivetran_state import demo as demonstration
 
     demonstration.run()
+
+
+def _settings(sandbox: bool) -> "Settings":
+    """The settings, and the logs as they say; exits with one line if the environment is wrong."""
+    from pydantic import ValidationError
+
+    from fivetran_state import logs
+    from fivetran_state.config import Settings
+
+    try:
+        settings = Settings(sandbox=sandbox)
+    except ValidationError as error:
+        problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
+        raise SystemExit("Cannot start: " + "; ".join(problems)) from None
+    logs.configure(settings.log_level)
+    return settings
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
-"""DBOS in this process: launch, executor lock, recovery of dead executors.
+"""DBOS in this process: launch, proof of life, recovery of dead executors, hand-over.
 
 The engine comes up in the background; `Engine.ready` is where callers wait for it.
-
-Liveness needs no clock: every executor holds a lock for as long as its process lives, and the
-kernel frees it at death. Whoever can take an executor's lock knows that it is dead.
 """
 
 import asyncio
@@ -12,25 +9,31 @@ import logging
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import uuid
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import httpx
-from dbos import DBOS, DBOSConfig
-from filelock import FileLock, Timeout
+from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
+from dbos import error as dbos_error
+from filelock import FileLock
+from sqlalchemy.exc import DBAPIError
 
-from fivetran_state import vault, workflow
+from fivetran_state import updates, vault, workflow
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
+    DatabaseUnavailable,
     EngineNotReady,
     FivetranStateError,
     FivetranUnavailable,
     MissingCredentials,
     RateLimited,
+    UnusableKey,
 )
 from fivetran_state.fivetran import Fivetran
+from fivetran_state.liveness import AdvisoryLocks, FileLocks, Locks
 
 if TYPE_CHECKING:
     from fivetran_state.sandbox import Sandbox
@@ -57,9 +60,14 @@ class Engine:
         self._news = asyncio.Event()
         self._is_up = False
         self._trouble: FivetranStateError | None = None
-        self._lock: FileLock | None = None
+        self._locks: Locks = (
+            FileLocks(self._home / "executors")
+            if settings.database_url is None
+            else AdvisoryLocks(settings.database_url)
+        )
         self._fivetran: Fivetran | None = None
         self._sandbox: Sandbox | None = None
+        self._reader: DBOSClient | None = None
         self._launched = False
 
     def start(self) -> None:
@@ -78,23 +86,54 @@ class Engine:
         raise self._trouble or EngineNotReady("The workflow engine is still starting.")
 
     async def close(self) -> None:
-        """Stop working; updates in flight stay in the database and are recovered."""
+        """Stop at once; a process of its own finishes the updates in flight."""
         for task in self._tasks:
             task.cancel()
         if self._launched:
+            with suppress(FivetranStateError):
+                if await updates.unfinished_of(self._executor_id):
+                    self._hand_over()
             await asyncio.to_thread(DBOS.destroy)
+        if self._reader is not None:
+            self._reader.destroy()
         if self._fivetran is not None:
             await self._fivetran.aclose()
         if self._sandbox is not None:
             self._sandbox.close()
-        if self._lock is not None:
-            self._release(self._lock)
+        self._locks.release()
+
+    async def finish(self) -> None:
+        """Wait until no update is left that this process, or a dead one, has to finish."""
+        await self.ready()
+        while True:
+            await asyncio.to_thread(self._recover_once)
+            if not await updates.unfinished_of(self._executor_id):
+                return
+            await asyncio.sleep(RECOVERY_INTERVAL / 4)
+
+    def _hand_over(self) -> None:
+        """Start `fivetran-state finish`, which outlives this process and its terminal."""
+        logger.warning("Handing the updates in flight over to a process of their own")
+        command = [sys.executable, "-m", "fivetran_state", "finish"]
+        subprocess.Popen(
+            [*command, "--sandbox"] if self._settings.sandbox else command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._home,
+            start_new_session=True,
+            creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
+        )
 
     async def _come_up(self) -> None:
         try:
             self._fivetran = self._connect()
-            await asyncio.to_thread(self._prepare_home)
-            self._launch(self._fivetran, await self._account(self._fivetran))
+            application = _application_name(await self._account(self._fivetran))
+            config = await self._prepared(application)
+            # On the event loop itself: DBOS runs recovered workflows on the loop that launched it.
+            workflow.bind(self._fivetran, application, self._prove)
+            DBOS(config=config)
+            DBOS.launch()
         except FivetranStateError as error:
             self._trouble = error
         except Exception as error:
@@ -103,8 +142,8 @@ class Engine:
                 f"The workflow engine did not start ({type(error).__name__})."
             )
         else:
-            self._is_up = True
-            self._tasks.append(asyncio.create_task(self._recover_the_dead()))
+            self._launched = self._is_up = True
+            self._tasks.append(asyncio.create_task(self._keep_watch()))
         self._news.set()
 
     def _connect(self) -> Fivetran:
@@ -125,39 +164,6 @@ class Engine:
             timeout=settings.http_timeout,
         )
 
-    def _prepare_home(self) -> None:
-        """The data directory, private; in it the key, the database in WAL mode, our lock."""
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix":
-            self._home.chmod(0o700)
-        self._executors.mkdir(mode=0o700, exist_ok=True)
-        with FileLock(self._home / "setup.lock", mode=0o600):
-            self._key = vault.load_or_make_key(self._home / "key")
-            if self._settings.database_url is None:
-                os.close(os.open(self._database, os.O_RDWR | os.O_CREAT, 0o600))
-                connection = sqlite3.connect(self._database)
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.close()
-        self._lock = self._lock_of(self._executor_id)
-        self._lock.acquire(blocking=False)
-
-    @property
-    def _database(self) -> Path:
-        return self._home / "state.db"
-
-    @property
-    def _executors(self) -> Path:
-        return self._home / "executors"
-
-    def _lock_of(self, executor_id: str) -> FileLock:
-        return FileLock(self._executors / f"{executor_id}.lock", mode=0o600, thread_local=False)
-
-    @staticmethod
-    def _release(lock: FileLock) -> None:
-        with suppress(OSError):  # Windows does not remove what is open.
-            Path(lock.lock_file).unlink()
-        lock.release()
-
     async def _account(self, fivetran: Fivetran) -> str:
         """Fivetran's own account id, remembered so that a start without Fivetran works.
 
@@ -174,69 +180,135 @@ class Engine:
                 account = await fivetran.get_account_id()
                 break
             except (FivetranUnavailable, RateLimited) as error:
-                self._trouble = EngineNotReady(
-                    "Fivetran has to be asked once which account the API key belongs to: "
-                    + error.message
+                self._wait_for(
+                    EngineNotReady(
+                        "Fivetran has to be asked once which account the API key belongs to: "
+                        + error.message
+                    )
                 )
-                self._news.set()
-                logger.warning("Cannot learn the account yet: %s", error.message)
                 await asyncio.sleep(START_RETRY)
             except FivetranStateError as error:
                 logger.warning("Fivetran does not tell the account: %s", error.message)
                 return f"key-{fingerprint}"
-        remembered.parent.mkdir(mode=0o700, exist_ok=True)
+        remembered.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = remembered.with_suffix(f".{os.getpid()}")
         partial.touch(mode=0o600)
         partial.write_text(account)
         partial.replace(remembered)
         return account
 
-    def _launch(self, fivetran: Fivetran, account: str) -> None:
-        """On the event loop itself: DBOS runs recovered workflows on the loop that launched it."""
-        application = _application_name(account)
-        workflow.bind(fivetran, application)
-        DBOS(config=self._dbos_config(application, vault.SealingSerializer(self._key)))
-        DBOS.launch()
-        self._launched = True
+    async def _prepared(self, application: str) -> DBOSConfig:
+        while True:
+            try:
+                return await asyncio.to_thread(self._prepare, application)
+            except DatabaseUnavailable as error:
+                self._wait_for(error)
+                await asyncio.sleep(START_RETRY)
 
-    def _dbos_config(self, application: str, serializer: Any) -> DBOSConfig:
+    def _wait_for(self, trouble: FivetranStateError) -> None:
+        """Tell callers why the engine is not up; it goes on trying."""
+        logger.warning("Not up yet: %s", trouble.message)
+        self._trouble = trouble
+        self._news.set()
+
+    def _prepare(self, application: str) -> DBOSConfig:
+        """The data directory, the keys, the database, our lock; before DBOS may run anything."""
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix":
+            self._home.chmod(0o700)
+        with FileLock(self._home / "setup.lock", mode=0o600):
+            serializer = cast(Serializer, vault.SealingSerializer(self._keys()))
+            url = self._settings.database_url or self._sqlite_url()
+            try:
+                DBOS.migrate(url)
+                self._reader = DBOSClient(
+                    system_database_url=url,
+                    application_name=application,
+                    serializer=serializer,
+                    retry_connection_errors=False,
+                )
+            except DBAPIError as error:
+                # Its own text may show the URL, and with it a password.
+                raise DatabaseUnavailable(
+                    f"The database cannot be used ({type(error.orig).__name__})."
+                ) from None
+        updates.bind(self._reader)
+        updates.check_key()
+        self._locks.hold(self._executor_id)
         conductor_key = self._settings.conductor_key
-        return cast(
-            DBOSConfig,
-            {
-                "name": application,
-                "application_version": f"{application}-{WORKFLOW_VERSION}",
-                "executor_id": self._executor_id,
-                "system_database_url": self._settings.database_url
-                or f"sqlite:///{self._database.absolute()}",
-                "serializer": serializer,
-                "log_level": "WARNING",
-                "conductor_key": conductor_key and conductor_key.get_secret_value(),
-            },
-        )
+        return {
+            "name": application,
+            "application_version": f"{application}-{WORKFLOW_VERSION}",
+            "executor_id": self._executor_id,
+            "system_database_url": url,
+            "serializer": serializer,
+            "log_level": "WARNING",
+            "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
+        }
 
-    async def _recover_the_dead(self) -> None:
+    def _keys(self) -> list[bytes]:
+        setting = self._settings.secret_key
+        key_file = self._home / "key"
+        if setting is None:
+            if self._settings.database_url is not None:
+                raise UnusableKey(
+                    "With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY."
+                )
+            return [vault.key_from_file(key_file)]
+        keys = vault.keys_from_environment(setting.get_secret_value())
+        # What was sealed before the setting was made stays readable.
+        return [*keys, vault.key_from_file(key_file)] if key_file.exists() else keys
+
+    def _sqlite_url(self) -> str:
+        """A private file, in WAL mode, which stays with the file."""
+        path = self._home / "state.db"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+        return f"sqlite:///{path.absolute()}"
+
+    async def _keep_watch(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self._recover_once)
+            except DatabaseUnavailable as error:
+                logger.warning("Cannot look for dead executors: %s", error.message)
             except Exception:
                 logger.exception("Looking for dead executors failed; trying again")
             await asyncio.sleep(RECOVERY_INTERVAL)
 
     def _recover_once(self) -> None:
-        pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-        owners = {row.executor_id for row in pending if row.executor_id} - {self._executor_id}
-        for executor_id in owners:
-            lock = self._lock_of(executor_id)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            try:
-                logger.warning("Recovering the updates of executor %s, which died", executor_id)
-                _recover(executor_id)
-            finally:
-                self._release(lock)
+        """Keep our own lock, and recover the updates of every executor whose lock is free."""
+        if not self._locks.is_held():
+            logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
+            self._locks.hold(self._executor_id)
+        for executor_id in updates.executors_with_unfinished() - {self._executor_id}:
+            with self._locks.take(executor_id) as is_dead:
+                if is_dead:
+                    logger.warning("Recovering the updates of executor %s, which died", executor_id)
+                    _recover(executor_id)
+
+    async def _prove(self, workflow_id: str) -> None:
+        """Prove, before something is changed, that the workflow is still this process's.
+
+        While the lock was lost another process may have recovered the workflow. Raises DBOS's own
+        exception for that, upon which DBOS waits for the other's outcome.
+        """
+        while not await asyncio.to_thread(self._locks.is_held):
+            with suppress(DatabaseUnavailable):
+                logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
+                await asyncio.to_thread(self._locks.hold, self._executor_id)
+                break
+            await asyncio.sleep(RECOVERY_INTERVAL)
+        if not isinstance(self._locks, FileLocks):
+            await self._prove_ownership(workflow_id)
+
+    async def _prove_ownership(self, workflow_id: str) -> None:
+        status = await DBOS.get_workflow_status_async(workflow_id)
+        if status is None or status.executor_id != self._executor_id or status.status != "PENDING":
+            logger.error("Another process has taken over %s: this one stops", workflow_id)
+            raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
 
 
 def _application_name(account: str) -> str:

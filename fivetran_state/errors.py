@@ -5,6 +5,8 @@ FivetranStateError
 ├── MissingCredentials        missing_credentials
 ├── NotAllowed                not_allowed
 ├── EngineNotReady            engine_not_ready
+├── DatabaseUnavailable       database_unavailable
+├── UnusableKey               unusable_key
 ├── WorkflowNotFound          workflow_not_found
 ├── UpdateInProgress          update_in_progress
 ├── IdempotencyKeyReused      idempotency_key_reused
@@ -92,6 +94,23 @@ class EngineNotReady(FivetranStateError):
 
     code = "engine_not_ready"
     hint = "Call again in a few seconds; if it persists, read the server's log on stderr."
+
+
+class DatabaseUnavailable(FivetranStateError):
+    """The database cannot be reached; updates in flight wait for it."""
+
+    code = "database_unavailable"
+    hint = "Call again when the database is back; nothing was lost."
+
+
+class UnusableKey(FivetranStateError):
+    """The key that opens what is stored is missing, malformed, or another one."""
+
+    code = "unusable_key"
+    hint = (
+        "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with; after a change "
+        "of keys, add the old one behind the new one, separated by a comma."
+    )
 
 
 class WorkflowNotFound(FivetranStateError):
@@ -214,7 +233,7 @@ class NoStateYet(FivetranError):
 
 
 class SyncRunning(FivetranError):
-    """A sync is in progress, so the state cannot be written (409)."""
+    """A sync is in the way of the change (409)."""
 
     code = "sync_running"
     hint = "Wait for the sync to finish."

@@ -69,18 +69,23 @@ class Connection:
 
     @classmethod
     def from_json(cls, details: dict[str, Any]) -> "Connection":
-        status = details.get("status") or {}
-        return cls(
-            id=details["id"],
-            service=details["service"],
-            schema=details.get("schema") or "",
-            group_id=details.get("group_id") or "",
-            paused=bool(details["paused"]),
-            sync_state=status.get("sync_state") or "unknown",
-            setup_state=status.get("setup_state") or "unknown",
-            succeeded_at=details.get("succeeded_at"),
-            failed_at=details.get("failed_at"),
-        )
+        """Raises `FivetranUnavailable` if this is not what Fivetran's reference describes."""
+        try:
+            return cls(
+                id=details["id"],
+                service=details["service"],
+                schema=details.get("schema") or "",
+                group_id=details.get("group_id") or "",
+                paused=bool(details["paused"]),
+                sync_state=details["status"]["sync_state"],
+                setup_state=details["status"].get("setup_state") or "unknown",
+                succeeded_at=details.get("succeeded_at"),
+                failed_at=details.get("failed_at"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FivetranUnavailable(
+                "Fivetran's answer does not describe a connection.", maybe_applied=True
+            ) from error
 
 
 def is_connection_id(text: str) -> bool:
@@ -273,7 +278,7 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
         403: Forbidden,
         404: ConnectionNotFound,
         405: StateNotKept if on_state else FivetranError,
-        409: SyncRunning if on_state else FivetranError,
+        409: SyncRunning if changes else FivetranError,
         400: NoStateYet if on_state and not changes else FivetranError,
     }
     return refusals.get(status, FivetranError)(f"Fivetran refused {what}: {says}", **details)

@@ -55,7 +55,12 @@ class Service:
         self._engine.start()
 
     async def close(self) -> None:
+        """Stop at once; updates in flight are finished by a process of their own."""
         await self._engine.close()
+
+    async def finish(self) -> None:
+        """Wait until no update is left that this process, or a dead one, has to finish."""
+        await self._engine.finish()
 
     async def list_connections(
         self,

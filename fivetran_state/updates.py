@@ -6,32 +6,40 @@ decides between two processes that start the same number.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, WorkflowStatus, WorkflowStatusString
+from dbos import (
+    DBOS,
+    DBOSClient,
+    SetWorkflowID,
+    WorkflowHandleAsync,
+    WorkflowStatus,
+    WorkflowStatusString,
+)
 from dbos import error as dbos_error
+from sqlalchemy.exc import SQLAlchemyError
 
 from fivetran_state import workflow
 from fivetran_state.errors import (
+    DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
+    UnusableKey,
     UpdateInProgress,
     WorkflowNotFound,
 )
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
-_UNFINISHED = frozenset(
-    status.value
-    for status in (
-        WorkflowStatusString.PENDING,
-        WorkflowStatusString.ENQUEUED,
-        WorkflowStatusString.DELAYED,
-    )
-)
+_PENDING = WorkflowStatusString.PENDING.value
+_UNFINISHED = [
+    _PENDING,
+    WorkflowStatusString.ENQUEUED.value,
+    WorkflowStatusString.DELAYED.value,
+]
 _RECENT = 50
 """How many of the newest rows are looked at for the highest number.
 
@@ -41,6 +49,15 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 _POLL_SECONDS = 0.1
 
 Handle = WorkflowHandleAsync[Outcome]
+
+_reader: DBOSClient
+
+
+def bind(reader: DBOSClient) -> None:
+    """Give this process its reader: a client that raises when the database cannot be reached,
+    where DBOS itself would wait for it."""
+    global _reader
+    _reader = reader
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,43 @@ class Step:
     started_at: int | None
     completed_at: int | None
     error: FivetranStateError | None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        # Its text may show the database's URL.
+        raise DatabaseUnavailable(
+            f"The database does not answer ({type(error).__name__})."
+        ) from None
+
+
+def check_key() -> None:
+    """Raise `UnusableKey` if this process cannot open what the database holds."""
+    with _reading():
+        rows = _reader.list_workflows(name=workflow.NAME, sort_desc=True, limit=1)
+    if rows and not isinstance(rows[0].input, dict):
+        raise UnusableKey("The updates in this database were sealed with another key.")
+
+
+def executors_with_unfinished() -> set[str]:
+    """The executors that are, or were, running updates of this account."""
+    with _reading():
+        rows = _reader.list_workflows(status=_PENDING, load_input=False, load_output=False)
+    return {row.executor_id for row in rows if row.executor_id}
+
+
+async def unfinished_of(executor_id: str) -> list[str]:
+    """The workflows that this executor runs, or that wait for whoever takes them first."""
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            status=_UNFINISHED, load_input=False, load_output=False
+        )
+    return [
+        row.workflow_id for row in rows if row.status != _PENDING or row.executor_id == executor_id
+    ]
 
 
 async def start(request: UpdateRequest, state_is_expected: Callable[[], Awaitable[bool]]) -> Handle:
@@ -115,7 +169,7 @@ async def _start_next(request: UpdateRequest, latest: WorkflowStatus | None) -> 
             with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
                 return await DBOS.start_workflow_async(workflow.update_state, request)
         except dbos_error.DBOSWorkflowIDInUseError:
-            taken = await DBOS.get_workflow_status_async(workflow_id)
+            taken = await _status(workflow_id)
             if taken is None or _is_ours(taken):
                 return None
             # Another account has a connection of this name in the same database: skip it.
@@ -129,7 +183,7 @@ async def running(connection_id: str) -> str | None:
 
 async def get(workflow_id: str) -> Update:
     """One update of this account; raises `WorkflowNotFound`."""
-    status = await DBOS.get_workflow_status_async(workflow_id)
+    status = await _status(workflow_id)
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
     return Update(
@@ -146,6 +200,8 @@ async def get(workflow_id: str) -> Update:
 
 async def steps(workflow_id: str) -> list[Step]:
     """The update's checkpoints so far, in order; its own sleeps and events are left out."""
+    with _reading():
+        found = await _reader.list_workflow_steps_async(workflow_id)
     return [
         Step(
             name=step["function_name"],
@@ -153,7 +209,7 @@ async def steps(workflow_id: str) -> list[Step]:
             completed_at=step["completed_at_epoch_ms"],
             error=error if isinstance(error := step["error"], FivetranStateError) else None,
         )
-        for step in await DBOS.list_workflow_steps_async(workflow_id, load_output=True)
+        for step in found
         if step["function_name"] in workflow.STEPS
     ]
 
@@ -190,18 +246,19 @@ async def follow(
 
 
 async def _latest(connection_id: str, *, load_input: bool = True) -> WorkflowStatus | None:
-    recent = await DBOS.list_workflows_async(
-        name=workflow.NAME,
-        workflow_id_prefix=f"{connection_id}:",
-        sort_desc=True,
-        limit=_RECENT,
-        load_input=False,
-        load_output=False,
-    )
+    with _reading():
+        recent = await _reader.list_workflows_async(
+            name=workflow.NAME,
+            workflow_id_prefix=f"{connection_id}:",
+            sort_desc=True,
+            limit=_RECENT,
+            load_input=False,
+            load_output=False,
+        )
     latest = max(recent, key=lambda row: _number(row.workflow_id), default=None)
     if latest is None or not load_input:
         return latest
-    return await DBOS.get_workflow_status_async(latest.workflow_id)
+    return await _status(latest.workflow_id)
 
 
 async def _remembered(
@@ -211,15 +268,22 @@ async def _remembered(
     key = request["idempotency_key"]
     if latest is not None and _request(latest)["idempotency_key"] == key:
         return latest
-    row = await DBOS.get_workflow_status_async(workflow.key_row_id(request["connection_id"], key))
+    row = await _status(workflow.key_row_id(request["connection_id"], key))
     if row is None or row.parent_workflow_id is None:
         return None
-    return await DBOS.get_workflow_status_async(row.parent_workflow_id)
+    return await _status(row.parent_workflow_id)
+
+
+async def _status(workflow_id: str) -> WorkflowStatus | None:
+    with _reading():
+        rows = await _reader.list_workflows_async(workflow_ids=[workflow_id])
+    return rows[0] if rows else None
 
 
 async def _progress(workflow_id: str) -> Progress | None:
-    events = await DBOS.get_all_events_async(workflow_id)
-    return cast("Progress | None", events.get(workflow.PROGRESS))
+    with _reading():
+        event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
+    return cast("Progress | None", event)
 
 
 def _what(request: UpdateRequest) -> tuple[Any, ...]:

@@ -1,26 +1,46 @@
-"""What is stored is encrypted: the key, and the DBOS serializer that uses it.
+"""What is stored is encrypted: the keys, and the DBOS serializer that uses them.
 
 Everything that DBOS stores for us is JSON, compressed, then sealed with AES-256-GCM. No pickle:
 who can write to the database must not be able to run code by it.
 """
 
 import base64
+import hashlib
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from fivetran_state.errors import FivetranStateError, InternalError
+from fivetran_state.errors import FivetranStateError, InternalError, UnusableKey
 
+SHORTEST_KEY = 16
+"""Characters of a key from the environment; 32 random bytes as base64 are better."""
+
+_KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
 _ERROR = "$error"
 
 
-def load_or_make_key(path: Path) -> bytes:
+def keys_from_environment(setting: str) -> list[bytes]:
+    """The keys of `FIVETRAN_STATE_SECRET_KEY`: the first seals, the others, after commas, open too.
+
+    Any text will do as a key: 32 bytes are derived from it. Raises `UnusableKey`.
+    """
+    keys = [key.strip() for key in setting.split(",")]
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        raise UnusableKey(
+            f"FIVETRAN_STATE_SECRET_KEY must have at least {SHORTEST_KEY} characters; "
+            "several keys are separated by commas."
+        )
+    return [hashlib.sha256(b"fivetran-state\n" + key.encode()).digest() for key in keys]
+
+
+def key_from_file(path: Path) -> bytes:
     """The 32 bytes of the key file, made with mode 0600 on first use.
 
     The caller holds the data directory's lock, so that two first starts agree on one key.
@@ -29,14 +49,23 @@ def load_or_make_key(path: Path) -> bytes:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(base64.urlsafe_b64encode(os.urandom(32)))
-    return base64.urlsafe_b64decode(path.read_bytes())
+    try:
+        key = base64.urlsafe_b64decode(path.read_bytes())
+        AESGCM(key)
+    except ValueError as error:
+        raise UnusableKey(f"The key file {path} does not hold a key.") from error
+    return key
 
 
 class SealingSerializer:
-    """A DBOS serializer: JSON values and this project's errors in, opaque text out."""
+    """A DBOS serializer: JSON values and this project's errors in, opaque text out.
 
-    def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
+    The first key seals; any of the keys opens.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
+        self._sealing_id = next(iter(self._keys))
 
     def name(self) -> str:
         return "fivetran_state_sealed_v1"
@@ -44,14 +73,17 @@ class SealingSerializer:
     def serialize(self, data: Any) -> str:
         plain = zlib.compress(json.dumps(data, default=_encode_error).encode())
         nonce = os.urandom(_NONCE_BYTES)
-        return base64.b64encode(nonce + self._aead.encrypt(nonce, plain, None)).decode()
+        sealed = self._keys[self._sealing_id].encrypt(nonce, plain, self._sealing_id)
+        return base64.b64encode(self._sealing_id + nonce + sealed).decode()
 
     def deserialize(self, serialized_data: str) -> Any:
-        sealed = base64.b64decode(serialized_data)
+        """The value; raises `UnusableKey` if it was sealed with none of the keys."""
+        stored = base64.b64decode(serialized_data)
+        key_id, rest = stored[:_KEY_ID_BYTES], stored[_KEY_ID_BYTES:]
         try:
-            plain = self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
-        except InvalidTag as error:
-            raise InternalError("A stored value was sealed with another key.") from error
+            plain = self._keys[key_id].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], key_id)
+        except (KeyError, InvalidTag) as error:
+            raise UnusableKey("A stored value was sealed with another key.") from error
         return json.loads(zlib.decompress(plain), object_hook=_decode_error)
 
 

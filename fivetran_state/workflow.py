@@ -97,14 +97,19 @@ class Snapshot(TypedDict):
 
 
 _fivetran: Fivetran
+_prove: Callable[[str], Awaitable[None]]
 application_name: str
 """The DBOS application of this process: one for each Fivetran account."""
 
 
-def bind(fivetran: Fivetran, application: str) -> None:
-    """Give this process's workflows their Fivetran client; before DBOS is launched."""
-    global _fivetran, application_name
-    _fivetran, application_name = fivetran, application
+def bind(fivetran: Fivetran, application: str, prove: Callable[[str], Awaitable[None]]) -> None:
+    """Give this process's workflows what they need; before DBOS is launched.
+
+    `prove` is awaited with the workflow's id before each call that changes something: it returns
+    if the workflow is still this process's to run, and never otherwise.
+    """
+    global _fivetran, application_name, _prove
+    _fivetran, application_name, _prove = fivetran, application, prove
 
 
 @DBOS.workflow(name="remember_key", max_recovery_attempts=None)
@@ -199,7 +204,11 @@ class _Update:
                 await self.tell(
                     "pause", "Pausing the connection.", still_paused=not self.was_paused
                 )
-                self.connection = Connection(**await self.durably(self.pause))
+                try:
+                    self.connection = Connection(**await self.durably(self.pause))
+                except SyncRunning:
+                    await self.wait_for_the_sync()
+                    continue
             if self.connection.is_drained:
                 return
             await self.wait_for_the_sync()
@@ -247,26 +256,24 @@ class _Update:
         await _write(self.id, target, None if is_first else snapshot)
 
     async def verify(self, before: state.State, target: state.State) -> None:
-        """Compare what Fivetran has with what was written; put the snapshot back if it differs."""
-        found = await self.durably(lambda _: _verify(self.id, target))
-        if found is None:
-            return
-        await self.tell("roll_back", "Fivetran did not keep what was written: putting it back.")
+        """Compare what Fivetran has with what was written; if it differs, put the snapshot back."""
+        try:
+            if await self.durably(lambda _: _verify(self.id, target)):
+                return
+            trouble = "Fivetran did not keep what was written"
+        except FivetranError as error:
+            trouble = f"What was written could not be read back ({error.message})"
+        await self.tell("roll_back", f"{trouble}: putting the state from before back.")
         try:
             await self.durably(lambda _: _roll_back(self.id, before))
-            left = await self.durably(lambda _: _verify(self.id, before))
-        except SyncRunning:
-            left = found
-        if left is not None:
-            raise RollbackFailed(
-                "Fivetran kept neither what was written nor the state from before.",
-                version_before=state.version(before),
-            )
-        raise VerificationFailed(
-            "Fivetran did not keep what was written; the state from before is back in place.",
-            version_before=state.version(before),
-            version_found=found,
-        )
+            is_back = await self.durably(lambda _: _verify(self.id, before))
+        except ConnectionNotFound:
+            raise
+        except FivetranError:
+            is_back = False
+        if not is_back:
+            raise RollbackFailed(f"{trouble}, and the state from before could not be put back.")
+        raise VerificationFailed(f"{trouble}; the state from before is back in place.")
 
     async def resume(self, so_far: Mapping[str, Any]) -> None:
         """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`."""
@@ -393,19 +400,17 @@ async def _write(connection_id: str, target: state.State, if_still: Snapshot | N
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,
             )
-    await _fivetran.set_state(connection_id, target)
+    await _set_state(connection_id, target)
 
 
 @DBOS.step(name="verify")
-async def _verify(connection_id: str, target: state.State) -> str | None:
-    """The version that Fivetran has, if it is not the target's."""
-    current = await _read_state(connection_id)
-    return None if state.same(current, target) else state.version(current)
+async def _verify(connection_id: str, expected: state.State) -> bool:
+    return state.same(await _read_state(connection_id), expected)
 
 
 @DBOS.step(name="roll_back")
 async def _roll_back(connection_id: str, before: state.State) -> None:
-    await _fivetran.set_state(connection_id, before)
+    await _set_state(connection_id, before)
 
 
 @DBOS.step(name="resume")
@@ -414,16 +419,22 @@ async def _resume(connection_id: str) -> None:
 
 
 async def _set_paused(connection_id: str, paused: bool) -> Connection:
-    """Fivetran may answer 500 after a minute although the pause took effect: then look."""
+    """Fivetran may answer an error after a minute although the pause took effect: so look."""
+    await _prove(DBOS.workflow_id or "")
     try:
         return await _fivetran.set_paused(connection_id, paused)
-    except FivetranUnavailable as error:
-        if not error.details.get("maybe_applied"):
-            raise
+    except (RateLimited, ConnectionNotFound):
+        raise
+    except FivetranError:
         connection = await _fivetran.get_connection(connection_id)
         if connection.paused != paused:
             raise
         return connection
+
+
+async def _set_state(connection_id: str, document: state.State) -> None:
+    await _prove(DBOS.workflow_id or "")
+    await _fivetran.set_state(connection_id, document)
 
 
 async def _read_state(connection_id: str) -> state.State:

@@ -1,0 +1,162 @@
+"""Which executors are alive, without heartbeats and without clocks.
+
+Every executor holds a lock on its id for as long as its process lives: a file lock beside the
+SQLite file, a session's advisory lock on Postgres. The kernel, or the server, frees it at death.
+Whoever can take an executor's lock knows that it is dead.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock, Timeout
+
+from fivetran_state.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+
+class Locks(Protocol):
+    """The locks of the executors that share a database. The methods block: call them in threads."""
+
+    def hold(self, executor_id: str) -> None:
+        """Take this process's own lock, and keep it; raises `DatabaseUnavailable`."""
+
+    def is_held(self) -> bool:
+        """Whether this process has held its own lock without a break since `hold`."""
+
+    def take(self, executor_id: str) -> AbstractContextManager[bool]:
+        """A context in which a dead executor's lock is ours; false if it is alive."""
+
+    def release(self) -> None:
+        """Give up this process's own lock."""
+
+
+class FileLocks:
+    """For processes of one machine that share a SQLite file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._own: FileLock | None = None
+
+    def hold(self, executor_id: str) -> None:
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._own = self._lock(executor_id)
+        self._own.acquire(blocking=False)
+
+    def is_held(self) -> bool:
+        # The kernel takes it away only together with the process.
+        return self._own is not None
+
+    @contextmanager
+    def take(self, executor_id: str) -> Iterator[bool]:
+        lock = self._lock(executor_id)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._remove(lock)
+
+    def release(self) -> None:
+        if self._own is not None:
+            self._remove(self._own)
+            self._own = None
+
+    def _lock(self, executor_id: str) -> FileLock:
+        return FileLock(self._directory / f"{executor_id}.lock", mode=0o600, thread_local=False)
+
+    @staticmethod
+    def _remove(lock: FileLock) -> None:
+        with suppress(OSError):  # Windows does not remove what is open.
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+class AdvisoryLocks:
+    """For processes of any machine that share a Postgres database.
+
+    The lock belongs to the session of one connection. When that is lost, the lock is free, and
+    another process may have taken over: `is_held` is false until `hold` has succeeded again.
+    """
+
+    def __init__(self, url: str) -> None:
+        # SQLAlchemy's spelling names a driver, libpq's does not.
+        self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        self._session: Connection | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def hold(self, executor_id: str) -> None:
+        import psycopg  # Nobody without Postgres pays for it.
+
+        with self._one_at_a_time:
+            self._close()
+            try:
+                session = psycopg.connect(
+                    self._url,
+                    autocommit=True,
+                    connect_timeout=5,
+                    application_name="fivetran-state executor",
+                    keepalives_idle=5,
+                    keepalives_interval=2,
+                    keepalives_count=3,
+                    tcp_user_timeout=10_000,
+                )
+                locked = _try_lock(session, executor_id)
+            except psycopg.Error as error:
+                raise DatabaseUnavailable(
+                    f"The database cannot be reached ({type(error).__name__})."
+                ) from None  # Its text may show the URL.
+            if not locked:
+                session.close()
+                raise DatabaseUnavailable("Another process is recovering this one's updates.")
+            self._session = session
+
+    def is_held(self) -> bool:
+        import psycopg
+
+        with self._one_at_a_time:
+            if self._session is None:
+                return False
+            try:
+                self._session.execute("SELECT 1")
+            except psycopg.Error:
+                self._close()
+                return False
+            return True
+
+    @contextmanager
+    def take(self, executor_id: str) -> Iterator[bool]:
+        with self._one_at_a_time:
+            if self._session is None or not _try_lock(self._session, executor_id):
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                self._session.execute(
+                    "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [executor_id]
+                )
+
+    def release(self) -> None:
+        with self._one_at_a_time:
+            self._close()
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _try_lock(session: "Connection", executor_id: str) -> bool:
+    row = session.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [executor_id]
+    ).fetchone()
+    return row is not None and bool(row[0])
