@@ -1,11 +1,16 @@
 """The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fivetran_state.config import Settings
+    from fivetran_state.service import Service
+
+T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,20 +36,20 @@ def serve(sandbox: SandboxOption = False) -> None:
 
 @app.command()
 def finish(sandbox: SandboxOption = False) -> None:
-    """Finish every update that a stopped or killed server has left, and exit."""
-    import asyncio
+    """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
+    paused = _with_service(sandbox, lambda service: service.finish())
+    for connection_id, workflow_id in paused.items():
+        typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
+    raise typer.Exit(3 if paused else 0)
 
-    from fivetran_state.service import Service
 
-    async def run() -> None:
-        service = Service(_settings(sandbox))
-        service.start()
-        try:
-            await service.finish()
-        finally:
-            await service.close()
-
-    asyncio.run(run())
+@app.command()
+def doctor(sandbox: SandboxOption = False) -> None:
+    """Check versions, credentials, database and updates; exit 1 if something is wrong."""
+    findings = _with_service(sandbox, lambda service: service.diagnose())
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
+    raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
 
 
 @app.command()
@@ -53,6 +58,29 @@ def demo() -> None:
     from fivetran_state import demo as demonstration
 
     demonstration.run()
+
+
+def _with_service(sandbox: bool, action: "Callable[[Service], Awaitable[T]]") -> T:
+    """Run one thing without a surface; exits with 1 and the reason if it cannot be."""
+    import asyncio
+
+    from fivetran_state.errors import FivetranStateError
+    from fivetran_state.service import Service
+
+    settings = _settings(sandbox)
+
+    async def run() -> T:
+        service = Service(settings)
+        service.start()
+        try:
+            return await action(service)
+        finally:
+            await service.close()
+
+    try:
+        return asyncio.run(run())
+    except FivetranStateError as error:
+        raise SystemExit(f"{error.message} {error.hint}") from None
 
 
 def _settings(sandbox: bool) -> "Settings":

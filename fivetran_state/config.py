@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     sync_wait: float = Field(900, ge=0, validation_alias="FIVETRAN_STATE_SYNC_WAIT")
     """Seconds to wait for a running sync to drain."""
 
+    retention_days: float = Field(90, ge=0, validation_alias="FIVETRAN_STATE_RETENTION_DAYS")
+    """Days after which a finished update may be forgotten; 0 keeps all."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )

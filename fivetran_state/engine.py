@@ -11,7 +11,9 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +21,7 @@ import httpx
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
 from dbos import error as dbos_error
 from filelock import FileLock
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from fivetran_state import updates, vault, workflow
@@ -44,6 +47,7 @@ WORKFLOW_VERSION = 1
 """Raised only when the workflow's steps change in a way that an older checkpoint cannot follow."""
 
 RECOVERY_INTERVAL = 2.0
+CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
 START_PATIENCE = 20.0
 """Seconds that a call waits for the engine."""
@@ -91,9 +95,11 @@ class Engine:
             task.cancel()
         if self._launched:
             with suppress(FivetranStateError):
-                if await updates.unfinished_of(self._executor_id):
+                if await updates.unfinished(self._executor_id):
                     self._hand_over()
             await asyncio.to_thread(DBOS.destroy)
+            # DBOS leaves its closed thread pool behind as the loop's.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         if self._reader is not None:
             self._reader.destroy()
         if self._fivetran is not None:
@@ -102,12 +108,18 @@ class Engine:
             self._sandbox.close()
         self._locks.release()
 
+    @property
+    def database(self) -> str:
+        """Where the updates are, without a password."""
+        url = self._settings.database_url or f"sqlite:///{self._home / 'state.db'}"
+        return make_url(url).render_as_string(hide_password=True)
+
     async def finish(self) -> None:
         """Wait until no update is left that this process, or a dead one, has to finish."""
         await self.ready()
         while True:
             await asyncio.to_thread(self._recover_once)
-            if not await updates.unfinished_of(self._executor_id):
+            if not await updates.unfinished(self._executor_id):
                 return
             await asyncio.sleep(RECOVERY_INTERVAL / 4)
 
@@ -151,7 +163,7 @@ class Engine:
         if settings.sandbox:
             from fivetran_state.sandbox import Sandbox  # Nobody else needs it.
 
-            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_private()
             self._sandbox = Sandbox(self._home / "world.db")
             transport = httpx.ASGITransport(self._sandbox.app)
             return Fivetran("http://sandbox", "sandbox", "sandbox", transport=transport)
@@ -190,7 +202,8 @@ class Engine:
             except FivetranStateError as error:
                 logger.warning("Fivetran does not tell the account: %s", error.message)
                 return f"key-{fingerprint}"
-        remembered.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_private()
+        remembered.parent.mkdir(mode=0o700, exist_ok=True)
         partial = remembered.with_suffix(f".{os.getpid()}")
         partial.touch(mode=0o600)
         partial.write_text(account)
@@ -213,9 +226,7 @@ class Engine:
 
     def _prepare(self, application: str) -> DBOSConfig:
         """The data directory, the keys, the database, our lock; before DBOS may run anything."""
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix":
-            self._home.chmod(0o700)
+        self._make_private()
         with FileLock(self._home / "setup.lock", mode=0o600):
             serializer = cast(Serializer, vault.SealingSerializer(self._keys()))
             url = self._settings.database_url or self._sqlite_url()
@@ -246,6 +257,12 @@ class Engine:
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
 
+    def _make_private(self) -> None:
+        for directory in (self._settings.data_dir, self._home):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.name == "posix":
+                directory.chmod(0o700)
+
     def _keys(self) -> list[bytes]:
         setting = self._settings.secret_key
         key_file = self._home / "key"
@@ -269,13 +286,18 @@ class Engine:
         return f"sqlite:///{path.absolute()}"
 
     async def _keep_watch(self) -> None:
+        """Recover the dead, again and again; once a day, forget what is old."""
+        next_cleaning = 0.0
         while True:
             try:
                 await asyncio.to_thread(self._recover_once)
+                if self._settings.retention_days and time.monotonic() >= next_cleaning:
+                    next_cleaning = time.monotonic() + CLEANING_INTERVAL
+                    await updates.forget(self._settings.retention_days)
             except DatabaseUnavailable as error:
-                logger.warning("Cannot look for dead executors: %s", error.message)
+                logger.warning("Keeping watch: %s", error.message)
             except Exception:
-                logger.exception("Looking for dead executors failed; trying again")
+                logger.exception("Keeping watch failed; trying again")
             await asyncio.sleep(RECOVERY_INTERVAL)
 
     def _recover_once(self) -> None:

@@ -44,6 +44,7 @@ def configure(level: str) -> None:
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
     dbos.propagate = False
+    dbos.setLevel("DEBUG" if level == "DEBUG" else "WARNING")  # INFO lists every migration.
     dbos.addFilter(_without_stack_for_refusals)
     # The HTTP stack's debug lines show requests and their headers.
     for name in ("httpx", "httpcore", "httpx2", "httpcore2"):

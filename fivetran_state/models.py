@@ -1,6 +1,6 @@
 """What the surfaces return. Every model is JSON; a field that has nothing to say is left out."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,9 +17,15 @@ Phase = Literal[
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _null_says_something: ClassVar[frozenset[str]] = frozenset()
+
     def to_json(self) -> dict[str, Any]:
         """Its fields, without those that have nothing to say."""
-        return {name: _to_json(value) for name, value in self if value is not None}
+        return {
+            name: _to_json(value)
+            for name, value in self
+            if value is not None or name in self._null_says_something & self.model_fields_set
+        }
 
 
 def _to_json(value: Any) -> Any:
@@ -82,6 +88,8 @@ class OutlineEntry(Model):
 
 
 class StateView(Model):
+    _null_says_something: ClassVar[frozenset[str]] = frozenset({"state"})
+
     connection_id: str
     name: str
     service: str

@@ -2,18 +2,24 @@
 
 import asyncio
 import hashlib
+import platform
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import state, updates
+from fivetran_state import __version__, state, updates
 from fivetran_state.config import Settings
 from fivetran_state.engine import Engine
 from fivetran_state.errors import (
     Conflict,
+    ConnectionNotFound,
     FivetranStateError,
     InvalidChange,
     InvalidRequest,
+    LeftPaused,
     NoStateYet,
     NotAllowed,
     StateNotKept,
@@ -31,11 +37,22 @@ from fivetran_state.models import (
     WorkflowView,
     changes_between,
 )
-from fivetran_state.workflow import Progress, UpdateRequest
+from fivetran_state.workflow import Outcome, Progress, UpdateRequest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `fivetran-state doctor`."""
+
+    what: str
+    is_well: bool
+    detail: str
+
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
+LARGEST_PAGE = 1000
 MOST_PAGES_SEARCHED = 20
 
 
@@ -58,9 +75,57 @@ class Service:
         """Stop at once; updates in flight are finished by a process of their own."""
         await self._engine.close()
 
-    async def finish(self) -> None:
-        """Wait until no update is left that this process, or a dead one, has to finish."""
+    async def finish(self) -> dict[str, str]:
+        """Wait until no update is left that this process, or a dead one, has to finish.
+
+        Returns the connections that updates have left paused, with the update's id.
+        """
         await self._engine.finish()
+        return await self.left_paused()
+
+    async def left_paused(self) -> dict[str, str]:
+        """Connection id → workflow id, where an update paused it and Fivetran still has it so."""
+        fivetran = await self._engine.ready()
+        found = {}
+        for connection_id, workflow_id in (await updates.left_paused()).items():
+            with suppress(ConnectionNotFound):
+                if (await fivetran.get_connection(connection_id)).paused:
+                    found[connection_id] = workflow_id
+        return found
+
+    async def diagnose(self) -> list[Finding]:
+        """What an operator wants to know first, each with whether it is well."""
+        findings = [Finding("versions", True, _versions())]
+
+        async def check(what: str, look: Awaitable[str]) -> None:
+            try:
+                findings.append(Finding(what, True, await look))
+            except FivetranStateError as error:
+                findings.append(Finding(what, False, f"{error.message} {error.hint}"))
+
+        await check("database, key, lock", self._database_answers())
+        await check("Fivetran", self._fivetran_answers())
+        await check("updates", self._updates_are_well())
+        return findings
+
+    async def _database_answers(self) -> str:
+        await self._engine.ready()
+        return self._engine.database
+
+    async def _fivetran_answers(self) -> str:
+        fivetran = await self._engine.ready()
+        connections, cursor = await fivetran.list_connections(limit=1000)
+        keeping = sum(connection.keeps_state for connection in connections)
+        more = " or more" if cursor else ""
+        return f"{len(connections)}{more} connections, {keeping} of which keep a state"
+
+    async def _updates_are_well(self) -> str:
+        await self._engine.ready()
+        paused = await self.left_paused()
+        if paused:
+            listed = ", ".join(f"{name} (by {update})" for name, update in paused.items())
+            raise LeftPaused(f"Still paused: {listed}.")
+        return f"{len(await updates.unfinished())} running, no connection is left paused"
 
     async def list_connections(
         self,
@@ -72,22 +137,39 @@ class Service:
     ) -> ConnectionPage:
         """The account's connections whose id or name contains `name`, of one service, page by page.
 
-        Fivetran cannot search, so pages are read until `limit` are found.
+        Fivetran cannot search, so its pages are read until `limit` are found. Our cursor is where
+        to go on: how many to skip of which of Fivetran's pages.
         """
         fivetran = await self._engine.ready()
+        skipped, _, place = (cursor or "0:").partition(":")
+        if not skipped.isdigit():
+            raise InvalidRequest("cursor must be the next_cursor of an earlier answer.")
+        skip, at = int(skipped), place or None
+        is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
         for _ in range(MOST_PAGES_SEARCHED):
-            page, cursor = await fivetran.list_connections(cursor=cursor, limit=limit)
-            found += [
-                _summary(connection)
-                for connection in page
-                if self._settings.allows(connection.id)
-                and (service is None or connection.service == service)
-                and (name is None or name.lower() in f"{connection.id} {connection.schema}".lower())
-            ]
-            if cursor is None or len(found) >= limit:
+            page, following = await fivetran.list_connections(
+                cursor=at, limit=LARGEST_PAGE if is_search else limit
+            )
+            for index, connection in enumerate(page[skip:], skip):
+                if not self._is_wanted(connection, name, service):
+                    continue
+                if len(found) == limit:
+                    return ConnectionPage(connections=found, next_cursor=f"{index}:{at or ''}")
+                found.append(_summary(connection))
+            if following is None:
+                return ConnectionPage(connections=found)
+            skip, at = 0, following
+            if len(found) == limit:
                 break
-        return ConnectionPage(connections=found, next_cursor=cursor)
+        return ConnectionPage(connections=found, next_cursor=f"0:{at}")
+
+    def _is_wanted(self, connection: Connection, name: str | None, service: str | None) -> bool:
+        return (
+            self._settings.allows(connection.id)
+            and (service is None or connection.service == service)
+            and (name is None or name.lower() in f"{connection.id} {connection.schema}".lower())
+        )
 
     async def get_state(
         self, connection_id: str, *, path: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES
@@ -100,7 +182,11 @@ class Service:
         except state.NotThere as error:
             raise InvalidRequest(f"path: {error}") from error
         size = len(state.dump(value).encode())
-        fits = size <= max_bytes
+        shown: dict[str, Any]
+        if size <= max_bytes:
+            shown = {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
+        else:
+            shown = {"outline": _outline(value, path or "", max_bytes)}
         return StateView(
             connection_id=connection_id,
             name=connection.schema,
@@ -110,10 +196,8 @@ class Service:
             sync_state=connection.sync_state,
             path=path,
             bytes=size,
-            state=state.plain(value) if fits else None,
-            outline=None if fits else _outline(value, path or "", max_bytes),
-            exact_numbers=(state.inexact(value) or None) if fits else None,
             update_in_progress=await updates.running(connection_id),
+            **shown,
         )
 
     async def plan_update(
@@ -286,6 +370,11 @@ async def _state_of(fivetran: Fivetran, connection_id: str) -> state.State:
         return {}
 
 
+def _versions() -> str:
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("dbos", "mcp", "httpx"))
+    return f"fivetran-state {__version__}, {packages}, Python {platform.python_version()}"
+
+
 def _derived_key(expected_version: str | None, kind: str, text: str) -> str:
     return hashlib.sha256(f"{expected_version}\n{kind}\n{text}".encode()).hexdigest()
 
@@ -331,7 +420,7 @@ def _view(update: updates.Update) -> dict[str, Any]:
     if update.outcome is not None:
         return fields | {
             "status": update.outcome["outcome"],
-            "message": _ended_well(update.outcome["outcome"], update.outcome["was_paused"]),
+            "message": _ended_well(update.outcome),
             "version_before": update.outcome["version_before"],
             "version_after": update.outcome["version_after"],
             "changes": [Change(**change) for change in update.outcome["changes"]],
@@ -356,11 +445,16 @@ def _view(update: updates.Update) -> dict[str, Any]:
     }
 
 
-def _ended_well(outcome: str, was_paused: bool) -> str:
-    now = "is paused, as it was before" if was_paused else "is running again"
-    if outcome == "unchanged":
-        return f"The state was already as wanted; nothing was written. The connection {now}."
-    return f"The new state was written and read back from Fivetran. The connection {now}."
+def _ended_well(outcome: Outcome) -> str:
+    if outcome["deleted"]:
+        now = "The connection has been deleted since."
+    elif outcome["was_paused"]:
+        now = "The connection is paused, as it was before."
+    else:
+        now = "The connection is running."
+    if outcome["outcome"] == "unchanged":
+        return f"The state was already as wanted; nothing was written. {now}"
+    return f"The new state was written and read back from Fivetran. {now}"
 
 
 def _step(step: updates.Step) -> StepView:

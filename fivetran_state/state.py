@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -296,15 +297,14 @@ def outline(value: JsonValue, pointer: str = "", max_bytes: int = 4000) -> list[
 def plain(value: JsonValue) -> object:
     """The value for libraries that know only doubles and valid Unicode; it may lose precision.
 
-    A Number becomes a float, or its text if no double is that large; a lone surrogate becomes the
-    six characters of its escape.
+    A Number becomes the nearest double; a lone surrogate, the six characters of its escape.
     """
     if isinstance(value, dict):
         return {_readable(key): plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, Number):
-        return float(value) if math.isfinite(float(value)) else str(value)
+        return _double(value)
     return _readable(value) if isinstance(value, str) else value
 
 
@@ -503,16 +503,37 @@ def _equal(a: JsonValue, b: JsonValue, exact: bool) -> bool:
         return len(a) == len(b) and all(_equal(x, y, exact) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
-    return a == b or (not exact and _same_double(a, b))
+    return a == b or (not exact and _is_rounded(b, a))
 
 
-def _same_double(a: JsonValue, b: JsonValue) -> bool:
-    return (
-        isinstance(a, Number)
-        and isinstance(b, Number)
-        and math.isfinite(float(a))
-        and repr(float(a)) == repr(float(b))  # repr, as -0.0 == 0.0
-    )
+def _double(value: int | Decimal) -> float:
+    """The nearest double, as far as doubles go."""
+    try:
+        nearest = float(value)
+    except OverflowError:
+        nearest = math.inf if value > 0 else -math.inf
+    return min(max(nearest, -sys.float_info.max), sys.float_info.max)
+
+
+def _is_rounded(value: JsonValue, original: JsonValue) -> bool:
+    """Whether a parser that knows only doubles may have made `value` of `original`.
+
+    Such a parser also writes 1.0 as 1 and -0 as 0. A decimal in place of a small integer, though,
+    is a change.
+    """
+    if isinstance(value, bool) or isinstance(original, bool):
+        return False
+    if not isinstance(value, int | Number) or not isinstance(original, int | Number):
+        return False
+    nearest = _double(value)
+    if isinstance(value, Number):
+        is_small = isinstance(original, int) and abs(original) <= 2**53
+        return (
+            not is_small
+            and Decimal(repr(nearest)) == value
+            and repr(nearest) == repr(_double(original))  # repr, as -0.0 == 0.0
+        )
+    return nearest == _double(original)
 
 
 def _respell(value: Any, original: JsonValue, rounded: set[int]) -> Any:
@@ -528,7 +549,7 @@ def _respell(value: Any, original: JsonValue, rounded: set[int]) -> Any:
     if isinstance(value, list) and isinstance(original, list):
         known = [_respell(*pair, rounded) for pair in zip(value, original, strict=False)]
         return known + value[len(known) :]
-    return original if id(value) in rounded and _same_double(value, original) else value
+    return original if id(value) in rounded and _is_rounded(value, original) else value
 
 
 # Walking and showing
@@ -570,7 +591,7 @@ def _differences(before: JsonValue, after: JsonValue, path: _Path) -> Iterator[_
 
 def _loses_as_double(value: JsonValue) -> bool:
     if isinstance(value, Number):
-        return _is_integer(str(value)) or Decimal(repr(float(value))) != value
+        return _is_integer(str(value)) or Decimal(repr(_double(value))) != value
     return isinstance(value, int) and abs(value) > 2**53
 
 

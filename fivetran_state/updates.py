@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, cast
 
 from dbos import (
@@ -28,6 +29,7 @@ from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
+    LeftPaused,
     UnusableKey,
     UpdateInProgress,
     WorkflowNotFound,
@@ -40,6 +42,9 @@ _UNFINISHED = [
     WorkflowStatusString.ENQUEUED.value,
     WorkflowStatusString.DELAYED.value,
 ]
+_FAILED = [WorkflowStatusString.ERROR.value]
+KEPT = 10
+"""A connection's latest updates are kept whatever their age."""
 _RECENT = 50
 """How many of the newest rows are looked at for the highest number.
 
@@ -110,14 +115,66 @@ def executors_with_unfinished() -> set[str]:
     return {row.executor_id for row in rows if row.executor_id}
 
 
-async def unfinished_of(executor_id: str) -> list[str]:
-    """The workflows that this executor runs, or that wait for whoever takes them first."""
+async def left_paused() -> dict[str, str]:
+    """Connection id → workflow id of each latest update that has not resumed its connection.
+
+    Either it is still trying, or it has given up (`left_paused`).
+    """
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            name=workflow.NAME, status=[*_UNFINISHED, *_FAILED], load_input=False
+        )
+    found: dict[str, str] = {}
+    for row in rows:
+        connection_id = row.workflow_id.rpartition(":")[0]
+        if _is_running(row):
+            progress = await _progress(row.workflow_id)
+            paused = progress is not None and progress["still_paused"]
+        else:
+            paused = isinstance(row.error, LeftPaused)
+        latest = await _latest(connection_id, load_input=False) if paused else None
+        if latest is not None and latest.workflow_id == row.workflow_id:
+            found[connection_id] = row.workflow_id
+    return found
+
+
+async def forget(days: float) -> int:
+    """Delete updates that ended more than `days` ago, but never a connection's latest ones.
+
+    Returns how many were deleted.
+    """
+    before = datetime.now(timezone.utc) - timedelta(days=days)
+    with _reading():
+        old = await _reader.list_workflows_async(
+            name=workflow.NAME,
+            completed_before=before.isoformat(),
+            load_input=False,
+            load_output=False,
+        )
+    by_connection: dict[str, list[int]] = {}
+    for row in old:
+        connection_id, _, number = row.workflow_id.rpartition(":")
+        by_connection.setdefault(connection_id, []).append(int(number))
+    forgotten = []
+    for connection_id, numbers in by_connection.items():
+        latest = await _latest(connection_id, load_input=False)
+        kept_from = 0 if latest is None else _number(latest.workflow_id) - KEPT + 1
+        forgotten += [f"{connection_id}:{number}" for number in numbers if number < kept_from]
+    for start_ in range(0, len(forgotten), 500):
+        await _reader.delete_workflows_async(forgotten[start_ : start_ + 500], delete_children=True)
+    return len(forgotten)
+
+
+async def unfinished(executor_id: str | None = None) -> list[str]:
+    """The workflows that run; of one executor: with those that wait for whoever takes them."""
     with _reading():
         rows = await _reader.list_workflows_async(
             status=_UNFINISHED, load_input=False, load_output=False
         )
     return [
-        row.workflow_id for row in rows if row.status != _PENDING or row.executor_id == executor_id
+        row.workflow_id
+        for row in rows
+        if executor_id in (None, row.executor_id) or row.status != _PENDING
     ]
 
 

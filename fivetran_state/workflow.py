@@ -77,6 +77,8 @@ class Outcome(TypedDict):
     """`models.Change`, as JSON."""
     changes_total: int
     was_paused: bool
+    deleted: bool
+    """Somebody deleted the connection before it could be resumed."""
 
 
 class Progress(TypedDict):
@@ -142,7 +144,7 @@ async def update_state(request: UpdateRequest) -> Outcome:
         failure.details.setdefault("was_paused", update.was_paused)
         await update.resume(failure.to_json())
         raise failure from error
-    await update.resume(outcome)
+    outcome["deleted"] = not await update.resume(outcome)
     return outcome
 
 
@@ -160,6 +162,8 @@ class _Update:
         self.was_paused = False
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
+        self.has_waited = False
+        """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
         self.between_polls = 1.0
 
@@ -210,6 +214,7 @@ class _Update:
                     await self.wait_for_the_sync()
                     continue
             if self.connection.is_drained:
+                self.has_waited = False
                 return
             await self.wait_for_the_sync()
 
@@ -251,9 +256,10 @@ class _Update:
             raise InvalidChange(f"{error}; nothing was written.") from error
 
     async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> None:
-        """Write blindly only when it is certain that this write was never tried before."""
+        """Look first, unless this write was certainly never tried and nothing was waited for."""
         is_first = attempt == 0 and snapshot["taken_by"] == DBOS.executor_id
-        await _write(self.id, target, None if is_first else snapshot)
+        go_ahead = is_first and not self.has_waited
+        await _write(self.id, target, None if go_ahead else snapshot)
 
     async def verify(self, before: state.State, target: state.State) -> None:
         """Compare what Fivetran has with what was written; if it differs, put the snapshot back."""
@@ -275,22 +281,25 @@ class _Update:
             raise RollbackFailed(f"{trouble}, and the state from before could not be put back.")
         raise VerificationFailed(f"{trouble}; the state from before is back in place.")
 
-    async def resume(self, so_far: Mapping[str, Any]) -> None:
-        """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`."""
+    async def resume(self, so_far: Mapping[str, Any]) -> bool:
+        """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`.
+
+        False if there is nothing to resume any more, because the connection was deleted.
+        """
         if not self.still_paused:
-            return
+            return True
         await self.tell("resume", "Resuming the connection.")
         try:
             await self.durably(lambda _: _resume(self.id), even_if=FivetranError)
         except ConnectionNotFound:
-            pass  # It was deleted meanwhile: there is nothing left to resume.
+            return False
         except FivetranError as error:
             raise LeftPaused(
                 f"The connection is still paused; it could not be resumed: {error.message}",
                 still_paused=True,
                 so_far=dict(so_far),
             ) from error
-        self.still_paused = False
+        return True
 
     def asks_for_what_it_expects(self) -> bool:
         """Whether the request alone shows that nothing will change."""
@@ -311,6 +320,7 @@ class _Update:
             changes=[change.model_dump(exclude_none=True) for change in changes],
             changes_total=total,
             was_paused=self.was_paused,
+            deleted=False,
         )
 
     async def tell(self, phase: str, message: str, *, still_paused: bool | None = None) -> None:
@@ -352,6 +362,7 @@ class _Update:
                 paused = "; the connection is still paused" if self.still_paused else ""
                 await self.tell("wait", f"{error.message} Trying again in {pause:g} s{paused}.")
                 await DBOS.sleep_async(pause)
+                self.has_waited = True
                 waited += pause
                 attempt += 1
 
@@ -389,8 +400,9 @@ async def _snapshot(connection_id: str) -> Snapshot:
 
 @DBOS.step(name="write")
 async def _write(connection_id: str, target: state.State, if_still: Snapshot | None) -> None:
-    """Write the target; with `if_still`, a write may have happened before: look first."""
+    """Write the target; with `if_still`, much may have happened before: look first."""
     if if_still is not None:
+        await _insist_on_drained(connection_id)
         current = await _read_state(connection_id)
         if state.same(current, target):
             return
@@ -410,6 +422,7 @@ async def _verify(connection_id: str, expected: state.State) -> bool:
 
 @DBOS.step(name="roll_back")
 async def _roll_back(connection_id: str, before: state.State) -> None:
+    await _insist_on_drained(connection_id)
     await _set_state(connection_id, before)
 
 
@@ -423,13 +436,23 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
     await _prove(DBOS.workflow_id or "")
     try:
         return await _fivetran.set_paused(connection_id, paused)
-    except (RateLimited, ConnectionNotFound):
+    except RateLimited:
         raise
-    except FivetranError:
+    except FivetranError as error:
         connection = await _fivetran.get_connection(connection_id)
-        if connection.paused != paused:
-            raise
-        return connection
+        if connection.paused == paused:
+            return connection
+        if isinstance(error, ConnectionNotFound):
+            raise FivetranUnavailable(
+                "Fivetran contradicts itself: 404, but it is there."
+            ) from error
+        raise
+
+
+async def _insist_on_drained(connection_id: str) -> None:
+    """Raise `SyncRunning` if somebody has resumed the connection meanwhile."""
+    if not (await _fivetran.get_connection(connection_id)).is_drained:
+        raise SyncRunning("The connection was resumed during the update.")
 
 
 async def _set_state(connection_id: str, document: state.State) -> None:

@@ -1,13 +1,15 @@
 """What tests say to a server, and what they ask of the sandbox's log."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 from mcp import Client
 from mcp_types import TextContent
 
-from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox import LoggedRequest, Sandbox
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "key-for-tests"
@@ -28,7 +30,8 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
     assert result.structured_content is not None
-    return result.structured_content
+    structured: dict[str, Any] = result.structured_content
+    return structured
 
 
 async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -60,3 +63,66 @@ def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]
 def state_of(sandbox: Sandbox, connection_id: str) -> Any:
     text = sandbox.connection(connection_id).state
     return None if text is None else json.loads(text)
+
+
+async def status_once(
+    client: Client, workflow_id: str, wanted: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """What workflow_status answers as soon as it is as wanted; fails the test after 30 s."""
+    with anyio.fail_after(30):
+        while True:
+            status = await call(
+                client, "workflow_status", workflow_id=workflow_id, wait_seconds=0.1
+            )
+            if wanted(status):
+                return status
+
+
+async def arrival(sandbox: Sandbox, wanted: Callable[[LoggedRequest], bool]) -> LoggedRequest:
+    """The first request of the sandbox's log, past or to come, that is as wanted."""
+    return await anyio.to_thread.run_sync(sandbox.wait_for, wanted)
+
+
+class Watch:
+    """One connection from now on, and what no update may do to it, whatever goes wrong."""
+
+    def __init__(self, sandbox: Sandbox, connection_id: str) -> None:
+        self._sandbox = sandbox
+        self._id = connection_id
+        self._since = len(sandbox.log)
+        self.old = state_of(sandbox, connection_id)
+        self.was_paused = sandbox.connection(connection_id).paused
+
+    @property
+    def calls(self) -> list[str]:
+        return api_calls(self._sandbox, self._id, self._since)
+
+    def requests(self, method: str, *, state: bool) -> list[LoggedRequest]:
+        return [
+            request
+            for request in self._sandbox.log[self._since :]
+            if request.connection_id == self._id
+            and request.method == method
+            and request.path.endswith("/state") == state
+        ]
+
+    def ended_with(self, state: Any) -> None:
+        """The state is exactly this; the connection is as paused as it was; no write met a sync
+        or a connection that was not paused; the last write was read back before any resume."""
+        assert state_of(self._sandbox, self._id) == state
+        assert self._sandbox.connection(self._id).paused == self.was_paused
+        writes = [each for each in self.requests("PATCH", state=True) if each.applied]
+        assert [(each.paused, each.syncing) for each in writes] == [(True, False)] * len(writes)
+        if writes:
+            reads = [
+                each.index
+                for each in self.requests("GET", state=True)
+                if each.index > writes[-1].index and each.status == 200 and each.fault is None
+            ]
+            assert reads, "never verified"
+            resumes = [
+                each.index
+                for each in self.requests("PATCH", state=False)
+                if each.index > writes[-1].index and each.body == {"paused": False}
+            ]
+            assert all(reads[0] < resume for resume in resumes), "resumed before it was verified"

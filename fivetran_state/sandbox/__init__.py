@@ -28,7 +28,7 @@ from fivetran_state.sandbox.world import Connection, World
 
 __all__ = ["Connection", "Fault", "LoggedRequest", "Sandbox", "World"]
 
-_LOG_LIMIT = 20_000
+_LOG_LIMIT = 200_000
 _CONNECTION_PATH = re.compile(r"/v1/connect(?:ions|ors)/([^/]+)")
 
 
@@ -229,6 +229,7 @@ class Sandbox:
 
 def _note(logged: LoggedRequest, connection: Connection) -> None:
     logged.paused, logged.syncing = connection.paused, connection.syncing
+    logged.state = connection.state
 
 
 def _parsed(body: bytes) -> Any:

@@ -43,6 +43,8 @@ class LoggedRequest:
     paused: bool | None = None
     """Of the connection when the request was handled, before its effect; None: no connection."""
     syncing: bool | None = None
+    state: str | None = None
+    """The state document, before the effect."""
 
 
 @dataclass

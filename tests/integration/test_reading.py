@@ -1,0 +1,556 @@
+"""Reading: lists, states and their outlines, and what is refused before anything is sent."""
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import (
+    EMPTY,
+    EXACT,
+    IDLE,
+    LARGE,
+    PAUSED,
+    STATELESS,
+    SYNCING,
+    Watch,
+    api_calls,
+    arrival,
+    call,
+    refused,
+    state_of,
+    version_of,
+)
+from tests.conftest import Connect
+
+ODD = "odd_heron"
+"""A connection that tests add, for a state of its own."""
+
+
+async def ids(client: Client, **arguments: Any) -> list[str]:
+    """The ids of every page, as they come."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await call(client, "list_connections", **arguments, cursor=cursor)
+        found += [each["id"] for each in page["connections"]]
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return found
+
+
+# Lists
+
+
+@pytest.mark.parametrize("limit", [1, 3, 8, 1000])
+async def test_paging_to_the_end_shows_each_connection_once(
+    connect: Connect, sandbox: Sandbox, limit: int
+) -> None:
+    everything = [each.id for each in sandbox.world.connections()]
+    async with connect() as client:
+        assert await ids(client, limit=limit) == everything
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4])
+async def test_a_page_holds_no_more_than_its_limit_whatever_is_filtered(
+    connect: Connect, sandbox: Sandbox, limit: int
+) -> None:
+    for number in range(3):
+        sandbox.add_connection(f"zinc_{number}", service="postgres")
+    async with connect() as client:
+        page = await call(client, "list_connections", service="connector_sdk", limit=limit)
+        found = await ids(client, service="connector_sdk", limit=limit)
+
+    assert len(page["connections"]) <= limit
+    assert found == [
+        each.id for each in sandbox.world.connections() if each.service == "connector_sdk"
+    ]
+
+
+@pytest.mark.parametrize("name", ["shutdown", "BULLION", "payments_lambda", "ments_la"])
+async def test_connections_are_found_by_a_part_of_their_id_or_name(
+    connect: Connect, name: str
+) -> None:
+    async with connect() as client:
+        page = await call(client, "list_connections", name=name)
+
+    assert page == {
+        "connections": [
+            {
+                "id": IDLE,
+                "name": "payments_lambda",
+                "service": "aws_lambda",
+                "keeps_state": True,
+                "paused": False,
+                "sync_state": "scheduled",
+            }
+        ]
+    }
+
+
+async def test_a_name_that_nothing_has_finds_nothing(connect: Connect) -> None:
+    async with connect() as client:
+        assert await call(client, "list_connections", name="nothing") == {"connections": []}
+
+
+async def test_connections_are_found_by_their_service(connect: Connect) -> None:
+    async with connect() as client:
+        assert await ids(client, service="azure_function") == [PAUSED]
+
+
+async def test_the_list_tells_who_keeps_a_state_and_who_is_paused_or_syncing(
+    connect: Connect,
+) -> None:
+    async with connect() as client:
+        page = await call(client, "list_connections")
+
+    shown = {each["id"]: each for each in page["connections"]}
+    assert [id_ for id_, each in shown.items() if not each["keeps_state"]] == [STATELESS]
+    assert [id_ for id_, each in shown.items() if each["paused"]] == [PAUSED]
+    assert shown[SYNCING]["sync_state"] == "syncing"
+    assert shown[PAUSED]["sync_state"] == "paused"
+
+
+async def test_a_cursor_that_fivetran_did_not_give_is_refused(connect: Connect) -> None:
+    async with connect() as client:
+        error = await refused(client, "list_connections", cursor="%%%")
+
+    assert error["code"] == "invalid_request"
+    assert "cursor" in error["message"]
+
+
+# States
+
+
+async def test_a_state_comes_whole_with_its_connection(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=IDLE)
+
+    text = sandbox.connection(IDLE).state
+    assert text is not None
+    assert len(seen.pop("version")) == 16
+    assert seen == {
+        "connection_id": IDLE,
+        "name": "payments_lambda",
+        "service": "aws_lambda",
+        "paused": False,
+        "sync_state": "scheduled",
+        "bytes": len(text),
+        "state": json.loads(text),
+    }
+
+
+async def test_the_version_changes_with_the_state_and_comes_back_with_it(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        versions = []
+        for text in ('{"a":1,"b":2}', '{"a":1.0,"b":2}', '{"b":2,"a":1}'):
+            sandbox.set_state(IDLE, text)
+            versions.append(await version_of(client, IDLE))
+
+    assert versions[0] == versions[2] != versions[1]
+
+
+async def test_a_path_leads_to_a_part_of_the_state(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.add_connection(ODD, state='{"a/b":[{"~c":null},7],"":{"":8}}')
+    async with connect() as client:
+
+        async def at(path: str) -> dict[str, Any]:
+            return await call(client, "get_state", connection_id=ODD, path=path)
+
+        whole = await at("")
+        assert (await at("/a~1b/1"))["state"] == 7
+        assert (await at("/a~1b/0"))["state"] == {"~c": None}
+        assert (await at("//"))["state"] == 8
+        part = await at("/a~1b")
+
+    assert whole["state"] == state_of(sandbox, ODD)
+    assert (part["path"], part["version"]) == ("/a~1b", whole["version"])
+    assert part["bytes"] == len('[{"~c":null},7]')
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("/orders/nothing", "/orders"),
+        ("/orders/cursor/deeper", "/orders/cursor"),
+        ("/nothing", "the top"),
+        ("orders", "JSON Pointer"),
+        ("/orders~2", "JSON Pointer"),
+    ],
+)
+async def test_a_path_that_leads_nowhere_names_the_nearest_parent(
+    connect: Connect, path: str, nearest: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=SYNCING, path=path)
+
+    assert error["code"] == "invalid_request"
+    assert nearest in error["message"]
+
+
+async def test_nulls_of_a_state_survive(connect: Connect, sandbox: Sandbox) -> None:
+    state = {"cursor": None, "tables": [None, {"page": None}]}
+    sandbox.add_connection(ODD, state=json.dumps(state))
+    async with connect() as client:
+        assert (await call(client, "get_state", connection_id=ODD))["state"] == state
+
+
+async def test_a_part_that_is_null_is_told_from_none_at_all(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.add_connection(ODD, state='{"cursor":null}')
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=ODD, path="/cursor")
+
+    assert seen["bytes"] == len("null")
+    assert seen["state"] is None
+    assert "outline" not in seen
+
+
+async def test_a_connection_without_a_state_reads_as_empty(connect: Connect) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=EMPTY)
+
+    assert seen["state"] == {}
+
+
+@pytest.mark.parametrize("max_bytes", [100, 1_000, 20_000])
+async def test_a_large_state_comes_as_an_outline_that_fits(
+    connect: Connect, sandbox: Sandbox, max_bytes: int
+) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=LARGE, max_bytes=max_bytes)
+
+    text = sandbox.connection(LARGE).state
+    assert text is not None
+    assert seen["bytes"] == len(text) > 1_900_000
+    assert "state" not in seen
+    assert seen["outline"]
+    assert len(json.dumps(seen["outline"], separators=(",", ":"))) <= max_bytes
+
+
+async def test_the_paths_of_an_outline_lead_deeper(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        top = await call(client, "get_state", connection_id=LARGE, max_bytes=2_000)
+        tables = top["outline"][0]
+        deeper = await call(
+            client, "get_state", connection_id=LARGE, path=tables["path"], max_bytes=2_000
+        )
+        table = await call(
+            client, "get_state", connection_id=LARGE, path=deeper["outline"][0]["path"]
+        )
+
+    assert (tables["path"], tables["type"], tables["items"]) == ("/tables", "object", 15_000)
+    assert deeper["outline"][-1]["type"] == "more"
+    assert deeper["version"] == top["version"]
+    assert table["state"] == state_of(sandbox, LARGE)["tables"]["library_00000"]
+
+
+async def test_a_state_of_exactly_max_bytes_comes_whole(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.add_connection(ODD, state='{"a":"' + "x" * 142 + '"}')
+    async with connect() as client:
+        fits = await call(client, "get_state", connection_id=ODD, max_bytes=150)
+        not_quite = await call(client, "get_state", connection_id=ODD, max_bytes=149)
+
+    assert fits["bytes"] == 150
+    assert "state" in fits
+    assert "outline" in not_quite
+
+
+async def test_numbers_that_a_double_would_change_are_given_exactly(connect: Connect) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=EXACT)
+        part = await call(client, "get_state", connection_id=EXACT, path="/forty_digits")
+
+    exact = seen["exact_numbers"]
+    assert exact["/largest_exact_double_and_one"] == "9007199254740993"
+    assert exact["/forty_digits"] == "3.141592653589793238462643383279502884197"
+    assert exact["/beyond_doubles"] == "1e400"
+    assert "/price" not in exact
+    assert list(part["exact_numbers"].values()) == [exact["/forty_digits"]]
+
+
+# Documents that cannot be handled
+
+BAD_DOCUMENTS = {
+    "a key twice": '{"cursor":1,"cursor":2}',
+    "too deep": '{"a":' * 200 + "1" + "}" * 200,
+    "far too deep": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "NaN": '{"cursor":NaN}',
+    "an array": "[1]",
+    "a string": '"cursor"',
+}
+
+
+@pytest.mark.parametrize("text", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
+async def test_a_document_that_cannot_be_handled_safely_is_refused(
+    connect: Connect, sandbox: Sandbox, text: str
+) -> None:
+    sandbox.add_connection(ODD, state=text)
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=ODD)
+
+    assert error["code"] == "invalid_state_document"
+
+
+@pytest.mark.parametrize("text", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
+async def test_an_update_of_a_document_that_cannot_be_handled_leaves_it_and_resumes(
+    connect: Connect, sandbox: Sandbox, text: str
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        sandbox.set_state(IDLE, text)
+        watch = _paused_flag_and_text(sandbox)
+
+        error = await refused(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"a": 1},
+            expected_version=version,
+            wait_seconds=50,
+        )
+
+    assert error["code"] == "invalid_state_document"
+    assert _paused_flag_and_text(sandbox) == watch == (False, text)
+
+
+def _paused_flag_and_text(sandbox: Sandbox) -> tuple[bool, str | None]:
+    connection = sandbox.connection(IDLE)
+    return connection.paused, connection.state
+
+
+# What the operator allows
+
+
+@pytest.mark.parametrize("globs", ["gentle_*", "gentle_harbour", "x, g*r ", "[a-z]entle_*"])
+async def test_only_allowed_connections_are_listed_and_readable(
+    connect: Connect, sandbox: Sandbox, globs: str
+) -> None:
+    async with connect(FIVETRAN_STATE_ALLOWED_CONNECTIONS=globs) as client:
+        assert await ids(client, limit=2) == [PAUSED]
+        assert (await call(client, "get_state", connection_id=PAUSED))["connection_id"] == PAUSED
+
+
+async def test_a_connection_that_is_not_allowed_is_refused_by_every_tool_and_nothing_is_sent(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect(FIVETRAN_STATE_ALLOWED_CONNECTIONS="gentle_*,vast_*") as client:
+        change = {"connection_id": IDLE, "merge_patch": {"a": 1}}
+        errors = [
+            await refused(client, "get_state", connection_id=IDLE),
+            await refused(client, "update_state", **change),
+            await refused(client, "update_state", **change, expected_version="0123456789abcdef"),
+            await refused(client, "workflow_status", workflow_id=f"{IDLE}:1"),
+        ]
+
+    assert [error["code"] for error in errors] == ["not_allowed"] * 4
+    assert api_calls(sandbox, IDLE) == []
+
+
+async def test_a_read_only_server_reads_and_does_not_list_update_state(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect(FIVETRAN_STATE_READ_ONLY="true") as client:
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        seen = await call(client, "get_state", connection_id=IDLE)
+
+    assert names == ["list_connections", "get_state", "workflow_status"]
+    assert seen["state"] == state_of(sandbox, IDLE)
+
+
+BAD_IDS = {
+    "empty": "",
+    "slash": "a/b",
+    "encoded slash": "a%2Fb",
+    "dot-dot": "..",
+    "up": f"../{IDLE}",
+    "dot": ".",
+    "query": f"{IDLE}?x=1",
+    "fragment": f"{IDLE}#x",
+    "percent": "%00",
+    "newline": f"{IDLE}\n",
+    "carriage return": f"{IDLE}\r\nX-Header: 1",
+    "null byte": f"{IDLE}\x00",
+    "space": f" {IDLE}",
+    "colon": f"{IDLE}:1",
+    "non-ASCII digits": "connection_\u0661",
+    "full-width": "\uff42\uff55\uff4c\uff4c",
+    "emoji": "\U0001f600",
+    "long": "a" * 10_000,
+    "backslash": "a\\b",
+    "state": f"{IDLE}/state",
+}
+
+
+@pytest.mark.parametrize("connection_id", BAD_IDS.values(), ids=BAD_IDS)
+async def test_what_is_no_connection_id_is_refused_and_nothing_is_sent(
+    connect: Connect, sandbox: Sandbox, connection_id: str
+) -> None:
+    async with connect() as client:
+        change = {"connection_id": connection_id, "merge_patch": {"a": 1}}
+        errors = [
+            await refused(client, "get_state", connection_id=connection_id),
+            await refused(client, "update_state", **change),
+            await refused(client, "update_state", **change, expected_version="0123456789abcdef"),
+            await refused(client, "workflow_status", workflow_id=f"{connection_id}:1"),
+        ]
+
+    # The colon makes the last one a well-formed, unknown workflow of a well-formed connection.
+    assert {error["code"] for error in errors[:3]} == {"invalid_request"}
+    assert errors[3]["code"] in ("invalid_request", "workflow_not_found")
+    assert all(len(error["message"]) < 1_000 for error in errors)
+    assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+@pytest.mark.parametrize(
+    "workflow_id",
+    ["", ":", IDLE, f"{IDLE}:", f"{IDLE}:0", f"{IDLE}:x", f"key:{IDLE}:1", f":{IDLE}"],
+)
+async def test_what_is_no_workflow_id_is_refused(
+    connect: Connect, sandbox: Sandbox, workflow_id: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, "workflow_status", workflow_id=workflow_id)
+
+    assert error["code"] in ("invalid_request", "workflow_not_found")
+    assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+# Credentials, and a Fivetran that is not there
+
+EVERY_TOOL: dict[str, dict[str, Any]] = {
+    "list_connections": {},
+    "get_state": {"connection_id": IDLE},
+    "update_state": {
+        "connection_id": IDLE,
+        "merge_patch": {"a": 1},
+        "expected_version": "0123456789abcdef",
+    },
+    "workflow_status": {"workflow_id": f"{IDLE}:1"},
+}
+
+
+@pytest.mark.parametrize("missing", ["FIVETRAN_API_KEY", "FIVETRAN_API_SECRET"])
+async def test_without_credentials_the_server_starts_and_every_tool_says_what_is_missing(
+    connect: Connect, sandbox: Sandbox, missing: str
+) -> None:
+    async with connect(**{missing: ""}) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        errors = [await refused(client, tool, **given) for tool, given in EVERY_TOOL.items()]
+
+    assert names == EVERY_TOOL.keys()
+    assert {error["code"] for error in errors} == {"missing_credentials"}
+    assert all("FIVETRAN_API_SECRET" in error["message"] for error in errors)
+    assert sandbox.log == []
+
+
+async def test_a_wrong_secret_is_told_by_every_tool_that_asks_fivetran(
+    connect: Connect,
+) -> None:
+    async with connect(FIVETRAN_API_SECRET="another-secret") as client:
+        errors = [
+            await refused(client, tool, **EVERY_TOOL[tool])
+            for tool in ("list_connections", "get_state")
+        ]
+        started = await refused(
+            client, "update_state", **EVERY_TOOL["update_state"], wait_seconds=50
+        )
+
+    assert {error["code"] for error in (*errors, started)} == {"unauthorized"}
+    assert "another-secret" not in json.dumps([errors, started])
+
+
+async def test_a_fivetran_that_cannot_be_reached_at_the_start_is_told(connect: Connect) -> None:
+    async with connect(FIVETRAN_API_URL="http://127.0.0.1:9") as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        error = await refused(client, "get_state", connection_id=IDLE)
+
+    assert names == EVERY_TOOL.keys()
+    assert error["code"] == "engine_not_ready"
+    assert "could not be reached" in error["message"]
+
+
+async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.fault("status", path="/account/info", status=503, times=1000)
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
+        sandbox.clear_faults()
+        await arrival(sandbox, lambda each: "account" in each.path and each.status == 200)
+        with anyio.fail_after(30):
+            result = await client.call_tool("get_state", {"connection_id": IDLE})
+            while result.is_error:
+                result = await client.call_tool("get_state", {"connection_id": IDLE})
+
+    assert error["code"] == "engine_not_ready"
+    assert "503" in error["message"]
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == state_of(sandbox, IDLE)
+
+
+async def test_an_account_known_from_before_lets_a_server_start_while_fivetran_is_away(
+    spawn: Connect, sandbox: Sandbox
+) -> None:
+    async with spawn() as client:
+        done = await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"a": 1},
+            expected_version=await version_of(client, IDLE),
+        )
+    sandbox.fault("status", status=503, times=1000)
+    async with spawn() as client:
+        status = await call(client, "workflow_status", workflow_id=done["workflow_id"])
+
+    assert status["status"] == "updated"
+
+
+async def test_a_key_that_may_not_ask_for_its_account_works(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.fault("status", path="/account/info", status=403)
+    async with connect() as client:
+        watch = Watch(sandbox, IDLE)
+        version = await version_of(client, IDLE)
+        await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"a": 1},
+            expected_version=version,
+            wait_seconds=50,
+        )
+
+    watch.ended_with(watch.old | {"a": 1})
+
+
+@pytest.mark.parametrize("status", [500, 429])
+async def test_a_read_sits_out_a_short_fault(
+    connect: Connect, sandbox: Sandbox, status: int
+) -> None:
+    async with connect() as client:
+        await call(client, "list_connections")
+        sandbox.fault("status", path=f"{IDLE}$", status=status)
+        sandbox.fault("status", path=f"{IDLE}/state$", status=status)
+        seen = await call(client, "get_state", connection_id=IDLE)
+
+    assert seen["state"] == state_of(sandbox, IDLE)
+
+
+async def test_a_read_does_not_sit_out_a_long_rate_limit_but_tells_its_length(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        await call(client, "list_connections")
+        sandbox.fault("status", path=IDLE, status=429, headers={"Retry-After": "3600"}, times=1000)
+        error = await refused(client, "get_state", connection_id=IDLE)
+
+    assert (error["code"], error["retry_after"]) == ("rate_limited", 3600)

@@ -1,0 +1,397 @@
+"""The tools as a client meets them: what is listed, what they take, the form of what they answer."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from mcp import Client
+from mcp_types import CallToolResult, Tool
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import (
+    API_KEY,
+    API_SECRET,
+    EMPTY,
+    EXACT,
+    IDLE,
+    LARGE,
+    PAUSED,
+    STATELESS,
+    SYNCING,
+    arrival,
+    call,
+    refused,
+    version_of,
+)
+from tests.conftest import ERAS, Connect
+
+ODD = "odd_heron"
+"""A connection that tests add, for a state of its own."""
+
+TOOLS = {
+    "list_connections": "List connections",
+    "get_state": "Read a connection's state",
+    "update_state": "Change a connection's state",
+    "workflow_status": "Follow an update",
+}
+UPDATE = {"connection_id": IDLE, "merge_patch": {"rewound": True}}
+VALID: dict[str, dict[str, Any]] = {
+    "list_connections": {},
+    "get_state": {"connection_id": IDLE},
+    "update_state": UPDATE,
+    "workflow_status": {"workflow_id": f"{IDLE}:1"},
+}
+
+
+async def listed(client: Client) -> dict[str, Tool]:
+    return {tool.name: tool for tool in (await client.list_tools()).tools}
+
+
+def text_of(result: CallToolResult) -> str:
+    (content,) = result.content
+    assert content.type == "text"
+    return content.text
+
+
+class Checked:
+    """Calls tools, and holds each result against the tool's output schema and its own text."""
+
+    def __init__(self, client: Client, tools: dict[str, Tool]) -> None:
+        self._client = client
+        self._tools = tools
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        result = await self._client.call_tool(tool, arguments)
+        assert not result.is_error, result.content
+        structured: dict[str, Any] = result.structured_content or {}
+        jsonschema.validate(structured, self._tools[tool].output_schema or {"not": {}})
+        assert json.loads(text_of(result)) == structured
+        return structured
+
+
+# What is listed
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_tools_are_listed_with_titles_hints_and_schemas(
+    connect: Connect, era: str
+) -> None:
+    async with connect(era) as client:
+        tools = await listed(client)
+
+    assert {name: tool.title for name, tool in tools.items()} == TOOLS
+    for name, tool in tools.items():
+        writes = name == "update_state"
+        hints = tool.annotations
+        assert hints is not None
+        assert hints.read_only_hint is not writes
+        assert bool(hints.destructive_hint) is writes
+        assert (hints.idempotent_hint, hints.open_world_hint) == (True, True)
+        assert tool.description
+        assert len(tool.description) < 2_048
+        assert tool.input_schema["additionalProperties"] is False
+        assert tool.output_schema is not None
+        assert tool.output_schema["type"] == "object"
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+
+
+async def test_the_list_of_tools_costs_a_model_at_most_12000_bytes(connect: Connect) -> None:
+    async with connect() as client:
+        tools = await client.list_tools()
+
+    assert len(tools.model_dump_json(by_alias=True, exclude_none=True).encode()) <= 12_000
+
+
+async def test_tools_are_listed_although_fivetran_cannot_be_reached(connect: Connect) -> None:
+    async with connect(FIVETRAN_API_URL="http://127.0.0.1:9") as client:
+        assert (await listed(client)).keys() == TOOLS.keys()
+
+
+# What they answer
+
+
+async def test_every_answer_of_an_update_s_life_is_as_its_schema_says(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        await checked.call("list_connections", limit=3)
+        seen = await checked.call("get_state", connection_id=IDLE)
+        plan = await checked.call("update_state", **UPDATE)
+        request = UPDATE | {"expected_version": seen["version"], "reason": "bad rows"}
+        hold = sandbox.fault("hang", method="GET", path="/state$")
+        started = await checked.call("update_state", **request, wait_seconds=0)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        running = await checked.call("workflow_status", workflow_id=started["workflow_id"])
+        hold.release()
+        done = await checked.call("update_state", **request, wait_seconds=50)
+        status = await checked.call("workflow_status", workflow_id=started["workflow_id"])
+        same = {"expected_version": done["version_after"], "wait_seconds": 50}
+        unchanged = await checked.call("update_state", **UPDATE | same)
+
+    answers = (plan, started, running, done, status, unchanged)
+    assert [answer["status"] for answer in answers] == [
+        *("planned", "running", "running", "updated", "updated", "unchanged")
+    ]
+
+
+async def test_the_status_of_a_failed_update_is_as_its_schema_says(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        seen = {"expected_version": "0123456789abcdef", "wait_seconds": 50}
+        error = await refused(client, "update_state", **UPDATE | seen)
+        status = await checked.call("workflow_status", workflow_id=error["workflow_id"])
+
+    assert status["status"] == "failed"
+    assert status["error"].keys() == {"code", "message", "hint"}
+    assert {key: error[key] for key in status["error"]} == status["error"]
+
+
+@pytest.mark.parametrize("connection_id", [IDLE, PAUSED, SYNCING, EMPTY, LARGE, EXACT])
+async def test_every_kind_of_state_is_answered_as_the_schema_says(
+    connect: Connect, connection_id: str
+) -> None:
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        seen = await checked.call("get_state", connection_id=connection_id)
+
+    assert seen["connection_id"] == connection_id
+
+
+STRANGE_STATES = {
+    "lone surrogates": r'{"\ud800":"\udfff","cursor":"a\ud83d"}',
+    "a surrogate pair": r'{"\ud83d\ude00":"\ud83d\ude00"}',
+    "control characters": r'{"\u0000":"\u0007\u001b[31m\u007f","line":"a\nb\u2028c"}',
+    "long keys": json.dumps({"k" * 5_000: 1}),
+    "right-to-left": json.dumps({"\u202e": "\u202egnp"}),
+    "numbers": '{"a":1e400,"b":-0,"c":123456789012345678901234567890,"d":1E-400}',
+}
+
+
+@pytest.mark.parametrize("text", STRANGE_STATES.values(), ids=STRANGE_STATES)
+@pytest.mark.parametrize("max_bytes", [100, 20_000], ids=["outline", "whole"])
+async def test_whatever_a_state_holds_it_is_read(
+    connect: Connect, sandbox: Sandbox, text: str, max_bytes: int
+) -> None:
+    sandbox.add_connection(ODD, state=text)
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        seen = await checked.call("get_state", connection_id=ODD, max_bytes=max_bytes)
+
+    assert seen["bytes"] > 0
+    assert ("state" in seen) != ("outline" in seen)
+
+
+@pytest.mark.parametrize("text", STRANGE_STATES.values(), ids=STRANGE_STATES)
+async def test_whatever_a_state_holds_it_is_planned_and_updated_and_the_rest_is_left(
+    connect: Connect, sandbox: Sandbox, text: str
+) -> None:
+    sandbox.add_connection(ODD, state=text)
+    before = sandbox.connection(ODD).state
+    assert before is not None
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        version = await version_of(client, ODD)
+        change = {"connection_id": ODD, "merge_patch": {"rewound": True}}
+        plan = await checked.call("update_state", **change)
+        done = await checked.call(
+            "update_state", **change, expected_version=version, wait_seconds=50
+        )
+        await checked.call("workflow_status", workflow_id=done["workflow_id"])
+
+    assert plan["changes"] == done["changes"]
+    after = sandbox.connection(ODD).state
+    assert after is not None
+    assert json.loads(after) == json.loads(before) | {"rewound": True}
+
+
+@pytest.mark.parametrize("text", STRANGE_STATES.values(), ids=STRANGE_STATES)
+async def test_whatever_a_state_held_is_shown_when_it_goes(
+    connect: Connect, sandbox: Sandbox, text: str
+) -> None:
+    sandbox.add_connection(ODD, state=text)
+    async with connect() as client:
+        checked = Checked(client, await listed(client))
+        version = await version_of(client, ODD)
+        done = await checked.call(
+            "update_state",
+            connection_id=ODD,
+            new_state={},
+            expected_version=version,
+            wait_seconds=50,
+        )
+
+    assert {change["op"] for change in done["changes"]} == {"remove"}
+    assert len(done["changes"]) == done["changes_total"] == len(json.loads(text))
+
+
+async def test_a_strange_path_that_leads_nowhere_does_not_break_the_answer(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.add_connection(ODD, state=STRANGE_STATES["lone surrogates"])
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=ODD, path="/\x00\x1b\u2028")
+
+    assert error["code"] == "invalid_request"
+
+
+async def test_a_large_change_is_answered_in_few_bytes(connect: Connect) -> None:
+    async with connect() as client:
+        version = await version_of(client, LARGE)
+        result = await client.call_tool(
+            "update_state",
+            {
+                "connection_id": LARGE,
+                "new_state": {},
+                "expected_version": version,
+                "wait_seconds": 50,
+            },
+        )
+
+    assert not result.is_error, result.content
+    assert len(text_of(result)) < 5_000
+
+
+# What they refuse
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_an_unknown_argument_is_named_and_nothing_is_sent(
+    connect: Connect, sandbox: Sandbox, tool: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, tool, **VALID[tool], expected_verison="0123456789abcdef")
+
+    assert error["code"] == "invalid_request"
+    assert "expected_verison" in error["message"]
+    assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
+    "limit 0": ("list_connections", {"limit": 0}, "limit"),
+    "limit 1001": ("list_connections", {"limit": 1_001}, "limit"),
+    "limit text": ("list_connections", {"limit": "many"}, "limit"),
+    "name number": ("list_connections", {"name": 7}, "name"),
+    "no id": ("get_state", {}, "connection_id"),
+    "id number": ("get_state", {"connection_id": 7}, "connection_id"),
+    "id list": ("get_state", {"connection_id": [IDLE]}, "connection_id"),
+    "id null": ("get_state", {"connection_id": None}, "connection_id"),
+    "max_bytes 99": ("get_state", {"connection_id": IDLE, "max_bytes": 99}, "max_bytes"),
+    "path list": ("get_state", {"connection_id": IDLE, "path": ["a"]}, "path"),
+    "merge_patch list": (
+        "update_state",
+        {"connection_id": IDLE, "merge_patch": [1]},
+        "merge_patch",
+    ),
+    "merge_patch number": (
+        "update_state",
+        {"connection_id": IDLE, "merge_patch": 1},
+        "merge_patch",
+    ),
+    "new_state true": ("update_state", {"connection_id": IDLE, "new_state": True}, "new_state"),
+    "json_patch object": ("update_state", {"connection_id": IDLE, "json_patch": {}}, "json_patch"),
+    "json_patch of numbers": (
+        "update_state",
+        {"connection_id": IDLE, "json_patch": [1]},
+        "json_patch",
+    ),
+    "dry_run text": ("update_state", UPDATE | {"dry_run": "perhaps"}, "dry_run"),
+    "version number": ("update_state", UPDATE | {"expected_version": 7}, "expected_version"),
+    "long reason": ("update_state", UPDATE | {"reason": "x" * 501}, "reason"),
+    "empty key": ("update_state", UPDATE | {"idempotency_key": ""}, "idempotency_key"),
+    "long key": ("update_state", UPDATE | {"idempotency_key": "x" * 201}, "idempotency_key"),
+    "wait 51": ("update_state", UPDATE | {"wait_seconds": 51}, "wait_seconds"),
+    "wait -1": (
+        "workflow_status",
+        {"workflow_id": f"{IDLE}:1", "wait_seconds": -1},
+        "wait_seconds",
+    ),
+    "workflow number": ("workflow_status", {"workflow_id": 1}, "workflow_id"),
+}
+
+
+@pytest.mark.parametrize(("tool", "arguments", "name"), WRONG.values(), ids=WRONG)
+async def test_a_wrong_argument_is_named_and_nothing_is_sent(
+    connect: Connect, sandbox: Sandbox, tool: str, arguments: dict[str, Any], name: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, tool, **arguments)
+
+    assert error["code"] == "invalid_request"
+    assert name in error["message"].partition(f"{tool} takes:")[0]
+    assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+async def test_text_that_looks_like_json_stays_text(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.add_connection(ODD, state="{}")
+    async with connect() as client:
+        version = await version_of(client, ODD)
+        status = await call(
+            client,
+            "update_state",
+            connection_id=ODD,
+            merge_patch={"cursor": "17", "flag": "true"},
+            expected_version=version,
+            reason="123",
+            wait_seconds=50,
+        )
+        found = await call(client, "workflow_status", workflow_id=status["workflow_id"])
+
+    assert sandbox.connection(ODD).state == '{"cursor":"17","flag":"true"}'
+    assert found["reason"] == "123"
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "invalid_request": ("get_state", {"connection_id": "../etc/passwd"}),
+    "connection_not_found": ("get_state", {"connection_id": "no_such_connection"}),
+    "state_not_kept": ("get_state", {"connection_id": STATELESS}),
+    "workflow_not_found": ("workflow_status", {"workflow_id": f"{IDLE}:7"}),
+    "conflict": ("update_state", UPDATE | {"expected_version": "0123456789abcdef"}),
+    "invalid_change": (
+        "update_state",
+        {"connection_id": IDLE, "json_patch": [{"op": "remove", "path": "/nothing"}]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("tool", "arguments"), REFUSED.values(), ids=REFUSED)
+async def test_a_refusal_has_a_code_a_message_and_a_hint_and_no_traceback(
+    connect: Connect, request: pytest.FixtureRequest, tool: str, arguments: dict[str, Any]
+) -> None:
+    async with connect() as client:
+        result = await client.call_tool(tool, arguments)
+
+    assert result.is_error
+    assert result.structured_content is None
+    error = json.loads(text_of(result))
+    assert error["code"] == request.node.callspec.id
+    assert error["message"]
+    assert error["hint"]
+    _shows_nothing_of_the_inside(text_of(result))
+
+
+@pytest.mark.parametrize("name", ["get_state", "update_state"])
+async def test_an_unexpected_answer_of_fivetran_shows_nothing_of_the_inside(
+    connect: Connect, sandbox: Sandbox, name: str
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        sandbox.fault("garbage", path=f"{IDLE}$", body='{"data":{"id":[]}}', times=100)
+        arguments = VALID[name] | ({"expected_version": version} if name == "update_state" else {})
+        result = await client.call_tool(name, arguments)
+
+    assert result.is_error
+    assert json.loads(text_of(result))["code"]
+    _shows_nothing_of_the_inside(text_of(result))
+
+
+def _shows_nothing_of_the_inside(text: str) -> None:
+    assert "Traceback" not in text
+    assert not re.search(r"\.py\b|site-packages|/work/|/usr/|/tmp/", text)
+    assert API_KEY not in text
+    assert API_SECRET not in text
