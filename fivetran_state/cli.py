@@ -1,5 +1,7 @@
 """The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
 
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -31,13 +33,19 @@ def serve(sandbox: SandboxOption = False) -> None:
     """Serve MCP on stdin and stdout (the default)."""
     from fivetran_state.mcp_server import build
 
-    build(_settings(sandbox)).run("stdio")
+    build(_settings(sandbox), ends_process=True).run("stdio")
+    # Not by way of Python's own end, which would wait for DBOS's threads.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @app.command()
-def finish(sandbox: SandboxOption = False) -> None:
+def finish(
+    sandbox: SandboxOption = False,
+    after: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
-    paused = _with_service(sandbox, lambda service: service.finish())
+    paused = _with_service(sandbox, lambda service: service.finish(after))
     for connection_id, workflow_id in paused.items():
         typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
     raise typer.Exit(3 if paused else 0)

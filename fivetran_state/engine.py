@@ -11,6 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,8 @@ class Engine:
         self._sandbox: Sandbox | None = None
         self._reader: DBOSClient | None = None
         self._launched = False
+        self._is_closing = False
+        self._one_recovery_at_a_time = threading.Lock()
 
     def start(self) -> None:
         """Begin to come up, in the background."""
@@ -90,13 +93,11 @@ class Engine:
         raise self._trouble or EngineNotReady("The workflow engine is still starting.")
 
     async def close(self) -> None:
-        """Stop at once; a process of its own finishes the updates in flight."""
+        """Stop working, and leave the process as it was before `start`."""
+        await self.leave()
         for task in self._tasks:
             task.cancel()
         if self._launched:
-            with suppress(FivetranStateError):
-                if await updates.unfinished(self._executor_id):
-                    self._hand_over()
             await asyncio.to_thread(DBOS.destroy)
             # DBOS leaves its closed thread pool behind as the loop's.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
@@ -108,25 +109,37 @@ class Engine:
             self._sandbox.close()
         self._locks.release()
 
+    async def leave(self) -> None:
+        """Change nothing any more; start a process that finishes the updates in flight."""
+        self._is_closing = True
+        if self._launched:
+            with suppress(FivetranStateError):
+                if await updates.unfinished(self._executor_id):
+                    self._hand_over()
+
     @property
     def database(self) -> str:
         """Where the updates are, without a password."""
         url = self._settings.database_url or f"sqlite:///{self._home / 'state.db'}"
         return make_url(url).render_as_string(hide_password=True)
 
-    async def finish(self) -> None:
-        """Wait until no update is left that this process, or a dead one, has to finish."""
+    async def finish(self, after: str | None) -> None:
+        """Wait until no update is left that this process, or a dead one, has to finish.
+
+        `after` is an executor that is about to die: its updates are waited for too.
+        """
         await self.ready()
         while True:
             await asyncio.to_thread(self._recover_once)
-            if not await updates.unfinished(self._executor_id):
+            closing = after in await asyncio.to_thread(updates.executors_with_unfinished)
+            if not closing and not await updates.unfinished(self._executor_id):
                 return
-            await asyncio.sleep(RECOVERY_INTERVAL / 4)
+            await asyncio.sleep(RECOVERY_INTERVAL / 8)
 
     def _hand_over(self) -> None:
         """Start `fivetran-state finish`, which outlives this process and its terminal."""
         logger.warning("Handing the updates in flight over to a process of their own")
-        command = [sys.executable, "-m", "fivetran_state", "finish"]
+        command = [sys.executable, "-m", "fivetran_state", "finish", "--after", self._executor_id]
         subprocess.Popen(
             [*command, "--sandbox"] if self._settings.sandbox else command,
             stdin=subprocess.DEVNULL,
@@ -291,9 +304,11 @@ class Engine:
         while True:
             try:
                 await asyncio.to_thread(self._recover_once)
-                if self._settings.retention_days and time.monotonic() >= next_cleaning:
+                if time.monotonic() >= next_cleaning:
                     next_cleaning = time.monotonic() + CLEANING_INTERVAL
-                    await updates.forget(self._settings.retention_days)
+                    await asyncio.to_thread(self._locks.tidy)
+                    if self._settings.retention_days:
+                        await updates.forget(self._settings.retention_days)
             except DatabaseUnavailable as error:
                 logger.warning("Keeping watch: %s", error.message)
             except Exception:
@@ -302,14 +317,18 @@ class Engine:
 
     def _recover_once(self) -> None:
         """Keep our own lock, and recover the updates of every executor whose lock is free."""
-        if not self._locks.is_held():
-            logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
-            self._locks.hold(self._executor_id)
-        for executor_id in updates.executors_with_unfinished() - {self._executor_id}:
-            with self._locks.take(executor_id) as is_dead:
-                if is_dead:
-                    logger.warning("Recovering the updates of executor %s, which died", executor_id)
-                    _recover(executor_id)
+        with self._one_recovery_at_a_time:
+            if not self._locks.is_held():
+                self._take_lock_again()
+            for executor_id in updates.executors_with_unfinished() - {self._executor_id}:
+                with self._locks.take(executor_id) as is_dead:
+                    if is_dead:
+                        logger.warning("Executor %s died: recovering its updates", executor_id)
+                        _recover(executor_id)
+
+    def _take_lock_again(self) -> None:
+        logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
+        self._locks.hold(self._executor_id)
 
     async def _prove(self, workflow_id: str) -> None:
         """Prove, before something is changed, that the workflow is still this process's.
@@ -317,13 +336,14 @@ class Engine:
         While the lock was lost another process may have recovered the workflow. Raises DBOS's own
         exception for that, upon which DBOS waits for the other's outcome.
         """
+        if self._is_closing:
+            raise asyncio.CancelledError
         while not await asyncio.to_thread(self._locks.is_held):
             with suppress(DatabaseUnavailable):
-                logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
-                await asyncio.to_thread(self._locks.hold, self._executor_id)
+                await asyncio.to_thread(self._take_lock_again)
                 break
             await asyncio.sleep(RECOVERY_INTERVAL)
-        if not isinstance(self._locks, FileLocks):
+        if isinstance(self._locks, AdvisoryLocks):
             await self._prove_ownership(workflow_id)
 
     async def _prove_ownership(self, workflow_id: str) -> None:

@@ -32,6 +32,9 @@ class Locks(Protocol):
     def take(self, executor_id: str) -> AbstractContextManager[bool]:
         """A context in which a dead executor's lock is ours; false if it is alive."""
 
+    def tidy(self) -> None:
+        """Remove what dead executors have left behind."""
+
     def release(self) -> None:
         """Give up this process's own lock."""
 
@@ -46,7 +49,7 @@ class FileLocks:
     def hold(self, executor_id: str) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._own = self._lock(executor_id)
-        self._own.acquire(blocking=False)
+        self._own.acquire(timeout=5)  # Somebody who tidies up may have it for a moment.
 
     def is_held(self) -> bool:
         # The kernel takes it away only together with the process.
@@ -64,6 +67,11 @@ class FileLocks:
             yield True
         finally:
             self._remove(lock)
+
+    def tidy(self) -> None:
+        for path in self._directory.glob("*.lock"):
+            with self.take(path.stem):
+                pass
 
     def release(self) -> None:
         if self._own is not None:
@@ -144,6 +152,9 @@ class AdvisoryLocks:
                 self._session.execute(
                     "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [executor_id]
                 )
+
+    def tidy(self) -> None:
+        """Nothing to do: the server keeps no trace of a free lock."""
 
     def release(self) -> None:
         with self._one_at_a_time:

@@ -72,15 +72,19 @@ class Service:
         self._engine.start()
 
     async def close(self) -> None:
-        """Stop at once; updates in flight are finished by a process of their own."""
+        """Stop; updates in flight are finished by a process of their own."""
         await self._engine.close()
 
-    async def finish(self) -> dict[str, str]:
+    async def leave(self) -> None:
+        """All of `close` that matters when the process ends right afterwards."""
+        await self._engine.leave()
+
+    async def finish(self, after: str | None = None) -> dict[str, str]:
         """Wait until no update is left that this process, or a dead one, has to finish.
 
         Returns the connections that updates have left paused, with the update's id.
         """
-        await self._engine.finish()
+        await self._engine.finish(after)
         return await self.left_paused()
 
     async def left_paused(self) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""Server processes that can be killed: over stdio as any client starts them, but with a known pid."""
+
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from tests.calls import ROOT, call
+
+_WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and a client of it."""
+
+    client: Client
+    pid: int
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when the process is gone, and its locks with it."""
+        os.kill(self.pid, signal.SIGKILL)
+        await anyio.to_thread.run_sync(_wait_until_gone, self.pid)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The process lives, but does nothing: a laptop's lid, a debugger."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def running(
+    environment: dict[str, str], folder: Path, *arguments: str, **variables: str
+) -> AsyncIterator[Server]:
+    """`python server.py` with `folder` as its working directory; its stderr is added to a file there."""
+    pid_file = folder / f"{uuid.uuid4().hex}.pid"
+    command = [sys.executable, str(ROOT / "server.py"), *arguments]
+    parameters = StdioServerParameters(
+        command="/bin/sh",
+        args=["-c", _WRITE_PID_AND_BECOME_THE_SERVER, str(pid_file), *command],
+        env=environment | variables,
+        cwd=folder,
+    )
+    with (folder / "stderr.txt").open("a") as stderr:
+        async with Client(stdio_client(parameters, stderr), mode="2026-07-28") as client:
+            await client.list_tools()  # Once it answers, the pid has been written.
+            yield Server(client, int(pid_file.read_text()))
+
+
+async def ended(server: Server, workflow_id: str) -> dict[str, Any]:
+    """The update's status when it has ended, or after 50 seconds."""
+    return await call(server.client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
+
+
+def _wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.005)
+    raise TimeoutError(f"process {pid} outlived its SIGKILL")

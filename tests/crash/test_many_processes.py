@@ -1,0 +1,103 @@
+"""Many servers, one connection: one update at a time, none lost, every number used once."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from tests.calls import IDLE, call, state_of, version_of
+from tests.crash.processes import Server, running
+
+PROCESSES = 8
+TURNS = 2
+
+
+class Barrier:
+    """Lets everybody go on when all have arrived."""
+
+    def __init__(self, parties: int) -> None:
+        self._missing = parties
+        self._complete = anyio.Event()
+
+    async def wait(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._complete.set()
+        await self._complete.wait()
+
+
+async def insist(server: Server, patch: dict[str, Any], started: list[str]) -> None:
+    """Tries until the update has been made; notes every update that this server started."""
+    while True:
+        result = await server.client.call_tool(
+            "update_state",
+            {
+                "connection_id": IDLE,
+                "merge_patch": patch,
+                "expected_version": await version_of(server.client, IDLE),
+                "wait_seconds": 50,
+            },
+        )
+        answer = json.loads(result.content[0].text)  # type: ignore[union-attr]
+        if result.is_error and answer["code"] == "update_in_progress":
+            await call(
+                server.client,
+                "workflow_status",
+                workflow_id=answer["workflow_id"],
+                wait_seconds=50,
+            )
+            continue
+        started.append(answer["workflow_id"])
+        if not result.is_error:
+            assert answer["status"] == "updated", answer
+            return
+        assert answer["code"] == "conflict", answer
+
+
+def letter(request: LoggedRequest) -> str:
+    """One change of the connection: p(ause), w(rite), r(esume)."""
+    if request.path.endswith("/state"):
+        return "w"
+    return "p" if request.body == {"paused": True} else "r"
+
+
+async def contend(environment: dict[str, str], folder: Path) -> list[str]:
+    """Every server makes its updates, all at once; the ids of the updates that were started."""
+    started: list[str] = []
+    all_ready = Barrier(PROCESSES)
+
+    async def assistant(number: int) -> None:
+        async with running(environment, folder) as server:
+            await version_of(server.client, IDLE)
+            await all_ready.wait()
+            for turn in range(1, TURNS + 1):
+                await insist(server, {f"server_{number}": turn}, started)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(PROCESSES):
+            tasks.start_soon(assistant, number)
+    return started
+
+
+async def test_eight_servers_update_one_connection_one_at_a_time(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    started = await contend(environment, tmp_path)
+
+    members = {f"server_{number}": TURNS for number in range(PROCESSES)}
+    final = state_of(sandbox, IDLE)
+    assert final == {"cursor": final["cursor"]} | members
+
+    changes = [r for r in sandbox.log if r.connection_id == IDLE and r.method == "PATCH"]
+    assert all(request.applied for request in changes)
+    letters = "".join(map(letter, changes))
+    assert re.fullmatch("(pw?r)+", letters), letters
+    assert letters.count("w") == PROCESSES * TURNS
+    assert sandbox.connection(IDLE).paused is False
+
+    numbers = sorted(int(workflow_id.removeprefix(f"{IDLE}:")) for workflow_id in started)
+    assert numbers == list(range(1, len(started) + 1))
+    assert letters.count("p") == len(started)

@@ -1,0 +1,187 @@
+"""What must not be found: the API secret anywhere, a state in clear on disk, a file others may read."""
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import API_KEY, IDLE, PAUSED, arrival, version_of
+from tests.crash.processes import Server, running
+
+SECRET = 's3cret/with+odd=signs&"quotes"'
+MARKER = "marker-of-what-a-state-holds"
+NEW_MARKER = "marker-of-what-is-written"
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], sandbox: Sandbox) -> dict[str, str]:
+    """With a secret that looks different in every encoding."""
+    sandbox.api.api_secret = SECRET
+    sandbox.set_state(IDLE, json.dumps({"cursor": MARKER}))
+    return environment | {"FIVETRAN_API_SECRET": SECRET}
+
+
+async def ask(server: Server, tool: str, **arguments: object) -> str:
+    """Everything that the tool answers."""
+    return (await server.client.call_tool(tool, arguments)).model_dump_json()
+
+
+async def a_full_run(
+    sandbox: Sandbox, environment: dict[str, str], folder: Path, log_level: str = "DEBUG"
+) -> list[str]:
+    """Every tool, and every way in which it can go wrong; the answers."""
+    answers: list[str] = []
+    async with running(environment, folder, FIVETRAN_STATE_LOG_LEVEL=log_level) as server:
+
+        async def update(expected_version: str | None, outcome: str) -> None:
+            answer = await ask(
+                server,
+                "update_state",
+                connection_id=IDLE,
+                merge_patch={"cursor": NEW_MARKER},
+                expected_version=expected_version,
+                reason=MARKER,
+                idempotency_key=f"{MARKER}-{outcome}",
+                wait_seconds=50,
+            )
+            assert outcome in answer
+            answers.append(answer)
+
+        answers.append(await ask(server, "list_connections"))
+        answers.append(await ask(server, "get_state", connection_id=IDLE))
+        version = await version_of(server.client, IDLE)
+        await update(None, "planned")
+        await update(version, "updated")
+        await update(version, "conflict")
+        sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"cursor":"mangled"}')
+        sandbox.set_state(IDLE, json.dumps({"cursor": MARKER}))
+        sandbox.fault("drop", method="GET", path=IDLE)
+        await update(await version_of(server.client, IDLE), "verification_failed")
+        malformed = json.dumps({"code": "Success", "data": {MARKER: MARKER}})
+        sandbox.fault("status", status=200, body=malformed, path="/connections$")
+        answers.append(await ask(server, "list_connections"))
+        assert "internal_error" in answers[-1]
+        answers.append(await ask(server, "workflow_status", workflow_id=f"{IDLE}:1"))
+        answers.append(await ask(server, "get_state", connection_id=f"../{IDLE}"))
+
+        sandbox.api.api_secret = "changed"
+        answers.append(await ask(server, "get_state", connection_id=IDLE))
+        assert "unauthorized" in answers[-1]
+        await update(version, "unauthorized")
+        sandbox.api.api_secret = SECRET
+
+        # What is in the write-ahead log now stays there, as after a crash of the machine.
+        sandbox.fault("hang", method="PATCH", path="/state$")
+        version = await version_of(server.client, PAUSED)
+        in_flight = {"connection_id": PAUSED, "merge_patch": {"cursor": NEW_MARKER}}
+        answers.append(
+            await ask(server, "update_state", **in_flight, expected_version=version, wait_seconds=0)
+        )
+        await arrival(sandbox, lambda request: request.fault == "hang")
+        await server.kill()
+    return answers
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def spellings(text: str) -> set[bytes]:
+    """The ways in which a text may hide in a file."""
+    plain = text.encode()
+    spelt = {plain, json.dumps(text)[1:-1].encode(), plain.hex().encode()}
+    spelt |= {quote(text, safe="").encode(), quote_plus(text).encode()}
+    for shift in range(3):
+        # As it looks in the base64 of anything that holds it, at each of its three alignments.
+        encoded = base64.b64encode(b"?" * shift + plain)
+        whole = encoded[-(-shift * 8 // 6) : (shift + len(plain)) * 8 // 6]
+        spelt |= {whole, whole.translate(bytes.maketrans(b"+/", b"-_"))}
+    return spelt
+
+
+def where(texts: list[str], files: Iterator[Path]) -> list[tuple[str, bytes]]:
+    wanted = {spelling for text in texts for spelling in spellings(text)}
+    return [
+        (path.name, spelling)
+        for path in files
+        for spelling in wanted
+        if spelling in path.read_bytes()
+    ]
+
+
+async def test_the_api_secret_is_in_no_file_no_log_line_and_no_answer(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    answers = await a_full_run(sandbox, environment, tmp_path)
+    (tmp_path / "answers.txt").write_text("\n".join(answers))
+
+    names = {path.name for path in files_under(tmp_path)}
+    assert {"state.db", "state.db-wal", "stderr.txt", "answers.txt"} <= names
+    assert '"level": "debug"' in (tmp_path / "stderr.txt").read_text()
+    assert where([SECRET, f"{API_KEY}:{SECRET}"], files_under(tmp_path)) == []
+
+
+async def test_no_state_reason_or_key_is_in_clear_in_any_file_of_the_data_directory(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    answers = await a_full_run(sandbox, environment, tmp_path)
+
+    assert any(MARKER in answer for answer in answers)
+    assert any(NEW_MARKER in answer for answer in answers)
+    data = tmp_path / "data"
+    assert (data / "state.db-wal").stat().st_size > 0
+    assert where([MARKER, NEW_MARKER], files_under(data)) == []
+
+
+async def test_no_state_is_logged_at_the_default_level(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    await a_full_run(sandbox, environment, tmp_path, log_level="INFO")
+
+    log = tmp_path / "stderr.txt"
+    assert '"level": "warning"' in log.read_text()
+    assert where([MARKER, NEW_MARKER], iter([log])) == []
+
+
+@pytest.fixture
+def _careless_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(data: Path) -> dict[str, str]:
+    """Of the directory and everything in it."""
+    return {
+        str(path.relative_to(data)): stat.filemode(path.stat().st_mode)
+        for path in (data, *data.rglob("*"))
+    }
+
+
+@pytest.mark.usefixtures("_careless_umask")
+@pytest.mark.parametrize("arguments", [(), ("--sandbox",)], ids=["account", "sandbox"])
+async def test_nobody_else_may_read_the_data_directory_or_anything_in_it(
+    environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    async with running(environment, tmp_path, *arguments) as server:
+        await version_of(server.client, IDLE)
+        found = modes(tmp_path / "data")
+
+    assert any(name.endswith("state.db-wal") for name in found)
+    assert set(found.values()) == {"drwx------", "-rw-------"}, found
+
+
+async def test_a_data_directory_that_others_could_read_is_closed_to_them(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    async with running(environment, tmp_path) as server:
+        await version_of(server.client, IDLE)
+        assert modes(data)["."] == "drwx------"

@@ -1,0 +1,364 @@
+"""The stdio wire, without any client library: what may be on stdout, and when the process ends."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, ROOT, call, state_of
+from tests.crash.processes import running
+
+Message = dict[str, Any]
+
+_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+INITIALIZE: Message = {
+    "jsonrpc": "2.0",
+    "id": "handshake",
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"},
+    },
+}
+INITIALIZED: Message = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+LIST_TOOLS: Message = {"jsonrpc": "2.0", "id": "tools", "method": "tools/list", "params": {}}
+DISCOVER: Message = {
+    "jsonrpc": "2.0",
+    "id": "handshake",
+    "method": "server/discover",
+    "params": {"_meta": _META},
+}
+LEGACY = [INITIALIZE, INITIALIZED, LIST_TOOLS]
+MODERN = [DISCOVER, LIST_TOOLS | {"params": {"_meta": _META}}]
+
+
+def tool_call(name: str, **arguments: Any) -> Message:
+    return {
+        "jsonrpc": "2.0",
+        "id": name,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": arguments},
+    }
+
+
+def message(line: bytes) -> Message:
+    """A line of stdout, which has to be a whole JSON-RPC message."""
+    assert line.endswith(b"\n"), line
+    parsed: Message = json.loads(line)
+    assert parsed["jsonrpc"] == "2.0", parsed
+    kind = parsed.keys() & {"method", "result", "error"}
+    assert len(kind) == 1, parsed
+    assert "id" in parsed or kind == {"method"}, parsed
+    return parsed
+
+
+class RawServer:
+    """`python server.py` and its three pipes."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", stderr: Path) -> None:
+        self.process = process
+        self.heard: list[Message] = []
+        self._stderr = stderr
+
+    def say(self, *lines: Message | bytes) -> None:
+        assert self.process.stdin is not None
+        for line in lines:
+            self.process.stdin.write(
+                (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n"
+            )
+        self.process.stdin.flush()
+
+    def answer(self, request_id: str) -> Message:
+        """The answer to this request; whatever comes before it has to be a message as well."""
+        assert self.process.stdout is not None
+        while True:
+            self.heard.append(message(self.process.stdout.readline()))
+            if self.heard[-1].get("id") == request_id:
+                return self.heard[-1]
+
+    def refusal(self, tool: str) -> str:
+        """The code of the error that this tool answers."""
+        result = self.answer(tool)["result"]
+        assert result["isError"] is True
+        code: str = json.loads(result["content"][0]["text"])["code"]
+        return code
+
+    def exit_code(self) -> int:
+        """Closes stdin if it is open, reads what is left on stdout, and waits for the end."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.heard += [message(line) for line in self.process.stdout]
+        return self.process.wait(60)
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text()
+
+
+Start = Callable[..., AbstractContextManager[RawServer]]
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Start:
+    @contextmanager
+    def started(*arguments: str, **variables: str) -> Iterator[RawServer]:
+        stderr = tmp_path / "stderr.txt"
+        with (
+            stderr.open("wb") as stderr_file,
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "server.py"), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr_file,
+                env=environment | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"} | variables,
+                cwd=tmp_path,
+            ) as process,
+        ):
+            # A server that hangs ends the test: its stdout breaks off.
+            deadline = threading.Timer(60, process.kill)
+            deadline.start()
+            try:
+                yield RawServer(process, stderr)
+            finally:
+                deadline.cancel()
+                process.kill()
+
+    return started
+
+
+def ids(messages: list[Message]) -> list[str]:
+    return [message["id"] for message in messages]
+
+
+# What is on stdout
+
+
+@pytest.mark.parametrize("handshake", [LEGACY, MODERN], ids=["legacy", "2026-07-28"])
+def test_each_request_is_answered_with_one_line_and_nothing_else_is_on_stdout(
+    start: Start, handshake: list[Message]
+) -> None:
+    with start() as server:
+        server.say(*handshake)
+
+        assert server.answer("handshake")["result"][
+            "serverInfo" if handshake is LEGACY else "_meta"
+        ]
+        tools = server.answer("tools")["result"]["tools"]
+        assert "update_state" in [tool["name"] for tool in tools]
+        request = tool_call("list_connections")
+        server.say(request | {"params": handshake[-1]["params"] | request["params"]})
+        assert server.answer("list_connections")["result"]["structuredContent"]["connections"]
+        assert server.exit_code() == 0
+        assert ids(server.heard) == ["handshake", "tools", "list_connections"]
+        assert '"level": "debug"' in server.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"What is the state of my connection?",
+        b"",
+        b"null",
+        b"{}",
+        b"[]",
+        b'{"jsonrpc":"2.0"}',
+        b'{"jsonrpc":"2.0","id":"handshake"',
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+    ],
+    ids=["text", "empty", "null", "object", "array", "bare", "cut", "bytes", "deep"],
+)
+def test_garbage_on_stdin_puts_nothing_but_messages_on_stdout(start: Start, line: bytes) -> None:
+    with start() as server:
+        server.say(line, INITIALIZE, INITIALIZED, line, LIST_TOOLS)
+
+        assert "result" in server.answer("handshake")
+        assert "result" in server.answer("tools")
+        assert server.exit_code() == 0
+
+
+def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> None:
+    with start() as server:
+        server.say(*LEGACY, tool_call("get_state", connection_id="no_such_thing"))
+
+        assert server.refusal("get_state") == "connection_not_found"
+        assert server.exit_code() == 0
+
+
+def test_a_tool_that_crashes_puts_nothing_but_messages_on_stdout(
+    start: Start, sandbox: Sandbox
+) -> None:
+    sandbox.fault("status", path="/connections$", status=200, body='{"code":"Success","data":{}}')
+    with start() as server:
+        server.say(*LEGACY, tool_call("list_connections"))
+
+        assert server.refusal("list_connections") == "internal_error"
+        assert server.exit_code() == 0
+        assert "Traceback" in server.stderr
+
+
+def test_an_unusable_data_directory_is_the_tools_answer_and_not_the_handshakes(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with start(FIVETRAN_STATE_DATA_DIR=str(tmp_path / "file")) as server:
+        server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
+
+        assert "result" in server.answer("handshake")
+        assert "result" in server.answer("tools")
+        assert server.refusal("get_state") == "engine_not_ready"
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FIVETRAN_STATE_SYNC_WAIT", "abc"),
+        ("FIVETRAN_STATE_HTTP_TIMEOUT", "0"),
+        ("FIVETRAN_STATE_LOG_LEVEL", "loud"),
+        ("FIVETRAN_STATE_READ_ONLY", "perhaps"),
+    ],
+)
+def test_an_invalid_setting_ends_the_server_with_one_line_that_names_it(
+    start: Start, variable: str, value: str
+) -> None:
+    with start(**{variable: value}) as server:
+        assert server.exit_code() == 1
+
+        assert server.heard == []
+        [line] = server.stderr.splitlines()
+        assert variable in line
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
+def test_a_server_that_is_killed_leaves_no_broken_line_on_stdout(
+    start: Start, sandbox: Sandbox, how: signal.Signals
+) -> None:
+    with start() as server:
+        start_update_that_hangs(server, sandbox)
+        server.process.send_signal(how)
+
+        assert server.exit_code() == -how
+        assert ids(server.heard)[:3] == ["handshake", "tools", "get_state"]
+
+
+def start_update_that_hangs(server: RawServer, sandbox: Sandbox) -> None:
+    """An update in flight: its write has arrived at Fivetran, which does not answer."""
+    server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
+    version = server.answer("get_state")["result"]["structuredContent"]["version"]
+    sandbox.fault("hang", method="PATCH", path="/state$")
+    change = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
+    server.say(tool_call("update_state", expected_version=version, **change))
+    sandbox.wait_for(lambda request: request.fault == "hang")
+
+
+# When the process answers
+
+
+def test_the_handshake_is_answered_before_dbos_is_imported(start: Start, tmp_path: Path) -> None:
+    """In the place of `dbos` stands a module that waits for us before it becomes the real one."""
+    imports = tmp_path / "imports"
+    imports.mkdir()
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (imports / "dbos.py").write_text(
+        "import importlib, sys\n"
+        f"open({str(gate)!r}).read()\n"
+        f"sys.path.remove({str(imports)!r})\n"
+        "del sys.modules['dbos']\n"
+        "importlib.import_module('dbos')\n"
+    )
+    with start(PYTHONPATH=str(imports)) as server:
+        server.say(*LEGACY)
+
+        assert "result" in server.answer("handshake")
+        assert "result" in server.answer("tools")
+
+        server.say(tool_call("get_state", connection_id=IDLE))
+        gate.write_text("go on")
+        assert server.answer("get_state")["result"]["structuredContent"]["version"]
+        assert server.exit_code() == 0
+
+
+# When the process ends
+
+
+def test_the_server_ends_when_stdin_closes_before_a_word_was_said(start: Start) -> None:
+    with start() as server:
+        assert server.exit_code() == 0
+        assert server.heard == []
+
+
+def test_the_handshake_is_answered_although_stdin_closes_at_once(start: Start) -> None:
+    """What follows it may be: the SDK drops requests that it has not begun when stdin closes."""
+    with start() as server:
+        server.say(*LEGACY)
+
+        assert server.exit_code() == 0
+        assert ids(server.heard) in (["handshake"], ["handshake", "tools"])
+
+
+def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
+    start: Start, sandbox: Sandbox
+) -> None:
+    sandbox.fault("hang", path="/account/info")
+    with start() as server:
+        server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
+        sandbox.wait_for(lambda request: request.fault == "hang")
+
+        assert server.exit_code() == 0
+
+
+def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_is_left(
+    start: Start, sandbox: Sandbox
+) -> None:
+    before = state_of(sandbox, IDLE)
+    with start() as server:
+        start_update_that_hangs(server, sandbox)
+
+        assert server.exit_code() == 0
+
+    sandbox.wait_for(lambda request: request.applied and request.body == {"paused": False})
+    assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
+    assert sandbox.connection(IDLE).paused is False
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_once_by_the_next_one(
+    start: Start,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    how: signal.Signals,
+) -> None:
+    before = state_of(sandbox, IDLE)
+    with start() as server:
+        start_update_that_hangs(server, sandbox)
+        server.process.send_signal(how)
+        server.exit_code()
+
+    async with running(environment, tmp_path) as next_server:
+        status = await call(
+            next_server.client, "workflow_status", workflow_id=f"{IDLE}:1", wait_seconds=50
+        )
+
+    assert status["status"] == "updated"
+    assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
+    assert sandbox.connection(IDLE).paused is False
