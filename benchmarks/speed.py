@@ -70,15 +70,10 @@ def paused_seconds(sandbox: Sandbox, since: int) -> float:
 async def calls(rounds: int) -> None:
     sandbox = Sandbox(latency=LATENCY)
     with SandboxServer(sandbox) as server, tempfile.TemporaryDirectory() as home:
-        environment = {
-            "FIVETRAN_API_KEY": "sandbox",
-            "FIVETRAN_API_SECRET": "sandbox",
-            "FIVETRAN_API_URL": server.url,
-            "FIVETRAN_STATE_DATA_DIR": home,
-            "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
-        }
         parameters = StdioServerParameters(
-            command=sys.executable, args=[str(ROOT / "server.py")], env=environment
+            command=sys.executable,
+            args=[str(ROOT / "server.py")],
+            env=account(server.url, home),
         )
         headers = {"Accept": "application/json"}
         async with (
@@ -142,10 +137,10 @@ async def first_answer(server: StdioServerParameters) -> float:
 
 def idle() -> None:
     """Resident memory and CPU of a server that has nothing to do (Linux)."""
-    with tempfile.TemporaryDirectory() as home:
+    with SandboxServer(Sandbox()) as fivetran, tempfile.TemporaryDirectory() as home:
         server = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), "--sandbox"],
-            env=os.environ | {"FIVETRAN_STATE_DATA_DIR": home},
+            [sys.executable, str(ROOT / "server.py")],
+            env=os.environ | account(fivetran.url, home),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -159,6 +154,16 @@ def idle() -> None:
         server.communicate()
     row("resident memory, idle (MB)", resident, 120)
     row("idle CPU (share of a core)", used, 0.01)
+
+
+def account(url: str, home: str) -> dict[str, str]:
+    return {
+        "FIVETRAN_API_KEY": "sandbox",
+        "FIVETRAN_API_SECRET": "sandbox",
+        "FIVETRAN_API_URL": url,
+        "FIVETRAN_STATE_DATA_DIR": home,
+        "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
+    }
 
 
 def cpu_seconds(pid: int) -> float:

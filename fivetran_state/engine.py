@@ -86,8 +86,9 @@ class Engine:
 
         Raises `MissingCredentials`, or what keeps the engine from coming up.
         """
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), START_PATIENCE)
+        if not self._news.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), START_PATIENCE)
         if self._is_up and self._fivetran is not None:
             return self._fivetran
         raise self._trouble or EngineNotReady("The workflow engine is still starting.")

@@ -180,7 +180,9 @@ class Service:
     ) -> StateView:
         """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger."""
         fivetran = await self._fivetran_for(connection_id)
-        connection, document = await _read(fivetran, connection_id)
+        (connection, document), running = await asyncio.gather(
+            _read(fivetran, connection_id), updates.running(connection_id)
+        )
         try:
             value = state.at(document, path or "")
         except state.NotThere as error:
@@ -200,7 +202,7 @@ class Service:
             sync_state=connection.sync_state,
             path=path,
             bytes=size,
-            update_in_progress=await updates.running(connection_id),
+            update_in_progress=running,
             **shown,
         )
 
@@ -438,14 +440,14 @@ def _view(update: updates.Update) -> dict[str, Any]:
             "was_paused": update.error.details.get("was_paused"),
             "still_paused": bool(update.error.details.get("still_paused")),
         }
-    progress = update.progress
+    progress = update.progress or updates.STARTED
     return fields | {
         "status": "running",
-        "message": (progress["message"] if progress else "Looking at the connection.")
+        "message": progress["message"]
         + " Follow it with workflow_status; it goes on by itself, even if this server stops.",
-        "phase": progress["phase"] if progress else "inspect",
-        "was_paused": progress and progress["was_paused"],
-        "still_paused": bool(progress and progress["still_paused"]),
+        "phase": progress["phase"],
+        "was_paused": progress["was_paused"] if update.progress else None,
+        "still_paused": progress["still_paused"],
     }
 
 

@@ -16,6 +16,7 @@ from dbos import (
     DBOS,
     DBOSClient,
     SetWorkflowID,
+    StepInfo,
     WorkflowHandleAsync,
     WorkflowStatus,
     WorkflowStatusString,
@@ -52,6 +53,19 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 """
 
 _POLL_SECONDS = 0.1
+
+STARTED = Progress(
+    phase="inspect",
+    message="Looking at the connection.",
+    was_paused=False,
+    still_paused=False,
+)
+_AFTER = {
+    "snapshot": ("write", "Writing the new state."),
+    "write": ("verify", "Reading the state back."),
+    "verify": ("resume", "Putting the connection back as it was."),
+}
+"""The phase that follows on a recorded step."""
 
 Handle = WorkflowHandleAsync[Outcome]
 
@@ -249,7 +263,7 @@ async def get(workflow_id: str) -> Update:
         status="running" if _is_running(status) else _ended(status),
         outcome=cast("Outcome | None", status.output),
         error=_error(status),
-        progress=await _progress(workflow_id),
+        progress=await _progress(workflow_id) if _is_running(status) else None,
         created_at=status.created_at or 0,
         completed_at=status.completed_at,
     )
@@ -288,12 +302,12 @@ async def follow(
     reported: Progress | None = None
     try:
         while True:
-            left = deadline - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
-            progress = await _progress(handle.workflow_id)
-            if progress is not None and progress != reported:
+            progress = await _progress(handle.workflow_id) or STARTED
+            if progress != reported:
                 reported = progress
                 await on_progress(progress)
+            left = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
             if done or left <= 0:
                 return
     finally:
@@ -338,9 +352,29 @@ async def _status(workflow_id: str) -> WorkflowStatus | None:
 
 
 async def _progress(workflow_id: str) -> Progress | None:
+    """Where the update is: what it last told, unless a step has been recorded since."""
     with _reading():
         event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
-    return cast("Progress | None", event)
+        steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
+    told = cast("Progress | None", event)
+    last = next((s for s in reversed(steps) if s["function_name"] in workflow.STEPS), None)
+    if last is None or last["function_name"] not in _AFTER or _told_after(told, steps, last):
+        return told
+    phase, message = _AFTER[last["function_name"]]
+    return Progress(
+        phase=phase,
+        message=message,
+        was_paused=told["was_paused"] if told else False,
+        still_paused=told["still_paused"] if told else False,
+    )
+
+
+def _told_after(told: Progress | None, steps: list[StepInfo], last: StepInfo) -> bool:
+    """Whether the workflow has told its progress since the step: that is recorded as a step too."""
+    return told is not None and any(
+        step["function_name"] == "DBOS.setEvent" and step["function_id"] > last["function_id"]
+        for step in steps
+    )
 
 
 def _what(request: UpdateRequest) -> tuple[Any, ...]:

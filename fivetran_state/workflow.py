@@ -82,7 +82,10 @@ class Outcome(TypedDict):
 
 
 class Progress(TypedDict):
-    """The event `progress`: where the workflow is, in a word and in a sentence."""
+    """The event `progress`: where the workflow is, in a word and in a sentence.
+
+    Set only for what the recorded steps cannot tell: an event costs as much as a step.
+    """
 
     phase: str
     message: str
@@ -191,13 +194,11 @@ class _Update:
             target = self.target(before, snapshot["version"])
             if state.same(before, target):
                 return self.outcome("unchanged", before, target)
-            await self.tell("write", "Writing the new state.")
             try:
                 await self.durably(partial(self.write, target, snapshot))
             except SyncRunning:
                 await self.wait_for_the_sync()
                 continue
-            await self.tell("verify", "Reading the state back.")
             await self.verify(before, target)
             return self.outcome("updated", before, target)
 
@@ -288,7 +289,6 @@ class _Update:
         """
         if not self.still_paused:
             return True
-        await self.tell("resume", "Resuming the connection.")
         try:
             await self.durably(lambda _: _resume(self.id), even_if=FivetranError)
         except ConnectionNotFound:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fivetran_state.service import Service
 
 
+HEAD_START = 0.3
+"""Seconds that the handshake gets before the import competes with it for the interpreter."""
+
+
 class Backend:
     """Use `running()` around the server's life, and `service()` within a call.
 
@@ -28,6 +32,7 @@ class Backend:
     def __init__(self, settings: Settings, *, ends_process: bool) -> None:
         self._settings = settings
         self._ends_process = ends_process
+        self._is_needed = asyncio.Event()
         self._starting: asyncio.Task[Service] | None = None
 
     @asynccontextmanager
@@ -38,14 +43,17 @@ class Backend:
         try:
             yield
         finally:
-            service = await self._starting
+            service = await self.service()
             await (service.leave() if self._ends_process else service.close())
 
     async def service(self) -> "Service":
         assert self._starting is not None, "outside of running()"
+        self._is_needed.set()
         return await asyncio.shield(self._starting)
 
     async def _start(self) -> "Service":
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_needed.wait(), HEAD_START)
         module = await asyncio.to_thread(importlib.import_module, "fivetran_state.service")
         service: Service = module.Service(self._settings)
         service.start()

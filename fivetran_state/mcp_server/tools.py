@@ -121,7 +121,7 @@ class Tools:
             return await service.plan_update(
                 connection_id, change, expected_version=expected_version
             )
-        return await service.update_state(
+        update = await service.update_state(
             connection_id,
             change,
             expected_version=expected_version,
@@ -130,6 +130,9 @@ class Tools:
             wait_seconds=wait_seconds,
             on_progress=_reporter(context),
         )
+        if update.status != "running":
+            await context.report_progress(len(PHASES), len(PHASES), update.message)
+        return update
 
     async def workflow_status(
         self,

@@ -71,7 +71,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        for _ in range(2):  # Once more for those that were just being accepted.
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0.01)
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=1)
