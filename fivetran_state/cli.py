@@ -1,5 +1,6 @@
 """The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -104,6 +105,11 @@ def _settings(sandbox: bool) -> "Settings":
         problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
         raise SystemExit("Cannot start: " + "; ".join(problems)) from None
     logs.configure(settings.log_level)
+    if settings.dbos_application_database_url is not None:
+        logging.getLogger(__name__).warning(
+            "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
+            "DBOS_SYSTEM_DATABASE_URL is what counts"
+        )
     return settings
 
 

@@ -16,6 +16,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -156,10 +157,7 @@ class Engine:
             self._fivetran = self._connect()
             application = _application_name(await self._account(self._fivetran))
             config = await self._prepared(application)
-            # On the event loop itself: DBOS runs recovered workflows on the loop that launched it.
-            workflow.bind(self._fivetran, application, self._prove)
-            DBOS(config=config)
-            DBOS.launch()
+            self._launch(self._fivetran, application, config)
         except FivetranStateError as error:
             self._trouble = error
         except Exception as error:
@@ -240,6 +238,11 @@ class Engine:
 
     def _prepare(self, application: str) -> DBOSConfig:
         """The data directory, the keys, the database, our lock; before DBOS may run anything."""
+        if self._settings.conductor_key and find_spec("dbos_enterprise") is None:
+            raise EngineNotReady(
+                "DBOS_CONDUCTOR_KEY is set, but the package that it needs is not installed: "
+                "pip install 'dbos[enterprise]'."
+            )
         self._make_private()
         with FileLock(self._home / "setup.lock", mode=0o600):
             serializer = cast(Serializer, vault.SealingSerializer(self._keys()))
@@ -276,6 +279,16 @@ class Engine:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.name == "posix":
                 directory.chmod(0o700)
+
+    def _launch(self, fivetran: Fivetran, application: str, config: DBOSConfig) -> None:
+        """On the event loop itself: DBOS runs recovered workflows on the loop that launched it."""
+        workflow.bind(fivetran, application, self._prove)
+        DBOS(config=config)
+        DBOS.launch()
+        if DBOS.executor_id != self._executor_id:
+            # With a Conductor, DBOS names its executor itself.
+            self._executor_id = DBOS.executor_id
+            self._locks.hold(self._executor_id)
 
     def _keys(self) -> list[bytes]:
         setting = self._settings.secret_key

@@ -142,16 +142,19 @@ class AdvisoryLocks:
 
     @contextmanager
     def take(self, executor_id: str) -> Iterator[bool]:
+        import psycopg
+
         with self._one_at_a_time:
-            if self._session is None or not _try_lock(self._session, executor_id):
-                yield False
-                return
+            session = self._session
             try:
-                yield True
+                is_ours = session is not None and _try_lock(session, executor_id)
+            except psycopg.Error:
+                is_ours = False
+            try:
+                yield is_ours
             finally:
-                self._session.execute(
-                    "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [executor_id]
-                )
+                if session is not None and is_ours:
+                    _unlock(session, executor_id)
 
     def tidy(self) -> None:
         """Nothing to do: the server keeps no trace of a free lock."""
@@ -171,3 +174,10 @@ def _try_lock(session: "Connection", executor_id: str) -> bool:
         "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [executor_id]
     ).fetchone()
     return row is not None and bool(row[0])
+
+
+def _unlock(session: "Connection", executor_id: str) -> None:
+    import psycopg
+
+    with suppress(psycopg.Error):  # With the session, the lock is gone too.
+        session.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [executor_id])
