@@ -70,11 +70,11 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
     class Arguments(metadata.arg_model):  # type: ignore[name-defined, misc]
         model_config = ConfigDict(extra="forbid")
 
-    tool.parameters = _without_titles(Arguments.model_json_schema(by_alias=True))
+    tool.parameters = _compact(Arguments.model_json_schema(by_alias=True))
     tool.fn_metadata = _Metadata(
         arg_model=Arguments,
         output_model=metadata.output_model,
-        output_schema=_without_titles(metadata.output_schema),
+        output_schema=_compact(metadata.output_schema),
     )
     assert isinstance(tool, StrictTool)
     return tool
@@ -86,16 +86,25 @@ def _error_result(error: FivetranStateError) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _without_titles(schema: Any) -> Any:
-    """Pydantic repeats every field's name as its title, which costs a model's context."""
+def _compact(schema: Any) -> Any:
+    """The schema without what costs a model's context and tells it nothing.
+
+    Pydantic repeats every field's name as its title, and spells out that what may be left out may
+    also be null.
+    """
     if isinstance(schema, list):
-        return [_without_titles(item) for item in schema]
+        return [_compact(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: {name: _without_titles(field) for name, field in value.items()}
+    compact = {
+        key: {name: _compact(field) for name, field in value.items()}
         if key in ("properties", "$defs")
-        else _without_titles(value)
+        else _compact(value)
         for key, value in schema.items()
-        if key != "title"
+        if key != "title" and not (key == "default" and value is None)
     }
+    choices = [choice for choice in compact.get("anyOf", []) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        del compact["anyOf"]
+        return choices[0] | compact
+    return compact | {"anyOf": choices} if choices else compact
