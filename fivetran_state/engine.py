@@ -282,7 +282,7 @@ class Engine:
 
     def _launch(self, fivetran: Fivetran, application: str, config: DBOSConfig) -> None:
         """On the event loop itself: DBOS runs recovered workflows on the loop that launched it."""
-        workflow.bind(fivetran, application, self._prove)
+        workflow.bind(fivetran, application, self._prove, updates.is_cancelled)
         DBOS(config=config)
         DBOS.launch()
         if DBOS.executor_id != self._executor_id:

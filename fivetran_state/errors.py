@@ -12,6 +12,8 @@ FivetranStateError
 ├── IdempotencyKeyReused      idempotency_key_reused
 ├── Conflict                  conflict
 ├── InvalidChange             invalid_change
+├── Cancelled                 cancelled
+├── TooLateToCancel           too_late_to_cancel
 ├── SyncStillRunning          sync_still_running
 ├── VerificationFailed        verification_failed
 ├── RollbackFailed            rollback_failed
@@ -150,6 +152,20 @@ class InvalidChange(FivetranStateError):
 
     code = "invalid_change"
     hint = "Read the state again and correct the change."
+
+
+class Cancelled(FivetranStateError):
+    """Somebody cancelled the update; nothing was written, the connection is as it was."""
+
+    code = "cancelled"
+    hint = "Start a new update if it is wanted after all."
+
+
+class TooLateToCancel(FivetranStateError):
+    """The update has written its state, or has ended; it cannot be cancelled any more."""
+
+    code = "too_late_to_cancel"
+    hint = "Undo it instead: update_state with restore_from and this workflow_id."
 
 
 class SyncStillRunning(FivetranStateError):

@@ -118,7 +118,7 @@ class Update(Model):
     """A plan or an update: what would be, is being, or was changed."""
 
     connection_id: str
-    status: Literal["planned", "running", "updated", "unchanged", "failed"]
+    status: Literal["planned", "running", "updated", "unchanged", "cancelled", "failed"]
     message: str = Field(description="What happened and what to do next.")
     workflow_id: str | None = None
     phase: Phase | None = None
@@ -143,3 +143,20 @@ class WorkflowView(Update):
     started_at: str
     ended_at: str | None = None
     error: Failure | None = None
+
+
+class WorkflowSummary(Model):
+    workflow_id: str
+    status: str
+    change: str = Field(description="Its kind, or where the state came from.")
+    reason: str | None = None
+    version_before: str | None = None
+    version_after: str | None = None
+    changes_total: int | None = None
+    error: str | None = Field(None, description="A code; workflow_status tells more.")
+    started_at: str
+
+
+class WorkflowPage(Model):
+    workflows: list[WorkflowSummary]
+    next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")

@@ -14,6 +14,7 @@ from fivetran_state import __version__, state, updates
 from fivetran_state.config import Settings
 from fivetran_state.engine import Engine
 from fivetran_state.errors import (
+    Cancelled,
     Conflict,
     ConnectionNotFound,
     FivetranStateError,
@@ -23,6 +24,7 @@ from fivetran_state.errors import (
     NoStateYet,
     NotAllowed,
     StateNotKept,
+    TooLateToCancel,
 )
 from fivetran_state.fivetran import Connection, Fivetran, is_connection_id
 from fivetran_state.models import (
@@ -34,6 +36,8 @@ from fivetran_state.models import (
     StateView,
     StepView,
     Update,
+    WorkflowPage,
+    WorkflowSummary,
     WorkflowView,
     changes_between,
 )
@@ -214,7 +218,7 @@ class Service:
         expected_version: str | None = None,
     ) -> Update:
         """What the change would do to the state as it is now; nothing is written."""
-        wanted = wanted_change(change)
+        wanted = await self._wanted(connection_id, change)
         fivetran = await self._fivetran_for(connection_id)
         connection, before = await _read(fivetran, connection_id)
         version = state.version(before)
@@ -224,7 +228,7 @@ class Service:
                 current_version=version,
             )
         try:
-            after = state.apply(wanted, before)
+            after = state.apply(wanted.change, before)
         except (state.InvalidChange, state.InvalidState) as error:
             raise InvalidChange(f"{error}; nothing was written.") from error
         changes, total = changes_between(before, after)
@@ -232,6 +236,7 @@ class Service:
             message = (
                 f"Nothing was written. To apply exactly this, call again with "
                 f"expected_version {version!r}. {_what_will_happen(connection)}"
+                f"{wanted.warning_for(connection)}"
             )
         else:
             message = "The change would leave the state as it is. Nothing was written."
@@ -264,17 +269,18 @@ class Service:
         """
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
-        wanted = wanted_change(change)
+        wanted = await self._wanted(connection_id, change)
         fivetran = await self._fivetran_for(connection_id)
-        text = state.dump(wanted.value)
+        kind, text = wanted.change.kind, state.dump(wanted.change.value)
         request = UpdateRequest(
             connection_id=connection_id,
-            change_kind=wanted.kind,
+            change_kind=kind,
             change=text,
-            change_is_exact=wanted.exact,
+            change_is_exact=wanted.change.exact,
+            source=wanted.source,
             expected_version=expected_version,
             reason=reason,
-            idempotency_key=idempotency_key or _derived_key(expected_version, wanted.kind, text),
+            idempotency_key=idempotency_key or _derived_key(expected_version, kind, text),
             key_was_given=idempotency_key is not None,
             sync_wait=self._settings.sync_wait,
         )
@@ -314,6 +320,70 @@ class Service:
             error=None if update.error is None else _failure(update.error),
         )
 
+    async def list_workflows(
+        self, connection_id: str, *, cursor: str | None = None, limit: int = 20
+    ) -> WorkflowPage:
+        """The connection's updates, newest first. Pages are stable: numbers only count up."""
+        await self._fivetran_for(connection_id)
+        if cursor is not None and not cursor.isdigit():
+            raise InvalidRequest("cursor must be the next_cursor of an earlier answer.")
+        below = None if cursor is None else int(cursor)
+        found = await updates.history(connection_id, below, limit)
+        lowest = int(found[-1].workflow_id.rpartition(":")[2]) if found else 1
+        return WorkflowPage(
+            workflows=[_summary_of(update) for update in found],
+            next_cursor=str(lowest) if lowest > 1 else None,
+        )
+
+    async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
+        """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
+        if self._settings.read_only:
+            raise NotAllowed("This server is read-only.")
+        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        update = await updates.get(workflow_id)
+        if update.status == "running":
+            await updates.cancel(workflow_id)
+            await updates.follow(await updates.find(workflow_id), wait_seconds, _ignore)
+            update = await updates.get(workflow_id)
+        view = Update(**_view(update))
+        if view.status not in ("running", "cancelled"):
+            raise TooLateToCancel(
+                f"Update {workflow_id} has ended as {view.status!r}.", workflow_id=workflow_id
+            )
+        return view
+
+    async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> "_Wanted":
+        """The one change that is given; raises `InvalidRequest` if it is none or several."""
+        given = {kind: value for kind, value in change.items() if value is not None}
+        if len(given) != 1:
+            raise InvalidRequest(f"Give exactly one of {', '.join(change)}.")
+        ((kind, value),) = given.items()
+        if kind == "restore_from":
+            return await self._restored(connection_id, str(value))
+        if kind == "copy_from":
+            return await self._copied(str(value))
+        return _Wanted(_change(kind, value))
+
+    async def _restored(self, connection_id: str, workflow_id: str) -> "_Wanted":
+        if workflow_id.rpartition(":")[0] != connection_id:
+            raise InvalidRequest(
+                "restore_from takes the workflow_id of an update of the same connection; "
+                "copy_from takes another connection's id."
+            )
+        await self._fivetran_for(connection_id)
+        before = state.parse(await updates.state_before(workflow_id))
+        warning = f"What syncs and updates have changed since {workflow_id} began will be undone."
+        return _Wanted(
+            state.Change("new_state", before), source=f"restore_from {workflow_id}", warning=warning
+        )
+
+    async def _copied(self, other_id: str) -> "_Wanted":
+        fivetran = await self._fivetran_for(other_id, what="copy_from")
+        other, document = await _read(fivetran, other_id)
+        return _Wanted(
+            state.Change("new_state", document), source=f"copy_from {other_id}", copied_from=other
+        )
+
     async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
         """The client, if the id is one and the operator allows the connection."""
         fivetran = await self._engine.ready()
@@ -328,16 +398,28 @@ class Service:
         return fivetran
 
 
-def wanted_change(change: Mapping[str, object]) -> state.Change:
-    """The one change that is given: `new_state`, `merge_patch` or `json_patch`.
+@dataclass(frozen=True)
+class _Wanted:
+    """A change, and where it comes from if it is not the caller's own."""
 
-    A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
-    which is taken exactly. Raises `InvalidRequest`.
-    """
-    given = [(kind, value) for kind, value in change.items() if value is not None]
-    if len(given) != 1:
-        raise InvalidRequest("Give exactly one of new_state, merge_patch and json_patch.")
-    kind, value = given[0]
+    change: state.Change
+    source: str | None = None
+    warning: str = ""
+    copied_from: Connection | None = None
+
+    def warning_for(self, connection: Connection) -> str:
+        warning = self.warning
+        if self.copied_from is not None and self.copied_from.service != connection.service:
+            warning = (
+                f"Careful: this is the state of a {self.copied_from.service} connection, "
+                f"and {connection.id} is a {connection.service} connection."
+            )
+        return warning and f" {warning}"
+
+
+def _change(kind: str, value: object) -> state.Change:
+    """A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
+    which is taken exactly. Raises `InvalidRequest`."""
     try:
         exact = isinstance(value, str)
         parsed = state.parse_value(value) if isinstance(value, str) else state.adopt(value)
@@ -435,7 +517,7 @@ def _view(update: updates.Update) -> dict[str, Any]:
         }
     if update.error is not None:
         return fields | {
-            "status": "failed",
+            "status": "cancelled" if isinstance(update.error, Cancelled) else "failed",
             "message": update.error.message,
             "was_paused": update.error.details.get("was_paused"),
             "still_paused": bool(update.error.details.get("still_paused")),
@@ -449,6 +531,21 @@ def _view(update: updates.Update) -> dict[str, Any]:
         "was_paused": progress["was_paused"] if update.progress else None,
         "still_paused": progress["still_paused"],
     }
+
+
+def _summary_of(update: updates.Update) -> WorkflowSummary:
+    view = _view(update)
+    return WorkflowSummary(
+        workflow_id=update.workflow_id,
+        status=view["status"],
+        change=update.request["source"] or update.request["change_kind"],
+        reason=update.request["reason"],
+        version_before=view.get("version_before"),
+        version_after=view.get("version_after"),
+        changes_total=view.get("changes_total"),
+        error=None if update.error is None else update.error.code,
+        started_at=_time(update.created_at),
+    )
 
 
 def _ended_well(outcome: Outcome) -> str:

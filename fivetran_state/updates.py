@@ -257,16 +257,7 @@ async def get(workflow_id: str) -> Update:
     status = await _status(workflow_id)
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
-    return Update(
-        workflow_id=workflow_id,
-        request=_request(status),
-        status="running" if _is_running(status) else _ended(status),
-        outcome=cast("Outcome | None", status.output),
-        error=_error(status),
-        progress=await _progress(workflow_id) if _is_running(status) else None,
-        created_at=status.created_at or 0,
-        completed_at=status.completed_at,
-    )
+    return _update(status, await _progress(workflow_id) if _is_running(status) else None)
 
 
 async def steps(workflow_id: str) -> list[Step]:
@@ -283,6 +274,50 @@ async def steps(workflow_id: str) -> list[Step]:
         for step in found
         if step["function_name"] in workflow.STEPS
     ]
+
+
+async def cancel(workflow_id: str) -> None:
+    """Ask the update to end without writing; it ends as `Cancelled`, unless it is too late."""
+    await DBOS.update_workflow_attributes_async(workflow_id, {workflow.CANCEL: True}, merge=True)
+    await DBOS.send_async(workflow_id, True, topic=workflow.CANCEL)  # It may be asleep.
+
+
+async def is_cancelled(workflow_id: str) -> bool:
+    """Whether somebody has asked the update to end without writing."""
+    with _reading():
+        (row,) = await _reader.list_workflows_async(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
+    return bool(row.attributes and row.attributes.get(workflow.CANCEL))
+
+
+async def history(connection_id: str, below: int | None, limit: int) -> list[Update]:
+    """The connection's updates, newest first, from the one before number `below`."""
+    latest = await _latest(connection_id, load_input=False)
+    newest = 0 if latest is None else _number(latest.workflow_id)
+    top = newest if below is None else min(newest, below - 1)
+    wanted = [f"{connection_id}:{number}" for number in range(top, max(top - limit, 0), -1)]
+    if not wanted:
+        return []
+    with _reading():
+        rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
+    found = [_update(row, None) for row in rows if _is_ours(row)]
+    return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
+
+
+async def state_before(workflow_id: str) -> str:
+    """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
+    await get(workflow_id)
+    with _reading():
+        found = await _reader.list_workflow_steps_async(workflow_id)
+    snapshots = [
+        step["output"]["state"]
+        for step in found
+        if step["function_name"] == "snapshot" and step["output"] is not None
+    ]
+    if not snapshots:
+        raise WorkflowNotFound(f"{workflow_id} ended before it had read the state.")
+    return cast(str, snapshots[-1])
 
 
 async def find(workflow_id: str) -> Handle:
@@ -377,8 +412,22 @@ def _told_after(told: Progress | None, steps: list[StepInfo], last: StepInfo) ->
     )
 
 
+def _update(status: WorkflowStatus, progress: Progress | None) -> Update:
+    return Update(
+        workflow_id=status.workflow_id,
+        request=_request(status),
+        status="running" if _is_running(status) else _ended(status),
+        outcome=cast("Outcome | None", status.output),
+        error=_error(status),
+        progress=progress,
+        created_at=status.created_at or 0,
+        completed_at=status.completed_at,
+    )
+
+
 def _what(request: UpdateRequest) -> tuple[Any, ...]:
-    return (request["expected_version"], request["change_kind"], request["change"])
+    change = request["source"] or (request["change_kind"], request["change"])
+    return (request["expected_version"], change)
 
 
 def _request(status: WorkflowStatus) -> UpdateRequest:

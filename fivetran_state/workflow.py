@@ -19,6 +19,7 @@ from dbos import DBOS, SetWorkflowID
 
 from fivetran_state import state
 from fivetran_state.errors import (
+    Cancelled,
     Conflict,
     ConnectionNotFound,
     FivetranError,
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 NAME = "update_state"
 PROGRESS = "progress"
+CANCEL = "cancel"
+"""The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
 STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "resume")
 
 PATIENCE = 24 * 3600.0
@@ -60,6 +63,8 @@ class UpdateRequest(TypedDict):
     change: str
     """The change's value as exact JSON text."""
     change_is_exact: bool
+    source: str | None
+    """Where the change came from, if not from the caller: `restore_from X` or `copy_from X`."""
     expected_version: str | None
     reason: str | None
     idempotency_key: str
@@ -103,18 +108,26 @@ class Snapshot(TypedDict):
 
 _fivetran: Fivetran
 _prove: Callable[[str], Awaitable[None]]
+_is_cancelled: Callable[[str], Awaitable[bool]]
 application_name: str
 """The DBOS application of this process: one for each Fivetran account."""
 
 
-def bind(fivetran: Fivetran, application: str, prove: Callable[[str], Awaitable[None]]) -> None:
+def bind(
+    fivetran: Fivetran,
+    application: str,
+    prove: Callable[[str], Awaitable[None]],
+    is_cancelled: Callable[[str], Awaitable[bool]],
+) -> None:
     """Give this process's workflows what they need; before DBOS is launched.
 
     `prove` is awaited with the workflow's id before each call that changes something: it returns
-    if the workflow is still this process's to run, and never otherwise.
+    if the workflow is still this process's to run, and never otherwise. `is_cancelled` tells
+    whether somebody has cancelled the workflow.
     """
-    global _fivetran, application_name, _prove
-    _fivetran, application_name, _prove = fivetran, application, prove
+    global _fivetran, application_name, _prove, _is_cancelled
+    _fivetran, application_name = fivetran, application
+    _prove, _is_cancelled = prove, is_cancelled
 
 
 @DBOS.workflow(name="remember_key", max_recovery_attempts=None)
@@ -165,6 +178,7 @@ class _Update:
         self.was_paused = False
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
+        self.cannot_be_cancelled = False
         self.has_waited = False
         """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
@@ -195,8 +209,10 @@ class _Update:
             if state.same(before, target):
                 return self.outcome("unchanged", before, target)
             try:
+                self.cannot_be_cancelled = True
                 await self.durably(partial(self.write, target, snapshot))
             except SyncRunning:
+                self.cannot_be_cancelled = False
                 await self.wait_for_the_sync()
                 continue
             await self.verify(before, target)
@@ -238,7 +254,7 @@ class _Update:
         so_far = f", {self.waited:g} s so far" if self.waited else ""
         await self.tell("drain", f"Waiting for the running sync to finish{so_far}.")
         pause = min(self.between_polls, self.request["sync_wait"] - self.waited)
-        await DBOS.sleep_async(pause)
+        await self.sleep(pause)
         self.waited += pause
         self.between_polls = min(self.between_polls * 2, 15.0)
         self.connection = Connection(**await self.durably(lambda _: _drain(self.id)))
@@ -287,6 +303,7 @@ class _Update:
 
         False if there is nothing to resume any more, because the connection was deleted.
         """
+        self.cannot_be_cancelled = True
         if not self.still_paused:
             return True
         try:
@@ -332,6 +349,13 @@ class _Update:
         )
         await DBOS.set_event_async(PROGRESS, progress)
 
+    async def sleep(self, seconds: float) -> None:
+        """Sleep durably; raises `Cancelled` as soon as somebody cancels, if nothing was written."""
+        if self.cannot_be_cancelled:
+            await DBOS.sleep_async(seconds)
+        elif await DBOS.recv_async(CANCEL, seconds) is not None:
+            raise Cancelled("The update was cancelled; nothing was written.")
+
     async def durably(
         self,
         step: Callable[[int], Awaitable[T]],
@@ -361,7 +385,7 @@ class _Update:
                     raise
                 paused = "; the connection is still paused" if self.still_paused else ""
                 await self.tell("wait", f"{error.message} Trying again in {pause:g} s{paused}.")
-                await DBOS.sleep_async(pause)
+                await self.sleep(pause)
                 self.has_waited = True
                 waited += pause
                 attempt += 1
@@ -412,6 +436,8 @@ async def _write(connection_id: str, target: state.State, if_still: Snapshot | N
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,
             )
+    if await _is_cancelled(DBOS.workflow_id or ""):
+        raise Cancelled("The update was cancelled; nothing was written.")
     await _set_state(connection_id, target)
 
 

@@ -4,6 +4,7 @@ The SDK drops arguments that it does not know, and parses text that looks like J
 as doubles; a misspelt `expected_version` or a shortened cursor would go unnoticed.
 """
 
+import inspect
 import json
 import logging
 from collections.abc import Callable
@@ -64,7 +65,12 @@ class _Metadata(FuncMetadata):
 
 def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -> StrictTool:
     """The tool of this function; its docstring is the description that a model reads."""
-    tool = StrictTool.from_function(function, title=annotations.title, annotations=annotations)
+    tool = StrictTool.from_function(
+        function,
+        title=annotations.title,
+        description=inspect.getdoc(function),
+        annotations=annotations,
+    )
     metadata = tool.fn_metadata
 
     class Arguments(metadata.arg_model):  # type: ignore[name-defined, misc]
@@ -74,7 +80,7 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
     tool.fn_metadata = _Metadata(
         arg_model=Arguments,
         output_model=metadata.output_model,
-        output_schema=_compact(metadata.output_schema),
+        output_schema=_compact(_open(metadata.output_schema)),
     )
     assert isinstance(tool, StrictTool)
     return tool
@@ -84,6 +90,18 @@ def _error_result(error: FivetranStateError) -> CallToolResult:
     # No structured content: clients hold it against the output schema even when it is an error.
     text = json.dumps(state.plain(error.to_json()), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _open(schema: Any) -> Any:
+    """A result's schema that a client need not change for when a later version adds a field."""
+    if isinstance(schema, list):
+        return [_open(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _open(value) for key, value in schema.items() if key != "additionalProperties"}
+
+
+_SAYS_NOTHING = [("default", None), ("additionalProperties", True)]
 
 
 def _compact(schema: Any) -> Any:
@@ -101,7 +119,7 @@ def _compact(schema: Any) -> Any:
         if key in ("properties", "$defs")
         else _compact(value)
         for key, value in schema.items()
-        if key != "title" and not (key == "default" and value is None)
+        if not (key == "title" or (key, value) in _SAYS_NOTHING)
     }
     choices = [choice for choice in compact.get("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:

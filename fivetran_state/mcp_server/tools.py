@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
-from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowView
+from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
 
 if TYPE_CHECKING:
     from fivetran_state.workflow import Progress
@@ -43,7 +43,18 @@ class Tools:
                     open_world_hint=True,
                 ),
             )
+            yield strict_tool(
+                self.cancel_update,
+                annotations=ToolAnnotations(
+                    title="Cancel an update",
+                    read_only_hint=False,
+                    destructive_hint=False,
+                    idempotent_hint=True,
+                    open_world_hint=True,
+                ),
+            )
         yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
+        yield strict_tool(self.list_workflows, annotations=_reads("List a connection's updates"))
 
     async def list_connections(
         self,
@@ -89,6 +100,12 @@ class Tools:
         json_patch: Annotated[
             list[dict[str, Any]] | str | None, Field(description="RFC 6902 operations.")
         ] = None,
+        restore_from: Annotated[
+            str | None, Field(description="A workflow_id: back to the state before that update.")
+        ] = None,
+        copy_from: Annotated[
+            str | None, Field(description="Another connection's id: the state it has now.")
+        ] = None,
         expected_version: Annotated[
             str | None,
             Field(description="The version that was seen. Without it nothing is written."),
@@ -110,13 +127,19 @@ class Tools:
         """Change a connection's state safely: pause, wait for a running sync, write, verify, resume.
 
         Give exactly one of new_state, merge_patch, json_patch (as JSON, or as JSON text where
-        decimals must stay exact). Prefer a patch: it leaves the rest untouched. Without
-        expected_version it only returns the plan: show it to the user, then call again with
+        decimals must stay exact), restore_from (to undo), copy_from. Prefer a patch to new_state:
+        it leaves the rest untouched. Without expected_version it only returns the plan: show it to the user, then call again with
         expected_version. Answers "running" when it takes longer: then use workflow_status, do not
         call this again.
         """
         service = await self._backend.service()
-        change = {"new_state": new_state, "merge_patch": merge_patch, "json_patch": json_patch}
+        change = {
+            "new_state": new_state,
+            "merge_patch": merge_patch,
+            "json_patch": json_patch,
+            "restore_from": restore_from,
+            "copy_from": copy_from,
+        }
         if dry_run or expected_version is None:
             return await service.plan_update(
                 connection_id, change, expected_version=expected_version
@@ -148,6 +171,31 @@ class Tools:
         return await service.workflow_status(
             workflow_id, wait_seconds=wait_seconds, on_progress=_reporter(context)
         )
+
+    async def cancel_update(
+        self,
+        workflow_id: Annotated[str, Field(description="From update_state.")],
+        wait_seconds: WaitSeconds = 20,
+    ) -> Update:
+        """Stop an update that waits, so that it ends with nothing written and the connection resumed.
+
+        Refused once it has written: then undo it with update_state and restore_from.
+        """
+        service = await self._backend.service()
+        return await service.cancel_update(workflow_id, wait_seconds=wait_seconds)
+
+    async def list_workflows(
+        self,
+        connection_id: ConnectionId,
+        cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
+        limit: Annotated[int, Field(ge=1, le=100)] = 20,
+    ) -> WorkflowPage:
+        """A connection's updates, newest first: find the one to undo or to look into.
+
+        For one update's steps and changes use workflow_status.
+        """
+        service = await self._backend.service()
+        return await service.list_workflows(connection_id, cursor=cursor, limit=limit)
 
 
 def _reads(title: str) -> ToolAnnotations:

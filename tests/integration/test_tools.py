@@ -34,14 +34,18 @@ TOOLS = {
     "list_connections": "List connections",
     "get_state": "Read a connection's state",
     "update_state": "Change a connection's state",
+    "cancel_update": "Cancel an update",
     "workflow_status": "Follow an update",
+    "list_workflows": "List a connection's updates",
 }
 UPDATE = {"connection_id": IDLE, "merge_patch": {"rewound": True}}
 VALID: dict[str, dict[str, Any]] = {
     "list_connections": {},
     "get_state": {"connection_id": IDLE},
     "update_state": UPDATE,
+    "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},
+    "list_workflows": {"connection_id": IDLE},
 }
 
 
@@ -83,11 +87,10 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
 
     assert {name: tool.title for name, tool in tools.items()} == TOOLS
     for name, tool in tools.items():
-        writes = name == "update_state"
         hints = tool.annotations
         assert hints is not None
-        assert hints.read_only_hint is not writes
-        assert bool(hints.destructive_hint) is writes
+        assert hints.read_only_hint is (name not in ("update_state", "cancel_update"))
+        assert bool(hints.destructive_hint) is (name == "update_state")
         assert (hints.idempotent_hint, hints.open_world_hint) == (True, True)
         assert tool.description
         assert len(tool.description) < 2_048

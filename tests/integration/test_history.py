@@ -1,0 +1,173 @@
+"""Undo, copies, and the list of what was done."""
+
+import json
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import EXACT, IDLE, LARGE, PAUSED, call, refused, state_of, version_of
+from tests.conftest import Connect
+
+
+async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
+    """An update of the state as it is now."""
+    version = await version_of(client, connection_id)
+    return await call(
+        client,
+        "update_state",
+        connection_id=connection_id,
+        expected_version=version,
+        wait_seconds=50,
+        **change,
+    )
+
+
+async def test_an_update_is_undone_and_the_undo_undone(connect: Connect, sandbox: Sandbox) -> None:
+    before = state_of(sandbox, IDLE)
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"cursor": "2020"})
+        undo = await update(client, IDLE, restore_from=first["workflow_id"])
+        assert undo["version_after"] == first["version_before"]
+        assert state_of(sandbox, IDLE) == before
+
+        await update(client, IDLE, restore_from=undo["workflow_id"])
+
+    assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
+
+
+async def test_the_plan_of_an_undo_shows_what_others_have_changed_since(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"cursor": "2020"})
+        sandbox.set_state(IDLE, '{"cursor":"2021","found_by_a_sync":1}')
+        plan = await call(
+            client, "update_state", connection_id=IDLE, restore_from=first["workflow_id"]
+        )
+
+    assert {(change["op"], change["path"]) for change in plan["changes"]} == {
+        ("replace", "/cursor"),
+        ("remove", "/found_by_a_sync"),
+    }
+    assert "will be undone" in plan["message"]
+    assert state_of(sandbox, IDLE) == {"cursor": "2021", "found_by_a_sync": 1}
+
+
+async def test_an_undo_applies_only_to_the_version_that_was_seen(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"cursor": "2020"})
+        sandbox.set_state(IDLE, '{"cursor":"2021"}')
+        error = await refused(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            restore_from=first["workflow_id"],
+            expected_version=first["version_after"],
+        )
+
+    assert error["code"] == "conflict"
+    assert state_of(sandbox, IDLE) == {"cursor": "2021"}
+
+
+async def test_exact_numbers_are_restored_and_copied_exactly(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    original = sandbox.connection(EXACT).state
+    async with connect() as client:
+        first = await update(client, EXACT, new_state={"gone": True})
+        await update(client, EXACT, restore_from=first["workflow_id"])
+        assert sandbox.connection(EXACT).state == original
+        await update(client, IDLE, copy_from=EXACT)
+
+    assert sandbox.connection(IDLE).state == original
+
+
+async def test_a_large_state_is_restored_and_copied_without_passing_through_the_client(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    original = state_of(sandbox, LARGE)
+    async with connect() as client:
+        answers = [await update(client, LARGE, new_state={"gone": True})]
+        answers.append(await update(client, LARGE, restore_from=answers[0]["workflow_id"]))
+        assert state_of(sandbox, LARGE) == original
+        answers.append(await update(client, PAUSED, copy_from=LARGE))
+
+    assert state_of(sandbox, PAUSED) == original
+    assert all(len(json.dumps(answer)) < 20_000 for answer in answers)
+
+
+async def test_a_copy_between_services_comes_with_a_warning(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        plan = await call(client, "update_state", connection_id=IDLE, copy_from=EXACT)
+        same = await call(client, "update_state", connection_id=LARGE, copy_from=EXACT)
+
+    assert "aws_lambda" in plan["message"]
+    assert "connector_sdk" in plan["message"]
+    assert "Careful" not in same["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"restore_from": f"{EXACT}:1"}, "invalid_request"),
+        ({"restore_from": IDLE}, "invalid_request"),
+        ({"restore_from": f"{IDLE}:7"}, "workflow_not_found"),
+        ({"copy_from": "no_such"}, "connection_not_found"),
+        ({"copy_from": "../x"}, "invalid_request"),
+        ({"copy_from": "postgres_mirror"}, "state_not_kept"),
+        ({"copy_from": EXACT, "merge_patch": {}}, "invalid_request"),
+    ],
+    ids=str,
+)
+async def test_a_source_that_cannot_be_is_refused(
+    connect: Connect, sandbox: Sandbox, change: dict[str, Any], code: str
+) -> None:
+    before = sandbox.connection(IDLE).state
+    async with connect() as client:
+        error = await refused(client, "update_state", connection_id=IDLE, **change)
+
+    assert error["code"] == code
+    assert sandbox.connection(IDLE).state == before
+
+
+async def test_a_connection_that_is_not_allowed_cannot_be_copied_from(connect: Connect) -> None:
+    async with connect(FIVETRAN_STATE_ALLOWED_CONNECTIONS=IDLE) as client:
+        error = await refused(client, "update_state", connection_id=IDLE, copy_from=EXACT)
+
+    assert error["code"] == "not_allowed"
+
+
+async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pages(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        for number in range(5):
+            await update(client, IDLE, merge_patch={"n": number}, reason=f"reason {number}")
+        await update(client, EXACT, merge_patch={"n": 1})
+        seen: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await call(client, "list_workflows", connection_id=IDLE, limit=2, **cursor)
+            seen += [workflow["workflow_id"] for workflow in page["workflows"]]
+            if len(seen) == 2:  # A new one does not shift the pages that follow.
+                await update(client, IDLE, restore_from=f"{IDLE}:1")
+            if "next_cursor" not in page:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        newest = await call(client, "list_workflows", connection_id=IDLE, limit=2)
+
+    assert seen == [f"{IDLE}:{number}" for number in (5, 4, 3, 2, 1)]
+    undo, fifth = newest["workflows"]
+    assert undo["change"] == f"restore_from {IDLE}:1"
+    assert (fifth["status"], fifth["reason"], fifth["changes_total"]) == ("updated", "reason 4", 1)
+
+
+async def test_a_connection_without_updates_has_an_empty_history(connect: Connect) -> None:
+    async with connect() as client:
+        assert await call(client, "list_workflows", connection_id=IDLE) == {"workflows": []}
