@@ -128,7 +128,7 @@ class Chaos:
 
     async def _kill(self) -> None:
         while self.happened["kills"] < self.kills:
-            await anyio.sleep(self.random.uniform(0.3, 3))
+            await anyio.sleep(self.random.uniform(0.2, 1.8))
             if len(self.pids) < self.servers:
                 continue
             number = self.random.choice(list(self.pids))
@@ -145,12 +145,15 @@ class Chaos:
 
     async def _break_calls(self) -> None:
         while not self.done.is_set():
-            await anyio.sleep(self.random.uniform(0.02, 0.3))
+            await anyio.sleep(self.random.uniform(0.1, 0.6))
+            kind = self.random.choice(FAULTS)
+            # 409 and 429 mean that nothing was done, so only these may follow on an effect.
+            statuses = [500, 502, 503] if kind == "apply_then_fail" else [409, 429, 500, 503]
             self.sandbox.fault(
-                self.random.choice(FAULTS),
+                kind,
                 method=self.random.choice([None, "GET", "PATCH"]),
                 path="/connections/chaos_",
-                status=self.random.choice([429, 500, 502, 503, 409]),
+                status=self.random.choice(statuses),
                 headers={"Retry-After": "1"},
             )
             self.happened["faults"] += 1
@@ -185,8 +188,37 @@ class Chaos:
         for name in self.names:
             mine = [update for update in self.updates if update["connection_id"] == name]
             requests = [r for r in self.sandbox.log if r.connection_id == name and r.applied]
-            found += list(_broken_by(name, mine, requests))
+            broken = list(_broken_by(name, mine, requests))
+            found += broken
+            if broken:
+                self._keep(name, mine)
         return found
+
+    def _keep(self, name: str, updates: list[dict[str, Any]]) -> None:
+        """Everything about a connection, for whoever looks for the cause."""
+        order = {update["reason"]: number for number, update in enumerate(updates, 1)}
+
+        def whose(document: Any) -> int | None:
+            return order.get(document.get("marker")) if isinstance(document, dict) else None
+
+        with Path(f"chaos-{name}.log").open("w") as file:
+            for request in self.sandbox.log:
+                if request.connection_id != name:
+                    continue
+                body = request.body or {}
+                print(
+                    request.index,
+                    f"{request.time:.3f}",
+                    request.method,
+                    "state" if request.path.endswith("/state") else "",
+                    body.get("paused", ""),
+                    f"writes={whose(body.get('state'))}" if "state" in body else "",
+                    f"was={whose(json.loads(request.state or '{}'))}",
+                    f"status={request.status} fault={request.fault} applied={request.applied}",
+                    file=file,
+                )
+            for update in updates:
+                print(json.dumps(update), file=file)
 
 
 def _broken_by(
@@ -196,36 +228,38 @@ def _broken_by(
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"{name}: the numbers have gaps: {numbers}"
     order = {update["reason"]: number for number, update in enumerate(updates, 1)}
-    written: set[str] = set()
+    written: dict[int, state.State] = {}
+    rolled_back: set[int] = set()
     latest = 0
     for request in requests:
-        if request.method != "PATCH":
+        if request.method != "PATCH" or not request.path.endswith("/state"):
             continue
         where = f"{name}, request {request.index}"
-        if not request.path.endswith("/state"):
-            continue
-        target = request.body["state"]
-        before = state.parse(request.state or "{}")
+        target, before = request.body["state"], state.parse(request.state or "{}")
         if request.syncing or not request.paused:
             yield f"{where}: written while syncing={request.syncing}, paused={request.paused}"
         if state.same(before, target):
             yield f"{where}: written a second time"
-        elif state.version(before) != target["over"]:
-            yield f"{where}: written over version {state.version(before)}, not {target['over']}"
-        if target["marker"] not in order:
-            yield f"{where}: written by an update that is not in the history"
+        if latest in written and state.same(target, written[latest]):
+            rolled_back.add(latest)
             continue
-        if order[target["marker"]] < latest:
-            yield f"{where}: update {order[target['marker']]} wrote after update {latest}"
-        latest = order[target["marker"]]
-        written.add(target["marker"])
-    for update in updates:
-        happened = update["reason"] in written
-        if happened != (update["status"] == "updated"):
-            yield f"{update['workflow_id']} says {update['status']}, but written is {happened}"
-    ended = sorted(updates, key=lambda update: int(update["workflow_id"].rpartition(":")[2]))
-    for earlier, later in itertools.pairwise(ended):
-        if later["steps"] and (earlier["ended_at"] or "9") > later["started_at"]:
+        if state.version(before) != target["over"]:
+            yield f"{where}: written over version {state.version(before)}, not {target['over']}"
+        number = order.get(target["marker"], 0)
+        if number <= latest:
+            yield f"{where}: update {number} wrote after update {latest}"
+        latest = number
+        written[latest] = before
+    for number, update in enumerate(updates, 1):
+        code = update.get("error", {}).get("code", update["status"])
+        is_written, is_undone = number in written, number in rolled_back
+        if (is_written, is_undone) != (
+            code in ("updated", "verification_failed"),
+            code == "verification_failed",
+        ):
+            yield f"{update['workflow_id']}: {code}, but {is_written=} and {is_undone=}"
+    for earlier, later in itertools.pairwise(updates):
+        if earlier.get("ended_at", "9") > later["started_at"]:
             yield f"{later['workflow_id']} began before {earlier['workflow_id']} had ended"
 
 
@@ -278,6 +312,7 @@ def run(*, seed: int, kills: int, servers: int, postgres: bool) -> Chaos:
     folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # It complains of the faults.
     sandbox = Sandbox(seed=False)
+    sandbox.api.requests_per_hour = 1_000_000
     try:
         with database(postgres, folder) as variables, SandboxServer(sandbox) as server:
             environment = {

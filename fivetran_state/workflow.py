@@ -201,20 +201,25 @@ class _Update:
 
     async def change(self) -> Outcome:
         """Everything between inspect and resume."""
+        refused: tuple[state.State, state.State] | None = None
         while True:
             await self.quiesce()
             snapshot = await self.durably(lambda _: _snapshot(self.id))
             before = state.parse(snapshot["state"])
-            target = self.target(before, snapshot["version"])
-            if state.same(before, target):
-                return self.outcome("unchanged", before, target)
-            try:
-                self.cannot_be_cancelled = True
-                await self.durably(partial(self.write, target, snapshot))
-            except SyncRunning:
-                self.cannot_be_cancelled = False
-                await self.wait_for_the_sync()
-                continue
+            if refused is not None and state.same(before, refused[1]):
+                before, target = refused  # The write took effect, whatever Fivetran has said.
+            else:
+                target = self.target(before, snapshot["version"])
+                if state.same(before, target):
+                    return self.outcome("unchanged", before, target)
+                try:
+                    self.cannot_be_cancelled = True
+                    await self.durably(partial(self.write, target, snapshot))
+                except SyncRunning:
+                    self.cannot_be_cancelled = False
+                    refused = before, target
+                    await self.wait_for_the_sync()
+                    continue
             await self.verify(before, target)
             return self.outcome("updated", before, target)
 
@@ -449,6 +454,8 @@ async def _verify(connection_id: str, expected: state.State) -> bool:
 @DBOS.step(name="roll_back")
 async def _roll_back(connection_id: str, before: state.State) -> None:
     await _insist_on_drained(connection_id)
+    if state.same(await _read_state(connection_id), before):
+        return
     await _set_state(connection_id, before)
 
 
