@@ -20,10 +20,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 import httpx
+import sqlalchemy
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
 from dbos import error as dbos_error
+from dbos._dbos import _get_dbos_instance
+from dbos._utils import INTERNAL_QUEUE_NAME
 from filelock import FileLock
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
 from fivetran_state import updates, vault, workflow
@@ -55,6 +58,16 @@ START_PATIENCE = 20.0
 """Seconds that a call waits for the engine."""
 
 
+if sqlite3.sqlite_version_info < (3, 42):
+    # From Python 3.12 on, DBOS asks for the time as unixepoch('subsec'), which an older SQLite
+    # (such as Debian 12's) answers with NULL.
+
+    @event.listens_for(sqlalchemy.Engine, "connect")
+    def _tell_time_in_milliseconds(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.create_function("unixepoch", 1, lambda _: time.time())
+
+
 class Engine:
     """One per process. `start` it on the event loop that shall run the workflows."""
 
@@ -77,6 +90,7 @@ class Engine:
         self._launched = False
         self._is_closing = False
         self._one_recovery_at_a_time = threading.Lock()
+        self._stopped_before: set[str] = set()
 
     def start(self) -> None:
         """Begin to come up, in the background."""
@@ -99,10 +113,9 @@ class Engine:
         await self.leave()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._launched:
-            await asyncio.to_thread(DBOS.destroy)
-            # DBOS leaves its closed thread pool behind as the loop's.
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+            await self._stop_dbos()
         if self._reader is not None:
             self._reader.destroy()
         if self._fivetran is not None:
@@ -110,6 +123,12 @@ class Engine:
         if self._sandbox is not None:
             self._sandbox.close()
         self._locks.release()
+
+    async def _stop_dbos(self) -> None:
+        self._launched = False
+        await asyncio.to_thread(DBOS.destroy)
+        # DBOS leaves its closed thread pool behind as the loop's.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
     async def leave(self) -> None:
         """Change nothing any more; start a process that finishes the updates in flight."""
@@ -133,7 +152,7 @@ class Engine:
         await self.ready()
         while True:
             await asyncio.to_thread(self._recover_once)
-            closing = after in await asyncio.to_thread(updates.executors_with_unfinished)
+            closing = after in await asyncio.to_thread(updates.unfinished_by_executor)
             if not closing and not await updates.unfinished(self._executor_id):
                 return
             await asyncio.sleep(RECOVERY_INTERVAL / 8)
@@ -156,8 +175,13 @@ class Engine:
         try:
             self._fivetran = self._connect()
             application = _application_name(await self._account(self._fivetran))
-            config = await self._prepared(application)
-            self._launch(self._fivetran, application, config)
+            workflow.bind(self._fivetran, application, self._prove, updates.is_cancelled)
+            self._launch(await self._prepared(application))
+            await updates.leave_canary(anew=self._has_several_keys())
+        except UnusableKey as error:
+            self._trouble = error
+            if self._launched:
+                await self._stop_dbos()  # It must not touch what it cannot open.
         except FivetranStateError as error:
             self._trouble = error
         except Exception as error:
@@ -166,7 +190,7 @@ class Engine:
                 f"The workflow engine did not start ({type(error).__name__})."
             )
         else:
-            self._launched = self._is_up = True
+            self._is_up = True
             self._tasks.append(asyncio.create_task(self._keep_watch()))
         self._news.set()
 
@@ -280,15 +304,21 @@ class Engine:
             if os.name == "posix":
                 directory.chmod(0o700)
 
-    def _launch(self, fivetran: Fivetran, application: str, config: DBOSConfig) -> None:
+    def _launch(self, config: DBOSConfig) -> None:
         """On the event loop itself: DBOS runs recovered workflows on the loop that launched it."""
-        workflow.bind(fivetran, application, self._prove, updates.is_cancelled)
         DBOS(config=config)
         DBOS.launch()
+        self._launched = True
         if DBOS.executor_id != self._executor_id:
             # With a Conductor, DBOS names its executor itself.
             self._executor_id = DBOS.executor_id
             self._locks.hold(self._executor_id)
+
+    def _has_several_keys(self) -> bool:
+        setting = self._settings.secret_key
+        return setting is not None and (
+            "," in setting.get_secret_value() or (self._home / "key").exists()
+        )
 
     def _keys(self) -> list[bytes]:
         setting = self._settings.secret_key
@@ -330,15 +360,24 @@ class Engine:
             await asyncio.sleep(RECOVERY_INTERVAL)
 
     def _recover_once(self) -> None:
-        """Keep our own lock, and recover the updates of every executor whose lock is free."""
+        """Keep our own lock; recover the updates of every executor whose lock is free, and ours
+        that the loss of the database has stopped."""
         with self._one_recovery_at_a_time:
             if not self._locks.is_held():
                 self._take_lock_again()
-            for executor_id in updates.executors_with_unfinished() - {self._executor_id}:
+            unfinished = updates.unfinished_by_executor()
+            mine = {id_ for id_ in unfinished.pop(self._executor_id, []) if _is_update(id_)}
+            for executor_id, workflow_ids in unfinished.items():
                 with self._locks.take(executor_id) as is_dead:
                     if is_dead:
-                        logger.warning("Executor %s died: recovering its updates", executor_id)
-                        _recover(executor_id)
+                        logger.warning("Executor %s died: recovering %s", executor_id, workflow_ids)
+                        _recover(workflow_ids, executor_id)
+            # Seen twice, because one that has just been started is not running yet.
+            stopped = mine - workflow.running
+            if found := stopped & self._stopped_before:
+                logger.warning("Going on with %s", sorted(found))
+                _recover(sorted(found), self._executor_id)
+            self._stopped_before = stopped - found
 
     def _take_lock_again(self) -> None:
         logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
@@ -374,6 +413,14 @@ def _application_name(account: str) -> str:
     return f"fivetran-state-{account}"
 
 
-def _recover(executor_id: str) -> None:
-    # Private, and the only way there is: DBOS itself recovers nobody else's executors.
-    DBOS._recover_pending_workflows([executor_id])
+def _is_update(workflow_id: str) -> bool:
+    return not workflow_id.startswith("key:")
+
+
+def _recover(workflow_ids: list[str], executor_id: str) -> None:
+    # Private, and the only way there is: DBOS recovers no other executor's workflows. Atomic: a
+    # workflow that somebody else has taken over meanwhile is left alone.
+    for workflow_id in workflow_ids:
+        _get_dbos_instance()._sys_db.reenqueue_for_recovery(
+            workflow_id, [executor_id], INTERNAL_QUEUE_NAME
+        )

@@ -114,19 +114,39 @@ def _reading() -> Iterator[None]:
         ) from None
 
 
+def _canary_id() -> str:
+    return f"key:{workflow.application_name}"
+
+
 def check_key() -> None:
-    """Raise `UnusableKey` if this process cannot open what the database holds."""
+    """Raise `UnusableKey` if the database is used with a key that this process does not have."""
     with _reading():
-        rows = _reader.list_workflows(name=workflow.NAME, sort_desc=True, limit=1)
+        rows = _reader.list_workflows(workflow_ids=[_canary_id()])
     if rows and not isinstance(rows[0].input, dict):
         raise UnusableKey("The updates in this database were sealed with another key.")
 
 
-def executors_with_unfinished() -> set[str]:
-    """The executors that are, or were, running updates of this account."""
+async def leave_canary(*, anew: bool) -> None:
+    """See to it that the database holds something sealed with this process's key, to check by.
+
+    `anew`: seal it again, with what may be a new key. Raises `UnusableKey` if another process
+    with another key was first.
+    """
+    if anew:
+        await DBOS.delete_workflow_async(_canary_id())
+    with SetWorkflowID(_canary_id()):
+        await (await DBOS.start_workflow_async(workflow.remember_key)).get_result()
+    await asyncio.to_thread(check_key)
+
+
+def unfinished_by_executor() -> dict[str, list[str]]:
+    """Executor id → the workflows of this account that it runs, or ran when it died."""
     with _reading():
         rows = _reader.list_workflows(status=_PENDING, load_input=False, load_output=False)
-    return {row.executor_id for row in rows if row.executor_id}
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.executor_id or "", []).append(row.workflow_id)
+    return found
 
 
 async def left_paused() -> dict[str, str]:
@@ -180,10 +200,10 @@ async def forget(days: float) -> int:
 
 
 async def unfinished(executor_id: str | None = None) -> list[str]:
-    """The workflows that run; of one executor: with those that wait for whoever takes them."""
+    """The updates that run; of one executor: with those that wait for whoever takes them."""
     with _reading():
         rows = await _reader.list_workflows_async(
-            status=_UNFINISHED, load_input=False, load_output=False
+            name=workflow.NAME, status=_UNFINISHED, load_input=False, load_output=False
         )
     return [
         row.workflow_id
@@ -431,7 +451,8 @@ def _what(request: UpdateRequest) -> tuple[Any, ...]:
 
 
 def _request(status: WorkflowStatus) -> UpdateRequest:
-    assert status.input is not None
+    if not isinstance(status.input, dict):  # DBOS hands over what it cannot open as it is.
+        raise UnusableKey(f"{status.workflow_id} was sealed with another key.")
     return cast(UpdateRequest, status.input["args"][0])
 
 

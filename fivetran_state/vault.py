@@ -82,7 +82,7 @@ class SealingSerializer:
         key_id, rest = stored[:_KEY_ID_BYTES], stored[_KEY_ID_BYTES:]
         try:
             plain = self._keys[key_id].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], key_id)
-        except (KeyError, InvalidTag) as error:
+        except (KeyError, InvalidTag, ValueError) as error:
             raise UnusableKey("A stored value was sealed with another key.") from error
         return json.loads(zlib.decompress(plain), object_hook=_decode_error)
 

@@ -8,6 +8,7 @@ each one that changes something looks before it repeats itself. Once the connect
 every way out leads through resume.
 """
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any, Literal, TypedDict, TypeVar
 
 from dbos import DBOS, SetWorkflowID
+from sqlalchemy.exc import SQLAlchemyError
 
 from fivetran_state import state
 from fivetran_state.errors import (
@@ -140,12 +142,30 @@ def key_row_id(connection_id: str, key: str) -> str:
     return f"key:{connection_id}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
+running: set[str] = set()
+"""The updates that this process is running at the moment."""
+
+
 @DBOS.workflow(name=NAME, max_recovery_attempts=None)
 async def update_state(request: UpdateRequest) -> Outcome:
     """Applies one change to one connection's state; raises a `FivetranStateError` if it could not.
 
     Whatever happens after the pause, the connection ends with the paused flag it had before.
     """
+    workflow_id = DBOS.workflow_id or ""
+    running.add(workflow_id)
+    try:
+        return await _update_state(request)
+    except SQLAlchemyError as error:
+        # Not an outcome, so it must not be recorded as one: without the database nothing can be
+        # promised. The engine finds the workflow and runs it again from its last checkpoint.
+        logger.exception("The database failed", extra={"workflow_id": workflow_id})
+        raise asyncio.CancelledError from error
+    finally:
+        running.discard(workflow_id)
+
+
+async def _update_state(request: UpdateRequest) -> Outcome:
     if request["key_was_given"]:
         with SetWorkflowID(key_row_id(request["connection_id"], request["idempotency_key"])):
             await DBOS.start_workflow_async(remember_key)
@@ -155,6 +175,8 @@ async def update_state(request: UpdateRequest) -> Outcome:
         return await update.check_only()
     try:
         outcome = await update.change()
+    except SQLAlchemyError:
+        raise
     except Exception as error:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
@@ -179,6 +201,7 @@ class _Update:
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
         self.cannot_be_cancelled = False
+        self.may_have_written = False
         self.has_waited = False
         """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
@@ -220,6 +243,11 @@ class _Update:
                     refused = before, target
                     await self.wait_for_the_sync()
                     continue
+                except Conflict:
+                    raise
+                except FivetranError:
+                    if not self.may_have_written:
+                        raise
             await self.verify(before, target)
             return self.outcome("updated", before, target)
 
@@ -281,7 +309,12 @@ class _Update:
         """Look first, unless this write was certainly never tried and nothing was waited for."""
         is_first = attempt == 0 and snapshot["taken_by"] == DBOS.executor_id
         go_ahead = is_first and not self.has_waited
-        await _write(self.id, target, None if go_ahead else snapshot)
+        self.may_have_written = not is_first
+        try:
+            await _write(self.id, target, None if go_ahead else snapshot)
+        except FivetranUnavailable as error:
+            self.may_have_written |= bool(error.details.get("maybe_applied"))
+            raise
 
     async def verify(self, before: state.State, target: state.State) -> None:
         """Compare what Fivetran has with what was written; if it differs, put the snapshot back."""

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
@@ -15,6 +16,7 @@ from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET, ROOT
+from tests.postgres import SECRET_KEY, Postgres
 
 ERAS = ("legacy", "2026-07-28")
 
@@ -48,6 +50,35 @@ def environment(fivetran_url: str, tmp_path: Path) -> dict[str, str]:
         "FIVETRAN_API_URL": fivetran_url,
         "FIVETRAN_STATE_DATA_DIR": str(tmp_path / "data"),
     }
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One server for all the tests of this process."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        # As root it makes a user for itself, which cannot be done twice at a time.
+        with FileLock(tmp_path_factory.getbasetemp().parent / "postgres.lock"):
+            server = Postgres()
+        yield server
+        server.close()
+
+
+@pytest.fixture
+def on_postgres(environment: dict[str, str], postgres: Postgres) -> dict[str, str]:
+    """The environment of a server whose updates are in a database of its own."""
+    return environment | {
+        "DBOS_SYSTEM_DATABASE_URL": postgres.new_database(),
+        "FIVETRAN_STATE_SECRET_KEY": SECRET_KEY,
+    }
+
+
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgres"])
+def on_both(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of a server, once with each kind of database."""
+    name = "environment" if request.param == "sqlite" else "on_postgres"
+    environment: dict[str, str] = request.getfixturevalue(name)
+    return environment
 
 
 @pytest.fixture

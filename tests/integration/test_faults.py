@@ -485,6 +485,21 @@ async def test_a_refusal_during_the_roll_back_does_not_hide_that_the_state_was_m
     assert not sandbox.connection(IDLE).paused
 
 
+async def test_a_write_of_uncertain_effect_is_verified_even_if_the_look_at_it_is_refused(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        befall(sandbox, "write", kind="apply_then_drop")
+        sandbox.fault("status", method="GET", path=f"/{IDLE}$", skip=1, status=403)
+
+        done = await call(client, "update_state", **request(IDLE, version))
+
+    assert done["status"] == "updated"
+    watch.ended_with(changed(watch))
+
+
 async def test_a_refusal_carries_fivetrans_own_code_and_message(
     connect: Connect, sandbox: Sandbox
 ) -> None:

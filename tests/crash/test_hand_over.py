@@ -1,0 +1,214 @@
+"""A server that ends, or was ended, in the middle of an update: `finish` completes it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
+
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from tests.calls import IDLE, ROOT, state_of, status_once
+from tests.conftest import Connect
+from tests.crash.processes import running
+from tests.crash.test_kill import (
+    AFTER,
+    SLOW,
+    assert_read_back_before_resumed,
+    assert_written_once_while_paused,
+    is_poll_of_a_sync,
+    is_setting_paused,
+    start_update,
+    start_update_that_hangs,
+)
+from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.integration.test_stdio import LEGACY, RawServer, tool_call
+
+
+@contextmanager
+def serving(environment: dict[str, str], folder: Path) -> Iterator[RawServer]:
+    stderr = folder / "stderr.txt"
+    with (
+        stderr.open("wb") as stderr_file,
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr_file,
+            env=environment,
+            cwd=folder,
+        ) as process,
+    ):
+        try:
+            yield RawServer(process, stderr)
+        finally:
+            process.kill()
+
+
+def start_update_that_waits_for_a_sync(server: RawServer, sandbox: Sandbox) -> None:
+    server.say(*LEGACY, tool_call("get_state", connection_id=SLOW))
+    version = server.answer("get_state")["result"]["structuredContent"]["version"]
+    change = {"connection_id": SLOW, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
+    server.say(tool_call("update_state", expected_version=version, **change))
+    sandbox.wait_for(lambda request: is_poll_of_a_sync(request) and request.status is not None)
+
+
+def is_resume(request: LoggedRequest) -> bool:
+    return request.applied and is_setting_paused(request, False)
+
+
+def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, Any]) -> None:
+    assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
+    write = assert_written_once_while_paused(sandbox, connection_id)
+    assert_read_back_before_resumed(sandbox, connection_id, write)
+    assert sandbox.connection(connection_id).paused is False
+
+
+def wait_until_nobody_is_left(environment: dict[str, str]) -> None:
+    """Each living process has a lock file of its own; one that ends in order removes it."""
+    executors = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "executors"
+    deadline = time.monotonic() + 30
+    while left := list(executors.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT")]
+
+
+@pytest.mark.parametrize("how", ["stdin", *SLOW_ONES])
+def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_update_completed(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
+) -> None:
+    with serving(environment, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        if how == "stdin":
+            assert server.process.stdin is not None
+            server.process.stdin.close()
+        else:
+            server.process.send_signal(signal.Signals[how])
+        assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+    assert sandbox.connection(SLOW).paused is True
+    assert state_of(sandbox, SLOW) == slow
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(is_resume)
+    assert_updated_once(sandbox, SLOW, slow)
+    wait_until_nobody_is_left(environment)
+
+
+def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with serving(environment, tmp_path) as server:
+        server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
+        server.answer("get_state")
+        assert server.exit_code() == 0
+
+        assert "Handing" not in server.stderr
+
+
+def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state finish`, by hand."""
+    return subprocess.run(
+        [sys.executable, "-m", "fivetran_state", "finish"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+        cwd=folder,
+    )
+
+
+async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(environment, tmp_path) as server:
+        await start_update_that_hangs(server, sandbox, AFTER, at_call=4)
+        await server.kill()
+
+    finished = finish(environment, tmp_path)
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == ""
+    assert_updated_once(sandbox, IDLE, before)
+    wait_until_nobody_is_left(environment)
+
+
+async def test_finish_waits_for_the_update_of_no_living_server(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(environment, tmp_path) as server:
+        workflow_id = await start_update(server, SLOW)
+        await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
+
+        finished = finish(environment, tmp_path)
+
+        # It has left the update alone, and says that the connection is paused.
+        assert finished.returncode == 3
+        assert f"{SLOW} is still paused by {workflow_id}" in finished.stderr
+        sandbox.finish_sync(SLOW)
+        await status_once(server.client, workflow_id, lambda status: status["status"] == "updated")
+    assert_updated_once(sandbox, SLOW, slow)
+
+
+async def test_finish_names_the_connection_that_an_update_has_left_paused(
+    sandbox: Sandbox, environment: dict[str, str], connect: Connect, tmp_path: Path
+) -> None:
+    # A first refusal that is waited for, and a second that asks for more patience than is left.
+    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
+    sandbox.fault("status", status=403, **resume)  # type: ignore[arg-type]
+    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    async with connect() as client:
+        seen = await client.call_tool("get_state", {"connection_id": IDLE})
+        assert seen.structured_content is not None
+        await client.call_tool(
+            "update_state",
+            {
+                "connection_id": IDLE,
+                "merge_patch": {"cursor": "2020"},
+                "expected_version": seen.structured_content["version"],
+                "wait_seconds": 0,
+            },
+        )
+        status = await status_once(
+            client, f"{IDLE}:1", lambda status: status["status"] != "running"
+        )
+    assert status["error"]["code"] == "left_paused"
+    assert status["still_paused"] is True
+
+    finished = finish(environment, tmp_path)
+    assert finished.returncode == 3
+    assert f"{IDLE} is still paused by {IDLE}:1" in finished.stderr
+
+    sandbox.set_paused(IDLE, False)
+    assert finish(environment, tmp_path).returncode == 0
+
+
+def test_finish_with_nothing_to_do_changes_nothing_and_ends(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    finished = finish(environment, tmp_path)
+
+    assert (finished.returncode, finished.stdout) == (0, ""), finished.stderr
+    assert [request.path for request in sandbox.log] == ["/v1/account/info"]
+
+
+def test_finish_that_cannot_start_says_why_and_exits_with_1(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    del environment["FIVETRAN_API_SECRET"]
+
+    finished = finish(environment, tmp_path)
+
+    assert finished.returncode == 1
+    assert "FIVETRAN_API_SECRET" in finished.stderr

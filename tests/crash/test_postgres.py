@@ -1,0 +1,506 @@
+"""On a real PostgreSQL: servers that are killed, sessions that are ended, a database that is away."""
+
+import json
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
+
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox.faults import FaultKind
+from fivetran_state.sandbox.server import SandboxServer
+from tests.calls import (
+    API_KEY,
+    API_SECRET,
+    IDLE,
+    PAUSED,
+    api_calls,
+    arrival,
+    call,
+    refused,
+    state_of,
+    status_once,
+    version_of,
+)
+from tests.crash.processes import Server, ended, running
+from tests.crash.test_hand_over import is_resume, serving, start_update_that_waits_for_a_sync
+from tests.crash.test_kill import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    CALLS_TO_READ,
+    RUNNING_CALLS,
+    SLOW,
+    assert_updated_once,
+    is_poll_of_a_sync,
+    kill_while_draining,
+    start_update,
+    start_update_that_hangs,
+)
+from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.crash.test_many_processes import Barrier, insist, letter
+from tests.integration.test_secrets import files_under, where
+from tests.postgres import EXECUTORS, PASSWORD, SECRET_KEY, Postgres
+
+URL = "DBOS_SYSTEM_DATABASE_URL"
+KEY = "FIVETRAN_STATE_SECRET_KEY"
+
+
+async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:
+    """What the tool answers as soon as it answers no error; fails the test after 60 s."""
+    with anyio.fail_after(60):
+        while True:
+            result = await server.client.call_tool(tool, arguments)
+            if not result.is_error:
+                assert result.structured_content is not None
+                structured: dict[str, Any] = result.structured_content
+                return structured
+
+
+async def noticed_once_more(folder: Path) -> None:
+    """Returns when the server has found its database away once more."""
+    log = folder / "stderr.txt"
+
+    def times() -> int:
+        return log.read_text().count("Keeping watch: ")
+
+    before = times()
+    with anyio.fail_after(30):
+        while await anyio.to_thread.run_sync(times) == before:
+            await anyio.lowlevel.checkpoint()
+
+
+async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
+    """The next look at the sync that runs, and which Fivetran has answered."""
+    return await arrival(
+        sandbox,
+        lambda request: (
+            request.index >= since and is_poll_of_a_sync(request) and request.status is not None
+        ),
+    )
+
+
+def changes(sandbox: Sandbox, connection_id: str) -> str:
+    """Every request that would change the connection: p(ause), w(rite), r(esume)."""
+    return "".join(
+        letter(request)
+        for request in sandbox.log
+        if request.connection_id == connection_id and request.method == "PATCH"
+    )
+
+
+# An update
+
+
+async def test_an_update_takes_six_calls(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await start_update(server)
+        await assert_updated_once(server, sandbox, workflow_id, before)
+
+    assert api_calls(sandbox, IDLE)[CALLS_TO_READ : CALLS_TO_READ + 6] == RUNNING_CALLS
+
+
+# Killed
+
+KILLS = [(BEFORE, at_call) for at_call in CALLS] + [(AFTER, at_call) for at_call in CALLS]
+AFTER_THE_PAUSE, BEFORE_THE_VERIFYING = (AFTER, 2), (BEFORE, 5)
+
+
+def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
+    """Every point at which to kill; what is not `always` tested is slow."""
+    return [
+        pytest.param(
+            kind,
+            at_call,
+            id=f"{'before' if kind == BEFORE else 'after'} {CALLS[at_call]}",
+            marks=() if (kind, at_call) in always else pytest.mark.slow,
+        )
+        for kind, at_call in KILLS
+    ]
+
+
+@pytest.mark.parametrize(("kind", "at_call"), kills([AFTER_THE_PAUSE]))
+async def test_a_killed_update_is_completed_once_after_a_restart(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+        await server.kill()
+
+    async with running(on_postgres, tmp_path) as server:
+        await assert_updated_once(server, sandbox, workflow_id, before)
+
+
+@pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
+async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as living, running(on_postgres, tmp_path) as dying:
+        await call(living.client, "get_state", connection_id=PAUSED)
+        workflow_id = await start_update_that_hangs(dying, sandbox, kind, at_call=at_call)
+        await dying.kill()
+
+        await assert_updated_once(living, sandbox, workflow_id, before)
+
+
+async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_that_was_running(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(on_postgres, tmp_path) as living, running(on_postgres, tmp_path) as dying:
+        await call(living.client, "get_state", connection_id=PAUSED)
+        workflow_id = await kill_while_draining(dying, sandbox)
+        await poll(sandbox, since=len(sandbox.log))
+        assert state_of(sandbox, SLOW) == slow
+        sandbox.finish_sync(SLOW)
+
+        await assert_updated_once(living, sandbox, workflow_id, slow)
+
+
+@pytest.mark.slow
+async def test_an_update_killed_while_a_sync_runs_is_completed_once_after_a_restart(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await kill_while_draining(server, sandbox)
+    sandbox.finish_sync(SLOW)
+
+    async with running(on_postgres, tmp_path) as server:
+        await assert_updated_once(server, sandbox, workflow_id, slow)
+
+
+async def test_four_servers_update_one_connection_one_at_a_time(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+) -> None:
+    started: list[str] = []
+    all_ready = Barrier(4)
+
+    async def assistant(number: int) -> None:
+        async with running(on_postgres, tmp_path) as server:
+            await version_of(server.client, IDLE)
+            await all_ready.wait()
+            for turn in (1, 2):
+                await insist(server, {f"server_{number}": turn}, started)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(assistant, number)
+
+    final = state_of(sandbox, IDLE)
+    assert final == {"cursor": final["cursor"]} | {f"server_{number}": 2 for number in range(4)}
+    letters = changes(sandbox, IDLE)
+    assert letters.replace("pwr", "").replace("pr", "") == ""
+    assert letters.count("w") == 8
+    assert letters.count("p") == len(started)
+    assert sorted(started, key=lambda each: int(each.partition(":")[2])) == [
+        f"{IDLE}:{number}" for number in range(1, len(started) + 1)
+    ]
+    assert sandbox.connection(IDLE).paused is False
+
+
+# The session that holds the lock is ended
+
+
+async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_took_over(
+    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    """Each server has its own door to the same simulated account, so that it shows who called."""
+    first, second = (
+        Sandbox(tmp_path / "world.db", api_key=API_KEY, api_secret=API_SECRET, seed=False)
+        for _ in range(2)
+    )
+    before = {"cursor": "2026-01-01T00:00:00Z"}
+    first.add_connection(
+        SLOW, state=json.dumps(before), drain_seconds=3600, stopped_sync_counts=False
+    )
+    first.start_sync(SLOW)
+    with SandboxServer(first) as door_1, SandboxServer(second) as door_2:
+        async with running(on_postgres, tmp_path, FIVETRAN_API_URL=door_1.url) as losing:
+            workflow_id = await start_update(losing, SLOW)
+            await poll(first, since=0)
+            async with AsyncExitStack() as stack:
+                with losing.suspended():
+                    postgres.terminate_executor(on_postgres[URL])
+                    winning = await stack.enter_async_context(
+                        running(on_postgres, tmp_path, FIVETRAN_API_URL=door_2.url)
+                    )
+                    await poll(second, since=0)
+                await call(losing.client, "get_state", connection_id=SLOW)
+                second.finish_sync(SLOW)
+
+                for server in (winning, losing):
+                    status = await ended(server, workflow_id)
+                    assert status["status"] == "updated", status
+
+    assert changes(first, SLOW) == "p"
+    assert changes(second, SLOW) == "wr"
+    assert state_of(second, SLOW) == before | {"cursor": "2020"}
+    assert second.connection(SLOW).paused is False
+    first.close()
+    second.close()
+
+
+@pytest.mark.slow
+async def test_the_update_of_a_server_that_lost_its_lock_is_completed_once_whoever_is_first(
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    postgres: Postgres,
+    tmp_path: Path,
+    slow: dict[str, Any],
+) -> None:
+    async with running(on_postgres, tmp_path) as losing:
+        workflow_id = await start_update(losing, SLOW)
+        await poll(sandbox, since=0)
+        async with running(on_postgres, tmp_path) as other:
+            await call(other.client, "get_state", connection_id=SLOW)
+            postgres.terminate_executor(on_postgres[URL])
+            sandbox.finish_sync(SLOW)
+
+            await assert_updated_once(other, sandbox, workflow_id, slow)
+            assert (await ended(losing, workflow_id))["status"] == "updated"
+
+    assert changes(sandbox, SLOW) == "pwr"
+
+
+async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_its_update(
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    postgres: Postgres,
+    tmp_path: Path,
+    slow: dict[str, Any],
+) -> None:
+    url = on_postgres[URL]
+    held = (
+        f"SELECT pid {EXECUTORS} AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+    )
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await start_update(server, SLOW)
+        await poll(sandbox, since=0)
+        lost = postgres.terminate_executor(url)
+        with anyio.fail_after(30):
+            while await anyio.to_thread.run_sync(postgres.query, url, held) in ([], [(lost,)]):
+                pass
+        sandbox.finish_sync(SLOW)
+
+        await assert_updated_once(server, sandbox, workflow_id, slow)
+
+    assert changes(sandbox, SLOW) == "pwr"
+    assert "was lost" in (tmp_path / "stderr.txt").read_text()
+
+
+# The database is away
+
+
+@pytest.mark.parametrize(
+    ("way", "times_noticed"),
+    [("tcp", 2), ("socket", 2), pytest.param("tcp", 15, marks=pytest.mark.slow)],
+)
+async def test_an_update_is_completed_once_by_the_same_server_after_the_database_was_away(
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    postgres: Postgres,
+    tmp_path: Path,
+    slow: dict[str, Any],
+    way: str,
+    times_noticed: int,
+) -> None:
+    """A failure to connect is worded differently for each way; it is noticed every two seconds."""
+    if way == "socket":
+        on_postgres[URL] = postgres.through_socket(on_postgres[URL])
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await start_update(server, SLOW)
+        await poll(sandbox, since=0)
+        with postgres.stopped():
+            for _ in range(times_noticed):  # Longer than the update sleeps before it looks again.
+                await noticed_once_more(tmp_path)
+            sandbox.finish_sync(SLOW)
+            calls: dict[str, dict[str, Any]] = {
+                "get_state": {"connection_id": IDLE},
+                "workflow_status": {"workflow_id": workflow_id},
+                "update_state": {
+                    "connection_id": IDLE,
+                    "merge_patch": {"cursor": "2020"},
+                    "expected_version": "any",
+                },
+            }
+            for tool, arguments in calls.items():
+                error = await refused(server.client, tool, **arguments)
+                assert error["code"] == "database_unavailable", (tool, error)
+            assert changes(sandbox, SLOW) == "p"
+
+        status = await answered_once(
+            server, "workflow_status", workflow_id=workflow_id, wait_seconds=30
+        )
+        assert status["status"] == "updated"
+        await assert_updated_once(server, sandbox, workflow_id, slow)
+
+    assert changes(sandbox, SLOW) == "pwr"
+
+
+async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
+    sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as server:
+        write = sandbox.fault(AFTER, path=f"/{IDLE}", skip=CALLS_TO_READ + 3)
+        workflow_id = await start_update(server)
+        await arrival(sandbox, lambda request: request.fault == AFTER)
+        with postgres.stopped():
+            write.release()
+            await arrival(sandbox, lambda r: r.fault == AFTER and r.status is not None)
+            await noticed_once_more(tmp_path)
+
+        await answered_once(server, "workflow_status", workflow_id=workflow_id, wait_seconds=30)
+        await assert_updated_once(server, sandbox, workflow_id, before)
+
+
+async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_tells_no_password(
+    sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with AsyncExitStack() as stack:
+        with postgres.stopped():
+            server = await stack.enter_async_context(
+                running(on_postgres, tmp_path, FIVETRAN_STATE_LOG_LEVEL="DEBUG")
+            )
+            error = await refused(server.client, "get_state", connection_id=IDLE)
+            assert error["code"] == "database_unavailable"
+            (tmp_path / "answers.txt").write_text(json.dumps(error))
+
+        await answered_once(server, "get_state", connection_id=IDLE)
+        await assert_updated_once(server, sandbox, await start_update(server), before)
+    assert "Not up yet" in (tmp_path / "stderr.txt").read_text()
+    assert where([PASSWORD, SECRET_KEY, API_SECRET], files_under(tmp_path)) == []
+
+
+# The server ends
+
+
+def test_a_server_that_ends_while_a_sync_is_waited_for_hands_its_update_over(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    with serving(on_postgres, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(is_resume)
+    assert changes(sandbox, SLOW) == "pwr"
+    assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
+
+
+@pytest.mark.slow
+async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and_loses_nothing(
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    postgres: Postgres,
+    tmp_path: Path,
+    slow: dict[str, Any],
+) -> None:
+    with serving(on_postgres, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        with postgres.stopped():
+            assert server.process.stdin is not None
+            server.process.stdin.close()
+            assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+    sandbox.finish_sync(SLOW)
+
+    async with running(on_postgres, tmp_path) as next_server:
+        await assert_updated_once(next_server, sandbox, f"{SLOW}:1", slow)
+
+
+# Keys
+
+
+async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_all(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+) -> None:
+    del on_postgres[KEY]
+    async with running(on_postgres, tmp_path) as server:
+        error = await refused(server.client, "get_state", connection_id=IDLE)
+
+    assert error["code"] == "unusable_key"
+    assert "Postgres" in error["message"]
+    assert KEY in error["message"] + error["hint"]
+    assert not (tmp_path / "data" / "key").exists()
+
+
+async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_alone(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=4)
+        await server.kill()
+    killed_at = len(sandbox.log)
+
+    async with running(on_postgres, tmp_path, **{KEY: "the key of somebody else"}) as server:
+        error = await refused(server.client, "get_state", connection_id=IDLE)
+    assert error["code"] == "unusable_key"
+    assert [r for r in sandbox.log[killed_at:] if r.connection_id is not None] == []
+
+    async with running(on_postgres, tmp_path) as server:
+        await assert_updated_once(server, sandbox, workflow_id, before)
+
+
+async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_start_on(
+    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(on_postgres, tmp_path) as dying:
+        await version_of(dying.client, IDLE)  # Nothing was ever updated in this database.
+        async with running(on_postgres, tmp_path, **{KEY: "the key of somebody else"}) as other:
+            error = await refused(other.client, "get_state", connection_id=PAUSED)
+            assert error["code"] == "unusable_key"
+            workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=4)
+            await dying.kill()
+            async with running(on_postgres, tmp_path) as server:
+                status = await ended(server, workflow_id)
+                assert status["status"] == "updated", status
+                await assert_updated_once(server, sandbox, workflow_id, before)
+
+
+async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
+    sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    old, new, why = "marker-of-what-was-there", "marker-of-what-is-written", "marker-of-a-reason"
+    sandbox.set_state(IDLE, json.dumps({"cursor": old}))
+    sandbox.set_state(PAUSED, json.dumps({"cursor": old}))
+    async with running(on_postgres, tmp_path) as server:
+        for connection_id, wanted in ((IDLE, "updated"), (PAUSED, "failed")):
+            if wanted == "failed":
+                sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"a":"b"}')
+            started = await call(
+                server.client,
+                "update_state",
+                connection_id=connection_id,
+                merge_patch={"cursor": new},
+                expected_version=await version_of(server.client, connection_id),
+                reason=why,
+                idempotency_key=f"{why}-{connection_id}",
+                wait_seconds=0,
+            )
+            status = await status_once(
+                server.client, started["workflow_id"], lambda found: found["status"] != "running"
+            )
+            assert status["status"] == wanted
+        await start_update_that_hangs(server, sandbox, AFTER, at_call=3, connection_id=PAUSED)
+        await server.kill()
+
+    (tmp_path / "dump.sql").write_bytes(postgres.dump(on_postgres[URL]))
+
+    assert f"{IDLE}:1" in (tmp_path / "dump.sql").read_text()
+    kept_secret = [API_SECRET, PASSWORD, SECRET_KEY, old, new, why]
+    assert where(kept_secret, iter([tmp_path / "dump.sql"])) == []
+    assert where([PASSWORD, SECRET_KEY], iter([tmp_path / "stderr.txt"])) == []

@@ -1,0 +1,101 @@
+"""Accounts that share a database: none runs, sees or recovers another's work."""
+
+from pathlib import Path
+
+from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
+from tests.calls import API_SECRET, IDLE, SYNCING, call, refused, state_of, status_once, version_of
+from tests.crash.processes import ended, running
+from tests.crash.test_kill import (
+    BEFORE,
+    assert_updated_once,
+    start_update,
+    start_update_that_hangs,
+)
+
+
+async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
+    other.api.account_id = "other_account"
+    with SandboxServer(other) as door:
+        others = on_both | {
+            "FIVETRAN_API_KEY": "key-of-the-other",
+            "FIVETRAN_API_URL": door.url,
+        }
+        async with (
+            running(on_both, tmp_path) as ours,
+            running(others, tmp_path) as theirs,
+            running(on_both, tmp_path, "--sandbox") as simulated,
+        ):
+            our_update = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            # A connection of the same name; the id is taken, but nothing of ours is in its way.
+            their_update = await start_update_that_hangs(theirs, other, BEFORE, at_call=4)
+            simulated_update = await start_update(simulated, SYNCING)
+            await status_once(
+                simulated.client, simulated_update, lambda found: found.get("phase") == "drain"
+            )
+            for server in (ours, theirs, simulated):
+                await server.kill()
+        assert (our_update, their_update) == (f"{IDLE}:1", f"{IDLE}:2")
+        ours_until_now, theirs_until_now = len(sandbox.log), len(other.log)
+
+        async with running(on_both, tmp_path, "--sandbox") as simulated:
+            assert (await ended(simulated, simulated_update))["status"] == "updated"
+            for hidden in (our_update, their_update):
+                unseen = await refused(simulated.client, "workflow_status", workflow_id=hidden)
+                assert unseen["code"] == "workflow_not_found"
+        assert (len(sandbox.log), len(other.log)) == (ours_until_now, theirs_until_now)
+
+        async with running(others, tmp_path) as theirs:
+            assert (await ended(theirs, their_update))["status"] == "updated"
+            for hidden in (our_update, simulated_update):
+                unseen = await refused(theirs.client, "workflow_status", workflow_id=hidden)
+                assert unseen["code"] == "workflow_not_found"
+        assert len(sandbox.log) == ours_until_now
+        assert sandbox.connection(IDLE).paused is True
+        assert other.connection(IDLE).paused is False
+    other.close()
+
+    async with running(on_both, tmp_path) as ours:
+        await assert_updated_once(ours, sandbox, our_update, before)
+
+
+async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+) -> None:
+    async with running(on_both, tmp_path) as server:
+        first = await start_update(server)
+        assert (await ended(server, first))["status"] == "updated"
+        await call(
+            server.client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2021"},
+            expected_version=await version_of(server.client, IDLE),
+            wait_seconds=50,
+        )
+        sandbox.set_state(IDLE, '{"cursor":"2022"}')
+        sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state")
+        third = await start_update(server)
+        await status_once(server.client, third, lambda found: found.get("phase") == "write")
+        await server.kill()
+    sandbox.api.api_key = "rotated-key"
+
+    async with running(on_both, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
+        assert (await ended(server, third))["status"] == "updated"
+        assert (await ended(server, first))["version_after"]
+        assert third == f"{IDLE}:3"
+        assert state_of(sandbox, IDLE) == {"cursor": "2020"}
+        assert sandbox.connection(IDLE).paused is False
+        fourth = await call(
+            server.client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2023"},
+            expected_version=await version_of(server.client, IDLE),
+            wait_seconds=50,
+        )
+        assert fourth["workflow_id"] == f"{IDLE}:4"

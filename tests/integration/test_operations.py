@@ -1,0 +1,238 @@
+"""What an operator does: ask the doctor, forget what is old, change the key."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from mcp import Client
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import API_SECRET, IDLE, PAUSED, call, refused, state_of, status_once, version_of
+from tests.conftest import Connect
+from tests.crash.processes import running
+from tests.crash.test_kill import SLOW, start_update
+from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.postgres import PASSWORD, SECRET_KEY
+
+KEY = "FIVETRAN_STATE_SECRET_KEY"
+OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough"
+
+
+# The doctor
+
+
+def doctor(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "fivetran_state", "doctor", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+        cwd=folder,
+    )
+
+
+def verdicts(report: str) -> dict[str, str]:
+    """What was looked at → 'ok' or 'BAD'."""
+    return {
+        line.partition(" ")[2].strip().partition(":")[0]: line.partition(" ")[0]
+        for line in report.splitlines()
+    }
+
+
+def test_the_doctor_finds_everything_well_in_the_sandbox(tmp_path: Path) -> None:
+    report = doctor({"FIVETRAN_STATE_DATA_DIR": str(tmp_path / "data")}, tmp_path, "--sandbox")
+
+    assert report.returncode == 0, report
+    assert verdicts(report.stdout) == {
+        "versions": "ok",
+        "database, key, lock": "ok",
+        "Fivetran": "ok",
+        "updates": "ok",
+    }
+    assert "fivetran-state 0" in report.stdout
+    assert "8 connections, 7 of which keep a state" in report.stdout
+    assert "state.db" in report.stdout
+    assert "0 running" in report.stdout
+
+
+def test_the_doctor_finds_credentials_that_fivetran_refuses(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    report = doctor(environment | {"FIVETRAN_API_SECRET": "a wrong secret"}, tmp_path)
+
+    assert report.returncode == 1
+    assert verdicts(report.stdout)["Fivetran"] == "BAD"
+    assert verdicts(report.stdout)["database, key, lock"] == "ok"
+    assert "FIVETRAN_API_SECRET" in report.stdout
+    assert "a wrong secret" not in report.stdout + report.stderr
+
+
+def test_the_doctor_finds_a_database_that_cannot_be_reached_and_tells_no_password(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    nobody = f"postgresql://postgres:{PASSWORD}@127.0.0.1:1/nowhere"
+    report = doctor(environment | {"DBOS_SYSTEM_DATABASE_URL": nobody, KEY: SECRET_KEY}, tmp_path)
+
+    assert report.returncode == 1
+    assert verdicts(report.stdout)["database, key, lock"] == "BAD"
+    assert "database cannot be" in report.stdout
+    for secret in (PASSWORD, SECRET_KEY, API_SECRET):
+        assert secret not in report.stdout + report.stderr
+
+
+async def test_the_doctor_finds_a_connection_that_a_running_update_has_paused(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(environment, tmp_path) as server:
+        workflow_id = await start_update(server, SLOW)
+        await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
+
+        report = doctor(environment, tmp_path)
+
+        assert report.returncode == 1
+        assert verdicts(report.stdout)["updates"] == "BAD"
+        assert f"Still paused: {SLOW} (by {workflow_id})" in report.stdout
+        assert verdicts(report.stdout)["Fivetran"] == "ok"
+        sandbox.finish_sync(SLOW)
+        await status_once(server.client, workflow_id, lambda status: status["status"] == "updated")
+    assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
+
+
+# Retention
+
+
+async def update(client: Client, connection_id: str, cursor: str, **more: Any) -> str:
+    """Makes an update and waits for its end; its id."""
+    updated = await call(
+        client,
+        "update_state",
+        connection_id=connection_id,
+        merge_patch={"cursor": cursor},
+        expected_version=await version_of(client, connection_id),
+        wait_seconds=50,
+        **more,
+    )
+    assert updated["status"] == "updated"
+    workflow_id: str = updated["workflow_id"]
+    return workflow_id
+
+
+async def test_old_updates_are_forgotten_but_never_a_connections_latest_ten(
+    connect: Connect,
+) -> None:
+    async with connect() as client:
+        for number in range(1, 13):
+            await update(client, IDLE, f"{number}", idempotency_key=f"key {number}")
+        await update(client, PAUSED, "1")
+
+    async with connect(FIVETRAN_STATE_RETENTION_DAYS="0.00001") as client:
+        await version_of(client, IDLE)
+        with anyio.fail_after(30):
+            while not (
+                await client.call_tool("workflow_status", {"workflow_id": f"{IDLE}:2"})
+            ).is_error:
+                await anyio.lowlevel.checkpoint()
+        for forgotten in (1, 2):
+            missing = await refused(client, "workflow_status", workflow_id=f"{IDLE}:{forgotten}")
+            assert missing["code"] == "workflow_not_found"
+        for kept in (*(f"{IDLE}:{number}" for number in range(3, 13)), f"{PAUSED}:1"):
+            assert (await call(client, "workflow_status", workflow_id=kept))["status"] == "updated"
+
+        # A key that was forgotten is a new one; a key that was kept still belongs to its update.
+        assert await update(client, IDLE, "2", idempotency_key="key 2") == f"{IDLE}:13"
+        assert await update(client, PAUSED, "2") == f"{PAUSED}:2"
+        reused = await refused(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "something else"},
+            expected_version=await version_of(client, IDLE),
+            idempotency_key="key 3",
+        )
+        assert reused["code"] == "idempotency_key_reused"
+        assert reused["workflow_id"] == f"{IDLE}:3"
+
+
+async def test_nothing_is_forgotten_with_a_retention_of_zero(connect: Connect) -> None:
+    async with connect() as client:
+        for number in range(1, 13):
+            await update(client, IDLE, f"{number}")
+
+    async with connect(FIVETRAN_STATE_RETENTION_DAYS="0") as client:
+        assert await update(client, IDLE, "once more") == f"{IDLE}:13"
+        first = await call(client, "workflow_status", workflow_id=f"{IDLE}:1")
+        assert first["status"] == "updated"
+
+
+# The key
+
+
+async def test_a_new_key_in_front_of_the_old_one_opens_what_the_old_one_sealed(
+    connect: Connect,
+) -> None:
+    async with connect(**{KEY: OLD}) as client:
+        first = await update(client, IDLE, "1")
+
+    async with connect(**{KEY: NEW}) as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
+        assert error["code"] == "unusable_key"
+        assert KEY in error["hint"]
+
+    async with connect(**{KEY: f"{NEW},{OLD}"}) as client:
+        status = await call(client, "workflow_status", workflow_id=first)
+        assert status["status"] == "updated"
+        second = await update(client, IDLE, "2")
+
+    # What is sealed with the new key needs it, and what was sealed before still needs the old one.
+    async with connect(**{KEY: OLD}) as client:
+        assert (await refused(client, "get_state", connection_id=IDLE))["code"] == "unusable_key"
+    async with connect(**{KEY: f"{OLD},{NEW}"}) as client:
+        for workflow_id in (first, second):
+            status = await call(client, "workflow_status", workflow_id=workflow_id)
+            assert status["status"] == "updated"
+
+
+async def test_the_new_key_alone_does_not_make_a_riddle_of_what_the_old_one_sealed(
+    connect: Connect,
+) -> None:
+    """The latest update was sealed with the new key, an earlier one with the old."""
+    async with connect(**{KEY: OLD}) as client:
+        first = await update(client, IDLE, "1")
+    async with connect(**{KEY: f"{NEW},{OLD}"}) as client:
+        await update(client, IDLE, "2")
+
+    async with connect(**{KEY: NEW}) as client:
+        error = await refused(client, "workflow_status", workflow_id=first)
+
+    assert error["code"] == "unusable_key"
+
+
+async def test_a_key_that_is_set_later_leaves_what_the_key_file_sealed_readable(
+    connect: Connect, tmp_path: Path
+) -> None:
+    async with connect() as client:
+        first = await update(client, IDLE, "1")
+    assert (tmp_path / "data" / "key").exists()
+
+    async with connect(**{KEY: NEW}) as client:
+        status = await call(client, "workflow_status", workflow_id=first)
+        assert status["status"] == "updated"
+        assert await update(client, IDLE, "2") == f"{IDLE}:2"
+
+
+@pytest.mark.parametrize("setting", ["short", f"{NEW},short"])
+async def test_a_key_that_is_too_short_is_the_tools_answer(connect: Connect, setting: str) -> None:
+    async with connect(**{KEY: setting}) as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
+
+    assert error["code"] == "unusable_key"
+    assert "16 characters" in error["message"]

