@@ -1,6 +1,6 @@
 """Servers that are killed and stopped at random while they update, and a check of what they did.
 
-    .venv/bin/python -m benchmarks.chaos --kills 300 [--postgres] [--seed 7] [--servers 4]
+    .venv/bin/python -m benchmarks.chaos [--kills 300] [--minutes 10] [--postgres] [--seed 7]
 
 Several server processes share a database. Each has an assistant that updates random connections,
 some of which sync. Meanwhile servers are killed (SIGKILL) or stopped for a while (SIGSTOP), and
@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -61,8 +62,11 @@ class Chaos:
     seed: int
     kills: int
     servers: int = 4
+    minutes: float = math.inf
     happened: Counter[str] = field(default_factory=Counter)
     pids: dict[int, int] = field(default_factory=dict)
+    busy: set[int] = field(default_factory=set)
+    """The servers that have updated something since they were started; only these are killed."""
     updates: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,15 +103,18 @@ class Chaos:
             async with self._server(number) as client:
                 with suppress(MCPError):  # The server was killed.
                     while not self.done.is_set():
-                        await self._update(client, chance)
+                        if await self._update(client, chance):
+                            self.busy.add(number)
+            self.busy.discard(number)
             self.happened["servers that ended"] += 1
 
-    async def _update(self, client: Client, chance: random.Random) -> None:
+    async def _update(self, client: Client, chance: random.Random) -> bool:
+        """Read a connection and update it; whether the update was seen to its end."""
         name = chance.choice(self.names)
         seen = await client.call_tool("get_state", {"connection_id": name})
         if seen.structured_content is None:
             self.happened["reads that failed"] += 1
-            return
+            return False
         version, marker = seen.structured_content["version"], uuid.uuid4().hex
         arguments = {
             "connection_id": name,
@@ -125,13 +132,15 @@ class Chaos:
             self.happened[f"answers: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
         if chance.random() < 0.2:
             await client.call_tool("update_state", arguments)  # The same request once more.
+        return (result.structured_content or {}).get("status") == "updated"
 
     async def _kill(self) -> None:
-        while self.happened["kills"] < self.kills:
+        until = time.monotonic() + 60 * self.minutes
+        while self.happened["kills"] < self.kills and time.monotonic() < until:
             await anyio.sleep(self.random.uniform(0.2, 1.8))
-            if len(self.pids) < self.servers:
+            if not self.busy:
                 continue
-            number = self.random.choice(list(self.pids))
+            number = self.random.choice(sorted(self.busy))
             with suppress(ProcessLookupError):
                 if self.random.random() < 0.15:
                     os.kill(self.pids[number], signal.SIGSTOP)
@@ -139,6 +148,7 @@ class Chaos:
                     await anyio.sleep(self.random.uniform(0.1, 2))
                     os.kill(self.pids[number], signal.SIGCONT)
                 else:
+                    self.busy.discard(number)
                     os.kill(self.pids.pop(number), signal.SIGKILL)
                     self.happened["kills"] += 1
         self.done.set()
@@ -307,7 +317,9 @@ def database(postgres: bool, folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def run(*, seed: int, kills: int, servers: int, postgres: bool) -> Chaos:
+def run(
+    *, seed: int, kills: int, servers: int, postgres: bool = False, minutes: float = math.inf
+) -> Chaos:
     """One run in a directory of its own."""
     folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # It complains of the faults.
@@ -322,7 +334,7 @@ def run(*, seed: int, kills: int, servers: int, postgres: bool) -> Chaos:
                 "FIVETRAN_STATE_DATA_DIR": str(folder / "data"),
                 "FIVETRAN_STATE_HTTP_TIMEOUT": "2",
             }
-            chaos = Chaos(environment | variables, sandbox, folder, seed, kills, servers)
+            chaos = Chaos(environment | variables, sandbox, folder, seed, kills, servers, minutes)
             anyio.run(chaos.play)
             return chaos
     finally:
@@ -332,6 +344,7 @@ def run(*, seed: int, kills: int, servers: int, postgres: bool) -> Chaos:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--servers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", action="store_true")
