@@ -27,6 +27,7 @@ from fivetran_state.errors import (
     FivetranError,
     FivetranStateError,
     FivetranUnavailable,
+    Forbidden,
     InternalError,
     InvalidChange,
     LeftPaused,
@@ -36,6 +37,7 @@ from fivetran_state.errors import (
     StateNotKept,
     SyncRunning,
     SyncStillRunning,
+    Unauthorized,
     VerificationFailed,
 )
 from fivetran_state.fivetran import Connection, Fivetran
@@ -502,10 +504,18 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
     await _prove(DBOS.workflow_id or "")
     try:
         return await _fivetran.set_paused(connection_id, paused)
-    except RateLimited:
+    except (RateLimited, Unauthorized, Forbidden):
         raise
     except FivetranError as error:
-        connection = await _fivetran.get_connection(connection_id)
+        try:
+            connection = await _fivetran.get_connection(connection_id)
+        except ConnectionNotFound:
+            raise
+        except FivetranError as unseen:
+            raise FivetranUnavailable(
+                f"It is unclear whether the connection is paused: {unseen.message}",
+                maybe_applied=True,
+            ) from error
         if connection.paused == paused:
             return connection
         if isinstance(error, ConnectionNotFound):

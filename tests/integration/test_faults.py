@@ -500,6 +500,22 @@ async def test_a_write_of_uncertain_effect_is_verified_even_if_the_look_at_it_is
     watch.ended_with(changed(watch))
 
 
+@pytest.mark.parametrize("status", [403, 409])
+async def test_a_pause_of_uncertain_effect_is_not_forgotten_if_the_look_at_it_is_refused(
+    connect: Connect, sandbox: Sandbox, status: int
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        befall(sandbox, "pause", kind="apply_then_fail", status=502)
+        sandbox.fault("status", method="GET", path=f"/{IDLE}$", skip=1, status=status)
+
+        done = await call(client, "update_state", **request(IDLE, version))
+
+    assert done["status"] == "updated"
+    watch.ended_with(changed(watch))
+
+
 async def test_a_refusal_carries_fivetrans_own_code_and_message(
     connect: Connect, sandbox: Sandbox
 ) -> None:
