@@ -71,9 +71,15 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        for _ in range(2):  # Once more for those that were just being accepted.
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0.01)
+        await _turns(20)  # What was just being accepted becomes a connection.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await _turns(20)  # What was aborted is closed.
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=1)
+
+
+async def _turns(number: int) -> None:
+    """Let the event loop turn: a matter of its own pace, not of time."""
+    for _ in range(number):
+        await asyncio.sleep(0)

@@ -348,7 +348,7 @@ async def test_a_state_that_fivetran_did_not_keep_is_rolled_back_and_verified_be
 
         assert await version_of(client, IDLE) == version
     assert error["code"] == "verification_failed"
-    assert watch.calls[:8] == [*SIX_CALLS[:5], "GET", "PATCH state", "GET state"]
+    assert watch.calls[:8] == [*SIX_CALLS[:5], "GET", "GET state", "PATCH state"]
     watch.ended_with(watch.old)
 
 
