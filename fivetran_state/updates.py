@@ -135,7 +135,8 @@ async def leave_canary(*, anew: bool) -> None:
     if anew:
         await DBOS.delete_workflow_async(_canary_id())
     with SetWorkflowID(_canary_id()):
-        await (await DBOS.start_workflow_async(workflow.remember_key)).get_result()
+        # Not awaited: if its starter has died, only the engine that waits here could recover it.
+        await DBOS.start_workflow_async(workflow.remember_key)
     await asyncio.to_thread(check_key)
 
 
