@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_SECRET_KEY")
 
+    confirm: Literal["auto", "never"] = Field("auto", validation_alias="FIVETRAN_STATE_CONFIRM")
+    """`auto`: a human confirms wherever the client can ask one."""
+
     read_only: bool = Field(False, validation_alias="FIVETRAN_STATE_READ_ONLY")
     allowed_connections: str = Field("*", validation_alias="FIVETRAN_STATE_ALLOWED_CONNECTIONS")
     sync_wait: float = Field(900, ge=0, validation_alias="FIVETRAN_STATE_SYNC_WAIT")
@@ -47,6 +50,11 @@ class Settings(BaseSettings):
     )
 
     sandbox: bool = False
+
+    @property
+    def home(self) -> Path:
+        """Where this server's own files are: those of the sandbox are kept apart."""
+        return self.data_dir / "sandbox" if self.sandbox else self.data_dir
 
     def allows(self, connection_id: str) -> bool:
         """Whether the operator lets this server touch the connection."""

@@ -73,7 +73,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._home = settings.data_dir / "sandbox" if settings.sandbox else settings.data_dir
+        self._home = settings.home
         self._executor_id = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
@@ -177,7 +177,7 @@ class Engine:
             application = _application_name(await self._account(self._fivetran))
             workflow.bind(self._fivetran, application, self._prove, updates.is_cancelled)
             self._launch(await self._prepared(application))
-            await updates.leave_canary(anew=self._has_several_keys())
+            await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
         except UnusableKey as error:
             self._trouble = error
             if self._launched:
@@ -269,7 +269,8 @@ class Engine:
             )
         self._make_private()
         with FileLock(self._home / "setup.lock", mode=0o600):
-            serializer = cast(Serializer, vault.SealingSerializer(self._keys()))
+            keys = vault.keys(self._settings) or [vault.key_from_file(self._home / vault.KEY_FILE)]
+            serializer = cast(Serializer, vault.SealingSerializer(keys))
             url = self._settings.database_url or self._sqlite_url()
             try:
                 DBOS.migrate(url)
@@ -313,25 +314,6 @@ class Engine:
             # With a Conductor, DBOS names its executor itself.
             self._executor_id = DBOS.executor_id
             self._locks.hold(self._executor_id)
-
-    def _has_several_keys(self) -> bool:
-        setting = self._settings.secret_key
-        return setting is not None and (
-            "," in setting.get_secret_value() or (self._home / "key").exists()
-        )
-
-    def _keys(self) -> list[bytes]:
-        setting = self._settings.secret_key
-        key_file = self._home / "key"
-        if setting is None:
-            if self._settings.database_url is not None:
-                raise UnusableKey(
-                    "With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY."
-                )
-            return [vault.key_from_file(key_file)]
-        keys = vault.keys_from_environment(setting.get_secret_value())
-        # What was sealed before the setting was made stays readable.
-        return [*keys, vault.key_from_file(key_file)] if key_file.exists() else keys
 
     def _sqlite_url(self) -> str:
         """A private file, in WAL mode, which stays with the file."""

@@ -12,6 +12,7 @@ FivetranStateError
 ├── IdempotencyKeyReused      idempotency_key_reused
 ├── Conflict                  conflict
 ├── InvalidChange             invalid_change
+├── NotConfirmed              not_confirmed
 ├── Cancelled                 cancelled
 ├── TooLateToCancel           too_late_to_cancel
 ├── SyncStillRunning          sync_still_running
@@ -152,6 +153,16 @@ class InvalidChange(FivetranStateError):
 
     code = "invalid_change"
     hint = "Read the state again and correct the change."
+
+
+class NotConfirmed(FivetranStateError):
+    """The user who was asked has not agreed; nothing was written."""
+
+    code = "not_confirmed"
+    hint = (
+        "Ask the user what they want instead before you try again. Where nobody can answer, the "
+        "operator sets FIVETRAN_STATE_CONFIRM=never."
+    )
 
 
 class Cancelled(FivetranStateError):

@@ -18,7 +18,6 @@ from fivetran_state.errors import (
     Conflict,
     ConnectionNotFound,
     FivetranStateError,
-    InvalidChange,
     InvalidRequest,
     LeftPaused,
     NoStateYet,
@@ -39,8 +38,8 @@ from fivetran_state.models import (
     WorkflowPage,
     WorkflowSummary,
     WorkflowView,
-    changes_between,
 )
+from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
 
@@ -219,37 +218,19 @@ class Service:
     ) -> Update:
         """What the change would do to the state as it is now; nothing is written."""
         wanted = await self._wanted(connection_id, change)
+        return (await self._plan(connection_id, wanted, expected_version)).to_update()
+
+    async def _plan(self, connection_id: str, wanted: Wanted, expected_version: str | None) -> Plan:
         fivetran = await self._fivetran_for(connection_id)
         connection, before = await _read(fivetran, connection_id)
-        version = state.version(before)
-        if expected_version not in (None, version):
+        plan = Plan.of(connection, before, wanted, self._settings.sync_wait)
+        if expected_version not in (None, plan.version_before):
             raise Conflict(
-                f"The state is version {version}, not {expected_version}; nothing was written.",
-                current_version=version,
+                f"The state is version {plan.version_before}, not {expected_version}; "
+                "nothing was written.",
+                current_version=plan.version_before,
             )
-        try:
-            after = state.apply(wanted.change, before)
-        except (state.InvalidChange, state.InvalidState) as error:
-            raise InvalidChange(f"{error}; nothing was written.") from error
-        changes, total = changes_between(before, after)
-        if total:
-            message = (
-                f"Nothing was written. To apply exactly this, call again with "
-                f"expected_version {version!r}. {_what_will_happen(connection)}"
-                f"{wanted.warning_for(connection)}"
-            )
-        else:
-            message = "The change would leave the state as it is. Nothing was written."
-        return Update(
-            connection_id=connection_id,
-            status="planned",
-            message=message,
-            version_before=version,
-            version_after=state.version(after),
-            changes=changes,
-            changes_total=total,
-            was_paused=connection.paused,
-        )
+        return plan
 
     async def update_state(
         self,
@@ -261,34 +242,49 @@ class Service:
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
         on_progress: OnProgress = _ignore,
+        confirmation: Confirmation | None = None,
     ) -> Update:
         """Start the update (or attach to the one this request started) and wait for a while.
 
-        Raises the update's own error if it fails within `wait_seconds`; leaving earlier, or being
-        cancelled, does not stop it.
+        With a `confirmation` nothing is started that it does not cover, and `expected_version` may
+        be left out. Raises the update's own error if it fails within `wait_seconds`; leaving
+        earlier, or being cancelled, does not stop it.
         """
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
-        wanted = await self._wanted(connection_id, change)
         fivetran = await self._fivetran_for(connection_id)
-        kind, text = wanted.change.kind, state.dump(wanted.change.value)
-        request = UpdateRequest(
-            connection_id=connection_id,
-            change_kind=kind,
-            change=text,
-            change_is_exact=wanted.change.exact,
-            source=wanted.source,
-            expected_version=expected_version,
-            reason=reason,
-            idempotency_key=idempotency_key or _derived_key(expected_version, kind, text),
-            key_was_given=idempotency_key is not None,
-            sync_wait=self._settings.sync_wait,
-        )
+        handle = None
+        while handle is None:
+            wanted = await self._wanted(connection_id, change)
+            version = expected_version or (confirmation.version if confirmation else None)
+            plan = None
+            if confirmation is not None and version is None:
+                plan = await self._plan(connection_id, wanted, None)
+                version = plan.version_before
+            request = UpdateRequest(
+                connection_id=connection_id,
+                change_kind=wanted.change.kind,
+                change=state.dump(wanted.change.value),
+                change_is_exact=wanted.change.exact,
+                source=wanted.source,
+                expected_version=version,
+                reason=reason,
+                idempotency_key=idempotency_key or _derived_key(version, wanted),
+                key_was_given=idempotency_key is not None,
+                sync_wait=self._settings.sync_wait,
+            )
 
-        async def state_is_expected() -> bool:
-            return state.version(await _state_of(fivetran, connection_id)) == expected_version
+            async def state_is_expected(version: str | None = version) -> bool:
+                return state.version(await _state_of(fivetran, connection_id)) == version
 
-        handle = await updates.start(request, state_is_expected)
+            latest, handle = await updates.attach(request, state_is_expected)
+            if handle is None and confirmation is not None:
+                plan = plan or await self._plan(connection_id, wanted, expected_version)
+                if not plan.changes_total:
+                    return plan.to_update()
+                if not await confirmation.covers(plan, latest):
+                    continue  # It may have taken a while: look again.
+            handle = handle or await updates.start(request, after=latest)
         await updates.follow(handle, wait_seconds, on_progress)
         update = await updates.get(handle.workflow_id)
         if update.error is not None:
@@ -352,7 +348,7 @@ class Service:
             )
         return view
 
-    async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> "_Wanted":
+    async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
         given = {kind: value for kind, value in change.items() if value is not None}
         if len(given) != 1:
@@ -362,9 +358,9 @@ class Service:
             return await self._restored(connection_id, str(value))
         if kind == "copy_from":
             return await self._copied(str(value))
-        return _Wanted(_change(kind, value))
+        return Wanted(_change(kind, value))
 
-    async def _restored(self, connection_id: str, workflow_id: str) -> "_Wanted":
+    async def _restored(self, connection_id: str, workflow_id: str) -> Wanted:
         if workflow_id.rpartition(":")[0] != connection_id:
             raise InvalidRequest(
                 "restore_from takes the workflow_id of an update of the same connection; "
@@ -373,14 +369,14 @@ class Service:
         await self._fivetran_for(connection_id)
         before = state.parse(await updates.state_before(workflow_id))
         warning = f"What syncs and updates have changed since {workflow_id} began will be undone."
-        return _Wanted(
+        return Wanted(
             state.Change("new_state", before), source=f"restore_from {workflow_id}", warning=warning
         )
 
-    async def _copied(self, other_id: str) -> "_Wanted":
+    async def _copied(self, other_id: str) -> Wanted:
         fivetran = await self._fivetran_for(other_id, what="copy_from")
         other, document = await _read(fivetran, other_id)
-        return _Wanted(
+        return Wanted(
             state.Change("new_state", document), source=f"copy_from {other_id}", copied_from=other
         )
 
@@ -396,25 +392,6 @@ class Service:
         if not self._settings.allows(connection_id):
             raise NotAllowed(f"This server may not touch the connection {connection_id}.")
         return fivetran
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A change, and where it comes from if it is not the caller's own."""
-
-    change: state.Change
-    source: str | None = None
-    warning: str = ""
-    copied_from: Connection | None = None
-
-    def warning_for(self, connection: Connection) -> str:
-        warning = self.warning
-        if self.copied_from is not None and self.copied_from.service != connection.service:
-            warning = (
-                f"Careful: this is the state of a {self.copied_from.service} connection, "
-                f"and {connection.id} is a {connection.service} connection."
-            )
-        return warning and f" {warning}"
 
 
 def _change(kind: str, value: object) -> state.Change:
@@ -463,8 +440,8 @@ def _versions() -> str:
     return f"fivetran-state {__version__}, {packages}, Python {platform.python_version()}"
 
 
-def _derived_key(expected_version: str | None, kind: str, text: str) -> str:
-    return hashlib.sha256(f"{expected_version}\n{kind}\n{text}".encode()).hexdigest()
+def _derived_key(expected_version: str | None, wanted: Wanted) -> str:
+    return hashlib.sha256(f"{expected_version}\n{wanted.what}".encode()).hexdigest()
 
 
 def _summary(connection: Connection) -> ConnectionSummary:
@@ -489,14 +466,6 @@ def _outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineE
         )
         for entry in state.outline(value, path, max_bytes)
     ]
-
-
-def _what_will_happen(connection: Connection) -> str:
-    if connection.paused:
-        return "The connection is paused and stays so."
-    if connection.sync_state == "syncing":
-        return "The connection will be paused, its running sync waited for, and resumed afterwards."
-    return "The connection will be paused for a moment and resumed."
 
 
 def _view(update: updates.Update) -> dict[str, Any]:

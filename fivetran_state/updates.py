@@ -213,8 +213,10 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
     ]
 
 
-async def start(request: UpdateRequest, state_is_expected: Callable[[], Awaitable[bool]]) -> Handle:
-    """Start the update that is asked for, or attach to the one that the same request started.
+async def attach(
+    request: UpdateRequest, state_is_expected: Callable[[], Awaitable[bool]]
+) -> tuple[int, Handle | None]:
+    """The number of the connection's latest update; the update that the same request started.
 
     A key that the caller gave belongs to one update for ever. A key derived from the request is
     only a guard against repetition: it attaches to the connection's latest update if that is
@@ -223,37 +225,32 @@ async def start(request: UpdateRequest, state_is_expected: Callable[[], Awaitabl
 
     Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
     """
-    connection_id = request["connection_id"]
-    while True:
-        latest = await _latest(connection_id)
-        if request["key_was_given"]:
-            same = await _remembered(request, latest)
-            if same is not None:
-                if _what(_request(same)) != _what(request):
-                    raise IdempotencyKeyReused(
-                        "This idempotency key was used for a different request.",
-                        workflow_id=same.workflow_id,
-                    )
-                return await DBOS.retrieve_workflow_async(same.workflow_id)
-        elif (
-            latest is not None and _request(latest)["idempotency_key"] == request["idempotency_key"]
-        ):
-            succeeded = latest.status == WorkflowStatusString.SUCCESS.value
-            if _is_running(latest) or (succeeded and not await state_is_expected()):
-                return await DBOS.retrieve_workflow_async(latest.workflow_id)
-        if latest is not None and _is_running(latest):
-            raise UpdateInProgress(
-                f"Update {latest.workflow_id} of this connection has not ended.",
-                workflow_id=latest.workflow_id,
-            )
-        handle = await _start_next(request, latest)
-        if handle is not None:
-            return handle
-
-
-async def _start_next(request: UpdateRequest, latest: WorkflowStatus | None) -> Handle | None:
-    """The new update, or None when another process was first to take the number."""
+    latest = await _latest(request["connection_id"])
     number = 0 if latest is None else _number(latest.workflow_id)
+    if request["key_was_given"]:
+        same = await _remembered(request, latest)
+        if same is not None:
+            if _what(_request(same)) != _what(request):
+                raise IdempotencyKeyReused(
+                    "This idempotency key was used for a different request.",
+                    workflow_id=same.workflow_id,
+                )
+            return number, await find(same.workflow_id)
+    elif latest is not None and _request(latest)["idempotency_key"] == request["idempotency_key"]:
+        succeeded = latest.status == WorkflowStatusString.SUCCESS.value
+        if _is_running(latest) or (succeeded and not await state_is_expected()):
+            return number, await find(latest.workflow_id)
+    if latest is not None and _is_running(latest):
+        raise UpdateInProgress(
+            f"Update {latest.workflow_id} of this connection has not ended.",
+            workflow_id=latest.workflow_id,
+        )
+    return number, None
+
+
+async def start(request: UpdateRequest, after: int) -> Handle | None:
+    """Start the update that follows on number `after`; None if somebody else was first to."""
+    number = after
     while True:
         number += 1
         workflow_id = f"{request['connection_id']}:{number}"

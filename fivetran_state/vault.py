@@ -16,14 +16,29 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, InternalError, UnusableKey
 
+KEY_FILE = "key"
 SHORTEST_KEY = 16
 """Characters of a key from the environment; 32 random bytes as base64 are better."""
 
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
 _ERROR = "$error"
+
+
+def keys(settings: Settings) -> list[bytes]:
+    """The keys that there are: the first seals, all of them open. Raises `UnusableKey`.
+
+    None on a very first start with SQLite, until `key_from_file` makes one.
+    """
+    setting, key_file = settings.secret_key, settings.home / KEY_FILE
+    found = [] if setting is None else keys_from_environment(setting.get_secret_value())
+    if setting is None and settings.database_url is not None:
+        raise UnusableKey("With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY.")
+    # What was sealed before the setting was made stays readable.
+    return [*found, key_from_file(key_file)] if key_file.exists() else found
 
 
 def keys_from_environment(setting: str) -> list[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from mcp import Client
+from mcp.client.session import ElicitationFnT
 from mcp.client.stdio import StdioServerParameters
 
 from fivetran_state.config import Settings
@@ -89,10 +90,12 @@ def connect(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Con
     """
 
     @asynccontextmanager
-    async def connected(era: str = "2026-07-28", **variables: str) -> AsyncIterator[Client]:
+    async def connected(
+        era: str = "2026-07-28", ask: ElicitationFnT | None = None, **variables: str
+    ) -> AsyncIterator[Client]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
-        async with Client(build(Settings()), mode=era) as client:
+        async with Client(build(Settings()), mode=era, elicitation_callback=ask) as client:
             yield client
 
     return connected
@@ -104,7 +107,10 @@ def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
 
     @asynccontextmanager
     async def spawned(
-        era: str = "2026-07-28", *arguments: str, **variables: str
+        era: str = "2026-07-28",
+        *arguments: str,
+        ask: ElicitationFnT | None = None,
+        **variables: str,
     ) -> AsyncIterator[Client]:
         server = StdioServerParameters(
             command=sys.executable,
@@ -112,7 +118,7 @@ def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
             env=environment | variables,
             cwd=tmp_path,
         )
-        async with Client(server, mode=era) as client:
+        async with Client(server, mode=era, elicitation_callback=ask) as client:
             yield client
 
     return spawned

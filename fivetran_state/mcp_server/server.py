@@ -8,13 +8,15 @@ from mcp.server.mcpserver import MCPServer
 
 from fivetran_state import __version__
 from fivetran_state.config import Settings
+from fivetran_state.mcp_server import confirmation
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.tools import Tools
 
 INSTRUCTIONS = """\
 Reads and safely changes the state (the sync cursors) of Fivetran connections.
-To change a state: get_state, then update_state without expected_version to see the plan, then, \
-when the user agrees, the same call with the plan's version_before as expected_version. \
+To change a state: get_state, then update_state without expected_version: either the user is asked \
+by it, or it returns the plan; then, when the user agrees, the same call with the plan's \
+version_before as expected_version. \
 The server pauses the connection, waits for a running sync, writes, verifies and resumes; \
 never pause or resume by other means for this. An update survives crashes and goes on by itself: \
 follow it with workflow_status instead of starting it again.
@@ -38,7 +40,8 @@ def build(settings: Settings, *, ends_process: bool = False) -> MCPServer[None]:
         title="Fivetran state",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*Tools(backend, read_only=settings.read_only)],
+        tools=[*Tools(backend, read_only=settings.read_only, confirms=settings.confirm == "auto")],
+        request_state_security=confirmation.security(settings),
         lifespan=lifespan,
         log_level=settings.log_level,
     )

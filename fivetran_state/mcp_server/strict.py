@@ -14,7 +14,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import ConfigDict, ValidationError
 
 from fivetran_state import state
@@ -54,8 +54,12 @@ class _Metadata(FuncMetadata):
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
         return data
 
-    def convert_result(self, result: Model) -> CallToolResult:
-        """Compact JSON as text, and the same as structured content."""
+    def convert_result(
+        self, result: Model | InputRequiredResult
+    ) -> CallToolResult | InputRequiredResult:
+        """Compact JSON as text, and the same as structured content; a question as it is."""
+        if isinstance(result, InputRequiredResult):
+            return result
         content = result.to_json()
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         return CallToolResult(

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp_types import ToolAnnotations
+from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.confirmation import Asking, ByHuman, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
 
@@ -25,9 +26,10 @@ WaitSeconds = Annotated[
 class Tools:
     """The tools of one server, as an iterable of what the SDK registers."""
 
-    def __init__(self, backend: Backend, *, read_only: bool) -> None:
+    def __init__(self, backend: Backend, *, read_only: bool, confirms: bool) -> None:
         self._backend = backend
         self._read_only = read_only
+        self._confirms = confirms
 
     def __iter__(self) -> Iterator[StrictTool]:
         yield strict_tool(self.list_connections, annotations=_reads("List connections"))
@@ -123,14 +125,14 @@ class Tools:
             ),
         ] = None,
         wait_seconds: WaitSeconds = 20,
-    ) -> Update:
+    ) -> Update | InputRequiredResult:
         """Change a connection's state safely: pause, wait for a running sync, write, verify, resume.
 
         Give exactly one of new_state, merge_patch, json_patch (as JSON, or as JSON text where
         decimals must stay exact), restore_from (to undo), copy_from. Prefer a patch to new_state:
-        it leaves the rest untouched. Without expected_version it only returns the plan: show it to the user, then call again with
-        expected_version. Answers "running" when it takes longer: then use workflow_status, do not
-        call this again.
+        it leaves the rest untouched. The user is asked if the client can; if not, without
+        expected_version it only returns the plan: show it, then call again with expected_version.
+        Answers "running" when it takes longer: then use workflow_status, do not call this again.
         """
         service = await self._backend.service()
         change = {
@@ -140,19 +142,24 @@ class Tools:
             "restore_from": restore_from,
             "copy_from": copy_from,
         }
-        if dry_run or expected_version is None:
+        asks = self._confirms and can_ask(context)
+        if dry_run or (expected_version is None and not asks):
             return await service.plan_update(
                 connection_id, change, expected_version=expected_version
             )
-        update = await service.update_state(
-            connection_id,
-            change,
-            expected_version=expected_version,
-            reason=reason,
-            idempotency_key=idempotency_key,
-            wait_seconds=wait_seconds,
-            on_progress=_reporter(context),
-        )
+        try:
+            update = await service.update_state(
+                connection_id,
+                change,
+                expected_version=expected_version,
+                reason=reason,
+                idempotency_key=idempotency_key,
+                wait_seconds=wait_seconds,
+                on_progress=_reporter(context),
+                confirmation=ByHuman(context) if asks else None,
+            )
+        except Asking as asking:
+            return asking.question
         if update.status != "running":
             await context.report_progress(len(PHASES), len(PHASES), update.message)
         return update

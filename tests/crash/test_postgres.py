@@ -313,7 +313,10 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
     way: str,
     times_noticed: int,
 ) -> None:
-    """A failure to connect is worded differently for each way; it is noticed every two seconds."""
+    """A failure to connect is worded differently for each way; it is noticed every two seconds.
+
+    DBOS waits for a database as long again as it was away, before it looks once more.
+    """
     if way == "socket":
         on_postgres[URL] = postgres.through_socket(on_postgres[URL])
     async with running(on_postgres, tmp_path) as server:
@@ -338,7 +341,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
             assert changes(sandbox, SLOW) == "p"
 
         status = await answered_once(
-            server, "workflow_status", workflow_id=workflow_id, wait_seconds=30
+            server, "workflow_status", workflow_id=workflow_id, wait_seconds=50
         )
         assert status["status"] == "updated"
         await assert_updated_once(server, sandbox, workflow_id, slow)

@@ -1,0 +1,173 @@
+"""Asking the human: within the call where the protocol allows it, otherwise between two rounds.
+
+Since 2026-07-28 a server does not call its client: the answer to a tool call is a question, and
+the client repeats the call with the human's answer and with what the server had told it to keep.
+That is sealed, bound to the call's arguments and its principal, and holds for `VALID_SECONDS`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.request_state import (
+    AESGCMRequestStateCodec,
+    InvalidRequestState,
+    RequestStateSecurity,
+)
+from mcp.shared.exceptions import MCPError
+from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from mcp_types.version import is_version_at_least
+
+from fivetran_state import vault
+from fivetran_state.config import Settings
+from fivetran_state.errors import FivetranStateError, NotConfirmed
+
+if TYPE_CHECKING:
+    from fivetran_state.models import Change
+    from fivetran_state.plan import Plan
+
+VALID_SECONDS = 3600.0
+"""How long a question may be answered. The version that it names guards what an answer can do."""
+
+SHOWN_CHANGES = 10
+
+_QUESTION = "confirm"
+_NOTHING_TO_FILL_IN: dict[str, Any] = {"type": "object", "properties": {}}
+_ASKS_BETWEEN_ROUNDS = "2026-07-28"
+
+
+def can_ask(context: Context[Any, Any]) -> bool:
+    """Whether this client has said that it can put a question to a human."""
+    capabilities = context.client_capabilities
+    elicitation = None if capabilities is None else capabilities.elicitation
+    # An empty capability is what clients declared before there was another kind than forms.
+    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+        return False
+    return _asks_between_rounds(context) or context.session.can_send_request
+
+
+class Asking(Exception):
+    """The call ends here with a question; `question` is its result."""
+
+    def __init__(self, question: InputRequiredResult) -> None:
+        super().__init__()
+        self.question = question
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What was shown. `latest` is the number of the connection's newest update then: a
+    confirmation that is sent once more, after others, is no confirmation of doing it again."""
+
+    version_before: str
+    version_after: str
+    latest: int
+
+
+class ByHuman:
+    """A `plan.Confirmation` by the human behind one tool call. Raises `NotConfirmed`, `Asking`."""
+
+    def __init__(self, context: Context[Any, Any]) -> None:
+        self._context = context
+        self._answered: _Answered | None = None
+        if context.request_state is not None:
+            answer = (context.input_responses or {}).get(_QUESTION)
+            if isinstance(answer, ElicitResult):
+                _check(answer)
+                self._answered = _Answered(**json.loads(context.request_state))
+
+    @property
+    def version(self) -> str | None:
+        return None if self._answered is None else self._answered.version_before
+
+    async def covers(self, plan: "Plan", latest: int) -> bool:
+        asked = _Answered(plan.version_before, plan.version_after, latest)
+        if asked == self._answered:
+            return True
+        message = question(plan)
+        if _asks_between_rounds(self._context):
+            parameters = ElicitRequestFormParams(
+                message=message, requested_schema=_NOTHING_TO_FILL_IN
+            )
+            raise Asking(
+                InputRequiredResult(
+                    input_requests={_QUESTION: ElicitRequest(params=parameters)},
+                    request_state=json.dumps(vars(asked)),
+                )
+            )
+        try:
+            answer = await self._context.session.elicit_form(
+                message, _NOTHING_TO_FILL_IN, self._context.request_id
+            )
+        except MCPError as error:
+            raise NotConfirmed("The client did not put the question to the user.") from error
+        _check(answer)
+        self._answered = asked
+        return False
+
+
+def question(plan: "Plan") -> str:
+    """What the human reads before agreeing."""
+    connection = plan.connection
+    shown = plan.changes[:SHOWN_CHANGES]
+    more = plan.changes_total - len(shown)
+    lines = [
+        f"Change the state of {connection.id} ({connection.service}, {connection.schema})?",
+        "",
+        *map(_line, shown),
+        *([f"... and {more} more changes"] if more else []),
+        "",
+        f"Version {plan.version_before} becomes {plan.version_after}.",
+        plan.consequences,
+    ]
+    return "\n".join(lines)
+
+
+def _line(change: "Change") -> str:
+    where = change.path or "(everything)"
+    if change.op == "add":
+        return f"+ {where}: {change.after}"
+    if change.op == "remove":
+        return f"- {where}: {change.before}"
+    return f"~ {where}: {change.before} -> {change.after}"
+
+
+def _check(answer: ElicitResult) -> None:
+    if answer.action == "decline":
+        raise NotConfirmed("The user declined; nothing was written.")
+    if answer.action == "cancel":
+        raise NotConfirmed("The user dismissed the question; nothing was written.")
+
+
+def _asks_between_rounds(context: Context[Any, Any]) -> bool:
+    version = context.protocol_version
+    return version is not None and is_version_at_least(version, _ASKS_BETWEEN_ROUNDS)
+
+
+def security(settings: Settings) -> RequestStateSecurity:
+    """Seals what a client keeps between rounds with the keys that outlive this process."""
+    return RequestStateSecurity(codec=_Codec(settings), ttl=VALID_SECONDS)
+
+
+class _Codec:
+    """The SDK's, with keys that need not exist before the first question."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def seal(self, payload: bytes) -> str:
+        return AESGCMRequestStateCodec(self._keys()).seal(payload)
+
+    def unseal(self, token: str) -> bytes:
+        return AESGCMRequestStateCodec(self._keys()).unseal(token)
+
+    def _keys(self) -> Sequence[bytes]:
+        try:
+            keys = vault.keys(self._settings)
+        except FivetranStateError as error:
+            raise InvalidRequestState(error.code) from error
+        if not keys:
+            raise InvalidRequestState("there is no key yet")
+        return keys
