@@ -1,5 +1,6 @@
 """What an operator does: ask the doctor, forget what is old, change the key."""
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -236,3 +237,27 @@ async def test_a_key_that_is_too_short_is_the_tools_answer(connect: Connect, set
 
     assert error["code"] == "unusable_key"
     assert "16 characters" in error["message"]
+
+
+async def test_a_process_that_died_within_its_first_start_keeps_no_later_one_from_starting(
+    connect: Connect, environment: dict[str, str]
+) -> None:
+    async with connect() as client:
+        await version_of(client, IDLE)
+    with sqlite3.connect(Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db") as database:
+        # As such a process leaves it: what the key is checked by has been begun, and not ended.
+        changed = database.execute(
+            "UPDATE workflow_status SET status = 'PENDING', executor_id = 'dead', output = NULL"
+            " WHERE workflow_uuid LIKE 'key:%'"
+        )
+    assert changed.rowcount == 1
+
+    async with connect() as client:
+        update = await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2020"},
+            expected_version=await version_of(client, IDLE),
+        )
+    assert update["status"] == "updated"
