@@ -22,19 +22,42 @@ SandboxOption = Annotated[
 ]
 
 
+HttpOption = Annotated[bool, typer.Option("--http", help="Serve MCP and REST over HTTP.")]
+HostOption = Annotated[str, typer.Option(help="The address to bind, with --http.")]
+PortOption = Annotated[int, typer.Option(help="The port, with --http; 0 takes a free one.")]
+
+
 @app.callback(invoke_without_command=True)
-def default(context: typer.Context, sandbox: SandboxOption = False) -> None:
+def default(
+    context: typer.Context,
+    sandbox: SandboxOption = False,
+    http: HttpOption = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+) -> None:
     """Read and safely change the state of Fivetran connections, from an assistant."""
     if context.invoked_subcommand is None:
-        serve(sandbox=sandbox)
+        serve(sandbox=sandbox, http=http, host=host, port=port)
 
 
 @app.command()
-def serve(sandbox: SandboxOption = False) -> None:
-    """Serve MCP on stdin and stdout (the default)."""
-    from fivetran_state.mcp_server import build
+def serve(
+    sandbox: SandboxOption = False,
+    http: HttpOption = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+) -> None:
+    """Serve MCP on stdin and stdout (the default), or MCP and REST over HTTP."""
+    settings = _settings(sandbox)
+    if http:
+        from fivetran_state import http_server
 
-    build(_settings(sandbox), ends_process=True).run("stdio")
+        http_server.run(settings, host=host, port=port)
+    else:
+        from fivetran_state.mcp_server import build
+        from fivetran_state.mcp_server.backend import Backend
+
+        build(settings, Backend(settings, ends_process=True)).run("stdio")
     # Not by way of Python's own end, which would wait for DBOS's threads.
     sys.stderr.flush()
     os._exit(0)

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     retention_days: float = Field(90, ge=0, validation_alias="FIVETRAN_STATE_RETENTION_DAYS")
     """Days after which a finished update may be forgotten; 0 keeps all."""
 
+    shutdown_wait: float = Field(20, ge=0, validation_alias="FIVETRAN_STATE_SHUTDOWN_WAIT")
+    """Seconds that an HTTP server gives updates to end before it hands them over."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )

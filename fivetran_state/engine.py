@@ -144,6 +144,14 @@ class Engine:
         url = self._settings.database_url or f"sqlite:///{self._home / 'state.db'}"
         return make_url(url).render_as_string(hide_password=True)
 
+    async def idle(self) -> None:
+        """Wait until this process runs no update."""
+        with suppress(FivetranStateError):
+            while self._launched:
+                if not await updates.unfinished(self._executor_id):
+                    return
+                await asyncio.sleep(RECOVERY_INTERVAL / 8)
+
     async def finish(self, after: str | None) -> None:
         """Wait until no update is left that this process, or a dead one, has to finish.
 

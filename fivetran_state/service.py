@@ -74,9 +74,17 @@ class Service:
         """Begin to come up in the background, on the event loop that all calls will be made on."""
         self._engine.start()
 
-    async def close(self) -> None:
-        """Stop; updates in flight are finished by a process of their own."""
+    async def close(self, patience: float = 0) -> None:
+        """Stop; updates that do not end within `patience` seconds get a process of their own."""
+        if patience:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._engine.idle(), patience)
         await self._engine.close()
+
+    async def check_ready(self) -> None:
+        """Raises what keeps updates from being made, or the database from being read."""
+        await self._engine.ready()
+        await updates.unfinished()
 
     async def leave(self) -> None:
         """All of `close` that matters when the process ends right afterwards."""

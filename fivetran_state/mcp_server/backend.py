@@ -26,12 +26,16 @@ class Backend:
     """Use `running()` around the server's life, and `service()` within a call.
 
     With `ends_process`, the end of `running()` is the end of the process: nothing is waited for,
-    and a signal to terminate is such an end too.
+    and a signal to terminate is such an end too. Otherwise updates in flight get `patience`
+    seconds to end before they are handed over.
     """
 
-    def __init__(self, settings: Settings, *, ends_process: bool) -> None:
+    def __init__(
+        self, settings: Settings, *, ends_process: bool = False, patience: float = 0
+    ) -> None:
         self._settings = settings
         self._ends_process = ends_process
+        self._patience = patience
         self._is_needed = asyncio.Event()
         self._starting: asyncio.Task[Service] | None = None
 
@@ -44,7 +48,7 @@ class Backend:
             yield
         finally:
             service = await self.service()
-            await (service.leave() if self._ends_process else service.close())
+            await (service.leave() if self._ends_process else service.close(self._patience))
 
     async def service(self) -> "Service":
         assert self._starting is not None, "outside of running()"
