@@ -6,7 +6,7 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any, cast
 
@@ -50,6 +50,22 @@ class Finding:
     what: str
     is_well: bool
     detail: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """An update, for somebody who comes back for its answer.
+
+    `answer` is what `update_state` would answer now: an error where it would raise one.
+    `kept_ms` counts from `created_at`; None while the update runs, or if it is kept for ever.
+    """
+
+    workflow_id: str
+    answer: Update | FivetranStateError
+    message: str
+    created_at: str
+    updated_at: str
+    kept_ms: int | None
 
 
 OnProgress = Callable[[Progress], Awaitable[None]]
@@ -294,11 +310,10 @@ class Service:
                     continue  # It may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
         await updates.follow(handle, wait_seconds, on_progress)
-        update = await updates.get(handle.workflow_id)
-        if update.error is not None:
-            update.error.details.setdefault("workflow_id", update.workflow_id)
-            raise update.error
-        return Update(**_view(update))
+        answer = _answer(await updates.get(handle.workflow_id))
+        if isinstance(answer, FivetranStateError):
+            raise answer
+        return answer
 
     async def workflow_status(
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
@@ -322,6 +337,33 @@ class Service:
             started_at=_time(started),
             ended_at=None if ended is None else _time(ended),
             error=None if update.error is None else _failure(update.error),
+        )
+
+    async def task(self, workflow_id: str) -> Task:
+        """One update, and what `update_state` would answer about it now."""
+        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        update = await updates.get(workflow_id)
+        steps = await updates.steps(workflow_id)
+        answer = _answer(update)
+        # The database's own times may have a resolution of a second; the steps' are finer.
+        times = [update.created_at, *(step.completed_at or 0 for step in steps)]
+        kept_ms = None
+        if update.status == "running":
+            message = (update.progress or updates.STARTED)["message"]
+        else:
+            message = answer.message
+            ended_at = update.completed_at or times[-1]
+            times.append(ended_at)
+            if self._settings.retention_days:
+                kept = timedelta(days=self._settings.retention_days) // timedelta(milliseconds=1)
+                kept_ms = ended_at - update.created_at + kept
+        return Task(
+            workflow_id=workflow_id,
+            answer=answer,
+            message=message,
+            created_at=_time(update.created_at),
+            updated_at=_time(max(times)),
+            kept_ms=kept_ms,
         )
 
     async def list_workflows(
@@ -508,6 +550,14 @@ def _view(update: updates.Update) -> dict[str, Any]:
         "was_paused": progress["was_paused"] if update.progress else None,
         "still_paused": progress["still_paused"],
     }
+
+
+def _answer(update: updates.Update) -> Update | FivetranStateError:
+    """What `update_state` answers, or raises."""
+    if update.error is not None:
+        update.error.details.setdefault("workflow_id", update.workflow_id)
+        return update.error
+    return Update(**_view(update))
 
 
 def _summary_of(update: updates.Update) -> WorkflowSummary:

@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT
 from mcp.client.stdio import StdioServerParameters
 
@@ -91,11 +92,17 @@ def connect(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Con
 
     @asynccontextmanager
     async def connected(
-        era: str = "2026-07-28", ask: ElicitationFnT | None = None, **variables: str
+        era: str = "2026-07-28",
+        *,
+        ask: ElicitationFnT | None = None,
+        extensions: Sequence[ClientExtension] = (),
+        **variables: str,
     ) -> AsyncIterator[Client]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
-        async with Client(build(Settings()), mode=era, elicitation_callback=ask) as client:
+        async with Client(
+            build(Settings()), mode=era, elicitation_callback=ask, extensions=extensions
+        ) as client:
             yield client
 
     return connected
@@ -110,6 +117,7 @@ def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
         era: str = "2026-07-28",
         *arguments: str,
         ask: ElicitationFnT | None = None,
+        extensions: Sequence[ClientExtension] = (),
         **variables: str,
     ) -> AsyncIterator[Client]:
         server = StdioServerParameters(
@@ -118,7 +126,9 @@ def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
             env=environment | variables,
             cwd=tmp_path,
         )
-        async with Client(server, mode=era, elicitation_callback=ask) as client:
+        async with Client(
+            server, mode=era, elicitation_callback=ask, extensions=extensions
+        ) as client:
             yield client
 
     return spawned

@@ -10,6 +10,7 @@ from fivetran_state import __version__
 from fivetran_state.config import Settings
 from fivetran_state.mcp_server import confirmation
 from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
 
 INSTRUCTIONS = """\
@@ -29,6 +30,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
     It runs its backend: a plain one, unless another is given.
     """
     backend = backend or Backend(settings)
+    tasks = Tasks(backend)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
@@ -41,6 +43,8 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         version=__version__,
         instructions=INSTRUCTIONS,
         tools=[*Tools(backend, read_only=settings.read_only, confirms=settings.confirm == "auto")],
+        extensions=[tasks],
+        middleware=[tasks.check_subscription],
         request_state_security=confirmation.security(settings),
         lifespan=lifespan,
         log_level=settings.log_level,

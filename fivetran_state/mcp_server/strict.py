@@ -33,7 +33,7 @@ class StrictTool(Tool):
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as error:
-            return _error_result(self._explained(error))
+            return error_result(self._explained(error))
 
     def _explained(self, error: ToolError) -> FivetranStateError:
         cause = error.__cause__
@@ -57,14 +57,8 @@ class _Metadata(FuncMetadata):
     def convert_result(
         self, result: Model | InputRequiredResult
     ) -> CallToolResult | InputRequiredResult:
-        """Compact JSON as text, and the same as structured content; a question as it is."""
-        if isinstance(result, InputRequiredResult):
-            return result
-        content = result.to_json()
-        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        return CallToolResult(
-            content=[TextContent(type="text", text=text)], structured_content=content
-        )
+        """A question is passed on as it is."""
+        return result if isinstance(result, InputRequiredResult) else success_result(result)
 
 
 def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -> StrictTool:
@@ -90,7 +84,15 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
     return tool
 
 
-def _error_result(error: FivetranStateError) -> CallToolResult:
+def success_result(answer: Model) -> CallToolResult:
+    """Compact JSON as text, and the same as structured content."""
+    content = answer.to_json()
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
+
+
+def error_result(error: FivetranStateError) -> CallToolResult:
+    """Code, message and hint as text."""
     # No structured content: clients hold it against the output schema even when it is an error.
     text = json.dumps(state.plain(error.to_json()), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)

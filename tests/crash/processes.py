@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.calls import ROOT, call
@@ -45,7 +46,11 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    environment: dict[str, str], folder: Path, *arguments: str, **variables: str
+    environment: dict[str, str],
+    folder: Path,
+    *arguments: str,
+    extensions: Sequence[ClientExtension] = (),
+    **variables: str,
 ) -> AsyncIterator[Server]:
     """`python server.py` with `folder` as its working directory; its stderr is added to a file there."""
     pid_file = folder / f"{uuid.uuid4().hex}.pid"
@@ -57,7 +62,8 @@ async def running(
         cwd=folder,
     )
     with (folder / "stderr.txt").open("a") as stderr:
-        async with Client(stdio_client(parameters, stderr), mode="2026-07-28") as client:
+        transport = stdio_client(parameters, stderr)
+        async with Client(transport, mode="2026-07-28", extensions=extensions) as client:
             await client.list_tools()  # Once it answers, the pid has been written.
             yield Server(client, int(pid_file.read_text()))
 

@@ -448,7 +448,7 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
         await server.kill()
     killed_at = len(sandbox.log)
 
-    async with running(on_postgres, tmp_path, **{KEY: "the key of somebody else"}) as server:
+    async with running(on_postgres | {KEY: "the key of somebody else"}, tmp_path) as server:
         error = await refused(server.client, "get_state", connection_id=IDLE)
     assert error["code"] == "unusable_key"
     assert [r for r in sandbox.log[killed_at:] if r.connection_id is not None] == []
@@ -463,7 +463,7 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as dying:
         await version_of(dying.client, IDLE)  # Nothing was ever updated in this database.
-        async with running(on_postgres, tmp_path, **{KEY: "the key of somebody else"}) as other:
+        async with running(on_postgres | {KEY: "the key of somebody else"}, tmp_path) as other:
             error = await refused(other.client, "get_state", connection_id=PAUSED)
             assert error["code"] == "unusable_key"
             workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=4)

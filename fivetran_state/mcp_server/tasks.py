@@ -1,0 +1,186 @@
+"""The Tasks extension of MCP: an update that is still running is answered with a task to follow.
+
+The task is the workflow and its id the workflow's, so that it outlives this process, and nothing
+is kept here. Only clients that declare the extension meet it.
+Specification: https://github.com/modelcontextprotocol/ext-tasks
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Extension, MethodBinding, require_client_extension
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    CallToolRequestParams,
+    CallToolResult,
+    RequestParams,
+)
+
+from fivetran_state.errors import (
+    Cancelled,
+    FivetranStateError,
+    InvalidRequest,
+    NotAllowed,
+    TooLateToCancel,
+    WorkflowNotFound,
+)
+from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.strict import error_result, success_result
+
+if TYPE_CHECKING:
+    from fivetran_state.service import Task
+
+PROTOCOL_VERSIONS = frozenset({"2026-07-28"})
+POLL_INTERVAL_MS = 1000
+
+RequestContext = ServerRequestContext[Any, Any]
+
+
+class TaskParams(RequestParams):
+    task_id: str
+
+
+class UpdateTaskParams(TaskParams):
+    input_responses: dict[str, Any]
+
+
+class Tasks(Extension):
+    """Pass it to the server as an extension, and `check_subscription` as middleware."""
+
+    identifier = "io.modelcontextprotocol/tasks"
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def methods(self) -> Sequence[MethodBinding]:
+        return [
+            MethodBinding("tasks/get", TaskParams, self._get, PROTOCOL_VERSIONS),
+            MethodBinding("tasks/update", UpdateTaskParams, self._update, PROTOCOL_VERSIONS),
+            MethodBinding("tasks/cancel", TaskParams, self._cancel, PROTOCOL_VERSIONS),
+        ]
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: RequestContext, call_next: CallNext
+    ) -> HandlerResult:
+        if params.name != "update_state" or not self._is_declared(ctx):
+            return await call_next(ctx)
+        if params.arguments is not None:
+            # Whoever can follow a task need not wait within the call.
+            params.arguments["wait_seconds"] = 0
+        result = await call_next(ctx)
+        workflow_id = _running_update(result)
+        if workflow_id is None:
+            return result
+        async with _protocol_errors():
+            task = await (await self._backend.service()).task(workflow_id)
+        if _status(task) == "working":
+            return {"resultType": "task", **_fields(task)}
+        return _result(task)
+
+    async def check_subscription(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+        """Refuse what the SDK would let pass: listening to tasks without the extension."""
+        if ctx.method == "subscriptions/listen":
+            wanted = (ctx.params or {}).get("notifications")
+            if isinstance(wanted, Mapping) and "taskIds" in wanted:
+                require_client_extension(ctx, self.identifier)
+        return await call_next(ctx)
+
+    async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
+        task = await self._task(ctx, params)
+        fields = _fields(task)
+        if fields["status"] == "completed":
+            result = _result(task).model_dump(mode="json", by_alias=True, exclude_none=True)
+            return {**fields, "result": result}
+        return fields
+
+    async def _update(self, ctx: RequestContext, params: UpdateTaskParams) -> HandlerResult:
+        # An update asks before it starts, never later: no response can be outstanding.
+        await self._task(ctx, params)
+        return {}
+
+    async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
+        await self._task(ctx, params)
+        async with _protocol_errors():
+            service = await self._backend.service()
+            with suppress(TooLateToCancel):
+                await service.cancel_update(params.task_id)
+        return {}
+
+    async def _task(self, ctx: RequestContext, params: TaskParams) -> "Task":
+        """The task that is asked for, if this client may ask for it."""
+        require_client_extension(ctx, self.identifier)
+        _check_name_header(ctx, params.task_id)
+        async with _protocol_errors():
+            service = await self._backend.service()
+            try:
+                return await service.task(params.task_id)
+            except (WorkflowNotFound, InvalidRequest, NotAllowed):
+                # One answer to all, or it would tell which connections are hidden.
+                raise MCPError(INVALID_PARAMS, "There is no such task.") from None
+
+    def _is_declared(self, ctx: RequestContext) -> bool:
+        capabilities = ctx.session.client_capabilities
+        return (
+            ctx.protocol_version in PROTOCOL_VERSIONS
+            and capabilities is not None
+            and self.identifier in (capabilities.extensions or {})
+        )
+
+
+def _running_update(result: HandlerResult) -> str | None:
+    """The workflow id, if that is the tool's answer."""
+    content = result.structured_content if isinstance(result, CallToolResult) else None
+    if isinstance(content, dict) and content.get("status") == "running":
+        return str(content["workflow_id"])
+    return None
+
+
+def _status(task: "Task") -> str:
+    if isinstance(task.answer, Cancelled):
+        return "cancelled"
+    is_running = not isinstance(task.answer, FivetranStateError) and task.answer.status == "running"
+    # An error is a tool's result; "failed" is for errors of the protocol.
+    return "working" if is_running else "completed"
+
+
+def _fields(task: "Task") -> dict[str, Any]:
+    return {
+        "taskId": task.workflow_id,
+        "status": _status(task),
+        "statusMessage": task.message,
+        "createdAt": task.created_at,
+        "lastUpdatedAt": task.updated_at,
+        "ttlMs": task.kept_ms,
+        "pollIntervalMs": POLL_INTERVAL_MS,
+    }
+
+
+def _result(task: "Task") -> CallToolResult:
+    """The result that the tool would have given."""
+    if isinstance(task.answer, FivetranStateError):
+        return error_result(task.answer)
+    return success_result(task.answer)
+
+
+def _check_name_header(ctx: RequestContext, task_id: str) -> None:
+    """Over HTTP, what is routed by must be what is asked for; the SDK checks its own methods only."""
+    if ctx.request is None:
+        return
+    if decode_header_value(ctx.request.headers.get(MCP_NAME_HEADER)) != task_id:
+        raise MCPError(HEADER_MISMATCH, f"{MCP_NAME_HEADER} header does not name the task")
+
+
+@asynccontextmanager
+async def _protocol_errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except FivetranStateError as error:
+        code = INVALID_REQUEST if isinstance(error, NotAllowed) else INTERNAL_ERROR
+        raise MCPError(code, f"{error.message} {error.hint}", {"code": error.code}) from None
