@@ -398,6 +398,12 @@ class Service:
             )
         return view
 
+    async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
+        """The ids, of the last `limit` that begin so, that may be looked at; newest first."""
+        await self._engine.ready()
+        found = await updates.newest(prefix, limit)
+        return [id_ for id_ in found if self._settings.allows(id_.rpartition(":")[0])]
+
     async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
         given = {kind: value for kind, value in change.items() if value is not None}

@@ -323,6 +323,20 @@ async def history(connection_id: str, below: int | None, limit: int) -> list[Upd
     return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
 
 
+async def newest(prefix: str, limit: int) -> list[str]:
+    """The ids of the last updates that begin so, newest first."""
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            name=workflow.NAME,
+            workflow_id_prefix=prefix or None,
+            sort_desc=True,
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+    return [row.workflow_id for row in rows]
+
+
 async def state_before(workflow_id: str) -> str:
     """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
     await get(workflow_id)

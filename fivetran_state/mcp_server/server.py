@@ -1,4 +1,4 @@
-"""The server object: its instructions, its tools, its lifespan."""
+"""The server object: its instructions, what it offers, its lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +10,8 @@ from fivetran_state import __version__
 from fivetran_state.config import Settings
 from fivetran_state.mcp_server import confirmation
 from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.completion import Completions
+from fivetran_state.mcp_server.resources import Resources
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
 
@@ -37,7 +39,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         async with backend.running():
             yield
 
-    return MCPServer(
+    server = MCPServer(
         "fivetran-state",
         title="Fivetran state",
         version=__version__,
@@ -49,3 +51,6 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         lifespan=lifespan,
         log_level=settings.log_level,
     )
+    Resources(backend).register(server)
+    Completions(backend).register(server)
+    return server

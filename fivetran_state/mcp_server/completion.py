@@ -1,0 +1,70 @@
+"""Completion: the ids that may stand in a resource's URI or in a prompt, from what was typed."""
+
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp_types import (
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
+
+from fivetran_state.errors import FivetranStateError
+from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.protocol_errors import protocol_error
+
+MOST_VALUES = 100
+"""The protocol allows no more."""
+
+SEARCHED = 1000
+
+
+class Completions:
+    """Arguments of one name mean the same wherever they stand."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def register(self, server: MCPServer[Any]) -> None:
+        server.completion()(self.complete)  # type: ignore[no-untyped-call]
+
+    async def complete(
+        self,
+        reference: ResourceTemplateReference | PromptReference,
+        argument: CompletionArgument,
+        context: CompletionContext | None,
+    ) -> Completion | None:
+        try:
+            if argument.name == "connection_id":
+                return await self._connection_ids(argument.value)
+            if argument.name == "workflow_id":
+                return await self._workflow_ids(argument.value)
+        except FivetranStateError as error:
+            raise protocol_error(error) from None
+        return None
+
+    async def _connection_ids(self, typed: str) -> Completion:
+        """Connections that keep a state, by the beginning of their id or name."""
+        service = await self._backend.service()
+        page = await service.list_connections(name=typed or None, limit=SEARCHED)
+        begun = typed.lower()
+        values = [
+            each.id
+            for each in page.connections
+            if each.keeps_state
+            and (each.id.lower().startswith(begun) or each.name.lower().startswith(begun))
+        ]
+        is_all = page.next_cursor is None
+        return Completion(
+            values=values[:MOST_VALUES],
+            total=len(values) if is_all else None,
+            has_more=len(values) > MOST_VALUES or not is_all,
+        )
+
+    async def _workflow_ids(self, typed: str) -> Completion:
+        """Updates by the beginning of their id, newest first."""
+        service = await self._backend.service()
+        values = await service.newest_workflow_ids(typed, MOST_VALUES + 1)
+        return Completion(values=values[:MOST_VALUES], has_more=len(values) > MOST_VALUES or None)

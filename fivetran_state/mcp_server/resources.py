@@ -1,0 +1,74 @@
+"""The resources: a connection's state and history, and single updates, as what a host can attach.
+
+They are templates only, and `resources/list` is empty: hosts ask for the list when they start, and
+listing an account's connections would then cost every start a call to Fivetran, and make it wait
+while Fivetran cannot be reached. Completion finds the ids.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.mcpserver import Context, MCPServer
+
+from fivetran_state.errors import FivetranStateError
+from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.mcp_server.protocol_errors import protocol_error
+from fivetran_state.models import Model
+
+if TYPE_CHECKING:
+    from fivetran_state.service import Service
+
+STATE = "fivetran://connections/{connection_id}/state"
+HISTORY = "fivetran://connections/{connection_id}/history"
+WORKFLOW = "fivetran://workflows/{workflow_id}"
+
+
+class Resources:
+    """The resources of one server. What they say is what the tools of the same purpose say."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def register(self, server: MCPServer[Any]) -> None:
+        server.resource(
+            STATE,
+            name="state",
+            title="A connection's state",
+            description="The state, its version, and whether the connection is paused or syncing; "
+            "a large state as an outline.",
+            mime_type="application/json",
+        )(self.state)
+        server.resource(
+            HISTORY,
+            name="history",
+            title="A connection's updates",
+            description="The latest updates of the connection's state, newest first.",
+            mime_type="application/json",
+        )(self.history)
+        server.resource(
+            WORKFLOW,
+            name="workflow",
+            title="An update",
+            description="One update: its steps, what it changed, and how it ended.",
+            mime_type="application/json",
+        )(self.workflow)
+
+    async def state(self, connection_id: str, context: Context[Any, Any]) -> str:
+        return await self._read(context, lambda service: service.get_state(connection_id))
+
+    async def history(self, connection_id: str, context: Context[Any, Any]) -> str:
+        return await self._read(context, lambda service: service.list_workflows(connection_id))
+
+    async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
+        return await self._read(context, lambda service: service.workflow_status(workflow_id))
+
+    async def _read(
+        self, context: Context[Any, Any], ask: "Callable[[Service], Awaitable[Model]]"
+    ) -> str:
+        try:
+            answer = await ask(await self._backend.service())
+        except FivetranStateError as error:
+            uri = (context.request_context.params or {}).get("uri")
+            raise protocol_error(error, uri=uri) from None
+        return json.dumps(answer.to_json(), ensure_ascii=False, separators=(",", ":"))
