@@ -398,6 +398,15 @@ class Service:
             )
         return view
 
+    async def last_ended(self, connection_id: str) -> int:
+        """The number of the connection's last update that has ended; 0 if none has."""
+        await self._fivetran_for(connection_id)
+        return await updates.last_ended(connection_id)
+
+    async def ended_since(self, last_ended: Mapping[str, int]) -> dict[str, int]:
+        """Of the connections whose next update has ended by now: its number."""
+        return await updates.ended_since(last_ended)
+
     async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
         """The ids, of the last `limit` that begin so, that may be looked at; newest first."""
         await self._engine.ready()

@@ -6,7 +6,7 @@ decides between two processes that start the same number.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -321,6 +321,29 @@ async def history(connection_id: str, below: int | None, limit: int) -> list[Upd
         rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
     found = [_update(row, None) for row in rows if _is_ours(row)]
     return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
+
+
+async def last_ended(connection_id: str) -> int:
+    """The number of the connection's last update that has ended; 0 if none has."""
+    latest = await _latest(connection_id, load_input=False)
+    if latest is None:
+        return 0
+    return _number(latest.workflow_id) - _is_running(latest)
+
+
+async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
+    """Of the connections whose next update has ended by now: its number.
+
+    One look-up by primary key for all of them, since numbers follow on each other. A number that
+    another account has used counts as ended: it is passed over.
+    """
+    following = [f"{connection_id}:{number + 1}" for connection_id, number in last_ended.items()]
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            workflow_ids=following, load_input=False, load_output=False
+        )
+    ended = [row.workflow_id for row in rows if not (_is_ours(row) and _is_running(row))]
+    return {id_.rpartition(":")[0]: _number(id_) for id_ in ended}
 
 
 async def newest(prefix: str, limit: int) -> list[str]:

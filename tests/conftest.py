@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from mcp import Client
 from mcp.client.extension import ClientExtension
-from mcp.client.session import ElicitationFnT
+from mcp.client.session import ElicitationFnT, MessageHandlerFnT
 from mcp.client.stdio import StdioServerParameters
 
 from fivetran_state.config import Settings
@@ -95,13 +95,18 @@ def connect(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Con
         era: str = "2026-07-28",
         *,
         ask: ElicitationFnT | None = None,
+        on_message: MessageHandlerFnT | None = None,
         extensions: Sequence[ClientExtension] = (),
         **variables: str,
     ) -> AsyncIterator[Client]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
         async with Client(
-            build(Settings()), mode=era, elicitation_callback=ask, extensions=extensions
+            build(Settings()),
+            mode=era,
+            elicitation_callback=ask,
+            message_handler=on_message,
+            extensions=extensions,
         ) as client:
             yield client
 

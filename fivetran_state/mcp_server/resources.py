@@ -6,10 +6,12 @@ while Fivetran cannot be reached. Completion finds the ids.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.shared.uri_template import UriTemplate
 
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server.backend import Backend
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 STATE = "fivetran://connections/{connection_id}/state"
 HISTORY = "fivetran://connections/{connection_id}/history"
 WORKFLOW = "fivetran://workflows/{workflow_id}"
+
+_OF_CONNECTIONS = [UriTemplate.parse(STATE), UriTemplate.parse(HISTORY)]
+_OF_WORKFLOWS = UriTemplate.parse(WORKFLOW)
+_WORKFLOW_ID = re.compile(r"(.+):([0-9]{1,18})")
+
+
+def shown_by(uri: str) -> tuple[str, int | None] | None:
+    """The connection that a resource shows, and the number of the update if it shows only one."""
+    for template in _OF_CONNECTIONS:
+        if match := template.match(uri):
+            return str(match["connection_id"]), None
+    match = _OF_WORKFLOWS.match(uri)
+    parts = _WORKFLOW_ID.fullmatch(str(match["workflow_id"])) if match else None
+    return (parts[1], int(parts[2])) if parts else None
 
 
 class Resources:

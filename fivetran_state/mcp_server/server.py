@@ -12,6 +12,7 @@ from fivetran_state.mcp_server import confirmation
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.completion import Completions
 from fivetran_state.mcp_server.resources import Resources
+from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
 
@@ -39,6 +40,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         async with backend.running():
             yield
 
+    subscriptions = Subscriptions(backend)
     server = MCPServer(
         "fivetran-state",
         title="Fivetran state",
@@ -48,9 +50,11 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         extensions=[tasks],
         middleware=[tasks.check_subscription],
         request_state_security=confirmation.security(settings),
+        subscriptions=subscriptions.bus,
         lifespan=lifespan,
         log_level=settings.log_level,
     )
     Resources(backend).register(server)
+    subscriptions.register(server)
     Completions(backend).register(server)
     return server

@@ -1,6 +1,10 @@
-"""Resources: what they show and refuse, and completion of ids."""
+"""Resources: what they show and refuse, who is told of an ended update, and completion of ids."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +15,21 @@ from mcp_types import (
     Completion,
     PromptReference,
     ResourceTemplateReference,
+    ResourceUpdatedNotification,
     TextResourceContents,
 )
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
+from fivetran_state.sandbox.server import SandboxServer
+from tests.calls import API_KEY, API_SECRET, IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
 from tests.conftest import ERAS, Connect
+from tests.crash.processes import running
+from tests.crash.test_kill import BEFORE, start_update, start_update_that_hangs
+from tests.crash.test_postgres import noticed_once_more
 from tests.integration.test_history import update
+from tests.postgres import Postgres
+
+pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
 
 
 def state_uri(connection_id: str) -> str:
@@ -70,6 +82,7 @@ async def test_the_templates_are_listed_and_the_list_of_resources_asks_nobody(
     assert {each.mime_type for each in templates} == {"application/json"}
     assert resources == []
     assert capabilities.resources is not None
+    assert capabilities.resources.subscribe is True
     assert capabilities.completions is not None
 
 
@@ -152,6 +165,188 @@ async def test_trouble_that_is_not_the_caller_s_is_an_internal_error_that_is_exp
 
     assert (error.code, error.data["code"]) == (INTERNAL_ERROR, "missing_credentials")
     assert "FIVETRAN_API_KEY" in error.message
+
+
+# Who is told of an ended update
+
+
+class Ear:
+    """Hears of updated resources, in either era."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def __call__(self, message: object) -> None:
+        if isinstance(message, ResourceUpdatedNotification):
+            self._heard.put_nowait(message.params.uri)
+
+    async def hear(self, times: int = 1) -> list[str]:
+        """The next resources, as they were told; fails the test after 30 s."""
+        return [await asyncio.wait_for(self._heard.get(), 30) for _ in range(times)]
+
+
+@asynccontextmanager
+async def listening(client: Client, *uris: str) -> AsyncIterator[None]:
+    if client.mode == "legacy":
+        for uri in uris:
+            await client.subscribe_resource(uri)
+        yield
+        for uri in uris:
+            await client.unsubscribe_resource(uri)
+    else:
+        async with client.listen(resource_subscriptions=uris) as subscription:
+            assert subscription.honored.resource_subscriptions == list(uris)
+            yield
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_listeners_of_a_connection_and_of_its_update_are_told_when_it_has_ended(
+    connect: Connect, era: str
+) -> None:
+    ear = Ear()
+    uris = {state_uri(IDLE), history_uri(IDLE), workflow_uri(f"{IDLE}:2")}
+    async with (
+        connect(era, on_message=ear) as client,
+        listening(client, *uris, state_uri(PAUSED), workflow_uri(f"{IDLE}:4")),
+    ):
+        await update(client, IDLE, merge_patch={"cursor": "2020"})
+        assert set(await ear.hear(2)) == {state_uri(IDLE), history_uri(IDLE)}
+        assert (await read(client, state_uri(IDLE)))["state"]["cursor"] == "2020"
+
+        await update(client, IDLE, merge_patch={"cursor": "2021"})
+        assert set(await ear.hear(3)) == uris
+
+        await update(client, PAUSED, merge_patch={"cursor": "2022"})
+        assert await ear.hear() == [state_uri(PAUSED)]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_who_listens_no_more_is_told_no_more(connect: Connect, era: str) -> None:
+    ear = Ear()
+    async with connect(era, on_message=ear) as client:
+        async with listening(client, state_uri(PAUSED)):
+            async with listening(client, state_uri(IDLE)):
+                pass
+            await update(client, IDLE, merge_patch={"cursor": "2020"})
+            # The second is told after all that ended before the first.
+            await update(client, PAUSED, merge_patch={"cursor": "2020"})
+            await update(client, PAUSED, merge_patch={"cursor": "2021"})
+
+            assert await ear.hear(2) == [state_uri(PAUSED)] * 2
+        await update(client, PAUSED, merge_patch={"cursor": "2022"})
+        async with listening(client, state_uri(IDLE)):
+            await update(client, IDLE, merge_patch={"cursor": "2021"})
+            assert await ear.hear() == [state_uri(IDLE)]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_update_of_another_server_on_the_same_database_is_told(
+    connect: Connect, environment: dict[str, str], tmp_path: Path, era: str
+) -> None:
+    ear = Ear()
+    async with (
+        running(environment, tmp_path) as other,
+        connect(era, on_message=ear) as client,
+        listening(client, state_uri(IDLE)),
+    ):
+        done = await update(other.client, IDLE, merge_patch={"cursor": "2020"})
+
+        assert await ear.hear() == [state_uri(IDLE)]
+        assert (await read(client, state_uri(IDLE)))["version"] == done["version_after"]
+
+
+async def test_an_update_that_outlived_its_server_is_told_when_it_has_been_completed(
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    ear = Ear()
+    async with connect(on_message=ear) as client, AsyncExitStack() as stack:
+        other = await stack.enter_async_context(running(environment, tmp_path))
+        workflow_id = await start_update_that_hangs(other, sandbox, BEFORE, at_call=4)
+        async with listening(client, workflow_uri(workflow_id)):
+            await other.kill()
+
+            assert await ear.hear() == [workflow_uri(workflow_id)]
+            assert (await read(client, workflow_uri(workflow_id)))["status"] == "updated"
+
+
+async def test_numbers_that_another_account_has_used_do_not_keep_listeners_waiting(
+    connect: Connect, environment: dict[str, str], tmp_path: Path
+) -> None:
+    ear = Ear()
+    other = Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+    other.api.account_id = "other_account"
+    with SandboxServer(other) as door:
+        async with (
+            running(environment | {"FIVETRAN_API_URL": door.url}, tmp_path) as theirs,
+            connect(on_message=ear) as client,
+            listening(client, workflow_uri(f"{IDLE}:2"), workflow_uri(f"{IDLE}:3")),
+        ):
+            await start_update_that_hangs(theirs, other, BEFORE, at_call=4)
+            done = [await update(client, IDLE, merge_patch={"cursor": n}) for n in range(2)]
+
+            assert [each["workflow_id"] for each in done] == [f"{IDLE}:2", f"{IDLE}:3"]
+            assert await ear.hear(2) == [workflow_uri(f"{IDLE}:2"), workflow_uri(f"{IDLE}:3")]
+    other.close()
+
+
+async def test_listening_outlasts_a_database_that_is_away(
+    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    async with (
+        running(on_postgres, tmp_path) as server,
+        server.client.listen(resource_subscriptions=[state_uri(IDLE)]) as subscription,
+    ):
+        with postgres.stopped():
+            await noticed_once_more(tmp_path)
+        workflow_id = await start_update(server)
+
+        event = await asyncio.wait_for(anext(subscription), 30)
+        assert event.uri == state_uri(IDLE)  # type: ignore[union-attr]
+        shown = await read(server.client, workflow_uri(workflow_id))
+        assert shown["status"] == "updated"
+
+
+NOT_TO_BE_HEARD = [
+    state_uri(PAUSED),
+    workflow_uri(f"{PAUSED}:1"),
+    state_uri("etc%2Fpasswd"),
+    workflow_uri("no_number"),
+    "file:///etc/passwd",
+]
+
+
+@pytest.mark.parametrize("uri", NOT_TO_BE_HEARD)
+async def test_listening_to_what_is_not_allowed_or_no_resource_is_refused_to_older_clients(
+    connect: Connect, uri: str
+) -> None:
+    async with connect("legacy", FIVETRAN_STATE_ALLOWED_CONNECTIONS=IDLE) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.subscribe_resource(uri)
+
+    assert caught.value.code == INVALID_PARAMS
+    assert caught.value.data["code"] in ("not_allowed", "invalid_request")
+
+
+async def test_listening_is_acknowledged_only_for_what_is_allowed_and_a_resource(
+    connect: Connect,
+) -> None:
+    uris = [*NOT_TO_BE_HEARD, state_uri(IDLE)]
+    async with (
+        connect(FIVETRAN_STATE_ALLOWED_CONNECTIONS=IDLE) as client,
+        client.listen(resource_subscriptions=uris, tools_list_changed=True) as subscription,
+    ):
+        assert subscription.honored.resource_subscriptions == [state_uri(IDLE)]
+        assert subscription.honored.tools_list_changed is True
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_listening_that_cannot_work_is_refused(connect: Connect, era: str) -> None:
+    async with connect(era, FIVETRAN_API_KEY="") as client:
+        with pytest.raises(MCPError) as caught:
+            async with listening(client, state_uri(IDLE)):
+                pass
+
+    assert (caught.value.code, caught.value.data["code"]) == (INTERNAL_ERROR, "missing_credentials")
 
 
 # Completion

@@ -56,6 +56,14 @@ def tool_call(name: str, **arguments: Any) -> Message:
     }
 
 
+RESOURCE = f"fivetran://connections/{IDLE}/state"
+LISTEN_TO = {"resourceSubscriptions": [RESOURCE]}
+
+
+def subscribe(method: str, **params: Any) -> Message:
+    return {"jsonrpc": "2.0", "id": "listen", "method": method, "params": params}
+
+
 def message(line: bytes) -> Message:
     """A line of stdout, which has to be a whole JSON-RPC message."""
     assert line.endswith(b"\n"), line
@@ -84,11 +92,14 @@ class RawServer:
         self.process.stdin.flush()
 
     def answer(self, request_id: str) -> Message:
-        """The answer to this request; whatever comes before it has to be a message as well."""
+        return self.hear(lambda each: each.get("id") == request_id)
+
+    def hear(self, wanted: Callable[[Message], bool]) -> Message:
+        """The first message that is wanted; whatever comes before it has to be one as well."""
         assert self.process.stdout is not None
         while True:
             self.heard.append(message(self.process.stdout.readline()))
-            if self.heard[-1].get("id") == request_id:
+            if wanted(self.heard[-1]):
                 return self.heard[-1]
 
     def refusal(self, tool: str) -> str:
@@ -322,6 +333,24 @@ def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
     with start() as server:
         server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
         sandbox.wait_for(lambda request: request.fault == "hang")
+
+        assert server.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        [*LEGACY, subscribe("resources/subscribe", uri=RESOURCE)],
+        [*MODERN, subscribe("subscriptions/listen", notifications=LISTEN_TO, _meta=_META)],
+    ],
+    ids=["legacy", "modern"],
+)
+def test_the_server_ends_when_stdin_closes_although_somebody_listens(
+    start: Start, opening: list[Message]
+) -> None:
+    with start() as server:
+        server.say(*opening)
+        server.hear(lambda each: each.get("id") == "listen" or "acknowledged" in str(each))
 
         assert server.exit_code() == 0
 
