@@ -445,9 +445,8 @@ class Service:
             state.Change("new_state", document), source=f"copy_from {other_id}", copied_from=other
         )
 
-    async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
-        """The client, if the id is one and the operator allows the connection."""
-        fivetran = await self._engine.ready()
+    def check(self, connection_id: str, what: str = "connection_id") -> None:
+        """Raise unless the id is one and the operator allows the connection."""
         if not is_connection_id(connection_id):
             raise InvalidRequest(
                 f"{what} must be as this server shows it, "
@@ -456,6 +455,11 @@ class Service:
             )
         if not self._settings.allows(connection_id):
             raise NotAllowed(f"This server may not touch the connection {connection_id}.")
+
+    async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
+        """The client, if the connection passes the `check`."""
+        fivetran = await self._engine.ready()
+        self.check(connection_id, what)
         return fivetran
 
 

@@ -11,6 +11,7 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import confirmation
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.completion import Completions
+from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.resources import Resources
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
@@ -56,5 +57,6 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
     )
     Resources(backend).register(server)
     subscriptions.register(server)
+    Prompts(backend, read_only=settings.read_only).register(server)
     Completions(backend).register(server)
     return server

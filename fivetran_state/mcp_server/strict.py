@@ -40,14 +40,18 @@ class StrictTool(Tool):
         if isinstance(cause, FivetranStateError):
             return cause
         if isinstance(cause, ValidationError):
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-                for problem in cause.errors(include_input=False, include_url=False)
-            )
             known = ", ".join(self.parameters["properties"])
-            return InvalidRequest(f"{problems}. {self.name} takes: {known}.")
+            return InvalidRequest(f"{problems_of(cause)}. {self.name} takes: {known}.")
         logger.error("Tool %s met an unexpected error", self.name, exc_info=error)
         return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with which argument, without the arguments' values."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    )
 
 
 class _Metadata(FuncMetadata):
