@@ -1,0 +1,47 @@
+"""The product's own server over Streamable HTTP, with what the suite calls by names of its own."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+
+from fivetran_state.config import Settings
+from fivetran_state.mcp_server import build
+from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
+from tests.calls import API_KEY, API_SECRET
+from tests.conformance import fixtures
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """The URL of a server on 127.0.0.1, in front of a sandbox; its data is in this folder."""
+    for name in os.environ:
+        if name.startswith(("FIVETRAN_", "DBOS_")):
+            del os.environ[name]
+    sandbox = Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+    with SandboxServer(sandbox) as fivetran:
+        os.environ |= {
+            "FIVETRAN_API_KEY": API_KEY,
+            "FIVETRAN_API_SECRET": API_SECRET,
+            "FIVETRAN_API_URL": fivetran.url,
+            "FIVETRAN_STATE_DATA_DIR": str(folder),
+            "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
+        }
+        mcp = build(Settings())
+        fixtures.add_to(mcp)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(
+            uvicorn.Config(mcp.streamable_http_app(), log_config=None, timeout_graceful_shutdown=1)
+        )
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        finally:
+            server.should_exit = True
+            await running
+    sandbox.close()
