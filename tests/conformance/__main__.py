@@ -1,11 +1,11 @@
 """Runs the official conformance suite against the server: every check of every scenario must pass.
 
-`scripts/conformance` puts the suite's command into the path and starts this; arguments are the
-names of scenarios, without any it runs all.
+Arguments are names of scenarios; without any it runs all.
 """
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.conformance import npm
 from tests.conformance.server import serving
 
 BOTH = [
@@ -121,6 +122,7 @@ def report(runs: list[Run]) -> None:
 def main() -> int:
     # A tool that logs is among the fixtures, because the suite looks for logs.
     warnings.filterwarnings("ignore", message="The logging capability is deprecated")
+    os.environ["PATH"] = npm.path_with(npm.SUITE)
     runs = asyncio.run(run_all(sys.argv[1:]))
     report(runs)
     return int(not runs or any(each.failures for each in runs))

@@ -1,0 +1,31 @@
+"""Other people's programs from npm, at exact versions, and a Node that is new enough for them."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+NODE = "22.23.3"
+SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+
+_NODE_PACKAGE = """'node-' + process.platform.replace('32', '') + '-' + process.arch"""
+_PRINT_PATH = "import os; print(os.environ['PATH'])"
+
+
+def path_with(package: str) -> str:
+    """A PATH with the programs of this package; what is missing is downloaded by npx."""
+    npx, node = shutil.which("npx"), shutil.which("node")
+    if npx is None or node is None:
+        raise SystemExit("Node is needed, with its npx: https://nodejs.org")
+    node_package = _said_by(node, "--print", _NODE_PACKAGE)
+    return _said_by(
+        *(npx, "--yes", "--loglevel=error"),
+        *(f"--package={node_package}@{NODE}", f"--package={package}"),
+        *("--", sys.executable, "-c", _PRINT_PATH),
+    )
+
+
+def _said_by(*command: str) -> str:
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+    return run.stdout.strip()
