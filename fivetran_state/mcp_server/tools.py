@@ -67,8 +67,9 @@ class Tools:
     ) -> ConnectionPage:
         """Find a connection's id. Only connections with keeps_state can be used with the other tools."""
         service_ = await self._backend.service()
+        # A text may come empty: strict schemas leave a model no other way to leave it out.
         return await service_.list_connections(
-            name=name, service=service, cursor=cursor, limit=limit
+            name=name or None, service=service or None, cursor=cursor or None, limit=limit
         )
 
     async def get_state(
@@ -202,7 +203,7 @@ class Tools:
         For one update's steps and changes use workflow_status.
         """
         service = await self._backend.service()
-        return await service.list_workflows(connection_id, cursor=cursor, limit=limit)
+        return await service.list_workflows(connection_id, cursor=cursor or None, limit=limit)
 
 
 def _reads(title: str) -> ToolAnnotations:
