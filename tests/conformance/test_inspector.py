@@ -1,17 +1,20 @@
 """MCP Inspector, the protocol's own client, used from its command line as a stranger would."""
 
 import json
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, Watch
+from tests.calls import IDLE, ROOT, Watch, state_of
 from tests.conformance import npm
 
 Inspect = Callable[..., dict[str, Any]]
@@ -27,31 +30,69 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(params=["legacy", "modern"])
-def inspect(
-    request: pytest.FixtureRequest, inspector: str, environment: dict[str, str], tmp_path: Path
-) -> Inspect:
-    """Starts the server and asks it one thing: the result, as the Inspector prints it."""
-    config = tmp_path / "mcp.json"
+def era(request: pytest.FixtureRequest) -> str:
+    """As the Inspector calls it."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def config(environment: dict[str, str], tmp_path: Path) -> str:
+    """A file that names the server as `fivetran-state`."""
     server = {"command": sys.executable, "args": [str(ROOT / "server.py")], "env": environment}
-    config.write_text(json.dumps({"mcpServers": {"fivetran-state": server}}))
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"fivetran-state": server}}))
+    return str(path)
+
+
+@pytest.fixture
+def inspect(inspector: str, config: str, era: str, tmp_path: Path) -> Inspect:
+    """Starts the server and asks it one thing: the result, as the Inspector prints it."""
 
     def inspected(method: str, *arguments: str) -> dict[str, Any]:
-        run = subprocess.run(
-            [
-                *("mcp-inspector", "--cli", "--config", str(config), "--server", "fivetran-state"),
-                *("--protocol-era", request.param, "--format", "json", "--method", method),
-                *arguments,
-            ],
-            env={"PATH": inspector, "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
+        printed = _printed_by(
+            *("mcp-inspector", "--cli", "--config", config, "--server", "fivetran-state"),
+            *("--protocol-era", era, "--format", "json", "--method", method, *arguments),
+            environment={"PATH": inspector, "HOME": str(tmp_path)},
         )
-        assert run.returncode == 0, run.stderr
-        result: dict[str, Any] = json.loads(run.stdout)["result"]
+        result: dict[str, Any] = printed["result"]
         return result
 
     return inspected
+
+
+@pytest.fixture
+def asked(inspector: str, config: str, era: str, tmp_path: Path) -> Iterator[Inspect]:
+    """Asks a server that runs until the end: the Inspector keeps the connection, and questions."""
+    # The path of a socket must be short.
+    with TemporaryDirectory(prefix="mcpdo", ignore_cleanup_errors=True) as folder:
+        environment = {
+            "PATH": inspector,
+            "HOME": str(tmp_path),
+            "MCP_INSPECTOR_DAEMON_DIR": folder,
+            "MCP_INSPECTOR_DAEMON_TOKEN": secrets.token_urlsafe(),
+            "MCP_INSPECTOR_SECRET_STORE": "memory",
+        }
+        ask = partial(_printed_by, "mcpdo", "--format", "json", environment=environment)
+        ask("connect", "fivetran-state", "--config", config, "--era", era)
+        try:
+            yield ask
+        finally:
+            ask("daemon", "stop")
+
+
+def _printed_by(*command: str, environment: dict[str, str], exit_code: int = 0) -> dict[str, Any]:
+    run = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == exit_code, run.stderr
+    printed: dict[str, Any] = json.loads(run.stdout)
+    return printed
 
 
 def called(inspect: Inspect, tool: str, arguments: dict[str, Any]) -> Any:
@@ -78,4 +119,30 @@ def test_a_state_is_read_and_changed_from_the_inspectors_command_line(
 
     assert read["state"] == watch.old
     assert update["status"] == "updated"
+    watch.ended_with(watch.old | PATCH)
+
+
+def test_nothing_is_written_until_the_human_at_the_inspector_agrees(
+    asked: Inspect, sandbox: Sandbox
+) -> None:
+    is_tool_error = 5
+    watch = Watch(sandbox, IDLE)
+    change = json.dumps({"connection_id": IDLE, "merge_patch": PATCH})
+
+    def question() -> dict[str, Any]:
+        call = asked("@fivetran-state", "tools/call", "update_state", change)
+        pending: dict[str, Any] = call["elicitationPending"]
+        return pending
+
+    first = question()
+    answer = ("elicitation/respond", first["elicitationId"])
+    declined = asked(*answer, "--decline", exit_code=is_tool_error)
+    untouched = state_of(sandbox, IDLE)
+    second = question()
+    agreed = asked("elicitation/respond", second["elicitationId"], "{}")
+
+    assert '-> "2020"' in first["message"]
+    assert json.loads(declined["content"][0]["text"])["code"] == "not_confirmed"
+    assert (untouched, second["message"]) == (watch.old, first["message"])
+    assert agreed["structuredContent"]["status"] == "updated"
     watch.ended_with(watch.old | PATCH)
