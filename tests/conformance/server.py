@@ -9,12 +9,14 @@ from pathlib import Path
 
 import uvicorn
 
+from fivetran_state import logs
 from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET
 from tests.conformance import fixtures
+from tests.postgres import SECRET_KEY
 
 
 @asynccontextmanager
@@ -30,8 +32,10 @@ async def serving(folder: Path) -> AsyncIterator[str]:
             "FIVETRAN_API_SECRET": API_SECRET,
             "FIVETRAN_API_URL": fivetran.url,
             "FIVETRAN_STATE_DATA_DIR": str(folder),
-            "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
+            # The fixtures may ask before the engine has made a key.
+            "FIVETRAN_STATE_SECRET_KEY": SECRET_KEY,
         }
+        logs.configure("ERROR")
         mcp = build(Settings())
         fixtures.add_to(mcp)
         listener = socket.create_server(("127.0.0.1", 0))
