@@ -1,6 +1,7 @@
 """The product's own server over Streamable HTTP, with what the suite calls by names of its own."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET
-from tests.conformance import fixtures
+from tests.conformance import fixtures, tasks
 from tests.postgres import SECRET_KEY
 
 
@@ -34,10 +35,13 @@ async def serving(folder: Path) -> AsyncIterator[str]:
             "FIVETRAN_STATE_DATA_DIR": str(folder),
             # The fixtures may ask before the engine has made a key.
             "FIVETRAN_STATE_SECRET_KEY": SECRET_KEY,
+            # The suite's human answers the suite's own questions only.
+            "FIVETRAN_STATE_CONFIRM": "never",
         }
         logs.configure("ERROR")
         mcp = build(Settings())
         fixtures.add_to(mcp)
+        tasks.add_to(mcp, sandbox)
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(
             uvicorn.Config(mcp.streamable_http_app(), log_config=None, timeout_graceful_shutdown=1)
@@ -46,6 +50,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
         finally:
+            logging.disable(logging.ERROR)  # Some updates have been left in the middle of a sync.
             server.should_exit = True
             await running
     sandbox.close()
