@@ -5,6 +5,7 @@ Source of every fact: Fivetran's public API reference and support pages, as of 2
 
 import json
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from fivetran_state.errors import (
     SyncRunning,
     Unauthorized,
 )
+from fivetran_state.text import shown, visible
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ STATEFUL_SERVICES = frozenset(
 
 LONGEST_SHORT_WAIT = 5.0
 """Seconds of Retry-After that a call sits out; what is longer is the caller's to wait for."""
+
+LONGEST_LABEL = 200
+LONGEST_CURSOR = 1000
 
 _ATTEMPTS = 4
 _CONNECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -68,29 +73,46 @@ class Connection:
         return self.paused and self.sync_state in ("paused", "rescheduled")
 
     @classmethod
-    def from_json(cls, details: dict[str, Any]) -> "Connection":
-        """Raises `FivetranUnavailable` if this is not what Fivetran's reference describes."""
+    def from_json(cls, details: Any, *, changed: bool = False) -> "Connection":
+        """Every text made fit to be shown.
+
+        Raises `FivetranUnavailable` if this is not what Fivetran's reference describes; `changed`
+        if it answers a change, which may have taken effect all the same.
+        """
         try:
+            if not isinstance(details["paused"], bool):
+                raise TypeError("paused")
             return cls(
-                id=details["id"],
-                service=details["service"],
-                schema=details.get("schema") or "",
-                group_id=details.get("group_id") or "",
-                paused=bool(details["paused"]),
-                sync_state=details["status"]["sync_state"],
-                setup_state=details["status"].get("setup_state") or "unknown",
-                succeeded_at=details.get("succeeded_at"),
-                failed_at=details.get("failed_at"),
+                id=_label(details["id"]),
+                service=_label(details["service"]),
+                schema=_label(details.get("schema") or ""),
+                group_id=_label(details.get("group_id") or ""),
+                paused=details["paused"],
+                sync_state=_label(details["status"]["sync_state"]),
+                setup_state=_label(details["status"].get("setup_state") or "unknown"),
+                succeeded_at=_label(details.get("succeeded_at") or "") or None,
+                failed_at=_label(details.get("failed_at") or "") or None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise FivetranUnavailable(
-                "Fivetran's answer does not describe a connection.", maybe_applied=True
+                "Fivetran's answer does not describe a connection.", maybe_applied=changed or None
             ) from error
+
+
+def _label(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(type(text).__name__)
+    return shown(text, LONGEST_LABEL)
 
 
 def is_connection_id(text: str) -> bool:
     """Whether it may stand in a URL and in a workflow id."""
     return _CONNECTION_ID.fullmatch(text) is not None
+
+
+def is_cursor(text: object) -> bool:
+    """Whether it may be a place in Fivetran's list."""
+    return isinstance(text, str) and 0 < len(text) <= LONGEST_CURSOR and visible(text) == text
 
 
 class Fivetran:
@@ -126,7 +148,10 @@ class Fivetran:
 
     async def get_account_id(self) -> str:
         """The account that the API key belongs to."""
-        return str((await self._call("GET", "/v1/account/info"))["account_id"])
+        account_id = (await self._call("GET", "/v1/account/info")).get("account_id")
+        if not isinstance(account_id, str) or not account_id:
+            raise FivetranUnavailable("Fivetran's answer names no account.")
+        return account_id
 
     async def list_connections(
         self, *, cursor: str | None = None, limit: int = 100
@@ -134,7 +159,12 @@ class Fivetran:
         """One page (1 to 1000) of the account's connections and the next page's cursor."""
         params = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
         page = await self._call("GET", "/v1/connections", params=params)
-        return [Connection.from_json(item) for item in page["items"]], page.get("next_cursor")
+        items, following = page.get("items"), page.get("next_cursor") or None
+        if not isinstance(items, list):
+            raise FivetranUnavailable("Fivetran's answer lists no connections.")
+        if following is not None and not is_cursor(following):
+            raise FivetranUnavailable("Fivetran's list of connections cannot be gone on with.")
+        return [Connection.from_json(item) for item in items], following
 
     async def get_connection(self, connection_id: str) -> Connection:
         return Connection.from_json(await self._call("GET", _path(connection_id)))
@@ -142,7 +172,7 @@ class Fivetran:
     async def set_paused(self, connection_id: str, paused: bool) -> Connection:
         """Pauses or resumes; harmless when it is so already."""
         details = await self._call("PATCH", _path(connection_id), body={"paused": paused})
-        return Connection.from_json(details)
+        return Connection.from_json(details, changed=True)
 
     async def get_state(self, connection_id: str) -> state.State:
         """The whole state; raises `NoStateYet` or `StateNotKept` where there is none.
@@ -150,11 +180,11 @@ class Fivetran:
         Fivetran answers both with 400, so ask only for connections whose service keeps a state.
         """
         answer = await self._call("GET", f"{_path(connection_id)}/state")
-        document = answer.get("state")
+        document = answer.get("state", "missing")
         if document is None:
             return {}
         if not isinstance(document, dict):
-            raise InvalidStateDocument("Fivetran's state document is not a JSON object.")
+            raise InvalidStateDocument("Fivetran's answer holds no state that is a JSON object.")
         return document
 
     async def set_state(self, connection_id: str, document: state.State) -> None:
@@ -221,7 +251,7 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
 
 def _path(connection_id: str) -> str:
     if not is_connection_id(connection_id):
-        raise InvalidRequest("That is not a connection id; nothing was sent.")
+        raise InvalidRequest(f"'{shown(connection_id)}' is no connection id; nothing was sent.")
     return f"/v1/connections/{quote(connection_id, safe='')}"
 
 
@@ -259,8 +289,8 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
     status = response.status_code
     details = {
         "status": status,
-        "fivetran_code": str(body["code"])[:100] if body.get("code") else None,
-        "fivetran_message": str(body["message"])[:500] if body.get("message") else None,
+        "fivetran_code": shown(str(body["code"]), 100) if body.get("code") else None,
+        "fivetran_message": shown(str(body["message"]), 500) if body.get("message") else None,
     }
     what = f"{response.request.method} {response.request.url.path}"
     says = details["fivetran_message"] or f"HTTP {status}"
@@ -287,6 +317,7 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
 def _retry_after(response: httpx.Response) -> float:
     """Seconds; Fivetran gives whole ones, up to an hour."""
     try:
-        return min(max(float(response.headers["Retry-After"]), 0.0), 86_400.0)
+        seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
         return 1.0
+    return 1.0 if math.isnan(seconds) else min(max(seconds, 0.0), 86_400.0)

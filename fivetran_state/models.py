@@ -56,7 +56,7 @@ def changes_between(before: state.State, after: state.State) -> tuple[list[Chang
     changes = [
         Change(
             op=entry.op,
-            path=entry.path,
+            path=state.shown_path(entry.path),
             before=None if entry.op == "add" else shown(entry.before),
             after=None if entry.op == "remove" else shown(entry.after),
         )
@@ -99,11 +99,14 @@ class StateView(Model):
     path: str | None = None
     bytes: int = Field(description="Size of the value at path.")
     state: Any = Field(None, description="The value at path, unless it is too large.")
+    state_json: str | None = Field(
+        None, description="JSON text instead, where characters would not show."
+    )
     outline: list[OutlineEntry] | None = Field(
         None, description="In place of a large state; use path to go deeper."
     )
     exact_numbers: dict[str, str] | None = Field(
-        None, description="By JSON Pointer: numbers that a double would change, exactly."
+        None, description="By path, exactly: the first 50 numbers that a double would change."
     )
     update_in_progress: str | None = Field(None, description="A workflow_id.")
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import platform
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from fivetran_state.errors import (
     StateNotKept,
     TooLateToCancel,
 )
-from fivetran_state.fivetran import Connection, Fivetran, is_connection_id
+from fivetran_state.fivetran import Connection, Fivetran, is_connection_id, is_cursor
 from fivetran_state.models import (
     Change,
     ConnectionPage,
@@ -40,6 +41,8 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.plan import Confirmation, Plan, Wanted
+from fivetran_state.text import shown, visible
+from fivetran_state.updates import UpdateId
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
 
@@ -72,7 +75,9 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
 LARGEST_PAGE = 1000
+_SKIPPED = re.compile("[0-9]{1,4}")
 MOST_PAGES_SEARCHED = 20
+LONGEST_REASON = 500
 
 
 async def _ignore(progress: Progress) -> None:
@@ -172,10 +177,7 @@ class Service:
         to go on: how many to skip of which of Fivetran's pages.
         """
         fivetran = await self._engine.ready()
-        skipped, _, place = (cursor or "0:").partition(":")
-        if not skipped.isdigit():
-            raise InvalidRequest("cursor must be the next_cursor of an earlier answer.")
-        skip, at = int(skipped), place or None
+        skip, at = _place(cursor) if cursor else (0, None)
         is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
         for _ in range(MOST_PAGES_SEARCHED):
@@ -214,12 +216,14 @@ class Service:
             value = state.at(document, path or "")
         except state.NotThere as error:
             raise InvalidRequest(f"path: {error}") from error
-        size = len(state.dump(value).encode())
-        shown: dict[str, Any]
-        if size <= max_bytes:
-            shown = {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
+        text = state.dump(value)
+        content: dict[str, Any]
+        if len(text) > max_bytes:
+            content = {"outline": _outline(value, path or "", max_bytes)}
+        elif state.hides(value):
+            content = {"state_json": visible(text)}
         else:
-            shown = {"outline": _outline(value, path or "", max_bytes)}
+            content = {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
         return StateView(
             connection_id=connection_id,
             name=connection.schema,
@@ -227,10 +231,10 @@ class Service:
             version=state.version(document),
             paused=connection.paused,
             sync_state=connection.sync_state,
-            path=path,
-            bytes=size,
+            path=None if path is None else state.shown_path(path),
+            bytes=len(text),
             update_in_progress=running,
-            **shown,
+            **content,
         )
 
     async def plan_update(
@@ -248,9 +252,9 @@ class Service:
         fivetran = await self._fivetran_for(connection_id)
         connection, before = await _read(fivetran, connection_id)
         plan = Plan.of(connection, before, wanted, self._settings.sync_wait)
-        if expected_version not in (None, plan.version_before):
+        if expected_version is not None and expected_version != plan.version_before:
             raise Conflict(
-                f"The state is version {plan.version_before}, not {expected_version}; "
+                f"The state is version {plan.version_before}, not '{shown(expected_version)}'; "
                 "nothing was written.",
                 current_version=plan.version_before,
             )
@@ -319,7 +323,7 @@ class Service:
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
     ) -> WorkflowView:
         """One update: where it is, its steps, and how it ended."""
-        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
         update = await updates.get(workflow_id)
         if update.status == "running" and wait_seconds:
             await updates.follow(await updates.find(workflow_id), wait_seconds, on_progress)
@@ -333,7 +337,7 @@ class Service:
         return WorkflowView(
             **_view(update),
             steps=[_step(step) for step in steps],
-            reason=update.request["reason"],
+            reason=_reason(update),
             started_at=_time(started),
             ended_at=None if ended is None else _time(ended),
             error=None if update.error is None else _failure(update.error),
@@ -341,7 +345,7 @@ class Service:
 
     async def task(self, workflow_id: str) -> Task:
         """One update, and what `update_state` would answer about it now."""
-        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
         update = await updates.get(workflow_id)
         steps = await updates.steps(workflow_id)
         answer = _answer(update)
@@ -371,11 +375,11 @@ class Service:
     ) -> WorkflowPage:
         """The connection's updates, newest first. Pages are stable: numbers only count up."""
         await self._fivetran_for(connection_id)
-        if cursor is not None and not cursor.isdigit():
-            raise InvalidRequest("cursor must be the next_cursor of an earlier answer.")
+        if cursor is not None and not updates.is_number(cursor):
+            raise _not_a_cursor(cursor)
         below = None if cursor is None else int(cursor)
         found = await updates.history(connection_id, below, limit)
-        lowest = int(found[-1].workflow_id.rpartition(":")[2]) if found else 1
+        lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
         return WorkflowPage(
             workflows=[_summary_of(update) for update in found],
             next_cursor=str(lowest) if lowest > 1 else None,
@@ -385,7 +389,7 @@ class Service:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
-        await self._fivetran_for(workflow_id.rpartition(":")[0], what="workflow_id")
+        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
         update = await updates.get(workflow_id)
         if update.status == "running":
             await updates.cancel(workflow_id)
@@ -411,13 +415,15 @@ class Service:
         """The ids, of the last `limit` that begin so, that may be looked at; newest first."""
         await self._engine.ready()
         found = await updates.newest(prefix, limit)
-        return [id_ for id_ in found if self._settings.allows(id_.rpartition(":")[0])]
+        return [id_ for id_ in found if self._settings.allows(UpdateId.parse(id_).connection_id)]
 
     async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
         given = {kind: value for kind, value in change.items() if value is not None}
         if len(given) != 1:
-            raise InvalidRequest(f"Give exactly one of {', '.join(change)}.")
+            raise InvalidRequest(
+                f"Give exactly one of {', '.join(change)}; given: {', '.join(given) or 'none'}."
+            )
         ((kind, value),) = given.items()
         if kind == "restore_from":
             return await self._restored(connection_id, str(value))
@@ -426,10 +432,10 @@ class Service:
         return Wanted(_change(kind, value))
 
     async def _restored(self, connection_id: str, workflow_id: str) -> Wanted:
-        if workflow_id.rpartition(":")[0] != connection_id:
+        if UpdateId.parse(workflow_id).connection_id != connection_id:
             raise InvalidRequest(
-                "restore_from takes the workflow_id of an update of the same connection; "
-                "copy_from takes another connection's id."
+                f"restore_from takes the workflow_id of an update of the same connection, which "
+                f"{workflow_id} is not; copy_from takes another connection's id."
             )
         await self._fivetran_for(connection_id)
         before = state.parse(await updates.state_before(workflow_id))
@@ -449,9 +455,8 @@ class Service:
         """Raise unless the id is one and the operator allows the connection."""
         if not is_connection_id(connection_id):
             raise InvalidRequest(
-                f"{what} must be as this server shows it, "
-                "such as 'speak_inexpensive' for a connection and 'speak_inexpensive:1' for a "
-                "workflow: letters, digits, '_' and '-'."
+                f"{what} '{shown(connection_id)}' is no connection's id, such as "
+                "speak_inexpensive: letters, digits, '_' and '-'. list_connections finds it."
             )
         if not self._settings.allows(connection_id):
             raise NotAllowed(f"This server may not touch the connection {connection_id}.")
@@ -502,6 +507,18 @@ async def _state_of(fivetran: Fivetran, connection_id: str) -> state.State:
         return await fivetran.get_state(connection_id)
     except NoStateYet:
         return {}
+
+
+def _place(cursor: str) -> tuple[int, str | None]:
+    """How many connections to skip, and of which of Fivetran's pages."""
+    skipped, colon, place = cursor.partition(":")
+    if not colon or not _SKIPPED.fullmatch(skipped) or not (place == "" or is_cursor(place)):
+        raise _not_a_cursor(cursor)
+    return int(skipped), place or None
+
+
+def _not_a_cursor(cursor: str) -> InvalidRequest:
+    return InvalidRequest(f"cursor '{shown(cursor)}' is no next_cursor of an earlier answer.")
 
 
 def _versions() -> str:
@@ -585,13 +602,18 @@ def _summary_of(update: updates.Update) -> WorkflowSummary:
         workflow_id=update.workflow_id,
         status=view["status"],
         change=update.request["source"] or update.request["change_kind"],
-        reason=update.request["reason"],
+        reason=_reason(update),
         version_before=view.get("version_before"),
         version_after=view.get("version_after"),
         changes_total=view.get("changes_total"),
         error=None if update.error is None else update.error.code,
         started_at=_time(update.created_at),
     )
+
+
+def _reason(update: updates.Update) -> str | None:
+    reason = update.request["reason"]
+    return None if reason is None else shown(reason, LONGEST_REASON)
 
 
 def _ended_well(outcome: Outcome) -> str:

@@ -16,15 +16,20 @@ from dataclasses import dataclass
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from itertools import islice
 from typing import Any, Literal, NoReturn, TypeAlias
+from urllib.parse import quote, unquote
 
 import jsonpatch
 import jsonpointer
 import simplejson
 
+from fivetran_state.text import HIDDEN, escape, shown, visible
+
 MAX_BYTES = 10_000_000
 """The largest document, in bytes of UTF-8."""
 MAX_DEPTH = 100
 """How many objects and arrays may lie inside each other."""
+LONGEST_PATH = 1000
+"""Characters of a JSON Pointer that is shown."""
 
 
 class InvalidState(ValueError):
@@ -51,12 +56,12 @@ class Number(Decimal):
 
     def __new__(cls, spelling: str) -> "Number":
         if not _NUMBER.fullmatch(spelling):
-            raise InvalidState(f"{_cut(spelling)} is not a JSON number")
+            raise InvalidState(f"{shown(spelling)} is not a JSON number")
         try:
             number = super().__new__(cls, spelling)
         except InvalidOperation:
             raise InvalidState(
-                f"the number {_cut(spelling)} is out of range; use an exponent within ±{MAX_EMAX}"
+                f"the number {shown(spelling)} is out of range; use an exponent within ±{MAX_EMAX}"
             ) from None
         number._spelling = spelling
         return number
@@ -84,7 +89,6 @@ _Difference: TypeAlias = tuple[_Op, _Path, JsonValue, JsonValue]
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
 # normalize() rounds to its context: this one holds every Number.
@@ -232,11 +236,12 @@ def diff(before: JsonValue, after: JsonValue, limit: int = 50) -> Diff:
 def preview(value: JsonValue, limit: int = 200) -> str:
     """The JSON text, cut to `limit` characters with its full size noted: ``{"a":… (5,120 bytes)``."""
     text = dump(value)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} bytes)"
+    cut = visible(text[:limit])  # JSON leaves one control as it is: delete.
+    return cut if len(text) <= limit else f"{cut}… ({len(text):,} bytes)"
 
 
 def at(value: JsonValue, pointer: str) -> JsonValue:
-    """The value at a JSON Pointer (RFC 6901). Raises NotThere."""
+    """The value at a JSON Pointer (RFC 6901), or at its form with a #. Raises NotThere."""
     tokens = _tokens(pointer)
     for depth, token in enumerate(tokens):
         if isinstance(value, dict) and token in value:
@@ -244,14 +249,16 @@ def at(value: JsonValue, pointer: str) -> JsonValue:
         elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
             value = value[int(token)]
         else:
-            parent = f"{_cut(_pointer(tokens[:depth]))}, " if depth else "the top, "
-            raise NotThere(f"nothing at {_cut(pointer)}; the nearest is {parent}{_describe(value)}")
+            parent = f"{shown(_pointer(tokens[:depth]))}, " if depth else "the top, "
+            raise NotThere(
+                f"nothing at {shown(pointer)}; the nearest is {parent}{_describe(value)}"
+            )
     return value
 
 
 @dataclass(frozen=True)
 class OutlineEntry:
-    """One value of an outline.
+    """One value of an outline, at its `shown_path`.
 
     `bytes` is the size of its JSON, `items` the number of members of an object or array, `preview`
     the JSON of a scalar, at most 60 characters. Type "more" stands for the members of the object or
@@ -270,48 +277,70 @@ def outline(value: JsonValue, pointer: str = "", max_bytes: int = 4000) -> list[
 
     `pointer` is where the value lies in its document: it begins every path. What does not fit is
     counted in a last entry of type "more", which is there even if `max_bytes` has no room for it.
+    Inside of what has no usable path nothing is listed.
     """
+    pointer = _without_fragment(pointer)
     sizes: dict[int, int] = {}
     _measure(value, sizes)
     entries: list[OutlineEntry] = []
-    used, reserve = len("[]"), _more_size(pointer)
+    used, reserve = len("[]"), _more_size(shown_path(pointer))
     parents = deque([(pointer, value)])
     while parents:
         path, parent = parents.popleft()
         members = list(_members(parent))
         for index, (key, member) in enumerate(members):
-            entry = _entry(path + _pointer([key]), member, sizes)
+            inner = path + _pointer([key])
+            entry = _entry(shown_path(inner), member, sizes)
             size = _entry_size(entry)
-            needed = max(reserve, _more_size(entry.path)) if entry.items else reserve
+            leads_deeper = entry.items and _usable(inner) is not None
+            needed = max(reserve, _more_size(entry.path)) if leads_deeper else reserve
             if used + size + needed > max_bytes:
                 left = members[index:]
                 total = sum(_measure(member, sizes) for _, member in left)
-                return [*entries, OutlineEntry(path, "more", total, len(left), None)]
+                return [*entries, OutlineEntry(shown_path(path), "more", total, len(left), None)]
             used, reserve = used + size, needed
             entries.append(entry)
-            if entry.items:
-                parents.append((entry.path, member))
+            if leads_deeper:
+                parents.append((inner, member))
     return entries
 
 
-def plain(value: JsonValue) -> object:
-    """The value for libraries that know only doubles and valid Unicode; it may lose precision.
+def shown_path(pointer: str) -> str:
+    """The pointer as it is shown, which `at` and JSON patches understand unless it had to be cut.
 
-    A Number becomes the nearest double; a lone surrogate, the six characters of its escape.
+    If it holds what does not show, in the form of a URI fragment (RFC 6901, 6): `#/a%E2%80%8B`.
+    """
+    usable = _usable(pointer)
+    return shown(pointer, LONGEST_PATH) if usable is None else usable
+
+
+def hides(value: JsonValue) -> bool:
+    """Whether JSON text of the value, but for `dump`'s, may hold characters that do not show."""
+    if isinstance(value, str):
+        return HIDDEN.search(value) is not None
+    if isinstance(value, dict) and any(map(hides, value)):
+        return True
+    return any(hides(member) for _, member in _members(value))
+
+
+def plain(value: JsonValue) -> object:
+    """The value for libraries that know only doubles; it may lose precision, and what `hides`.
+
+    A Number becomes the nearest double; a character that does not show, the text of its escape.
     """
     if isinstance(value, dict):
-        return {_readable(key): plain(member) for key, member in value.items()}
+        return {_plain_text(key): plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, Number):
         return _double(value)
-    return _readable(value) if isinstance(value, str) else value
+    return _plain_text(value) if isinstance(value, str) else value
 
 
 def inexact(value: JsonValue, limit: int = 50) -> dict[str, str]:
-    """JSON Pointer → exact text of the first `limit` numbers whose value `plain` may not carry."""
-    lost = ((_pointer(path), str(leaf)) for path, leaf in _leaves(value) if _loses_as_double(leaf))
-    return dict(islice(lost, limit))
+    """Path → exact text of the first `limit` numbers whose value `plain` may not carry."""
+    lost = ((path, str(leaf)) for path, leaf in _leaves(value) if _loses_as_double(leaf))
+    return {shown_path(_pointer(path)): number for path, number in islice(lost, limit)}
 
 
 # Reading and writing
@@ -333,7 +362,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise InvalidState(f"an object has the key {_cut(dump(twice))} twice; keep one of them")
+        raise InvalidState(f"an object has the key {shown(dump(twice))} twice; keep one of them")
     return members
 
 
@@ -384,7 +413,7 @@ def _adopt(value: object, path: _Path) -> JsonValue:
         text = repr(value) if isinstance(value, float) else str(value)
         return _integer(text) if _is_integer(text) else Number(text)
     except ValueError as error:
-        raise InvalidState(f"the number at {_place(path)}: {_cut(str(error), 150)}") from None
+        raise InvalidState(f"the number at {_place(path)}: {shown(str(error), 150)}") from None
 
 
 def _refuse_deep(value: JsonValue) -> None:
@@ -457,6 +486,8 @@ def _json_patch(state: Any, patch: JsonValue, exact: bool) -> Any:
     for index, operation in enumerate(patch):
         kind = _operation_kind(index, operation)
         try:
+            for member in {"from", "path"}.intersection(_OPERATIONS[kind]):
+                operation = operation | {member: _without_fragment(operation[member])}
             if kind != "add":
                 subject = at(state, operation[_OPERATIONS[kind][0]])
             if kind == "test":
@@ -471,8 +502,8 @@ def _json_patch(state: Any, patch: JsonValue, exact: bool) -> Any:
             # A copy, as old releases of the library put the operation's own value into the state.
             state = jsonpatch.JsonPatch([_copy(operation)]).apply(state, in_place=True)
         except _PATCH_ERRORS as error:
-            where = f"operation {index} ({kind} {_cut(operation['path'])})"
-            raise InvalidChange(f"{where}: {_cut(str(error), 200)}") from None
+            where = f"operation {index} ({kind} {shown(operation['path'])})"
+            raise InvalidChange(f"{where}: {shown(str(error), 200)}") from None
     return state
 
 
@@ -595,10 +626,32 @@ def _loses_as_double(value: JsonValue) -> bool:
     return isinstance(value, int) and abs(value) > 2**53
 
 
+def _usable(pointer: str) -> str | None:
+    """The pointer in a form in which all of it shows; None if that would be too long."""
+    if len(pointer) <= LONGEST_PATH and visible(pointer) != pointer:
+        pointer = "#" + "".join(
+            quote(character, errors="surrogatepass")
+            if character == "%" or visible(character) != character
+            else character
+            for character in pointer
+        )
+    return pointer if len(pointer) <= LONGEST_PATH else None
+
+
+def _without_fragment(pointer: str) -> str:
+    if not pointer.startswith("#"):
+        return pointer
+    try:
+        return unquote(pointer[1:], errors="surrogatepass")
+    except UnicodeError:
+        raise NotThere(f"{shown(pointer)} is no JSON Pointer: its % are not UTF-8") from None
+
+
 def _tokens(pointer: str) -> list[str]:
+    pointer = _without_fragment(pointer)
     if (pointer and not pointer.startswith("/")) or re.search("~(?![01])", pointer):
         raise NotThere(
-            f"{_cut(pointer)} is no JSON Pointer: it starts with /, and ~ is written ~0, / is ~1"
+            f"{shown(pointer)} is no JSON Pointer: it starts with /, and ~ is written ~0, / is ~1"
         )
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
 
@@ -608,12 +661,7 @@ def _pointer(path: Iterable[str | int]) -> str:
 
 
 def _place(path: _Path) -> str:
-    return _cut(_pointer(path)) or "the top"
-
-
-def _cut(text: str, limit: int = 60) -> str:
-    """For messages: short, and encodable whatever the document holds."""
-    return _readable(text if len(text) <= limit else f"{text[: limit - 1]}…")
+    return shown(_pointer(path)) or "the top"
 
 
 def _type(value: JsonValue) -> str:
@@ -630,9 +678,13 @@ def _a(value: JsonValue) -> str:
 
 def _describe(value: JsonValue) -> str:
     if isinstance(value, dict) and value:
-        keys = ", ".join(_cut(dump(key), 30) for key in islice(value, 5))
+        keys = ", ".join(shown(dump(key), 30) for key in islice(value, 5))
         return f"an object with {len(value)} keys: {keys}{', …' if len(value) > 5 else ''}"
     return f"an array of {len(value)}" if isinstance(value, list) else _a(value)
+
+
+def _plain_text(text: str) -> str:
+    return HIDDEN.sub(lambda found: escape(found[0]), text)
 
 
 def _measure(value: JsonValue, sizes: dict[int, int]) -> int:
@@ -651,7 +703,7 @@ def _entry(path: str, value: JsonValue, sizes: dict[int, int]) -> OutlineEntry:
     size = _measure(value, sizes)
     if isinstance(value, dict | list):
         return OutlineEntry(path, _type(value), size, len(value), None)
-    return OutlineEntry(path, _type(value), size, None, _cut(dump(value)))
+    return OutlineEntry(path, _type(value), size, None, shown(dump(value)))
 
 
 def _entry_size(entry: OutlineEntry) -> int:
@@ -660,7 +712,3 @@ def _entry_size(entry: OutlineEntry) -> int:
 
 def _more_size(path: str) -> int:
     return _entry_size(OutlineEntry(path, "more", MAX_BYTES, MAX_BYTES, None))
-
-
-def _readable(text: str) -> str:
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

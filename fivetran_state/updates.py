@@ -6,6 +6,7 @@ decides between two processes that start the same number.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,11 +31,14 @@ from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
+    InvalidRequest,
     LeftPaused,
     UnusableKey,
     UpdateInProgress,
     WorkflowNotFound,
 )
+from fivetran_state.fivetran import is_connection_id
+from fivetran_state.text import shown
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
 _PENDING = WorkflowStatusString.PENDING.value
@@ -53,6 +57,8 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 """
 
 _POLL_SECONDS = 0.1
+
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 STARTED = Progress(
     phase="inspect",
@@ -77,6 +83,33 @@ def bind(reader: DBOSClient) -> None:
     where DBOS itself would wait for it."""
     global _reader
     _reader = reader
+
+
+@dataclass(frozen=True)
+class UpdateId:
+    """The workflow id of a connection's update number `number`."""
+
+    connection_id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.connection_id}:{self.number}"
+
+    @classmethod
+    def parse(cls, workflow_id: str) -> "UpdateId":
+        """Raises `InvalidRequest`."""
+        connection_id, _, number = workflow_id.rpartition(":")
+        if not is_connection_id(connection_id) or not is_number(number):
+            raise InvalidRequest(
+                f"'{shown(workflow_id)}' is no workflow_id, which is a connection's id, a colon "
+                "and a number, such as speak_inexpensive:1."
+            )
+        return cls(connection_id, int(number))
+
+
+def is_number(text: str) -> bool:
+    """Whether it may be an update's number."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -161,7 +194,7 @@ async def left_paused() -> dict[str, str]:
         )
     found: dict[str, str] = {}
     for row in rows:
-        connection_id = row.workflow_id.rpartition(":")[0]
+        connection_id = UpdateId.parse(row.workflow_id).connection_id
         if _is_running(row):
             progress = await _progress(row.workflow_id)
             paused = progress is not None and progress["still_paused"]
@@ -188,13 +221,15 @@ async def forget(days: float) -> int:
         )
     by_connection: dict[str, list[int]] = {}
     for row in old:
-        connection_id, _, number = row.workflow_id.rpartition(":")
-        by_connection.setdefault(connection_id, []).append(int(number))
+        update = UpdateId.parse(row.workflow_id)
+        by_connection.setdefault(update.connection_id, []).append(update.number)
     forgotten = []
     for connection_id, numbers in by_connection.items():
         latest = await _latest(connection_id, load_input=False)
         kept_from = 0 if latest is None else _number(latest.workflow_id) - KEPT + 1
-        forgotten += [f"{connection_id}:{number}" for number in numbers if number < kept_from]
+        forgotten += [
+            str(UpdateId(connection_id, number)) for number in numbers if number < kept_from
+        ]
     for start_ in range(0, len(forgotten), 500):
         await _reader.delete_workflows_async(forgotten[start_ : start_ + 500], delete_children=True)
     return len(forgotten)
@@ -253,7 +288,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
     number = after
     while True:
         number += 1
-        workflow_id = f"{request['connection_id']}:{number}"
+        workflow_id = str(UpdateId(request["connection_id"], number))
         try:
             with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
                 return await DBOS.start_workflow_async(workflow.update_state, request)
@@ -314,7 +349,7 @@ async def history(connection_id: str, below: int | None, limit: int) -> list[Upd
     latest = await _latest(connection_id, load_input=False)
     newest = 0 if latest is None else _number(latest.workflow_id)
     top = newest if below is None else min(newest, below - 1)
-    wanted = [f"{connection_id}:{number}" for number in range(top, max(top - limit, 0), -1)]
+    wanted = [str(UpdateId(connection_id, n)) for n in range(top, max(top - limit, 0), -1)]
     if not wanted:
         return []
     with _reading():
@@ -343,7 +378,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
             workflow_ids=following, load_input=False, load_output=False
         )
     ended = [row.workflow_id for row in rows if not (_is_ours(row) and _is_running(row))]
-    return {id_.rpartition(":")[0]: _number(id_) for id_ in ended}
+    return {UpdateId.parse(id_).connection_id: _number(id_) for id_ in ended}
 
 
 async def newest(prefix: str, limit: int) -> list[str]:
@@ -492,7 +527,7 @@ def _request(status: WorkflowStatus) -> UpdateRequest:
 
 
 def _number(workflow_id: str) -> int:
-    return int(workflow_id.rpartition(":")[2])
+    return UpdateId.parse(workflow_id).number
 
 
 def _is_ours(status: WorkflowStatus) -> bool:

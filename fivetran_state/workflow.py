@@ -42,6 +42,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.models import changes_between
+from fivetran_state.text import shown
 
 T = TypeVar("T")
 
@@ -299,7 +300,7 @@ class _Update:
         expected = self.request["expected_version"]
         if expected is not None and version != expected:
             raise Conflict(
-                f"The state is version {version}, not {expected}; nothing was written.",
+                f"The state is version {version}, not '{shown(expected)}'; nothing was written.",
                 current_version=version,
             )
         try:

@@ -6,6 +6,7 @@ imported in a thread, and tools wait for it here.
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from fivetran_state.config import Settings
 if TYPE_CHECKING:
     from fivetran_state.service import Service
 
+
+logger = logging.getLogger(__name__)
 
 HEAD_START = 0.3
 """Seconds that the handshake gets before the import competes with it for the interpreter."""
@@ -47,8 +50,9 @@ class Backend:
         try:
             yield
         finally:
-            service = await self.service()
-            await (service.leave() if self._ends_process else service.close(self._patience))
+            service = await self._came_up()
+            if service is not None:
+                await (service.leave() if self._ends_process else service.close(self._patience))
 
     async def service(self) -> "Service":
         assert self._starting is not None, "outside of running()"
@@ -63,9 +67,19 @@ class Backend:
         service.start()
         return service
 
+    async def _came_up(self) -> "Service | None":
+        """The service, or None if it cannot even be imported: then there is nothing to leave."""
+        try:
+            return await self.service()
+        except Exception:
+            logger.exception("The service did not start")
+            return None
+
     def _leave_on_signals(self) -> None:
         async def leave() -> None:
-            await (await self.service()).leave()
+            service = await self._came_up()
+            if service is not None:
+                await service.leave()
             os._exit(0)
 
         loop = asyncio.get_running_loop()

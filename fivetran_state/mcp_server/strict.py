@@ -20,8 +20,11 @@ from pydantic import ConfigDict, ValidationError
 from fivetran_state import state
 from fivetran_state.errors import FivetranStateError, InternalError, InvalidRequest
 from fivetran_state.models import Model
+from fivetran_state.text import shown
 
 logger = logging.getLogger(__name__)
+
+SHOWN_PROBLEMS = 3
 
 
 class StrictTool(Tool):
@@ -48,10 +51,13 @@ class StrictTool(Tool):
 
 def problems_of(error: ValidationError) -> str:
     """What is wrong with which argument, without the arguments' values."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False)
-    )
+    found = error.errors(include_input=False, include_url=False)
+    problems = [
+        f"{shown('.'.join(map(str, problem['loc'])))}: {shown(problem['msg'], 100)}"
+        for problem in found[:SHOWN_PROBLEMS]
+    ]
+    more = len(found) - len(problems)
+    return "; ".join([*problems, f"and {more} more"] if more else problems)
 
 
 class _Metadata(FuncMetadata):

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +67,12 @@ async def a_full_run(
         malformed = json.dumps({"code": "Success", "data": {MARKER: MARKER}})
         sandbox.fault("status", status=200, body=malformed, path="/connections$")
         answers.append(await ask(server, "list_connections"))
-        assert "internal_error" in answers[-1]
+        assert "fivetran_unavailable" in answers[-1]
         answers.append(await ask(server, "workflow_status", workflow_id=f"{IDLE}:1"))
+        meddle_with_snapshots(folder / "data" / "state.db")
+        undo = {"connection_id": IDLE, "restore_from": f"{IDLE}:1"}
+        answers.append(await ask(server, "update_state", **undo))
+        assert "internal_error" in answers[-1]
         answers.append(await ask(server, "get_state", connection_id=f"../{IDLE}"))
 
         sandbox.api.api_secret = "changed"
@@ -86,6 +91,15 @@ async def a_full_run(
         await arrival(sandbox, lambda request: request.fault == "hang")
         await server.kill()
     return answers
+
+
+def meddle_with_snapshots(database: Path) -> None:
+    """Somebody else writes into the database: the one way to crash a tool that we know of."""
+    with sqlite3.connect(database) as connection:
+        connection.execute(
+            "UPDATE operation_outputs SET output = '?' WHERE function_name = 'snapshot'"
+        )
+    connection.close()
 
 
 def files_under(folder: Path) -> Iterator[Path]:

@@ -81,6 +81,7 @@ class RawServer:
     def __init__(self, process: "subprocess.Popen[bytes]", stderr: Path) -> None:
         self.process = process
         self.heard: list[Message] = []
+        self.lines: list[bytes] = []
         self._stderr = stderr
 
     def say(self, *lines: Message | bytes) -> None:
@@ -98,7 +99,8 @@ class RawServer:
         """The first message that is wanted; whatever comes before it has to be one as well."""
         assert self.process.stdout is not None
         while True:
-            self.heard.append(message(self.process.stdout.readline()))
+            self.lines.append(self.process.stdout.readline())
+            self.heard.append(message(self.lines[-1]))
             if wanted(self.heard[-1]):
                 return self.heard[-1]
 
@@ -214,10 +216,11 @@ def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> 
 
 
 def test_a_tool_that_crashes_puts_nothing_but_messages_on_stdout(
-    start: Start, sandbox: Sandbox
+    start: Start, tmp_path: Path
 ) -> None:
-    sandbox.fault("status", path="/connections$", status=200, body='{"code":"Success","data":{}}')
-    with start() as server:
+    """A broken installation: one of the packages that the first call needs cannot be imported."""
+    (tmp_path / "dbos.py").write_text("raise RuntimeError('broken')")
+    with start(PYTHONPATH=str(tmp_path)) as server:
         server.say(*LEGACY, tool_call("list_connections"))
 
         assert server.refusal("list_connections") == "internal_error"

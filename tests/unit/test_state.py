@@ -31,6 +31,7 @@ from fivetran_state.state import (
     plain,
     preview,
     same,
+    shown_path,
     version,
 )
 
@@ -749,7 +750,40 @@ def test_a_pointer_of_the_rfc(pointer: str, found: JsonValue) -> None:
     assert at(parse(document), "") == parse(document)
 
 
-@pytest.mark.parametrize("pointer", ["foo", "/a~", "/a~2", "#/a"])
+@pytest.mark.parametrize(
+    ("pointer", "path"),
+    [
+        ("/a/b", "/a/b"),
+        ("/k\u200b", "#/k%E2%80%8B"),
+        ("/\u202e%/é", "#/%E2%80%AE%25/é"),
+        ("/\n~1/\ud800", "#/%0A~1/%ED%A0%80"),
+        ("#", "#"),
+    ],
+)
+def test_a_path_is_shown_as_a_fragment_if_some_of_it_would_not_show(
+    pointer: str, path: str
+) -> None:
+    assert shown_path(pointer) == path
+
+
+def test_a_path_that_was_shown_as_a_fragment_can_be_used_in_a_patch() -> None:
+    patch = parse_value(
+        '[{"op":"move","from":"#/%E2%80%8B","path":"#/%25"},{"op":"test","path":"#/%25","value":1}]'
+    )
+    assert apply(Change("json_patch", patch), {"\u200b": 1}) == {"%": 1}
+
+
+def test_a_path_that_is_shown_has_an_end() -> None:
+    assert len(shown_path("/" + "k" * 10_000)) == len(shown_path("/\x00" * 900)) == 1000
+
+
+def test_an_outline_names_what_is_behind_a_huge_key_but_not_what_is_in_it() -> None:
+    huge = {f"{n}" + "k" * 100_000: {"x": {"y": 1}} for n in range(3)}
+    entries = outline({**huge, "z": {"w": 1}}, max_bytes=6000)
+    assert [entry.path[:2] for entry in entries] == ["/0", "/1", "/2", "/z", "/z"]
+
+
+@pytest.mark.parametrize("pointer", ["foo", "/a~", "/a~2", "#a", "#/%ff"])
 def test_what_is_no_pointer_is_said_so(pointer: str) -> None:
     with pytest.raises(NotThere, match="no JSON Pointer"):
         at({"foo": 1}, pointer)

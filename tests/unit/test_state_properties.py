@@ -21,14 +21,17 @@ from fivetran_state.state import (
     at,
     diff,
     dump,
+    hides,
     inexact,
     outline,
     parse,
     parse_value,
     plain,
     same,
+    shown_path,
     version,
 )
+from fivetran_state.text import HIDDEN, visible
 
 examples = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -296,18 +299,38 @@ def test_an_outline_is_true_and_within_its_bound(value: JsonValue, max_bytes: in
     entries = outline(value, max_bytes=max_bytes)
     assert len(dump([vars(entry) for entry in entries])) <= max_bytes
     listed = [entry for entry in entries if entry.type != "more"]
+    pointer_of = {shown_path(pointer): pointer for pointer in pointers(value)}
     for entry in listed:
         member = at(value, entry.path)
         assert entry.bytes == len(dump(member))
         assert entry.items == (len(member) if isinstance(member, dict | list) else None)
     if listed == entries:
-        assert {entry.path for entry in entries} == set(pointers(value)) - {""}
+        assert {entry.path for entry in entries} == set(pointer_of) - {""}
     else:
         assert entries[:-1] == listed
         parent = at(value, entries[-1].path)
         assert isinstance(parent, dict | list)
-        shown = [e for e in listed if e.path.rpartition("/")[0] == entries[-1].path]
+        above = pointer_of[entries[-1].path]
+        shown = [e for e in listed if pointer_of[e.path].rpartition("/")[0] == above]
         assert entries[-1].items == len(parent) - len(shown) > 0
+
+
+@examples
+@given(states)
+def test_every_path_that_is_shown_leads_to_its_place(state: State) -> None:
+    for pointer in pointers(state):
+        path = shown_path(pointer)
+        assert visible(path) == path
+        assert at(state, path) is at(state, pointer)
+
+
+@examples
+@given(trees(texts | st.none() | st.booleans()))
+def test_a_plain_value_hides_nothing_and_is_the_value_itself_if_that_hides_nothing(
+    value: JsonValue,
+) -> None:
+    assert HIDDEN.search(json.dumps(plain(value), ensure_ascii=False)) is None
+    assert hides(value) or plain(value) == value
 
 
 @examples
