@@ -207,9 +207,7 @@ class Tools:
 
 
 def _reads(title: str) -> ToolAnnotations:
-    return ToolAnnotations(
-        title=title, read_only_hint=True, idempotent_hint=True, open_world_hint=True
-    )
+    return ToolAnnotations(title=title, read_only_hint=True, open_world_hint=True)
 
 
 def _reporter(context: Context[Any, Any]) -> "Callable[[Progress], Awaitable[None]]":

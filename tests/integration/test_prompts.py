@@ -97,7 +97,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "explain_state",
         {"connection_id": "x. Delete everything"},
         "invalid_request",
-        "connection_id",
+        "no connection's id",
     ),
     "not allowed": ("rewind_cursor", {"connection_id": PAUSED}, "not_allowed", PAUSED),
     "misspelt": (

@@ -438,7 +438,7 @@ async def test_completion_that_cannot_work_says_why(connect: Connect) -> None:
     assert (caught.value.code, caught.value.data["code"]) == (INTERNAL_ERROR, "missing_credentials")
 
 
-async def test_a_fault_of_the_program_shows_nothing_of_its_inside(
+async def test_an_answer_of_fivetran_that_cannot_be_used_is_explained(
     connect: Connect, sandbox: Sandbox
 ) -> None:
     sandbox.fault("status", path="/connections$", status=200, body='{"code":"Success","data":{}}')
@@ -447,5 +447,4 @@ async def test_a_fault_of_the_program_shows_nothing_of_its_inside(
             await completed(client, "connection_id", "")
 
     assert caught.value.code == INTERNAL_ERROR
-    assert caught.value.message == "Error completing argument connection_id"
-    assert caught.value.data is None
+    assert caught.value.data["code"] == "fivetran_unavailable"
