@@ -61,14 +61,14 @@ class _Tasks:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         params = dict(ctx.params or {})
         if ctx.method == "tools/call":
-            return await self._call(ctx, params["name"], params.get("arguments", {}), call_next)
+            return await self._call(ctx, params.get("name"), params.get("arguments", {}), call_next)
         played = self._played.get(params.get("taskId", ""))
         if played is None:
             return await call_next(ctx)
         return played.answer(ctx.method, params)
 
     async def _call(
-        self, ctx: Context, tool: str, arguments: dict[str, Any], call_next: CallNext
+        self, ctx: Context, tool: str | None, arguments: dict[str, Any], call_next: CallNext
     ) -> HandlerResult:
         match tool:
             case "slow_compute":
@@ -151,7 +151,8 @@ class _Played:
             return {**self.fields, **self._status(), "resultType": "complete"}
         if method == "tasks/update":
             self.questions -= params["inputResponses"].keys()
-        self.is_cancelled = method == "tasks/cancel"
+        if method == "tasks/cancel":
+            self.is_cancelled = True
         return {"resultType": "complete"}
 
     def _status(self) -> Result:
