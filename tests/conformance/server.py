@@ -1,18 +1,20 @@
-"""The product's own server over Streamable HTTP, with what the suite calls by names of its own."""
+"""The product's own HTTP server, with what the suite calls by names of its own."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import uvicorn
+from fastapi import FastAPI
+from mcp.server.mcpserver import MCPServer
 
-from fivetran_state import logs
+from fivetran_state import http_server, logs, mcp_server
 from fivetran_state.config import Settings
-from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET
@@ -39,18 +41,26 @@ async def serving(folder: Path) -> AsyncIterator[str]:
             "FIVETRAN_STATE_CONFIRM": "never",
         }
         logs.configure("ERROR")
-        mcp = build(Settings())
-        fixtures.add_to(mcp)
-        tasks.add_to(mcp, sandbox)
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(mcp.streamable_http_app(), log_config=None, timeout_graceful_shutdown=1)
-        )
+        config = uvicorn.Config(_app(sandbox), log_config=None, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve([listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
         finally:
-            logging.disable(logging.ERROR)  # Some updates have been left in the middle of a sync.
             server.should_exit = True
             await running
     sandbox.close()
+
+
+def _app(sandbox: Sandbox) -> FastAPI:
+    build = mcp_server.build
+
+    def build_with_fixtures(*arguments: Any) -> MCPServer[None]:
+        mcp = build(*arguments)
+        fixtures.add_to(mcp)
+        tasks.add_to(mcp, sandbox)
+        return mcp
+
+    with patch.object(mcp_server, "build", build_with_fixtures):
+        return http_server.build(Settings())
