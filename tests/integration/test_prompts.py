@@ -125,4 +125,4 @@ async def test_a_wrong_argument_is_an_invalid_parameter_that_is_explained(
 
     assert (error.code, error.data["code"]) == (INVALID_PARAMS, code)
     assert named in error.data["message"]
-    assert "Delete" not in error.message
+    assert "Delete" not in error.message.replace("'x. Delete everything'", "")  # Quoted, at most.
