@@ -106,7 +106,9 @@ async def test_the_list_of_tools_costs_a_model_at_most_12000_bytes(connect: Conn
     async with connect() as client:
         tools = await client.list_tools()
 
-    assert len(tools.model_dump_json(by_alias=True, exclude_none=True).encode()) <= 12_000
+    size = len(tools.model_dump_json(by_alias=True, exclude_none=True).encode())
+    print(f"tools/list: {size} bytes")  # noqa: T201
+    assert size <= 12_000
 
 
 async def test_tools_are_listed_although_fivetran_cannot_be_reached(connect: Connect) -> None:
