@@ -2,7 +2,6 @@
 
 import hashlib
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +52,8 @@ class Settings(BaseSettings):
     )
 
     sandbox: bool = False
+    takes_guests: bool = False
+    """Whether requests may bring credentials of their own, so that the server needs none."""
 
     @property
     def home(self) -> Path:
@@ -65,7 +66,10 @@ class Settings(BaseSettings):
             fnmatchcase(connection_id, glob.strip()) for glob in self.allowed_connections.split(",")
         )
 
-    @cached_property
+    @property
     def key_fingerprint(self) -> str:
-        """Names the API key without giving it away: 16 hex digits."""
-        return hashlib.sha256(f"{self.api_url}\n{self.api_key}".encode()).hexdigest()[:16]
+        return self.fingerprint_of(self.api_key or "")
+
+    def fingerprint_of(self, key: str) -> str:
+        """Names an API key without giving it away: 16 hex digits."""
+        return hashlib.sha256(f"{self.api_url}\n{key}".encode()).hexdigest()[:16]

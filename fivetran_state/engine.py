@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
@@ -36,6 +38,7 @@ from fivetran_state.errors import (
     EngineNotReady,
     FivetranStateError,
     FivetranUnavailable,
+    Forbidden,
     MissingCredentials,
     RateLimited,
     UnusableKey,
@@ -50,6 +53,10 @@ logger = logging.getLogger(__name__)
 
 WORKFLOW_VERSION = 1
 """Raised only when the workflow's steps change in a way that an older checkpoint cannot follow."""
+
+GUESTS = "guests"
+"""Stands for an account where a server has none of its own."""
+REMEMBERED_GUESTS = 100
 
 RECOVERY_INTERVAL = 2.0
 CLEANING_INTERVAL = 24 * 3600.0
@@ -66,6 +73,22 @@ if sqlite3.sqlite_version_info < (3, 42):
     def _tell_time_in_milliseconds(connection: object, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.create_function("unixepoch", 1, lambda _: time.time())
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose connections are meant: this server's own, or those of a guest."""
+
+    fivetran: Fivetran
+    id: str | None = None
+    """The guest's, if it is not this server's own account."""
+    credentials: str | None = None
+    """The guest's, sealed."""
+
+    def in_request(self) -> dict[str, str]:
+        """The fields by which an update's request says whose it is; none for our own."""
+        fields = {"account": self.id, "credentials": self.credentials}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Engine:
@@ -85,6 +108,9 @@ class Engine:
             else AdvisoryLocks(settings.database_url)
         )
         self._fivetran: Fivetran | None = None
+        self._account_id = GUESTS
+        self._guests: OrderedDict[tuple[str, str], Account] = OrderedDict()
+        self._serializer: vault.SealingSerializer | None = None
         self._sandbox: Sandbox | None = None
         self._reader: DBOSClient | None = None
         self._launched = False
@@ -101,12 +127,59 @@ class Engine:
 
         Raises `MissingCredentials`, or what keeps the engine from coming up.
         """
+        await self.up()
+        if self._fivetran is None:
+            raise _no_credentials()
+        return self._fivetran
+
+    async def up(self) -> None:
+        """Wait until workflows can run; raises what keeps the engine from coming up."""
         if not self._news.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), START_PATIENCE)
-        if self._is_up and self._fivetran is not None:
-            return self._fivetran
-        raise self._trouble or EngineNotReady("The workflow engine is still starting.")
+        if not self._is_up:
+            raise self._trouble or EngineNotReady("The workflow engine is still starting.")
+
+    async def guest(self, key: str, secret: str) -> Account:
+        """The account of credentials that came with a request; in the sandbox, any will do.
+
+        Raises `Unauthorized`, or why Fivetran does not tell whose they are.
+        """
+        await self.up()
+        if self._sandbox is not None and self._fivetran is not None:
+            return Account(self._fivetran)
+        known = self._guests.get((key, secret))
+        if known is not None:
+            self._guests.move_to_end((key, secret))
+            return known
+        assert self._serializer is not None, "it is up"
+        fivetran = self._client(key, secret)
+        try:
+            account_id = await fivetran.get_account_id()
+        except Forbidden:
+            account_id = _stand_in(self._settings.fingerprint_of(key))
+        except FivetranStateError:
+            await fivetran.aclose()
+            raise
+        guest = Account(
+            fivetran,
+            id=None if account_id == self._account_id else _safe(account_id),
+            credentials=self._serializer.serialize({"key": key, "secret": secret}),
+        )
+        self._guests[key, secret] = guest
+        if len(self._guests) > REMEMBERED_GUESTS:
+            self._guests.popitem(last=False)
+        return guest
+
+    def _client_of(self, sealed: str) -> Fivetran:
+        """A client made of a guest's sealed credentials."""
+        assert self._serializer is not None, "it is up"
+        credentials = self._serializer.deserialize(sealed)
+        return self._client(credentials["key"], credentials["secret"])
+
+    def _client(self, key: str, secret: str) -> Fivetran:
+        settings = self._settings
+        return Fivetran(settings.api_url, key, secret, timeout=settings.http_timeout)
 
     async def close(self) -> None:
         """Stop working, and leave the process as it was before `start`."""
@@ -118,8 +191,9 @@ class Engine:
             await self._stop_dbos()
         if self._reader is not None:
             self._reader.destroy()
-        if self._fivetran is not None:
-            await self._fivetran.aclose()
+        for client in (self._fivetran, *(guest.fivetran for guest in self._guests.values())):
+            if client is not None:
+                await client.aclose()
         if self._sandbox is not None:
             self._sandbox.close()
         self._locks.release()
@@ -157,7 +231,7 @@ class Engine:
 
         `after` is an executor that is about to die: its updates are waited for too.
         """
-        await self.ready()
+        await self.up()
         while True:
             await asyncio.to_thread(self._recover_once)
             closing = after in await asyncio.to_thread(updates.unfinished_by_executor)
@@ -182,8 +256,12 @@ class Engine:
     async def _come_up(self) -> None:
         try:
             self._fivetran = self._connect()
-            application = _application_name(await self._account(self._fivetran))
-            workflow.bind(self._fivetran, application, self._prove, updates.is_cancelled)
+            if self._fivetran is not None:
+                self._account_id = await self._account(self._fivetran)
+            application = f"fivetran-state-{_safe(self._account_id)}"
+            workflow.bind(
+                self._fivetran, application, self._client_of, self._prove, updates.is_cancelled
+            )
             self._launch(await self._prepared(application))
             await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
         except UnusableKey as error:
@@ -202,7 +280,7 @@ class Engine:
             self._tasks.append(asyncio.create_task(self._keep_watch()))
         self._news.set()
 
-    def _connect(self) -> Fivetran:
+    def _connect(self) -> Fivetran | None:
         settings = self._settings
         if settings.sandbox:
             from fivetran_state.sandbox import Sandbox  # Nobody else needs it.
@@ -211,14 +289,11 @@ class Engine:
             self._sandbox = Sandbox(self._home / "world.db")
             transport = httpx.ASGITransport(self._sandbox.app)
             return Fivetran("http://sandbox", "sandbox", "sandbox", transport=transport)
-        if settings.api_key is None or settings.api_secret is None:
-            raise MissingCredentials("FIVETRAN_API_KEY and FIVETRAN_API_SECRET are not both set.")
-        return Fivetran(
-            settings.api_url,
-            settings.api_key,
-            settings.api_secret.get_secret_value(),
-            timeout=settings.http_timeout,
-        )
+        if settings.api_key is not None and settings.api_secret is not None:
+            return self._client(settings.api_key, settings.api_secret.get_secret_value())
+        if settings.takes_guests:
+            return None
+        raise _no_credentials()
 
     async def _account(self, fivetran: Fivetran) -> str:
         """Fivetran's own account id, remembered so that a start without Fivetran works.
@@ -245,7 +320,7 @@ class Engine:
                 await asyncio.sleep(START_RETRY)
             except FivetranStateError as error:
                 logger.warning("Fivetran does not tell the account: %s", error.message)
-                return f"key-{fingerprint}"
+                return _stand_in(fingerprint)
         self._make_private()
         remembered.parent.mkdir(mode=0o700, exist_ok=True)
         partial = remembered.with_suffix(f".{os.getpid()}")
@@ -278,7 +353,8 @@ class Engine:
         self._make_private()
         with FileLock(self._home / "setup.lock", mode=0o600):
             keys = vault.keys(self._settings) or [vault.key_from_file(self._home / vault.KEY_FILE)]
-            serializer = cast(Serializer, vault.SealingSerializer(keys))
+            self._serializer = vault.SealingSerializer(keys)
+            serializer = cast(Serializer, self._serializer)
             url = self._settings.database_url or self._sqlite_url()
             try:
                 DBOS.migrate(url)
@@ -396,11 +472,21 @@ class Engine:
             raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
 
 
-def _application_name(account: str) -> str:
-    """DBOS allows 3 to 256 of a-z, 0-9, - and _; other account ids go in as their hash."""
+def _safe(account: str) -> str:
+    """As it may stand in an application's name and in ids: DBOS allows 3 to 256 of a-z, 0-9, - and
+    _; other account ids go in as their hash."""
     if re.fullmatch(r"[a-z0-9_-]{1,200}", account) is None:
-        account = hashlib.sha256(account.encode()).hexdigest()[:16]
-    return f"fivetran-state-{account}"
+        return hashlib.sha256(account.encode()).hexdigest()[:16]
+    return account
+
+
+def _stand_in(fingerprint: str) -> str:
+    """For the account of a key that may not ask which account it is of."""
+    return f"key-{fingerprint}"
+
+
+def _no_credentials() -> MissingCredentials:
+    return MissingCredentials("FIVETRAN_API_KEY and FIVETRAN_API_SECRET are not both set.")
 
 
 def _is_update(workflow_id: str) -> bool:

@@ -14,6 +14,7 @@ FivetranStateError
 ├── InvalidChange             invalid_change
 ├── NotConfirmed              not_confirmed
 ├── Cancelled                 cancelled
+├── Undone                    undone
 ├── TooLateToCancel           too_late_to_cancel
 ├── SyncStillRunning          sync_still_running
 ├── VerificationFailed        verification_failed
@@ -201,6 +202,14 @@ class Cancelled(FivetranStateError):
 
     code = "cancelled"
     hint = "Start a new update if it is wanted after all."
+
+
+class Undone(FivetranStateError):
+    """Another connection that was to be changed together with this one could not be: the state from
+    before was put back and checked, the connection is as it was."""
+
+    code = "undone"
+    hint = "See what kept the other connection from being updated, and send the request again."
 
 
 class TooLateToCancel(FivetranStateError):

@@ -10,7 +10,16 @@ SHOWN_CHANGES = 20
 SHOWN_CHARACTERS = 200
 
 Phase = Literal[
-    "inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "resume", "wait"
+    "inspect",
+    "pause",
+    "drain",
+    "snapshot",
+    "write",
+    "verify",
+    "hold",
+    "roll_back",
+    "resume",
+    "wait",
 ]
 
 
@@ -131,6 +140,14 @@ class Update(Model):
     changes_total: int | None = None
     was_paused: bool | None = None
     still_paused: bool = Field(False, description="Paused by this update and not yet resumed.")
+
+
+class UpdatesView(Model):
+    """Connections that are changed together."""
+
+    workflow_id: str
+    status: Literal["running", "updated"]
+    updates: list[Update]
 
 
 class StepView(Model):

@@ -1,19 +1,20 @@
 """One asynchronous method per capability; every surface calls these and nothing deeper."""
 
 import asyncio
+import copy
 import hashlib
 import platform
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, state, updates
+from fivetran_state import __version__, state, together, updates
 from fivetran_state.config import Settings
-from fivetran_state.engine import Engine
+from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
     Cancelled,
     Conflict,
@@ -25,6 +26,7 @@ from fivetran_state.errors import (
     NotAllowed,
     StateNotKept,
     TooLateToCancel,
+    WorkflowNotFound,
 )
 from fivetran_state.fivetran import Connection, Fivetran, is_connection_id, is_cursor
 from fivetran_state.models import (
@@ -36,6 +38,7 @@ from fivetran_state.models import (
     StateView,
     StepView,
     Update,
+    UpdatesView,
     WorkflowPage,
     WorkflowSummary,
     WorkflowView,
@@ -90,6 +93,13 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine = Engine(settings)
+        self._guest: Account | None = None
+
+    async def of(self, api_key: str, api_secret: str) -> "Service":
+        """The same capabilities, for the account that these credentials are of."""
+        service = copy.copy(self)
+        service._guest = await self._engine.guest(api_key, api_secret)
+        return service
 
     def start(self) -> None:
         """Begin to come up in the background, on the event loop that all calls will be made on."""
@@ -104,7 +114,7 @@ class Service:
 
     async def check_ready(self) -> None:
         """Raises what keeps updates from being made, or the database from being read."""
-        await self._engine.ready()
+        await self._engine.up()
         await updates.unfinished()
 
     async def leave(self) -> None:
@@ -120,13 +130,19 @@ class Service:
         return await self.left_paused()
 
     async def left_paused(self) -> dict[str, str]:
-        """Connection id → workflow id, where an update paused it and Fivetran still has it so."""
-        fivetran = await self._engine.ready()
+        """Connection id → workflow id, where an update paused it and Fivetran still has it so.
+
+        Guests' connections are named as the database knows them.
+        """
+        await self._engine.up()
         found = {}
-        for connection_id, workflow_id in (await updates.left_paused()).items():
+        for owner, workflow_id in (await updates.left_paused()).items():
             with suppress(ConnectionNotFound):
-                if (await fivetran.get_connection(connection_id)).paused:
-                    found[connection_id] = workflow_id
+                if UpdateId.parse(workflow_id).account is None:
+                    fivetran = await self._engine.ready()
+                    if not (await fivetran.get_connection(owner)).paused:
+                        continue
+                found[owner] = workflow_id
         return found
 
     async def diagnose(self) -> list[Finding]:
@@ -176,7 +192,7 @@ class Service:
         Fivetran cannot search, so its pages are read until `limit` are found. Our cursor is where
         to go on: how many to skip of which of Fivetran's pages.
         """
-        fivetran = await self._engine.ready()
+        fivetran = (await self._account()).fivetran
         skip, at = _place(cursor) if cursor else (0, None)
         is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
@@ -210,7 +226,7 @@ class Service:
         """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger."""
         fivetran = await self._fivetran_for(connection_id)
         (connection, document), running = await asyncio.gather(
-            _read(fivetran, connection_id), updates.running(connection_id)
+            _read(fivetran, connection_id), updates.running(await self._owner(connection_id))
         )
         try:
             value = state.at(document, path or "")
@@ -289,18 +305,7 @@ class Service:
             if confirmation is not None and version is None:
                 plan = await self._plan(connection_id, wanted, None)
                 version = plan.version_before
-            request = UpdateRequest(
-                connection_id=connection_id,
-                change_kind=wanted.change.kind,
-                change=state.dump(wanted.change.value),
-                change_is_exact=wanted.change.exact,
-                source=wanted.source,
-                expected_version=version,
-                reason=reason,
-                idempotency_key=idempotency_key or _derived_key(version, wanted),
-                key_was_given=idempotency_key is not None,
-                sync_wait=self._settings.sync_wait,
-            )
+            request = await self._request(connection_id, wanted, version, reason, idempotency_key)
 
             async def state_is_expected(version: str | None = version) -> bool:
                 return state.version(await _state_of(fivetran, connection_id)) == version
@@ -319,11 +324,73 @@ class Service:
             raise answer
         return answer
 
+    async def _request(
+        self,
+        connection_id: str,
+        wanted: Wanted,
+        expected_version: str | None,
+        reason: str | None,
+        idempotency_key: str | None,
+    ) -> UpdateRequest:
+        request = UpdateRequest(
+            connection_id=connection_id,
+            change_kind=wanted.change.kind,
+            change=state.dump(wanted.change.value),
+            change_is_exact=wanted.change.exact,
+            source=wanted.source,
+            expected_version=expected_version,
+            reason=reason,
+            idempotency_key=idempotency_key or _derived_key(expected_version, wanted),
+            key_was_given=idempotency_key is not None,
+            sync_wait=self._settings.sync_wait,
+        )
+        request.update(cast(Any, (await self._account()).in_request()))
+        return request
+
+    async def update_states(
+        self,
+        connection_ids: Sequence[str],
+        change: Mapping[str, object],
+        *,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+    ) -> UpdatesView:
+        """Make one change to several connections, in order: to all of them, or to none.
+
+        Raises the error of the connection that failed, with `updates` in its details.
+        """
+        if self._settings.read_only:
+            raise NotAllowed("This server is read-only.")
+        if len(set(connection_ids)) != len(connection_ids) or not connection_ids:
+            raise InvalidRequest("connection_ids must name at least one connection, each once.")
+        requests = []
+        for connection_id in connection_ids:
+            await self._fivetran_for(connection_id)
+            wanted = await self._wanted(connection_id, change)
+            requests.append(await self._request(connection_id, wanted, None, reason, None))
+        workflow_id = await together.start(requests, (await self._account()).id, idempotency_key)
+        return await self.updates_status(workflow_id, wait_seconds=wait_seconds)
+
+    async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
+        """What has become of connections that are changed together; raises as `update_states`."""
+        account = await self._account()
+        found = await together.follow(workflow_id, account.id, wait_seconds)
+        views = [Update(**_view(await updates.get(id_))) for id_ in found.workflow_ids]
+        if found.error is not None:
+            found.error.details["updates"] = [view.to_json() for view in views]
+            raise found.error
+        return UpdatesView(
+            workflow_id=workflow_id,
+            status="updated" if found.has_ended else "running",
+            updates=views,
+        )
+
     async def workflow_status(
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
     ) -> WorkflowView:
         """One update: where it is, its steps, and how it ended."""
-        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
+        await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         if update.status == "running" and wait_seconds:
             await updates.follow(await updates.find(workflow_id), wait_seconds, on_progress)
@@ -345,7 +412,7 @@ class Service:
 
     async def task(self, workflow_id: str) -> Task:
         """One update, and what `update_state` would answer about it now."""
-        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
+        await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         steps = await updates.steps(workflow_id)
         answer = _answer(update)
@@ -378,7 +445,7 @@ class Service:
         if cursor is not None and not updates.is_number(cursor):
             raise _not_a_cursor(cursor)
         below = None if cursor is None else int(cursor)
-        found = await updates.history(connection_id, below, limit)
+        found = await updates.history(await self._owner(connection_id), below, limit)
         lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
         return WorkflowPage(
             workflows=[_summary_of(update) for update in found],
@@ -389,7 +456,7 @@ class Service:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
-        await self._fivetran_for(UpdateId.parse(workflow_id).connection_id)
+        await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         if update.status == "running":
             await updates.cancel(workflow_id)
@@ -405,7 +472,7 @@ class Service:
     async def last_ended(self, connection_id: str) -> int:
         """The number of the connection's last update that has ended; 0 if none has."""
         await self._fivetran_for(connection_id)
-        return await updates.last_ended(connection_id)
+        return await updates.last_ended(await self._owner(connection_id))
 
     async def ended_since(self, last_ended: Mapping[str, int]) -> dict[str, int]:
         """Of the connections whose next update has ended by now: its number."""
@@ -413,9 +480,12 @@ class Service:
 
     async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
         """The ids, of the last `limit` that begin so, that may be looked at; newest first."""
-        await self._engine.ready()
-        found = await updates.newest(prefix, limit)
-        return [id_ for id_ in found if self._settings.allows(UpdateId.parse(id_).connection_id)]
+        account = (await self._account()).id
+        found = await updates.newest(prefix if account is None else f"{account}/{prefix}", limit)
+        return [str(id_) for id_ in map(UpdateId.parse, found) if self._may_see(id_, account)]
+
+    def _may_see(self, update: UpdateId, account: str | None) -> bool:
+        return update.account == account and self._settings.allows(update.connection_id)
 
     async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
@@ -432,7 +502,7 @@ class Service:
         return Wanted(_change(kind, value))
 
     async def _restored(self, connection_id: str, workflow_id: str) -> Wanted:
-        if UpdateId.parse(workflow_id).connection_id != connection_id:
+        if UpdateId.parse(workflow_id).owner != await self._owner(connection_id):
             raise InvalidRequest(
                 f"restore_from takes the workflow_id of an update of the same connection, which "
                 f"{workflow_id} is not; copy_from takes another connection's id."
@@ -463,9 +533,25 @@ class Service:
 
     async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
         """The client, if the connection passes the `check`."""
-        fivetran = await self._engine.ready()
+        account = await self._account()
         self.check(connection_id, what)
-        return fivetran
+        return account.fivetran
+
+    async def _check_update(self, workflow_id: str) -> None:
+        """Raise unless it is an update of this account, and of a connection that is allowed."""
+        account = await self._account()
+        update = UpdateId.parse(workflow_id)
+        if update.account != account.id:
+            raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
+        self.check(update.connection_id)
+
+    async def _account(self) -> Account:
+        return self._guest or Account(await self._engine.ready())
+
+    async def _owner(self, connection_id: str) -> str:
+        """What the ids of its updates begin with."""
+        account = (await self._account()).id
+        return connection_id if account is None else f"{account}/{connection_id}"
 
 
 def _change(kind: str, value: object) -> state.Change:

@@ -41,6 +41,9 @@ from fivetran_state.fivetran import is_connection_id
 from fivetran_state.text import shown
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
+TOGETHER = "together"
+"""The name of the workflow by which several connections are changed, and what its ids begin with."""
+
 _PENDING = WorkflowStatusString.PENDING.value
 _UNFINISHED = [
     _PENDING,
@@ -87,24 +90,38 @@ def bind(reader: DBOSClient) -> None:
 
 @dataclass(frozen=True)
 class UpdateId:
-    """The workflow id of a connection's update number `number`."""
+    """The workflow id of update number `number` of `owner`: a connection, by its id; if it is a
+    guest's, behind the account's."""
 
-    connection_id: str
+    owner: str
     number: int
 
     def __str__(self) -> str:
-        return f"{self.connection_id}:{self.number}"
+        return f"{self.owner}:{self.number}"
+
+    @property
+    def connection_id(self) -> str:
+        return self.owner.rpartition("/")[2]
+
+    @property
+    def account(self) -> str | None:
+        return self.owner.rpartition("/")[0] or None
 
     @classmethod
     def parse(cls, workflow_id: str) -> "UpdateId":
         """Raises `InvalidRequest`."""
-        connection_id, _, number = workflow_id.rpartition(":")
-        if not is_connection_id(connection_id) or not is_number(number):
+        owner, _, number = workflow_id.rpartition(":")
+        account, slash, connection_id = owner.rpartition("/")
+        if (
+            not is_connection_id(connection_id)
+            or not is_number(number)
+            or (slash and not is_connection_id(account))
+        ):
             raise InvalidRequest(
                 f"'{shown(workflow_id)}' is no workflow_id, which is a connection's id, a colon "
                 "and a number, such as speak_inexpensive:1."
             )
-        return cls(connection_id, int(number))
+        return cls(owner, int(number))
 
 
 def is_number(text: str) -> bool:
@@ -184,7 +201,7 @@ def unfinished_by_executor() -> dict[str, list[str]]:
 
 
 async def left_paused() -> dict[str, str]:
-    """Connection id → workflow id of each latest update that has not resumed its connection.
+    """Owner → workflow id of each latest update that has not resumed its connection.
 
     Either it is still trying, or it has given up (`left_paused`).
     """
@@ -194,15 +211,15 @@ async def left_paused() -> dict[str, str]:
         )
     found: dict[str, str] = {}
     for row in rows:
-        connection_id = UpdateId.parse(row.workflow_id).connection_id
+        owner = UpdateId.parse(row.workflow_id).owner
         if _is_running(row):
             progress = await _progress(row.workflow_id)
             paused = progress is not None and progress["still_paused"]
         else:
             paused = isinstance(row.error, LeftPaused)
-        latest = await _latest(connection_id, load_input=False) if paused else None
+        latest = await _latest(owner, load_input=False) if paused else None
         if latest is not None and latest.workflow_id == row.workflow_id:
-            found[connection_id] = row.workflow_id
+            found[owner] = row.workflow_id
     return found
 
 
@@ -219,17 +236,22 @@ async def forget(days: float) -> int:
             load_input=False,
             load_output=False,
         )
-    by_connection: dict[str, list[int]] = {}
+        parents = await _reader.list_workflows_async(
+            name=TOGETHER,
+            completed_before=before.isoformat(),
+            load_input=False,
+            load_output=False,
+        )
+    await _reader.delete_workflows_async([row.workflow_id for row in parents])
+    by_owner: dict[str, list[int]] = {}
     for row in old:
         update = UpdateId.parse(row.workflow_id)
-        by_connection.setdefault(update.connection_id, []).append(update.number)
+        by_owner.setdefault(update.owner, []).append(update.number)
     forgotten = []
-    for connection_id, numbers in by_connection.items():
-        latest = await _latest(connection_id, load_input=False)
+    for owner, numbers in by_owner.items():
+        latest = await _latest(owner, load_input=False)
         kept_from = 0 if latest is None else _number(latest.workflow_id) - KEPT + 1
-        forgotten += [
-            str(UpdateId(connection_id, number)) for number in numbers if number < kept_from
-        ]
+        forgotten += [str(UpdateId(owner, number)) for number in numbers if number < kept_from]
     for start_ in range(0, len(forgotten), 500):
         await _reader.delete_workflows_async(forgotten[start_ : start_ + 500], delete_children=True)
     return len(forgotten)
@@ -239,7 +261,7 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
     """The updates that run; of one executor: with those that wait for whoever takes them."""
     with _reading():
         rows = await _reader.list_workflows_async(
-            name=workflow.NAME, status=_UNFINISHED, load_input=False, load_output=False
+            name=[workflow.NAME, TOGETHER], status=_UNFINISHED, load_input=False, load_output=False
         )
     return [
         row.workflow_id
@@ -260,12 +282,12 @@ async def attach(
 
     Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
     """
-    latest = await _latest(request["connection_id"])
+    latest = await _latest(workflow.owner(request))
     number = 0 if latest is None else _number(latest.workflow_id)
     if request["key_was_given"]:
         same = await _remembered(request, latest)
         if same is not None:
-            if _what(_request(same)) != _what(request):
+            if what(_request(same)) != what(request):
                 raise IdempotencyKeyReused(
                     "This idempotency key was used for a different request.",
                     workflow_id=same.workflow_id,
@@ -276,10 +298,7 @@ async def attach(
         if _is_running(latest) or (succeeded and not await state_is_expected()):
             return number, await find(latest.workflow_id)
     if latest is not None and _is_running(latest):
-        raise UpdateInProgress(
-            f"Update {latest.workflow_id} of this connection has not ended.",
-            workflow_id=latest.workflow_id,
-        )
+        raise _in_progress(latest)
     return number, None
 
 
@@ -288,7 +307,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
     number = after
     while True:
         number += 1
-        workflow_id = str(UpdateId(request["connection_id"], number))
+        workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
             with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
                 return await DBOS.start_workflow_async(workflow.update_state, request)
@@ -299,9 +318,9 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
             # Another account has a connection of this name in the same database: skip it.
 
 
-async def running(connection_id: str) -> str | None:
+async def running(owner: str) -> str | None:
     """The id of the connection's update that has not ended."""
-    latest = await _latest(connection_id, load_input=False)
+    latest = await _latest(owner, load_input=False)
     return latest.workflow_id if latest is not None and _is_running(latest) else None
 
 
@@ -311,6 +330,26 @@ async def get(workflow_id: str) -> Update:
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
     return _update(status, await _progress(workflow_id) if _is_running(status) else None)
+
+
+async def requests_of(workflow_id: str) -> list[UpdateRequest]:
+    """What connections that are changed together were asked; raises `WorkflowNotFound`."""
+    status = await _status(workflow_id)
+    if status is None or status.name != TOGETHER or not _is_ours(status):
+        raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
+    if not isinstance(status.input, dict):
+        raise UnusableKey(f"{workflow_id} was sealed with another key.")
+    return cast("list[UpdateRequest]", status.input["args"][0])
+
+
+async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
+    """The ids of the updates that have been started as parts of this workflow."""
+    found = []
+    for request in requests:
+        latest = await _latest(workflow.owner(request))
+        if latest is not None and _request(latest).get("part_of") == workflow_id:
+            found.append(latest.workflow_id)
+    return found
 
 
 async def steps(workflow_id: str) -> list[Step]:
@@ -344,12 +383,12 @@ async def is_cancelled(workflow_id: str) -> bool:
     return bool(row.attributes and row.attributes.get(workflow.CANCEL))
 
 
-async def history(connection_id: str, below: int | None, limit: int) -> list[Update]:
+async def history(owner: str, below: int | None, limit: int) -> list[Update]:
     """The connection's updates, newest first, from the one before number `below`."""
-    latest = await _latest(connection_id, load_input=False)
+    latest = await _latest(owner, load_input=False)
     newest = 0 if latest is None else _number(latest.workflow_id)
     top = newest if below is None else min(newest, below - 1)
-    wanted = [str(UpdateId(connection_id, n)) for n in range(top, max(top - limit, 0), -1)]
+    wanted = [str(UpdateId(owner, n)) for n in range(top, max(top - limit, 0), -1)]
     if not wanted:
         return []
     with _reading():
@@ -358,9 +397,19 @@ async def history(connection_id: str, below: int | None, limit: int) -> list[Upd
     return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
 
 
-async def last_ended(connection_id: str) -> int:
+async def latest_number(owner: str) -> int:
+    """The number of the latest update; raises `UpdateInProgress` if it has not ended."""
+    latest = await _latest(owner, load_input=False)
+    if latest is None:
+        return 0
+    if _is_running(latest):
+        raise _in_progress(latest)
+    return _number(latest.workflow_id)
+
+
+async def last_ended(owner: str) -> int:
     """The number of the connection's last update that has ended; 0 if none has."""
-    latest = await _latest(connection_id, load_input=False)
+    latest = await _latest(owner, load_input=False)
     if latest is None:
         return 0
     return _number(latest.workflow_id) - _is_running(latest)
@@ -372,13 +421,13 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
     One look-up by primary key for all of them, since numbers follow on each other. A number that
     another account has used counts as ended: it is passed over.
     """
-    following = [f"{connection_id}:{number + 1}" for connection_id, number in last_ended.items()]
+    following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
     with _reading():
         rows = await _reader.list_workflows_async(
             workflow_ids=following, load_input=False, load_output=False
         )
     ended = [row.workflow_id for row in rows if not (_is_ours(row) and _is_running(row))]
-    return {UpdateId.parse(id_).connection_id: _number(id_) for id_ in ended}
+    return {UpdateId.parse(id_).owner: _number(id_) for id_ in ended}
 
 
 async def newest(prefix: str, limit: int) -> list[str]:
@@ -441,11 +490,11 @@ async def follow(
             await end
 
 
-async def _latest(connection_id: str, *, load_input: bool = True) -> WorkflowStatus | None:
+async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | None:
     with _reading():
         recent = await _reader.list_workflows_async(
             name=workflow.NAME,
-            workflow_id_prefix=f"{connection_id}:",
+            workflow_id_prefix=f"{owner}:",
             sort_desc=True,
             limit=_RECENT,
             load_input=False,
@@ -464,7 +513,7 @@ async def _remembered(
     key = request["idempotency_key"]
     if latest is not None and _request(latest)["idempotency_key"] == key:
         return latest
-    row = await _status(workflow.key_row_id(request["connection_id"], key))
+    row = await _status(workflow.key_row_id(request))
     if row is None or row.parent_workflow_id is None:
         return None
     return await _status(row.parent_workflow_id)
@@ -515,7 +564,14 @@ def _update(status: WorkflowStatus, progress: Progress | None) -> Update:
     )
 
 
-def _what(request: UpdateRequest) -> tuple[Any, ...]:
+def _in_progress(latest: WorkflowStatus) -> UpdateInProgress:
+    return UpdateInProgress(
+        f"Update {latest.workflow_id} of this connection has not ended.",
+        workflow_id=latest.workflow_id,
+    )
+
+
+def what(request: UpdateRequest) -> tuple[Any, ...]:
     change = request["source"] or (request["change_kind"], request["change"])
     return (request["expected_version"], change)
 

@@ -11,13 +11,16 @@ every way out leads through resume.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.exc import SQLAlchemyError
+from typing_extensions import NotRequired, TypedDict
 
 from fivetran_state import state
 from fivetran_state.errors import (
@@ -31,6 +34,7 @@ from fivetran_state.errors import (
     InternalError,
     InvalidChange,
     LeftPaused,
+    MissingCredentials,
     NoStateYet,
     RateLimited,
     RollbackFailed,
@@ -38,6 +42,7 @@ from fivetran_state.errors import (
     SyncRunning,
     SyncStillRunning,
     Unauthorized,
+    Undone,
     VerificationFailed,
 )
 from fivetran_state.fivetran import Connection, Fivetran
@@ -52,7 +57,9 @@ NAME = "update_state"
 PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
-STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "resume")
+STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "undo", "resume")
+DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
+"""What an update and the workflow that it is a part of tell each other."""
 
 PATIENCE = 24 * 3600.0
 """Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
@@ -61,7 +68,7 @@ LONGEST_PAUSE_BETWEEN_TRIES = 300.0
 
 
 class UpdateRequest(TypedDict):
-    """The workflow's input. It holds no credentials: a process runs only its own account's work."""
+    """The workflow's input. It holds no credentials in the clear; mostly, none at all."""
 
     connection_id: str
     change_kind: Literal["new_state", "merge_patch", "json_patch"]
@@ -75,6 +82,12 @@ class UpdateRequest(TypedDict):
     idempotency_key: str
     key_was_given: bool
     sync_wait: float
+    account: NotRequired[str]
+    """Whose connection it is, if it is not of this process's own account."""
+    credentials: NotRequired[str]
+    """Those of that account, sealed."""
+    part_of: NotRequired[str]
+    """The workflow that changes this connection and others together."""
 
 
 class Outcome(TypedDict):
@@ -111,7 +124,10 @@ class Snapshot(TypedDict):
     """The executor that took it: only that one can know that no write has been tried since."""
 
 
-_fivetran: Fivetran
+_own: Fivetran | None
+_guest: ContextVar[Fivetran] = ContextVar("_guest")
+"""The client of the update that is being run, if it is another account's."""
+_open: Callable[[str], Fivetran]
 _prove: Callable[[str], Awaitable[None]]
 _is_cancelled: Callable[[str], Awaitable[bool]]
 application_name: str
@@ -119,20 +135,43 @@ application_name: str
 
 
 def bind(
-    fivetran: Fivetran,
+    fivetran: Fivetran | None,
     application: str,
+    open_: Callable[[str], Fivetran],
     prove: Callable[[str], Awaitable[None]],
     is_cancelled: Callable[[str], Awaitable[bool]],
 ) -> None:
     """Give this process's workflows what they need; before DBOS is launched.
 
-    `prove` is awaited with the workflow's id before each call that changes something: it returns
+    `open_` makes a client from sealed credentials. `prove` is awaited with the workflow's id before each call that changes something: it returns
     if the workflow is still this process's to run, and never otherwise. `is_cancelled` tells
     whether somebody has cancelled the workflow.
     """
-    global _fivetran, application_name, _prove, _is_cancelled
-    _fivetran, application_name = fivetran, application
-    _prove, _is_cancelled = prove, is_cancelled
+    global _own, application_name, _open, _prove, _is_cancelled
+    _own, application_name = fivetran, application
+    _open, _prove, _is_cancelled = open_, prove, is_cancelled
+
+
+def _fivetran() -> Fivetran:
+    client = _guest.get(_own)
+    if client is None:
+        raise MissingCredentials("This server has no credentials of its own.")
+    return client
+
+
+@asynccontextmanager
+async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
+    """Steps within talk to Fivetran as the account that the request is of."""
+    if "credentials" not in request:
+        yield
+        return
+    client = _open(request["credentials"])
+    token = _guest.set(client)
+    try:
+        yield
+    finally:
+        _guest.reset(token)
+        await client.aclose()
 
 
 @DBOS.workflow(name="remember_key", max_recovery_attempts=None)
@@ -140,9 +179,16 @@ async def remember_key() -> None:
     """Does nothing: its row, a child of the update's, is how a key finds its update."""
 
 
-def key_row_id(connection_id: str, key: str) -> str:
+def owner(request: UpdateRequest) -> str:
+    """What the ids of a connection's updates begin with: its id, behind a foreign account's."""
+    account = request.get("account")
+    return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
+
+
+def key_row_id(request: UpdateRequest) -> str:
     """The workflow id under which an update remembers the idempotency key it was given."""
-    return f"key:{connection_id}:{hashlib.sha256(key.encode()).hexdigest()}"
+    key = hashlib.sha256(request["idempotency_key"].encode()).hexdigest()
+    return f"key:{owner(request)}:{key}"
 
 
 running: set[str] = set()
@@ -155,10 +201,18 @@ async def update_state(request: UpdateRequest) -> Outcome:
 
     Whatever happens after the pause, the connection ends with the paused flag it had before.
     """
+    with running_here():
+        async with _account_of(request):
+            return await _update_state(request)
+
+
+@contextmanager
+def running_here() -> Iterator[None]:
+    """Around all that a workflow does."""
     workflow_id = DBOS.workflow_id or ""
     running.add(workflow_id)
     try:
-        return await _update_state(request)
+        yield
     except SQLAlchemyError as error:
         # Not an outcome, so it must not be recorded as one: without the database nothing can be
         # promised. The engine finds the workflow and runs it again from its last checkpoint.
@@ -170,14 +224,33 @@ async def update_state(request: UpdateRequest) -> Outcome:
 
 async def _update_state(request: UpdateRequest) -> Outcome:
     if request["key_was_given"]:
-        with SetWorkflowID(key_row_id(request["connection_id"], request["idempotency_key"])):
+        with SetWorkflowID(key_row_id(request)):
             await DBOS.start_workflow_async(remember_key)
+    try:
+        return await _change_and_resume(request)
+    except FivetranStateError as error:
+        await _report(request, error.code)
+        raise
+
+
+async def _report(request: UpdateRequest, how: str) -> None:
+    """Tell the workflow that this update is a part of that it is done, or how it failed."""
+    if "part_of" in request:
+        await DBOS.send_async(request["part_of"], how, topic=owner(request))
+
+
+async def _change_and_resume(request: UpdateRequest) -> Outcome:
     update = _Update(request)
     await update.inspect()
     if update.asks_for_what_it_expects():
-        return await update.check_only()
+        outcome = await update.check_only()
+        await _report(request, DONE)
+        return outcome
     try:
         outcome = await update.change()
+        await _report(request, DONE)
+        if "part_of" in request and update.written is not None:
+            await update.wait_for_the_others(*update.written)
     except SQLAlchemyError:
         raise
     except Exception as error:
@@ -200,6 +273,8 @@ class _Update:
             state.parse_value(request["change"]),
             exact=request["change_is_exact"],
         )
+        self.written: tuple[state.State, state.State] | None = None
+        """The state before and after, once it is written and verified."""
         self.was_paused = False
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
@@ -252,6 +327,7 @@ class _Update:
                     if not self.may_have_written:
                         raise
             await self.verify(before, target)
+            self.written = before, target
             return self.outcome("updated", before, target)
 
     async def quiesce(self) -> None:
@@ -338,6 +414,34 @@ class _Update:
         if not is_back:
             raise RollbackFailed(f"{trouble}, and the state from before could not be put back.")
         raise VerificationFailed(f"{trouble}; the state from before is back in place.")
+
+    async def wait_for_the_others(self, before: state.State, target: state.State) -> None:
+        """Wait, still paused, for the connections that are changed together with this one.
+
+        Raises `Undone`, with the state from before back in place, if one of them has failed.
+        """
+        await self.tell("hold", "Written; waiting for the connections that are changed with it.")
+        verdict = None
+        while verdict is None:
+            verdict = await DBOS.recv_async(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
+        if verdict == KEEP:
+            return
+        await self.tell("roll_back", "Putting the state from before back.")
+        try:
+            await self.durably(lambda _: _undo(self.id, before, target))
+            is_back = await self.durably(lambda _: _verify(self.id, before))
+        except ConnectionNotFound:
+            raise
+        except FivetranStateError:
+            is_back = False
+        if not is_back:
+            raise RollbackFailed(
+                "Another of the connections failed, and the state from before could not be put "
+                "back here."
+            )
+        raise Undone(
+            "Another of the connections could not be updated; the state from before is back."
+        )
 
     async def resume(self, so_far: Mapping[str, Any]) -> bool:
         """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`.
@@ -442,7 +546,7 @@ def _unexpected(error: Exception) -> InternalError:
 
 @DBOS.step(name="inspect")
 async def _inspect(connection_id: str) -> dict[str, Any]:
-    return asdict(await _fivetran.get_connection(connection_id))
+    return asdict(await _fivetran().get_connection(connection_id))
 
 
 @DBOS.step(name="pause")
@@ -452,7 +556,7 @@ async def _pause(connection_id: str) -> dict[str, Any]:
 
 @DBOS.step(name="drain")
 async def _drain(connection_id: str) -> dict[str, Any]:
-    return asdict(await _fivetran.get_connection(connection_id))
+    return asdict(await _fivetran().get_connection(connection_id))
 
 
 @DBOS.step(name="snapshot")
@@ -495,6 +599,17 @@ async def _roll_back(connection_id: str, before: state.State) -> None:
     await _set_state(connection_id, before)
 
 
+@DBOS.step(name="undo")
+async def _undo(connection_id: str, before: state.State, target: state.State) -> None:
+    await _insist_on_drained(connection_id)
+    current = await _read_state(connection_id)
+    if state.same(current, before):
+        return
+    if not state.same(current, target):
+        raise Conflict("Somebody has changed the state since.")
+    await _set_state(connection_id, before)
+
+
 @DBOS.step(name="resume")
 async def _resume(connection_id: str) -> None:
     await _set_paused(connection_id, False)
@@ -504,12 +619,12 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
     """Fivetran may answer an error after a minute although the pause took effect: so look."""
     await _prove(DBOS.workflow_id or "")
     try:
-        return await _fivetran.set_paused(connection_id, paused)
+        return await _fivetran().set_paused(connection_id, paused)
     except (RateLimited, Unauthorized, Forbidden):
         raise
     except FivetranError as error:
         try:
-            connection = await _fivetran.get_connection(connection_id)
+            connection = await _fivetran().get_connection(connection_id)
         except ConnectionNotFound:
             raise
         except FivetranError as unseen:
@@ -528,17 +643,17 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
 
 async def _insist_on_drained(connection_id: str) -> None:
     """Raise `SyncRunning` if somebody has resumed the connection meanwhile."""
-    if not (await _fivetran.get_connection(connection_id)).is_drained:
+    if not (await _fivetran().get_connection(connection_id)).is_drained:
         raise SyncRunning("The connection was resumed during the update.")
 
 
 async def _set_state(connection_id: str, document: state.State) -> None:
     await _prove(DBOS.workflow_id or "")
-    await _fivetran.set_state(connection_id, document)
+    await _fivetran().set_state(connection_id, document)
 
 
 async def _read_state(connection_id: str) -> state.State:
     try:
-        return await _fivetran.get_state(connection_id)
+        return await _fivetran().get_state(connection_id)
     except NoStateYet:
         return {}
