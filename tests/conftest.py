@@ -13,16 +13,19 @@ from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT, MessageHandlerFnT
 from mcp.client.stdio import StdioServerParameters
 
+from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET, ROOT
+from tests.http_server import HttpServer
 from tests.postgres import SECRET_KEY, Postgres
 
 ERAS = ("legacy", "2026-07-28")
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
+Serve = Callable[..., AbstractAsyncContextManager[HttpServer]]
 
 
 @pytest.fixture
@@ -111,6 +114,26 @@ def connect(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Con
             yield client
 
     return connected
+
+
+@pytest.fixture
+def http(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Serves HTTP from this process, on a real socket: `async with http() as server`.
+
+    One at a time, as with `connect`.
+    """
+
+    @asynccontextmanager
+    async def served(
+        host: str = "127.0.0.1", *, sandbox: bool = False, **variables: str
+    ) -> AsyncIterator[HttpServer]:
+        for name, value in (environment | variables).items():
+            monkeypatch.setenv(name, value)
+        server, listener = http_server.bind(Settings(sandbox=sandbox), host=host, port=0)
+        async with HttpServer(server, listener).running() as running:
+            yield running
+
+    return served
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """The HTTP server: MCP over Streamable HTTP, and REST, over one `service.py`."""
 
-from fivetran_state.http_server.app import build, run
+from fivetran_state.http_server.app import bind, build, run
 
-__all__ = ["build", "run"]
+__all__ = ["bind", "build", "run"]

@@ -1,6 +1,7 @@
 """The FastAPI application: what is mounted where, and its life."""
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -43,6 +44,12 @@ def build(settings: Settings) -> FastAPI:
 
 def run(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; port 0 takes a free one, which the log tells."""
+    server, listener = bind(settings, host=host, port=port)
+    server.run(sockets=[listener])
+
+
+def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
+    """The server, and the socket that it is to be run with."""
     config = uvicorn.Config(
         build(settings),
         host=host,
@@ -56,4 +63,4 @@ def run(settings: Settings, *, host: str, port: int) -> None:
     )
     listener = config.bind_socket()
     logger.info("Serving MCP and REST on http://%s:%d", host, listener.getsockname()[1])
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config), listener

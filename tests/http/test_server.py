@@ -1,0 +1,31 @@
+"""The HTTP server answers, and it ends."""
+
+import pytest
+
+from tests.calls import IDLE, call
+from tests.conftest import ERAS, Serve
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_update_over_http_is_made_and_can_be_followed(http: Serve, era: str) -> None:
+    async with http() as server, server.mcp(era) as client:
+        version = (await call(client, "get_state", connection_id=IDLE))["version"]
+        update = await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": 1},
+            expected_version=version,
+        )
+        listed = await call(client, "list_workflows", connection_id=IDLE)
+
+    assert update["status"] == "updated"
+    assert [each["workflow_id"] for each in listed["workflows"]] == [update["workflow_id"]]
+
+
+async def test_it_says_that_it_lives_and_that_it_is_ready(http: Serve) -> None:
+    async with http() as server:
+        alive = await server.client.get("/healthz")
+        ready = await server.client.get("/readyz")
+
+    assert (alive.status_code, ready.status_code) == (200, 200)
