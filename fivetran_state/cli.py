@@ -3,15 +3,17 @@
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from fivetran_state.config import Settings
     from fivetran_state.service import Service
+    from fivetran_state.tokens import Token, TokenFile
 
 T = TypeVar("T")
 
@@ -51,8 +53,12 @@ def serve(
     settings = _settings(sandbox)
     if http:
         from fivetran_state import http_server
+        from fivetran_state.errors import FivetranStateError
 
-        http_server.run(settings, host=host, port=port)
+        try:
+            http_server.run(settings, host=host, port=port)
+        except FivetranStateError as error:
+            raise SystemExit(f"Cannot start: {error.message} {error.hint}") from None
     else:
         from fivetran_state.mcp_server import build
         from fivetran_state.mcp_server.backend import Backend
@@ -82,6 +88,61 @@ def doctor(sandbox: SandboxOption = False) -> None:
     for finding in findings:
         typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
+
+
+token_commands = typer.Typer(help="Bearer tokens for the HTTP server.", no_args_is_help=True)
+app.add_typer(token_commands, name="token")
+
+
+@token_commands.command("create")
+def create_token(
+    scope: Annotated[Literal["read", "write"], typer.Option(help="write includes read.")],
+    name: Annotated[str | None, typer.Option(help="Whom it is for.")] = None,
+    expires_days: Annotated[float | None, typer.Option(min=0, help="Never, if left out.")] = None,
+    sandbox: SandboxOption = False,
+) -> None:
+    """Make a token and print it: this once, since only its hash is kept."""
+    with _token_file(sandbox) as tokens:
+        text, token = tokens.create(scope, name, expires_days)
+    typer.echo(f"{_described(token)}\nIt is shown this once:", err=True)
+    typer.echo(text)
+
+
+@token_commands.command("list")
+def list_tokens(sandbox: SandboxOption = False) -> None:
+    """Every token: id, scope, name, when it was made and when it expires."""
+    with _token_file(sandbox) as tokens:
+        for token in tokens.tokens().values():
+            typer.echo(_described(token))
+
+
+@token_commands.command("revoke")
+def revoke_token(token_id: str, sandbox: SandboxOption = False) -> None:
+    """Let a token end now; running servers notice."""
+    with _token_file(sandbox) as tokens:
+        if not tokens.revoke(token_id):
+            raise SystemExit(f"There is no token {token_id}.")
+
+
+@contextmanager
+def _token_file(sandbox: bool) -> "Iterator[TokenFile]":
+    from fivetran_state.errors import FivetranStateError
+    from fivetran_state.tokens import TokenFile
+
+    try:
+        yield TokenFile(_settings(sandbox))
+    except (FivetranStateError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _described(token: "Token") -> str:
+    expires = (
+        "never expires" if token.expires is None else f"expires {token.expires:%Y-%m-%d %H:%M}Z"
+    )
+    state = "has expired" if token.has_expired else expires
+    return (
+        f"{token.id}  {token.scope:5}  {token.name or '-'}  made {token.created:%Y-%m-%d}  {state}"
+    )
 
 
 @app.command()

@@ -1,13 +1,39 @@
 """Settings: every environment variable, once."""
 
 import hashlib
+import ipaddress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it: 127.0.0.0/8, ::1, localhost."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_secure_url(url: str) -> bool:
+    """Whether nobody between can change what comes from there: https, or this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    )
+
+
+def listed(setting: str) -> list[str]:
+    """The parts of a setting that has commas between them."""
+    return [part.strip() for part in setting.split(",") if part.strip()]
 
 
 class Settings(BaseSettings):
@@ -47,6 +73,16 @@ class Settings(BaseSettings):
     shutdown_wait: float = Field(20, ge=0, validation_alias="FIVETRAN_STATE_SHUTDOWN_WAIT")
     """Seconds that an HTTP server gives updates to end before it hands them over."""
 
+    tokens_file: Path | None = Field(None, validation_alias="FIVETRAN_STATE_TOKENS_FILE")
+    oauth_issuer: str | None = Field(None, validation_alias="FIVETRAN_STATE_OAUTH_ISSUER")
+    public_url: str | None = Field(None, validation_alias="FIVETRAN_STATE_PUBLIC_URL")
+    """Where clients reach the HTTP server; the audience of OAuth tokens."""
+
+    allowed_hosts: str = Field("", validation_alias="FIVETRAN_STATE_ALLOWED_HOSTS")
+    trusted_proxies: str = Field("", validation_alias="FIVETRAN_STATE_TRUSTED_PROXIES")
+    rate_limit: int = Field(600, ge=0, validation_alias="FIVETRAN_STATE_RATE_LIMIT")
+    """HTTP requests a minute of one principal; 0 is no limit."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
@@ -55,10 +91,38 @@ class Settings(BaseSettings):
     takes_guests: bool = False
     """Whether requests may bring credentials of their own, so that the server needs none."""
 
+    @field_validator("oauth_issuer")
+    @classmethod
+    def _check_issuer(cls, value: str | None) -> str | None:
+        if value is not None and not is_secure_url(value):
+            raise ValueError("has to be an https URL")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://unset")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("has to be an http or https URL")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("has to be an URL without query, fragment and user")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        for proxy in listed(value):
+            ipaddress.ip_network(proxy)
+        return value
+
     @property
     def home(self) -> Path:
         """Where this server's own files are: those of the sandbox are kept apart."""
         return self.data_dir / "sandbox" if self.sandbox else self.data_dir
+
+    @property
+    def tokens_path(self) -> Path:
+        return self.tokens_file or self.home / "tokens.json"
 
     def allows(self, connection_id: str) -> bool:
         """Whether the operator lets this server touch the connection."""

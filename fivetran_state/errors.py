@@ -4,6 +4,9 @@ FivetranStateError
 ├── InvalidRequest            invalid_request
 ├── MissingCredentials        missing_credentials
 ├── NotAllowed                not_allowed
+├── InsufficientScope         insufficient_scope
+├── CannotServe               cannot_serve
+├── AuthenticationUnavailable authentication_unavailable
 ├── EngineNotReady            engine_not_ready
 ├── DatabaseUnavailable       database_unavailable
 ├── UnusableKey               unusable_key
@@ -104,6 +107,27 @@ class NotAllowed(FivetranStateError):
         "Calling again will not help: ask the operator, who decides by "
         "FIVETRAN_STATE_ALLOWED_CONNECTIONS and FIVETRAN_STATE_READ_ONLY."
     )
+
+
+class InsufficientScope(FivetranStateError):
+    """The caller's token does not allow this call; nothing was done."""
+
+    code = "insufficient_scope"
+    hint = "Use a token with that scope; to see what a change would do, read is enough: dry_run."
+
+
+class CannotServe(FivetranStateError):
+    """The HTTP server does not start the way it is set up."""
+
+    code = "cannot_serve"
+    hint = "docs/http.md says who may, and how."
+
+
+class AuthenticationUnavailable(FivetranStateError):
+    """Tokens cannot be checked at the moment: the file, or the issuer's keys, cannot be had."""
+
+    code = "authentication_unavailable"
+    hint = "Call again in a minute; if it persists, read the server's log on stderr."
 
 
 class EngineNotReady(FivetranStateError):

@@ -4,8 +4,15 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 
 from fivetran_state.errors import FivetranStateError
+
+ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "principal")
+"""What the line about an HTTP request has besides its message."""
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the HTTP request that is being served; it is on every line that is logged meanwhile."""
 
 
 class _JsonLines(logging.Formatter):
@@ -17,9 +24,13 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        workflow_id = getattr(record, "workflow_id", None)
-        if workflow_id is not None:
-            line["workflow_id"] = workflow_id
+        line |= {
+            name: value
+            for name in ("workflow_id", *ACCESS_FIELDS)
+            if (value := getattr(record, name, None)) is not None
+        }
+        if (id_ := request_id.get()) is not None:
+            line["request_id"] = id_
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -129,8 +129,9 @@ def http(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Serve:
     ) -> AsyncIterator[HttpServer]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
-        server, listener = http_server.bind(Settings(sandbox=sandbox), host=host, port=0)
-        async with HttpServer(server, listener).running() as running:
+        settings = Settings(sandbox=sandbox)
+        server, listener = http_server.bind(settings, host=host, port=0)
+        async with HttpServer(settings, server, listener).running() as running:
             yield running
 
     return served

@@ -1,30 +1,67 @@
-"""The HTTP server in the process of a test, and how it is asked."""
+"""The HTTP server, in the process of a test or in its own, and how it is asked."""
 
 import asyncio
+import json
+import re
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import httpx2
 import uvicorn
+from fastapi import FastAPI
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 
+from fivetran_state.access import Scope
+from fivetran_state.config import Settings
+from fivetran_state.tokens import TokenFile
+from tests.calls import ROOT
+
+WRONG_TOKEN = "fst_00000000_this-is-no-token"
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def mcp_client(
+    url: str,
+    era: str = "2026-07-28",
+    *,
+    token: str | None = None,
+    ask: ElicitationFnT | None = None,
+    extensions: Sequence[ClientExtension] = (),
+) -> AsyncIterator[Client]:
+    """An MCP client of the server at that address."""
+    async with httpx2.AsyncClient(headers=authorization(token), timeout=60) as http_client:
+        transport = streamable_http_client(f"{url}/mcp", http_client=http_client)
+        async with Client(
+            transport, mode=era, elicitation_callback=ask, extensions=extensions
+        ) as client:
+            yield client
+
 
 class HttpServer:
-    """`client` asks it without a token; `asking(token)` and `mcp(token=...)` with one."""
+    """In this process. `client` asks it without a token, `mcp(token=...)` by MCP."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, server: uvicorn.Server, listener: socket.socket) -> None:
         self._server = server
         self._listener = listener
+        self.settings = settings
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.client = self.asking()
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=30)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["HttpServer"]:
-        self._listener.listen()  # So that connections wait until the server has started.
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         try:
             async with self.client:
@@ -33,24 +70,72 @@ class HttpServer:
             self._server.should_exit = True
             await serving
 
-    def asking(self, token: str | None = None) -> httpx.AsyncClient:
-        """A client of its own, to be closed by the caller."""
-        return httpx.AsyncClient(base_url=self.url, headers=_authorization(token), timeout=30)
+    @property
+    def app(self) -> FastAPI:
+        assert isinstance(self._server.config.app, FastAPI)
+        return self._server.config.app
+
+    def new_token(self, scope: Scope = "write", *, days: float | None = None) -> str:
+        """From the first one on, the server lets nobody in without a token."""
+        text, _ = TokenFile(self.settings).create(scope, None, days)
+        return text
+
+    async def status(
+        self, path: str = "/openapi.json", token: str | None = None, **named: Any
+    ) -> int:
+        """What the server answers to a GET."""
+        headers = authorization(token) | named.pop("headers", {})
+        return (await self.client.get(path, headers=headers, **named)).status_code
 
     @asynccontextmanager
-    async def mcp(
-        self,
-        era: str = "2026-07-28",
-        *,
-        token: str | None = None,
-        ask: ElicitationFnT | None = None,
-    ) -> AsyncIterator[Client]:
-        """An MCP client of it."""
-        async with httpx2.AsyncClient(headers=_authorization(token), timeout=60) as http_client:
-            transport = streamable_http_client(f"{self.url}/mcp", http_client=http_client)
-            async with Client(transport, mode=era, elicitation_callback=ask) as client:
-                yield client
+    async def mcp(self, *arguments: Any, **named: Any) -> AsyncIterator[Client]:
+        """As `mcp_client` does it."""
+        async with mcp_client(self.url, *arguments, **named) as client:
+            yield client
 
 
-def _authorization(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
+@asynccontextmanager
+async def http_process(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> AsyncIterator[str]:
+    """The address of `python server.py --http`; its stderr goes to a file in `folder`."""
+    command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
+    log = folder / "stderr.txt"
+    with log.open("w") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment, cwd=folder, stderr=stderr
+        )
+        try:
+            yield await _url_in(log)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _url_in(log: Path) -> str:
+    with anyio.fail_after(30):
+        while True:
+            lines = await anyio.Path(log).read_text()
+            if found := re.search(r"on (http://[\d.]+:\d+)", lines):
+                return found[1]
+            await anyio.sleep(0.02)
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    """Every line, as the JSON that it has to be."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+async def run_cli(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    """`python server.py ...` to its end: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "server.py"),
+        *arguments,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, stdout.decode(), stderr.decode()

@@ -4,42 +4,86 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from fivetran_state import __version__, mcp_server
-from fivetran_state.config import Settings
-from fivetran_state.http_server import health
+from fivetran_state.config import Settings, is_loopback, listed
+from fivetran_state.errors import InsufficientScope
+from fivetran_state.http_server import docs, health
+from fivetran_state.http_server.gate import HEALTH, Authority, Gate
+from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
 from fivetran_state.mcp_server.backend import Backend
 
 logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
+LARGEST_HEAD = 32 * 1024
+"""Bytes of a request's head; a token with many groups takes several thousand."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: more than load balancers do, who would otherwise send
+a request while it is being closed."""
 LONGEST_GOODBYE = 5
 """Seconds that open connections get to end when the server stops."""
 
 
-def build(settings: Settings) -> FastAPI:
-    """The application for these settings; it serves one event loop."""
+def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
+    """The application for these settings, to be bound to `host`; it serves one event loop.
+
+    Raises `CannotServe` where it could be reached by others and nothing says who may use it.
+    """
+    authority = Authority(settings, host)
+    public = authority.public_paths
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
-    mcp_app = mcp.streamable_http_app(streamable_http_path=MCP_PATH)
+    mcp_app = mcp.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        # Ours looks at every route's Host and Origin.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with mcp.session_manager.run():  # Which runs the backend too.
             yield
 
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, InsufficientScope)
+        return authority.insufficient_scope(error)
+
     app = FastAPI(
         title="Fivetran state",
         version=__version__,
         description="Reads and safely changes the state of Fivetran connections.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        middleware=[
+            Middleware(Traced, quiet=HEALTH),
+            Middleware(Addressed, names=_names(settings), public=public),
+            Middleware(Gate, authority=authority, per_minute=settings.rate_limit),
+            Middleware(AuthContextMiddleware),
+            Middleware(BodyLimit),
+        ],
+        exception_handlers={InsufficientScope: refuse},
     )
     app.include_router(health.router(backend))
-    app.router.routes.extend(mcp_app.routes)
+    app.include_router(docs.router())
+    app.router.routes.extend([*authority.routes, *mcp_app.routes])
     return app
+
+
+def _names(settings: Settings) -> list[str]:
+    """The hosts, besides this machine's own names, under which clients may know this server."""
+    public = urlsplit(settings.public_url or "").hostname
+    return [*([public] if public else []), *listed(settings.allowed_hosts)]
 
 
 def run(settings: Settings, *, host: str, port: int) -> None:
@@ -49,9 +93,9 @@ def run(settings: Settings, *, host: str, port: int) -> None:
 
 
 def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
-    """The server, and the socket that it is to be run with."""
+    """The server, and the socket that it is to be run with; raises `CannotServe`."""
     config = uvicorn.Config(
-        build(settings),
+        build(settings, host),
         host=host,
         port=port,
         lifespan="on",
@@ -59,8 +103,20 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever may set a caller's address may get round the rate limit.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=listed(settings.trusted_proxies),
+        http="h11",
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LONGEST_GOODBYE,
     )
     listener = config.bind_socket()
+    listener.listen(config.backlog)  # Whoever reads the next line may connect.
+    if not is_loopback(host) and not _names(settings):
+        logger.warning(
+            "No name of this server is set, so that only calls from this machine are answered: "
+            "set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
+        )
     logger.info("Serving MCP and REST on http://%s:%d", host, listener.getsockname()[1])
     return uvicorn.Server(config), listener

@@ -13,6 +13,7 @@ from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.completion import Completions
 from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.resources import Resources
+from fivetran_state.mcp_server.scopes import within_scopes
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
@@ -49,7 +50,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         instructions=INSTRUCTIONS,
         tools=[*Tools(backend, read_only=settings.read_only, confirms=settings.confirm == "auto")],
         extensions=[tasks],
-        middleware=[tasks.check_subscription],
+        middleware=[within_scopes, tasks.check_subscription],
         request_state_security=confirmation.security(settings),
         subscriptions=subscriptions.bus,
         lifespan=lifespan,

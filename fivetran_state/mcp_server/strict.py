@@ -18,7 +18,14 @@ from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnno
 from pydantic import ConfigDict, ValidationError
 
 from fivetran_state import state
-from fivetran_state.errors import FivetranStateError, InternalError, InvalidRequest
+from fivetran_state.access import WRITE, demand
+from fivetran_state.errors import (
+    FivetranStateError,
+    InsufficientScope,
+    InternalError,
+    InvalidRequest,
+)
+from fivetran_state.mcp_server.scopes import held
 from fivetran_state.models import Model
 from fivetran_state.text import shown
 
@@ -34,9 +41,18 @@ class StrictTool(Tool):
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
     ) -> Any:
         try:
+            self._demand_scope(arguments, context)
             return await super().run(arguments, context, convert_result)
+        except InsufficientScope as error:
+            return error_result(error)
         except ToolError as error:
             return error_result(self._explained(error))
+
+    def _demand_scope(self, arguments: dict[str, Any], context: Context[Any, Any]) -> None:
+        only_reads = self.annotations is not None and self.annotations.read_only_hint
+        # Only what is true beyond doubt: other values have yet to be understood as a boolean.
+        if not only_reads and arguments.get("dry_run") is not True:
+            demand(WRITE, held(context.request_context), self.name)
 
     def _explained(self, error: ToolError) -> FivetranStateError:
         cause = error.__cause__

@@ -1,0 +1,251 @@
+"""Who may: every request has a principal and its scopes, or is refused.
+
+REST and MCP share it. The principal is what the MCP SDK takes for one, so that a session, and a
+confirmation that a client keeps between two rounds, serve no other.
+"""
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from typing import Any, cast
+
+from fastapi import Depends
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
+from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_components
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
+from mcp.server.auth.settings import AuthSettings
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fivetran_state import access
+from fivetran_state.access import EVERYTHING, READ
+from fivetran_state.config import Settings, is_loopback
+from fivetran_state.errors import (
+    AuthenticationUnavailable,
+    CannotServe,
+    InsufficientScope,
+)
+from fivetran_state.http_server.oauth import Issuer
+from fivetran_state.http_server.problems import problem
+from fivetran_state.tokens import PREFIX, TokenFile
+
+logger = logging.getLogger(__name__)
+
+MOST_BUCKETS = 10_000
+
+HEALTH = ("/healthz", "/readyz")
+
+
+def requires(scope: access.Scope) -> Any:
+    """What a route depends on that needs this scope: `dependencies=[requires("write")]`."""
+
+    async def check(request: Request) -> None:
+        access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
+
+    return Depends(check)
+
+
+def principal_of(scope: Scope) -> str | None:
+    """A name of who sent this request, for logs: `token:<id>`, `oauth:<subject>`; None: nobody."""
+    user = scope.get("user")
+    if not isinstance(user, AuthenticatedUser):
+        return None
+    token = user.access_token
+    return token.client_id if token.claims is None else f"oauth:{token.subject or token.client_id}"
+
+
+class Authority:
+    """How this server knows its callers. Raises `CannotServe` if it could not, and should."""
+
+    def __init__(self, settings: Settings, host: str) -> None:
+        self._tokens = TokenFile(settings)
+        self._tokens.tokens()  # If it cannot be read, the server had better not start.
+        self._issuer: Issuer | None = None
+        self._metadata_url: str | None = None
+        self.routes: list[Route] = []
+        """The metadata by which OAuth clients find the issuer (RFC 9728)."""
+        if settings.oauth_issuer is not None:
+            self._trust(settings.oauth_issuer, settings.public_url)
+        self.public_paths = {*HEALTH, *(route.path for route in self.routes)}
+        self._is_required = self._issuer is not None
+        exposure = _exposure(settings, host)
+        if not self.is_required() and exposure:
+            raise CannotServe(
+                f"{exposure}, so that others can reach the server, and nothing says who may use "
+                "it: make a token (fivetran-state token create --scope write), set "
+                "FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
+            )
+
+    def _trust(self, issuer: str, audience: str | None) -> None:
+        if audience is None:
+            raise CannotServe(
+                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL: the audience that "
+                "tokens have to be made for."
+            )
+        self._issuer = Issuer(issuer, audience)
+        # Not for its checks, but because it keeps URLs as they are written.
+        urls = AuthSettings.model_validate(
+            {
+                "issuer_url": issuer,
+                "resource_server_url": audience,
+                "validate_token_resource": False,
+            }
+        )
+        assert urls.resource_server_url is not None
+        self._metadata_url = str(build_resource_metadata_url(urls.resource_server_url))
+        self.routes = create_protected_resource_routes(
+            urls.resource_server_url,
+            [urls.issuer_url],
+            scopes_supported=list(EVERYTHING),
+            resource_name="Fivetran state",
+        )
+
+    def is_required(self) -> bool:
+        """Whether tokens are asked for, looked up at every request: once they are, it stays so
+        until a restart, even if their file vanishes."""
+        self._is_required = self._is_required or self._tokens.exists()
+        return self._is_required
+
+    def challenge(self, **parameters: str) -> dict[str, str]:
+        """The header that tells a client what is missing, and where to get it."""
+        if self._metadata_url is not None:
+            parameters["resource_metadata"] = self._metadata_url
+        listed = ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+        return {"WWW-Authenticate": f"Bearer {listed}".rstrip()}
+
+    def insufficient_scope(self, error: InsufficientScope) -> Response:
+        """The answer to whom the scope is missing."""
+        headers = self.challenge(error=error.code, scope=error.details["required_scope"])
+        return problem(403, error.code, error.message, error.hint, headers)
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """As the SDK's `TokenVerifier`; the token itself is not kept in what it returns."""
+        if token.startswith(f"{PREFIX}_"):
+            found = self._tokens.find(token)
+            if found is None:
+                return None
+            return AccessToken(
+                token="", client_id=f"token:{found.id}", scopes=access.scopes_of([found.scope])
+            )
+        claims = None if self._issuer is None else await self._issuer.claims(token)
+        return None if claims is None else _access_token(claims)
+
+
+def _exposure(settings: Settings, host: str) -> str | None:
+    """What lets others than this machine reach the server, if anything does."""
+    if not is_loopback(host):
+        return f"It would be bound to {host}"
+    # Whoever forwards to this machine may do so under any Host header.
+    if settings.public_url is not None:
+        return "FIVETRAN_STATE_PUBLIC_URL is set"
+    if settings.trusted_proxies:
+        return "FIVETRAN_STATE_TRUSTED_PROXIES is set"
+    return None
+
+
+def _access_token(claims: dict[str, Any]) -> AccessToken | None:
+    client = claims.get("client_id") or claims.get("azp") or claims.get("cid")
+    subject = claims.get("sub")
+    if client is None and subject is None:
+        return None
+    granted = claims.get("scope", claims.get("scp", []))
+    return AccessToken(
+        token="",
+        client_id=str(client or ""),
+        subject=None if subject is None else str(subject),
+        claims={"iss": claims["iss"]},
+        scopes=access.scopes_of(granted.split() if isinstance(granted, str) else granted or []),
+    )
+
+
+class Gate:
+    """Lets a request in with its principal and scopes, or answers 401, 403, 429 or 503."""
+
+    def __init__(self, app: ASGIApp, authority: Authority, per_minute: int) -> None:
+        self._app = app
+        self._authority = authority
+        self._backend = BearerAuthBackend(cast("TokenVerifier", authority))
+        self._buckets = _Buckets(per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in self._authority.public_paths:
+            refusal = await self._refusal(scope)
+            if refusal is not None:
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        request, is_required = HTTPConnection(scope), self._authority.is_required()
+        try:
+            found = await self._backend.authenticate(request)
+        except AuthenticationUnavailable as error:
+            logger.error("Tokens cannot be checked: %s", error.message)
+            return problem(503, error.code, error.message, error.hint, {"Retry-After": "10"})
+        key: object = request.client.host if request.client else None
+        if found is not None:
+            scope["auth"], user = found
+            scope["user"] = user
+            key = principal_components(user.access_token)
+        wait = self._buckets.take(key)
+        if wait:
+            return problem(
+                429,
+                "too_many_requests",
+                "This principal has made more requests than it may in a minute.",
+                "Wait for as many seconds as Retry-After says.",
+                {"Retry-After": str(math.ceil(wait))},
+            )
+        if found is None:
+            if is_required:
+                return self._unauthenticated("authorization" in request.headers)
+            scope["auth"], scope["user"] = AuthCredentials(EVERYTHING), UnauthenticatedUser()
+        try:
+            access.demand(READ, scope["auth"].scopes, "This server")
+        except InsufficientScope as error:
+            return self._authority.insufficient_scope(error)
+        return None
+
+    def _unauthenticated(self, has_tried: bool) -> Response:
+        if has_tried:
+            return problem(
+                401,
+                "invalid_token",
+                "The token is unknown, expired, revoked or made for another server.",
+                "Get a new one.",
+                self._authority.challenge(error="invalid_token"),
+            )
+        return problem(
+            401,
+            "authentication_required",
+            "This server wants a bearer token.",
+            "Send it as 'Authorization: Bearer ...'; the operator makes one with "
+            "fivetran-state token create.",
+            self._authority.challenge(),
+        )
+
+
+class _Buckets:
+    """A bucket of a minute's requests for each key, which fills up again all the time."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._capacity = float(per_minute)
+        self._left: OrderedDict[object, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: object) -> float:
+        """Zero, or the seconds after which there is room for this request."""
+        if not self._capacity:
+            return 0.0
+        a_second = self._capacity / 60
+        now = time.monotonic()
+        left, at = self._left.pop(key, (self._capacity, now))
+        left = min(self._capacity, left + (now - at) * a_second)
+        wait = max(0.0, (1 - left) / a_second)
+        self._left[key] = (left if wait else left - 1, now)
+        if len(self._left) > MOST_BUCKETS:
+            self._left.popitem(last=False)
+        return wait

@@ -1,0 +1,162 @@
+"""Access tokens of an OAuth 2.1 issuer: JWTs, held against the keys that it publishes.
+
+The keys are found by the issuer's own metadata (RFC 8414, or else OpenID Connect's), and kept.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+from pydantic import BaseModel
+
+from fivetran_state.config import is_secure_url
+from fivetran_state.errors import AuthenticationUnavailable
+
+logger = logging.getLogger(__name__)
+
+ALGORITHMS = {
+    "RSA": ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+    "EC": ["ES256", "ES384", "ES512"],
+    "OKP": ["EdDSA"],
+}
+"""By kind of key, and asymmetric only: whoever can check a token must not be able to make one."""
+
+KEYS_AGE = 600.0
+"""Seconds after which the keys are fetched again, so that a withdrawn one ends."""
+SHORTEST_PAUSE = 10.0
+"""Seconds between two fetches that tokens with unknown keys, or a silent issuer, can bring about."""
+LEEWAY = 30
+"""Seconds by which the issuer's clock may differ."""
+TIMEOUT = 5.0
+
+_ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+
+
+class _Metadata(BaseModel):
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(BaseModel):
+    keys: list[dict[str, Any]]
+
+
+class _Key(NamedTuple):
+    key: Any
+    algorithms: list[str]
+
+
+class Issuer:
+    """Verifies the tokens of one issuer that were made for one audience."""
+
+    def __init__(self, url: str, audience: str) -> None:
+        self._url = url
+        self._audiences = [audience.rstrip("/"), audience.rstrip("/") + "/"]
+        self._keys: dict[str, _Key] = {}
+        self._fetched_at: float | None = None
+        self._not_before = 0.0
+        self._one_at_a_time = asyncio.Lock()
+        self._refresh: asyncio.Task[None] | None = None
+
+    async def claims(self, token: str) -> dict[str, Any] | None:
+        """What the token says, if it is valid; raises `AuthenticationUnavailable`."""
+        try:
+            header = jwt.get_unverified_header(token)
+            if str(header.get("typ", "jwt")).lower() not in _ACCESS_TOKEN_TYPES:
+                return None
+            key = await self._key(str(header.get("kid")))
+            if key is None:
+                return None
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=key.algorithms,
+                audience=self._audiences,
+                issuer=self._url,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            logger.info("A token was refused: %s", type(error).__name__)
+            return None
+        return claims
+
+    async def _key(self, key_id: str) -> _Key | None:
+        key = self._keys.get(key_id)
+        if key is not None:
+            is_refreshed = self._refresh is None or self._refresh.done()
+            if self._is_old and self._may_fetch and is_refreshed:
+                # Nobody waits: a silent issuer would make every caller do so.
+                self._refresh = asyncio.create_task(self._fetch_once())
+            return key
+        if self._may_fetch:
+            await self._fetch_once()
+        if self._fetched_at is None:
+            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be had.")
+        return self._keys.get(key_id)
+
+    @property
+    def _is_old(self) -> bool:
+        return self._fetched_at is None or time.monotonic() > self._fetched_at + KEYS_AGE
+
+    @property
+    def _may_fetch(self) -> bool:
+        return time.monotonic() >= self._not_before
+
+    async def _fetch_once(self) -> None:
+        """Get the keys anew, once for all who ask for it at the same time."""
+        before = self._fetched_at
+        async with self._one_at_a_time:
+            if self._fetched_at == before and self._may_fetch:
+                await self._fetch()
+
+    async def _fetch(self) -> None:
+        """While the issuer does not answer, the keys that are known stay."""
+        is_first = self._fetched_at is None
+        try:
+            async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+                found = await self._published(client)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            why = str(error) or type(error).__name__
+            logger.warning("The keys of %s cannot be had: %s", self._url, why)
+            self._not_before = time.monotonic() + SHORTEST_PAUSE
+            return
+        self._keys = found
+        self._fetched_at = time.monotonic()
+        # The first time no key was missed: one that is new since then is looked for at once.
+        self._not_before = 0.0 if is_first else self._fetched_at + SHORTEST_PAUSE
+
+    async def _published(self, client: httpx.AsyncClient) -> dict[str, _Key]:
+        metadata = await self._metadata(client)
+        answer = await client.get(metadata.jwks_uri)
+        key_set = _KeySet.model_validate_json(answer.raise_for_status().content)
+        keys = {}
+        for description in key_set.keys:
+            possible = ALGORITHMS.get(description.get("kty", ""), [])
+            stated = description.get("alg")
+            algorithms = [each for each in possible if stated in (None, each)]
+            if algorithms and description.get("use", "sig") == "sig" and "kid" in description:
+                with suppress(jwt.PyJWTError):  # Of a curve that is not known here.
+                    key = jwt.PyJWK(description).key
+                    keys[str(description["kid"])] = _Key(key, algorithms)
+        return keys
+
+    async def _metadata(self, client: httpx.AsyncClient) -> _Metadata:
+        parts, base = urlsplit(self._url), self._url.rstrip("/")
+        path = parts.path.rstrip("/")
+        answer = await client.get(
+            f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}"
+        )
+        if answer.status_code != httpx.codes.OK:
+            answer = await client.get(f"{base}/.well-known/openid-configuration")
+        metadata = _Metadata.model_validate_json(answer.raise_for_status().content)
+        if metadata.issuer != self._url:
+            raise ValueError(f"its metadata is that of another issuer, {metadata.issuer}")
+        if not is_secure_url(metadata.jwks_uri):
+            raise ValueError("it does not publish them over https")
+        return metadata

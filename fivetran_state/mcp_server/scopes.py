@@ -1,0 +1,42 @@
+"""What a token's scopes mean to the protocol: what is listed, and what is refused.
+
+Whoever comes without HTTP is the user of this machine, who may do everything. Of HTTP, the gate
+has put the scopes on the request; one without any gets nothing.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from mcp import MCPError
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp_types import INVALID_REQUEST
+
+from fivetran_state.access import EVERYTHING, WRITE, demand
+from fivetran_state.errors import InsufficientScope
+
+WRITING_METHODS = frozenset({"tasks/cancel"})
+"""Of the protocol's methods other than tools, those that change something at Fivetran."""
+
+RequestContext = ServerRequestContext[Any, Any]
+
+
+def held(context: RequestContext) -> Collection[str]:
+    """The scopes of this message's sender."""
+    return EVERYTHING if context.request is None else context.request.auth.scopes
+
+
+async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+    """Middleware: lists no tool that would be refused (`StrictTool` does that), and refuses
+    `WRITING_METHODS`."""
+    if ctx.method in WRITING_METHODS:
+        try:
+            demand(WRITE, held(ctx), ctx.method)
+        except InsufficientScope as error:
+            raise MCPError(INVALID_REQUEST, error.message, error.to_json()) from None
+    result = await call_next(ctx)
+    if ctx.method == "tools/list" and WRITE not in held(ctx):
+        assert isinstance(result, dict)
+        result["tools"] = [
+            tool for tool in result["tools"] if tool["annotations"].get("readOnlyHint")
+        ]
+    return result

@@ -1,0 +1,130 @@
+"""Bearer tokens that the operator hands out, in a file that knows only their hashes."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+
+from fivetran_state.access import Scope
+from fivetran_state.config import Settings
+from fivetran_state.errors import AuthenticationUnavailable
+
+PREFIX = "fst"
+"""Tokens begin with it, so that scanners for secrets, and people, know them."""
+
+
+class Token(BaseModel):
+    """One line of the file. It ends by itself at `expires`, or when it is taken out."""
+
+    id: str
+    name: str | None
+    scope: Scope
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    created: AwareDatetime
+    expires: AwareDatetime | None
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires is not None and self.expires <= _now()
+
+
+class _Content(BaseModel):
+    tokens: list[Token] = []
+
+
+class TokenFile:
+    """The file's tokens as they are now, whoever changes it.
+
+    That the file exists means that tokens are asked for, even if none in it is valid any more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.path = settings.tokens_path
+        self._directories = (
+            [self.path.parent] if settings.tokens_file else [settings.data_dir, settings.home]
+        )
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: dict[str, Token] = {}
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def tokens(self) -> dict[str, Token]:
+        """By id. Raises `AuthenticationUnavailable` if the file cannot be read."""
+        try:
+            found = self.path.stat()
+            now = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if now != self._seen:
+                content = _Content.model_validate_json(self.path.read_bytes())
+                self._tokens = {token.id: token for token in content.tokens}
+                self._seen = now
+        except FileNotFoundError:
+            self._tokens, self._seen = {}, None
+        except (OSError, ValidationError) as error:
+            raise AuthenticationUnavailable(
+                f"The token file {self.path} cannot be read ({type(error).__name__})."
+            ) from None
+        return self._tokens
+
+    def find(self, presented: str) -> Token | None:
+        """The valid token that this text is."""
+        prefix, _, rest = presented.partition("_")
+        token = self.tokens().get(rest.partition("_")[0])
+        if prefix != PREFIX or token is None or token.has_expired:
+            return None
+        return token if hmac.compare_digest(token.sha256, _hash(presented)) else None
+
+    def create(self, scope: Scope, name: str | None, days: float | None) -> tuple[str, Token]:
+        """A new token: its text, which is nowhere else, and what the file says of it."""
+        token_id = secrets.token_hex(4)
+        text = f"{PREFIX}_{token_id}_{secrets.token_urlsafe(32)}"
+        now = _now()
+        token = Token(
+            id=token_id,
+            name=name,
+            scope=scope,
+            sha256=_hash(text),
+            created=now,
+            expires=None if days is None else now + timedelta(days=days),
+        )
+        with self._lock():
+            self._write([*self.tokens().values(), token])
+        return text, token
+
+    def revoke(self, token_id: str) -> bool:
+        """Whether there was such a token."""
+        with self._lock():
+            left = dict(self.tokens())
+            if left.pop(token_id, None) is None:
+                return False
+            self._write(list(left.values()))
+        return True
+
+    def _lock(self) -> FileLock:
+        for directory in self._directories:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return FileLock(_beside(self.path, "lock"), mode=0o600)
+
+    def _write(self, tokens: list[Token]) -> None:
+        """All or nothing, because servers read it at any time."""
+        partial = _beside(self.path, str(os.getpid()))
+        partial.touch(mode=0o600)
+        partial.write_text(_Content(tokens=tokens).model_dump_json(indent=1))
+        partial.replace(self.path)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,22 @@
+"""Callers that an OAuth issuer vouches for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.issuer import AUDIENCE, OAuthIssuer
+
+
+@pytest.fixture
+def issuer() -> Iterator[OAuthIssuer]:
+    with OAuthIssuer().running() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def trusting(issuer: OAuthIssuer) -> dict[str, str]:
+    """The variables of a server that lets in whom the issuer vouches for."""
+    return {
+        "FIVETRAN_STATE_OAUTH_ISSUER": issuer.url,
+        "FIVETRAN_STATE_PUBLIC_URL": AUDIENCE,
+    }

@@ -1,0 +1,117 @@
+"""A small OAuth issuer over real HTTP: its metadata, its keys, and the tokens that it makes."""
+
+import base64
+import functools
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+AUDIENCE = "https://state.example.com"
+
+
+@functools.cache
+def private_key(number: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+class OAuthIssuer:
+    """Signs with its newest key. `rotate` withdraws that for another; `is_silent` answers 503."""
+
+    def __init__(self, *, is_openid: bool = False) -> None:
+        self.key_number = 0
+        self.is_silent = False
+        self.times_asked_for_keys = 0
+        self._well_known = "openid-configuration" if is_openid else "oauth-authorization-server"
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @contextmanager
+    def running(self) -> Iterator["OAuthIssuer"]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+    def rotate(self) -> None:
+        self.key_number += 1
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        """Those of a good token; None takes one away."""
+        claims = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "ann",
+            "client_id": "an-agent",
+            "exp": int(time.time()) + 600,
+            "scope": "openid write",
+        } | changed
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, *, key_id: str | None = None, **changed: Any) -> str:
+        headers = {"kid": key_id or f"key-{self.key_number}", "typ": "at+jwt"}
+        return jwt.encode(
+            self.claims(**changed), private_key(self.key_number), "RS256", headers=headers
+        )
+
+    def forged_with_the_public_key(self) -> str:
+        """HS256, its secret being what everybody can read, as RFC 8725 warns of."""
+        key = private_key(self.key_number).public_key()
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        signed = self._without_signature("HS256")
+        return f"{signed}.{_encoded(hmac.digest(pem, signed.encode(), 'sha256'))}"
+
+    def unsigned(self) -> str:
+        return self._without_signature("none") + "."
+
+    def _without_signature(self, algorithm: str) -> str:
+        header = {"alg": algorithm, "kid": f"key-{self.key_number}"}
+        parts = (header, self.claims())
+        return ".".join(_encoded(json.dumps(part).encode()) for part in parts)
+
+    def _answer(self, path: str) -> dict[str, Any] | None:
+        if self.is_silent:
+            return None
+        if path == f"/.well-known/{self._well_known}":
+            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+        if path == "/keys":
+            self.times_asked_for_keys += 1
+            key = jwt.algorithms.RSAAlgorithm.to_jwk(
+                private_key(self.key_number).public_key(), as_dict=True
+            )
+            secret = {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric"}
+            return {"keys": [secret, key | {"kid": f"key-{self.key_number}", "use": "sig"}]}
+        return None
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answer = issuer._answer(self.path)
+                body = json.dumps(answer).encode()
+                self.send_response(404 if answer is None else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

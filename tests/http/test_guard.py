@@ -1,0 +1,234 @@
+"""What every request passes: names, origins, sizes, rates; and what every answer carries."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from fivetran_state.http_server.guard import LARGEST_BODY
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, SYNCING, call, version_of
+from tests.conftest import ERAS, Serve
+from tests.http.issuer import OAuthIssuer
+from tests.http_server import (
+    WRONG_TOKEN,
+    HttpServer,
+    authorization,
+    http_process,
+    lines_of,
+    mcp_client,
+    run_cli,
+)
+from tests.integration.test_secrets import files_under, where
+
+PUBLIC = {
+    "FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com",
+    "FIVETRAN_STATE_ALLOWED_HOSTS": "state.internal, state.lan:8443",
+}
+FOREIGN_HOSTS = [
+    "attacker.example",
+    "localhost.attacker.example",
+    "localhost@attacker.example",
+    "127.0.0.1.attacker.example:80",
+    "attacker.example/localhost",
+    "localhost:80:80",
+]
+
+
+async def refusal(
+    server: HttpServer, path: str = "/openapi.json", **headers: str
+) -> tuple[int, str]:
+    """Status and code of a problem; of what is no problem, an empty code."""
+    answer = await server.client.get(path, headers=headers)
+    if answer.headers["Content-Type"] != "application/problem+json":
+        return answer.status_code, ""
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_a_page_of_another_site_gets_nothing_from_a_server_of_this_machine(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        for path in ("/openapi.json", "/mcp", "/nothing-is-here"):
+            for host in FOREIGN_HOSTS:
+                assert await refusal(server, path, Host=host) == (421, "foreign_host"), host
+                origin = f"http://{host}"
+                assert await refusal(server, path, Origin=origin) == (403, "foreign_origin"), host
+            for origin in ("null", "file://localhost", "localhost", ""):
+                assert await refusal(server, path, Origin=origin) == (403, "foreign_origin")
+        for host in ("localhost", "LOCALHOST:1234", "127.0.0.1", "[::1]:80"):
+            allowed = {"Host": host, "Origin": f"http://{host}"}
+            assert await refusal(server, **allowed) == (200, "")
+        assert await refusal(server, "/healthz", Host="10.0.0.7:8000") == (200, "")
+
+
+async def test_a_public_server_goes_by_its_own_names(http: Serve) -> None:
+    async with http() as server:
+        token = authorization(server.new_token())
+    async with http(**PUBLIC) as server:
+        for host in ("state.example.com", "state.example.com:443", "state.internal:80"):
+            allowed = {"Host": host, "Origin": f"https://{host}"}
+            assert await refusal(server, **token, **allowed) == (200, "")
+        assert await refusal(server, **token, Host="state.lan:8443") == (200, "")
+        assert (await refusal(server, **token, Host="state.lan:80"))[0] == 421
+        assert (await refusal(server, **token, Host="example.com"))[0] == 421
+        assert (await refusal(server, **token, Origin="https://example.com"))[0] == 403
+
+
+async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(http: Serve) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(LARGEST_BODY // 2**20 + 1):
+            yield b" " * 2**20
+
+    headers = {"Content-Type": "application/json"}
+    async with http() as server:
+
+        @server.app.post("/length")
+        async def length(body: str) -> int:
+            return len(body)
+
+        for path in ("/mcp", "/length"):
+            for body in (b" " * (LARGEST_BODY + 1), chunks()):
+                answer = await server.client.post(path, content=body, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        answer = await server.client.post(
+            "/length", params={"body": "short"}, content=b" " * LARGEST_BODY, headers=headers
+        )
+        assert answer.status_code == 200
+
+
+async def test_each_principal_has_its_own_number_of_requests(http: Serve) -> None:
+    async with http() as server:
+        tokens = [authorization(server.new_token()) for _ in range(2)]
+    async with http(FIVETRAN_STATE_RATE_LIMIT="1") as server:
+        for headers in tokens:
+            assert await refusal(server, **headers) == (200, "")
+            answer = await server.client.get("/openapi.json", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+            assert 0 < int(answer.headers["Retry-After"]) <= 60
+        # Who is not known counts by address, which only a trusted proxy may tell.
+        assert (await refusal(server))[0] == 401
+        forwarded = authorization(WRONG_TOKEN) | {"X-Forwarded-For": "192.0.2.1"}
+        assert (await refusal(server, **forwarded))[0] == 429
+        assert [await refusal(server, "/healthz") for _ in range(3)] == [(200, "")] * 3
+    proxy = {"FIVETRAN_STATE_TRUSTED_PROXIES": "127.0.0.0/8"}
+    async with http(FIVETRAN_STATE_RATE_LIMIT="1", **proxy) as server:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            forwarded = {"X-Forwarded-For": address}
+            assert [(await refusal(server, **forwarded))[0] for _ in range(2)] == [401, 429]
+
+
+async def test_an_open_server_counts_by_address_and_zero_is_no_limit(http: Serve) -> None:
+    async with http(FIVETRAN_STATE_RATE_LIMIT="1") as server:
+        assert [(await refusal(server))[0] for _ in range(2)] == [200, 429]
+    async with http(FIVETRAN_STATE_RATE_LIMIT="0") as server:
+        assert [(await refusal(server))[0] for _ in range(5)] == [200] * 5
+
+
+async def test_every_answer_carries_the_headers_and_its_request_id(http: Serve) -> None:
+    async with http() as server:
+
+        @server.app.get("/breaks")
+        async def breaks() -> None:
+            raise RuntimeError("what nobody outside may read")
+
+        answers = [
+            await server.client.get("/openapi.json"),
+            await server.client.get("/nothing-is-here"),
+            await server.client.get("/healthz"),
+            await server.client.get("/docs", headers={"Host": "attacker.example"}),
+            await server.client.post("/mcp", json={}),
+            await server.client.get("/breaks"),
+        ]
+        named = await server.client.get("/", headers={"X-Request-Id": "trace-1.a_B"})
+        odd = await server.client.get("/", headers={"X-Request-Id": "x" * 101})
+        docs = await server.client.get("/docs")
+        server.new_token()
+        answers.append(await server.client.get("/openapi.json"))
+
+    assert [answer.status_code for answer in answers] == [200, 404, 200, 421, 400, 500, 401]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-Id"])
+        assert "Server" not in answer.headers
+    assert answers[5].json()["code"] == "internal_error"
+    assert "nobody" not in answers[5].text
+    assert named.headers["X-Request-Id"] == "trace-1.a_B"
+    assert odd.headers["X-Request-Id"] != "x" * 101
+    policy = docs.headers["Content-Security-Policy"]
+    assert re.search(r"script-src https://cdn.jsdelivr.net 'sha256-[\w+/]+='; ", policy)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_progress_arrives_while_the_call_still_runs(
+    http: Serve, sandbox: Sandbox, era: str
+) -> None:
+    waits = anyio.Event()
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        if message and "sync" in message:
+            sandbox.finish_sync(SYNCING)
+            waits.set()
+
+    async with http() as server, server.mcp(era) as client:
+        version = await version_of(client, SYNCING)
+        change = {"connection_id": SYNCING, "merge_patch": {"cursor": 1}}
+        arguments = change | {"expected_version": version, "wait_seconds": 50}
+        with anyio.fail_after(40):
+            result = await client.call_tool(
+                "update_state", arguments, progress_callback=on_progress
+            )
+
+    assert waits.is_set()
+    assert result.structured_content is not None
+    assert result.structured_content["status"] == "updated"
+
+
+async def test_no_token_is_in_any_log_line_or_file_and_each_request_is_one_line(
+    environment: dict[str, str],
+    issuer: OAuthIssuer,
+    trusting: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    environment |= trusting | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"}
+    _, created, _ = await run_cli(environment, "token", "create", "--scope", "write")
+    token, jwt, wrong_audience = created.strip(), issuer.token(), issuer.token(aud="https://else")
+    secrets = [token, jwt, WRONG_TOKEN, wrong_audience, "in-the-query", "in-the-body"]
+    folder = tmp_path / "process"
+    folder.mkdir()
+    async with http_process(environment, folder) as url:
+        for good in (token, jwt):
+            async with mcp_client(url, token=good) as client:
+                await call(client, "get_state", connection_id=IDLE)
+        async with httpx.AsyncClient(base_url=url, headers={"X-Request-Id": "mine"}) as client_:
+            for bad in (WRONG_TOKEN, wrong_audience, f"{token}x", f"{jwt}x"):
+                await client_.get("/docs", headers=authorization(bad))
+            await client_.post(
+                "/mcp",
+                params={"token": "in-the-query"},
+                json={"password": "in-the-body"},
+                headers=authorization(token),
+            )
+
+    lines = lines_of(folder / "stderr.txt")
+    served = [line for line in lines if "duration_ms" in line]
+    calls = [
+        (each["method"], each["path"], each["status"], each.get("principal")) for each in served
+    ]
+    token_id = token.split("_")[1]
+    assert calls[-5:-1] == [("GET", "/docs", 401, None)] * 4
+    assert calls[-1] == ("POST", "/mcp", 400, f"token:{token_id}")
+    assert {line["request_id"] for line in served[-5:]} == {"mine"}
+    assert ("POST", "/mcp", 200, f"token:{token_id}") in calls
+    assert ("POST", "/mcp", 200, "oauth:ann") in calls
+    assert json.dumps(lines).count(token_id) > 0
+    parts = [part for secret in secrets for part in (secret, secret.rpartition("_")[2][-40:])]
+    assert where(parts, files_under(tmp_path)) == []

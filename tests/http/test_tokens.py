@@ -1,0 +1,153 @@
+"""Who may come in: nobody unasked where others can reach the server, and whoever has a token."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from fivetran_state import http_server
+from fivetran_state.config import Settings
+from fivetran_state.errors import FivetranStateError
+from tests.conftest import Serve
+from tests.http_server import WRONG_TOKEN, authorization, run_cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("--host", "0.0.0.0"), {}), ((), {"FIVETRAN_STATE_OAUTH_ISSUER": "http://issuer"})],
+)
+async def test_a_server_that_is_set_up_unsafely_says_so_in_one_line_and_does_not_start(
+    environment: dict[str, str], arguments: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    code, stdout, stderr = await run_cli(
+        environment | variables, "--http", "--port", "0", *arguments
+    )
+
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("Cannot start: ")
+    assert stderr.count("\n") == 1
+    assert ("token create" if arguments else "https URL") in stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "wanted"),
+    [
+        ("0.0.0.0", {}, "token create"),
+        ("::", {}, "token create"),
+        ("", {}, "token create"),
+        ("128.0.0.1", {}, "token create"),
+        ("localhost.example.com", {}, "token create"),
+        ("127.0.0.1", {"FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com"}, "token create"),
+        ("127.0.0.1", {"FIVETRAN_STATE_TRUSTED_PROXIES": "10.0.0.0/8"}, "token create"),
+        ("127.0.0.1", {"FIVETRAN_STATE_OAUTH_ISSUER": "https://issuer"}, "PUBLIC_URL"),
+        ("127.0.0.1", {"FIVETRAN_STATE_TOKENS_FILE": "."}, "cannot be read"),
+    ],
+)
+def test_a_server_that_others_can_reach_does_not_start_while_nothing_says_who_may_use_it(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    variables: dict[str, str],
+    wanted: str,
+) -> None:
+    for name, value in (environment | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(FivetranStateError, match=wanted):
+        http_server.build(Settings(), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_on_this_machine_alone_it_starts(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert http_server.build(Settings(), host)
+
+
+async def test_a_server_for_this_machine_alone_is_open_to_it(http: Serve) -> None:
+    async with http() as server:
+        assert await server.status() == 200
+        assert await server.status("/nothing-is-here") == 404
+
+
+async def test_where_tokens_are_asked_for_only_a_valid_one_opens_and_only_health_is_public(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        valid, expired = server.new_token(), server.new_token(days=0)
+        other_secret = valid[:-4] + "0000"
+        for path in ("/", "/docs", "/openapi.json", "/mcp", "/nothing-is-here", "/healthz/"):
+            answer = await server.client.get(path)
+            assert answer.status_code == 401, path
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            assert answer.json()["code"] == "authentication_required"
+        for wrong in (WRONG_TOKEN, expired, other_secret, valid[4:], "a.b.c", "fst_"):
+            answer = await server.client.get("/docs", headers=authorization(wrong))
+            assert answer.status_code == 401, wrong
+            assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert {"title", "status", "code", "detail", "hint"} == answer.json().keys()
+        in_the_query = await server.status("/docs", params={"access_token": valid})
+        basic = await server.client.get("/docs", auth=("token", valid))
+        assert (in_the_query, basic.status_code) == (401, 401)
+
+        assert await server.status("/docs", valid) == 200
+        assert await server.status("/nothing-is-here", valid) == 404
+        assert await server.status("/healthz") == 200
+        assert await server.status("/readyz") == 200
+
+
+async def test_a_token_file_that_vanishes_or_breaks_does_not_open_the_server(http: Serve) -> None:
+    async with http() as server:
+        token = server.new_token()
+        path = server.settings.tokens_path
+        assert await server.status(token=token) == 200
+
+        path.unlink()
+        assert (await server.status(token=token), await server.status()) == (401, 401)
+        path.write_text("{}}")
+        assert await server.status(token=token) == 503
+
+
+async def test_the_last_token_is_revoked_and_opens_nothing_any_more_nor_is_the_server_open(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        token = server.new_token()
+        assert await server.status(token=token) == 200
+
+        revoked, _, _ = await run_cli(
+            {"FIVETRAN_STATE_DATA_DIR": str(server.settings.data_dir)},
+            *("token", "revoke", token.split("_")[1]),
+        )
+        assert revoked == 0
+        assert (await server.status(token=token), await server.status()) == (401, 401)
+    async with http() as server:
+        assert await server.status() == 401
+
+
+async def test_tokens_are_made_and_listed_at_the_command_line_and_only_their_hash_is_kept(
+    environment: dict[str, str], http: Serve, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "elsewhere" / "tokens.json"
+    environment["FIVETRAN_STATE_TOKENS_FILE"] = str(tokens)
+    async with http() as server:
+        command = ("token", "create", "--scope", "read", "--name", "CI", "--expires-days", "2")
+        code, created, told = await run_cli(environment, *command)
+        token = created.strip()
+
+        assert code == 0
+        assert token.startswith("fst_")
+        assert token not in told
+        assert await server.status(token=token) == 200
+    _, listed, _ = await run_cli(environment, "token", "list")
+    missing, _, complaint = await run_cli(environment, "token", "revoke", "00000000")
+
+    token_id = token.split("_")[1]
+    assert token_id in listed
+    assert "CI" in listed
+    assert "expires" in listed
+    assert token.removeprefix(f"fst_{token_id}_") not in tokens.read_text() + listed
+    assert stat.filemode(tokens.stat().st_mode) == "-rw-------"
+    assert (missing, complaint) == (1, "There is no token 00000000.\n")
