@@ -50,7 +50,7 @@ def serve(
     port: PortOption = 8000,
 ) -> None:
     """Serve MCP on stdin and stdout (the default), or MCP and REST over HTTP."""
-    settings = _settings(sandbox)
+    settings = _settings(sandbox, takes_guests=http)
     if http:
         from fivetran_state import http_server
         from fivetran_state.errors import FivetranStateError
@@ -73,9 +73,12 @@ def serve(
 def finish(
     sandbox: SandboxOption = False,
     after: Annotated[str | None, typer.Option(hidden=True)] = None,
+    guests: Annotated[
+        bool, typer.Option("--guests", help="Of an HTTP server without credentials of its own.")
+    ] = False,
 ) -> None:
     """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
-    paused = _with_service(sandbox, lambda service: service.finish(after))
+    paused = _with_service(sandbox, lambda service: service.finish(after), takes_guests=guests)
     for connection_id, workflow_id in paused.items():
         typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
     raise typer.Exit(3 if paused else 0)
@@ -153,14 +156,16 @@ def demo() -> None:
     demonstration.run()
 
 
-def _with_service(sandbox: bool, action: "Callable[[Service], Awaitable[T]]") -> T:
+def _with_service(
+    sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
+) -> T:
     """Run one thing without a surface; exits with 1 and the reason if it cannot be."""
     import asyncio
 
     from fivetran_state.errors import FivetranStateError
     from fivetran_state.service import Service
 
-    settings = _settings(sandbox)
+    settings = _settings(sandbox, takes_guests)
 
     async def run() -> T:
         service = Service(settings)
@@ -176,7 +181,7 @@ def _with_service(sandbox: bool, action: "Callable[[Service], Awaitable[T]]") ->
         raise SystemExit(f"{error.message} {error.hint}") from None
 
 
-def _settings(sandbox: bool) -> "Settings":
+def _settings(sandbox: bool, takes_guests: bool = False) -> "Settings":
     """The settings, and the logs as they say; exits with one line if the environment is wrong."""
     from pydantic import ValidationError
 
@@ -184,7 +189,7 @@ def _settings(sandbox: bool) -> "Settings":
     from fivetran_state.config import Settings
 
     try:
-        settings = Settings(sandbox=sandbox)
+        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
     except ValidationError as error:
         problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
         raise SystemExit("Cannot start: " + "; ".join(problems)) from None

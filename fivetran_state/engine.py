@@ -243,8 +243,12 @@ class Engine:
         """Start `fivetran-state finish`, which outlives this process and its terminal."""
         logger.warning("Handing the updates in flight over to a process of their own")
         command = [sys.executable, "-m", "fivetran_state", "finish", "--after", self._executor_id]
+        if self._settings.sandbox:
+            command.append("--sandbox")
+        if self._settings.takes_guests:
+            command.append("--guests")
         subprocess.Popen(
-            [*command, "--sandbox"] if self._settings.sandbox else command,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -28,22 +28,25 @@ class Model(BaseModel):
 
     _null_says_something: ClassVar[frozenset[str]] = frozenset()
 
-    def to_json(self) -> dict[str, Any]:
-        """Its fields, without those that have nothing to say."""
+    def to_json(self, *, exactly: bool = False) -> dict[str, Any]:
+        """Its fields, without those that have nothing to say.
+
+        `exactly`: values of a state stay as they are, for `state.dump`.
+        """
         return {
-            name: _to_json(value)
+            name: _to_json(value, exactly)
             for name, value in self
             if value is not None or name in self._null_says_something & self.model_fields_set
         }
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any, exactly: bool) -> Any:
     # Not pydantic's exclude_none, which would also drop the nulls of a state.
     if isinstance(value, Model):
-        return value.to_json()
+        return value.to_json(exactly=exactly)
     if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    return state.plain(value)
+        return [_to_json(item, exactly) for item in value]
+    return value if exactly else state.plain(value)
 
 
 class Change(Model):

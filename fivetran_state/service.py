@@ -221,9 +221,17 @@ class Service:
         )
 
     async def get_state(
-        self, connection_id: str, *, path: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+        self,
+        connection_id: str,
+        *,
+        path: str | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        exact: bool = False,
     ) -> StateView:
-        """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger."""
+        """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger.
+
+        `exact`: whatever its size, for `to_json(exactly=True)`.
+        """
         fivetran = await self._fivetran_for(connection_id)
         (connection, document), running = await asyncio.gather(
             _read(fivetran, connection_id), updates.running(await self._owner(connection_id))
@@ -234,7 +242,9 @@ class Service:
             raise InvalidRequest(f"path: {error}") from error
         text = state.dump(value)
         content: dict[str, Any]
-        if len(text) > max_bytes:
+        if exact:
+            content = {"state": value}
+        elif len(text) > max_bytes:
             content = {"outline": _outline(value, path or "", max_bytes)}
         elif state.hides(value):
             content = {"state_json": visible(text)}
@@ -346,6 +356,18 @@ class Service:
         )
         request.update(cast(Any, (await self._account()).in_request()))
         return request
+
+    async def states_of(self, workflow_id: str) -> tuple[state.State, state.State]:
+        """The state that an update found, and the one that it left."""
+        await self._check_update(workflow_id)
+        request = (await updates.get(workflow_id)).request
+        before = state.parse(await updates.state_before(workflow_id))
+        change = state.Change(
+            request["change_kind"],
+            state.parse_value(request["change"]),
+            exact=request["change_is_exact"],
+        )
+        return before, state.apply(change, before)
 
     async def update_states(
         self,

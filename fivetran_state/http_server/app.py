@@ -4,27 +4,33 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fivetran_state import __version__, mcp_server
 from fivetran_state.config import Settings, is_loopback, listed
-from fivetran_state.errors import InsufficientScope
-from fivetran_state.http_server import docs, health
+from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
+from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
+from fivetran_state.http_server.problems import problem, problem_of
 from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.text import shown
 
 logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
+SHOWN_PROBLEMS = 5
 LARGEST_HEAD = 32 * 1024
 """Bytes of a request's head; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
@@ -55,8 +61,15 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
             yield
 
     async def refuse(_: Request, error: Exception) -> Response:
-        assert isinstance(error, InsufficientScope)
-        return authority.insufficient_scope(error)
+        if isinstance(error, InsufficientScope):
+            return authority.insufficient_scope(error)
+        if isinstance(error, FivetranStateError):
+            return problem_of(error)
+        if isinstance(error, RequestValidationError):
+            return problem_of(InvalidRequest(_problems_of(error)))
+        assert isinstance(error, HTTPException)
+        detail = error.detail or HTTPStatus(error.status_code).phrase
+        return problem(error.status_code, "http_error", detail, headers=error.headers)
 
     app = FastAPI(
         title="Fivetran state",
@@ -72,12 +85,43 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
             Middleware(AuthContextMiddleware),
             Middleware(BodyLimit),
         ],
-        exception_handlers={InsufficientScope: refuse},
+        exception_handlers=dict.fromkeys(
+            (FivetranStateError, RequestValidationError, HTTPException), refuse
+        ),
     )
     app.include_router(health.router(backend))
     app.include_router(docs.router())
+    app.include_router(rest.router(backend))
+    app.include_router(_front())
     app.router.routes.extend([*authority.routes, *mcp_app.routes])
     return app
+
+
+def _front() -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def front() -> dict[str, str]:
+        return {
+            "service": "fivetran-state",
+            "version": __version__,
+            "what": "Reads and safely changes the state of Fivetran connections.",
+            "mcp": MCP_PATH,
+            "rest": "/docs",
+            "openapi": "/openapi.json",
+            "health": "/healthz",
+        }
+
+    return routes
+
+
+def _problems_of(error: RequestValidationError) -> str:
+    found = [
+        f"{shown('.'.join(map(str, each['loc'])))}: {shown(each['msg'], 100)}"
+        for each in error.errors()
+    ]
+    more = len(found) - SHOWN_PROBLEMS
+    return "; ".join([*found[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _names(settings: Settings) -> list[str]:

@@ -2,12 +2,54 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import Response
+
+from fivetran_state import state
+from fivetran_state.errors import FivetranStateError, InternalError
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS = {
+    "invalid_request": 422,
+    "invalid_change": 422,
+    "state_not_kept": 422,
+    "idempotency_key_reused": 422,
+    "not_allowed": 403,
+    "unauthorized": 403,
+    "forbidden": 403,
+    "insufficient_scope": 403,
+    "workflow_not_found": 404,
+    "connection_not_found": 404,
+    "update_in_progress": 409,
+    "conflict": 409,
+    "cancelled": 409,
+    "undone": 409,
+    "too_late_to_cancel": 409,
+    "sync_running": 409,
+    "sync_still_running": 409,
+    "rate_limited": 429,
+    "missing_credentials": 503,
+    "engine_not_ready": 503,
+    "database_unavailable": 503,
+    "unusable_key": 503,
+    "internal_error": 500,
+}
+"""By an error's code; whatever else Fivetran answers is 502."""
 
 
-class _Problem(JSONResponse):
-    media_type = "application/problem+json"
+class Problem(BaseModel):
+    """What is wrong. `code` is for programs, `detail` says what happened, `hint` what to do next."""
+
+    model_config = ConfigDict(extra="allow")
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str | None = None
 
 
 def problem(
@@ -16,13 +58,39 @@ def problem(
     detail: str,
     hint: str | None = None,
     headers: Mapping[str, str] | None = None,
+    **details: Any,
 ) -> Response:
-    """The answer; `code` is for programs, `detail` says what happened, `hint` what to do next."""
+    """The answer; `details` are what is known besides."""
     content = {
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
         "detail": detail,
         **({"hint": hint} if hint else {}),
+        **details,
     }
-    return _Problem(content, status, headers=headers)
+    return Response(state.dump(content), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(error: FivetranStateError) -> Response:
+    """The answer that one of our errors is."""
+    fields = error.to_json()
+    code, detail, hint = fields.pop("code"), fields.pop("message"), fields.pop("hint")
+    details = {f"fivetran_{n}" if n == "status" else n: value for n, value in fields.items()}
+    wait = details.get("retry_after")
+    headers = None if wait is None else {"Retry-After": str(max(1, round(float(wait))))}
+    return problem(_STATUS.get(code, 502), code, detail, hint, headers, **details)
+
+
+def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+PROBLEMS = _documented(400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 502, 503)
+"""Every route's, as OpenAPI has them."""
+
+UNEXPECTED = (500, InternalError.code, "Unexpected error.", InternalError.hint)

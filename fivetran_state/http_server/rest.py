@@ -1,0 +1,389 @@
+"""REST, for programs: the service's capabilities as routes, with exact numbers both ways.
+
+A request may bring the credentials of an account of its own, in its body or in its headers; then
+it is that account whose connections and updates it sees.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from fivetran_state import state, together
+from fivetran_state.access import READ, WRITE
+from fivetran_state.errors import InvalidRequest
+from fivetran_state.http_server.gate import requires
+from fivetran_state.http_server.problems import PROBLEMS
+from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.models import (
+    ConnectionPage,
+    Model,
+    StateView,
+    Update,
+    UpdatesView,
+    WorkflowPage,
+    WorkflowView,
+)
+from fivetran_state.service import Service
+
+MOST_CONNECTIONS = 100
+"""In one request."""
+READ_AT_ONCE = 8
+FOR_EVER = 24 * 3600.0
+"""Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
+
+ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
+ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MOST_CONNECTIONS)]
+
+
+class Body(BaseModel):
+    """What every request may say: whose account is meant, if not the server's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_key: Annotated[str | None, Field(max_length=500)] = None
+    api_secret: SecretStr | None = None
+
+
+class GetState(Body):
+    connection_id: ConnectionId
+    path: Annotated[
+        str | None, Field(description="JSON Pointer to a part of the state, such as /orders.")
+    ] = None
+
+
+class GetStates(Body):
+    connection_ids: ConnectionIds
+
+
+class _Changing(Body):
+    new_state: Annotated[dict[str, Any] | None, Field(description="The whole new state.")] = None
+    merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
+    json_patch: Annotated[list[dict[str, Any]] | None, Field(description="RFC 6902.")] = None
+    copy_from: Annotated[ConnectionId | None, Field(description="Another connection.")] = None
+    reason: Annotated[str | None, Field(max_length=500)] = None
+
+    def change(self) -> dict[str, object]:
+        """The kinds of change, as JSON text, which is taken exactly."""
+        given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
+        exact: dict[str, object] = {
+            kind: None if value is None else state.dump(state.adopt(value))
+            for kind, value in (given | {"json_patch": self.json_patch}).items()
+        }
+        return exact | {"copy_from": self.copy_from}
+
+
+class UpdateState(_Changing):
+    connection_id: ConnectionId
+    restore_from: Annotated[
+        str | None, Field(max_length=500, description="A workflow_id: the state before it.")
+    ] = None
+    expected_version: Annotated[
+        str | None, Field(description="The version that was seen; without it, whatever is there.")
+    ] = None
+    dry_run: bool = False
+
+    def change(self) -> dict[str, object]:
+        return super().change() | {"restore_from": self.restore_from}
+
+
+class UpdateStates(_Changing):
+    connection_ids: ConnectionIds
+
+
+class Unchanged(Model):
+    """The answer to an update without a change."""
+
+    connection_id: str
+    message: str
+    version: str
+    current_state: Any
+
+
+class Updated(Update):
+    """An update that has ended well, with the state before and after."""
+
+    current_state: Any = None
+    verified_state: Any = None
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[str | None, Field(max_length=2000, description="next_cursor.")] = None
+
+
+class ConnectionsQuery(_Page):
+    name: Annotated[str | None, Field(max_length=200, description="Part of the id or name.")] = None
+    service: Annotated[str | None, Field(max_length=200)] = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class WorkflowsQuery(_Page):
+    connection_id: ConnectionId
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class WaitQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    wait: Annotated[float, Field(ge=0, le=3600, description="Seconds to wait for the end.")] = 0
+
+
+Secret = Annotated[str | None, Header(max_length=500)]
+WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
+
+
+class _Exact(Request):
+    async def json(self) -> Any:
+        """The body, its numbers as they are spelt."""
+        try:
+            return state.parse_value(await self.body())
+        except state.InvalidState as error:
+            raise RequestValidationError(
+                [{"type": "json_invalid", "loc": ("body",), "msg": str(error)}]
+            ) from None
+
+
+class _Route(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Exact(request.scope, request.receive))
+
+        return handle
+
+
+@dataclass(frozen=True)
+class _Preference:
+    """What `Prefer` (RFC 7240) asks for: how many seconds to wait for the end of an update."""
+
+    seconds: float = FOR_EVER
+    applied: str | None = None
+
+
+def _preference(
+    prefer: Annotated[
+        str | None, Header(max_length=200, description="respond-async, or wait=SECONDS")
+    ] = None,
+) -> _Preference:
+    for each in (prefer or "").lower().replace(";", ",").split(","):
+        if each.strip() == "respond-async":
+            return _Preference(0, "respond-async")
+        if found := re.fullmatch(r"wait=(\d{1,5})", each.strip()):
+            return _Preference(float(found[1]), each.strip())
+    return _Preference()
+
+
+def _idempotency_key(
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key never updates twice.", max_length=202)
+    ] = None,
+) -> str | None:
+    if idempotency_key is None:
+        return None
+    key = idempotency_key.strip().removeprefix('"').removesuffix('"')
+    if not 1 <= len(key) <= 200:
+        raise InvalidRequest("Idempotency-Key must have 1 to 200 characters.")
+    return key
+
+
+Prefer = Annotated[_Preference, Depends(_preference)]
+IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
+
+
+def router(backend: Backend) -> APIRouter:
+    """The routes, whose answers are the service's models."""
+    routes = APIRouter(route_class=_Route, responses=PROBLEMS)
+
+    async def service_for(
+        fivetran_api_key: Secret = None, fivetran_api_secret: Secret = None
+    ) -> Service:
+        """The service of the account in the headers, or of the server's own."""
+        return await _of(await backend.service(), fivetran_api_key, fivetran_api_secret)
+
+    ServiceFor = Annotated[Service, Depends(service_for)]  # noqa: N806
+
+    @routes.post("/state/get", dependencies=[requires(READ)], responses=_ok(StateView))
+    async def get_state(body: GetState, service: ServiceFor) -> Response:
+        """A connection's state, its version, and whether it is paused or syncing."""
+        service = await _of(service, body.api_key, _secret(body))
+        return _answer(await service.get_state(body.connection_id, path=body.path, exact=True))
+
+    @routes.post(
+        "/state/get-multiple",
+        dependencies=[requires(READ)],
+        responses=_ok(dict[str, StateView]),
+    )
+    async def get_states(body: GetStates, service: ServiceFor) -> Response:
+        """The states of several connections, by id."""
+        service = await _of(service, body.api_key, _secret(body))
+        few = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def read(connection_id: str) -> StateView:
+            async with few:
+                return await service.get_state(connection_id, exact=True)
+
+        views = await asyncio.gather(*map(read, body.connection_ids))
+        return _answer(dict(zip(body.connection_ids, views, strict=True)))
+
+    @routes.post(
+        "/state/update",
+        dependencies=[requires(WRITE)],
+        responses=_ok(Updated | Unchanged) | _accepted(Update),
+    )
+    async def update_state(
+        body: UpdateState, service: ServiceFor, prefer: Prefer, key: IdempotencyKey
+    ) -> Response:
+        """Change a state safely: pause, wait for a running sync, write, verify, resume.
+
+        Give one of new_state, merge_patch, json_patch, restore_from, copy_from; without any, the
+        current state is the answer.
+        """
+        service = await _of(service, body.api_key, _secret(body))
+        change = body.change()
+        if not any(value is not None for value in change.values()):
+            view = await service.get_state(body.connection_id, exact=True)
+            return _answer(
+                Unchanged(
+                    connection_id=view.connection_id,
+                    message="No change was given; nothing was written.",
+                    version=view.version,
+                    current_state=view.state,
+                )
+            )
+        if body.dry_run:
+            return _answer(
+                await service.plan_update(
+                    body.connection_id, change, expected_version=body.expected_version
+                )
+            )
+        update = await service.update_state(
+            body.connection_id,
+            change,
+            expected_version=body.expected_version,
+            reason=body.reason,
+            idempotency_key=key,
+            wait_seconds=prefer.seconds,
+        )
+        if update.workflow_id is None or update.status == "running":
+            return _running(update, update.workflow_id, prefer)
+        before, after = await service.states_of(update.workflow_id)
+        fields = {name: value for name, value in update if value is not None}
+        return _answer(Updated(**fields, current_state=before, verified_state=after), prefer)
+
+    @routes.post(
+        "/state/update-multiple",
+        dependencies=[requires(WRITE)],
+        responses=_ok(dict[str, Update]) | _accepted(UpdatesView),
+    )
+    async def update_states(
+        body: UpdateStates, service: ServiceFor, prefer: Prefer, key: IdempotencyKey
+    ) -> Response:
+        """Make one change to several connections, in order: to all of them, or to none.
+
+        They stay paused until all are written and verified; after a failure every state is put
+        back before anything is resumed.
+        """
+        service = await _of(service, body.api_key, _secret(body))
+        if not any(value is not None for value in body.change().values()):
+            raise InvalidRequest("Give one of new_state, merge_patch, json_patch, copy_from.")
+        view = await service.update_states(
+            body.connection_ids,
+            body.change(),
+            reason=body.reason,
+            idempotency_key=key,
+            wait_seconds=prefer.seconds,
+        )
+        if view.status == "running":
+            return _running(view, view.workflow_id, prefer)
+        return _answer({update.connection_id: update for update in view.updates}, prefer)
+
+    @routes.get("/connections", dependencies=[requires(READ)], responses=_ok(ConnectionPage))
+    async def list_connections(
+        query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
+    ) -> Response:
+        """The account's connections; only those with keeps_state have a state."""
+        return _answer(await service.list_connections(**query.model_dump()))
+
+    @routes.get("/workflows", dependencies=[requires(READ)], responses=_ok(WorkflowPage))
+    async def list_workflows(
+        query: Annotated[WorkflowsQuery, Query()], service: ServiceFor
+    ) -> Response:
+        """A connection's updates, newest first."""
+        return _answer(await service.list_workflows(**query.model_dump()))
+
+    @routes.get(
+        "/workflows/{workflow_id:path}",
+        dependencies=[requires(READ)],
+        responses=_ok(WorkflowView | UpdatesView),
+    )
+    async def workflow_status(
+        workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
+    ) -> Response:
+        """How far an update is, or how it ended."""
+        if together.is_id(workflow_id):
+            return _answer(await service.updates_status(workflow_id, wait_seconds=query.wait))
+        return _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
+
+    @routes.post(
+        "/workflows/{workflow_id:path}/cancel",
+        dependencies=[requires(WRITE)],
+        responses=_ok(Update) | _accepted(Update),
+    )
+    async def cancel_update(
+        workflow_id: WorkflowId, service: ServiceFor, prefer: Prefer
+    ) -> Response:
+        """End an update that waits, with nothing written; refused once it has written."""
+        update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
+        if update.status == "running":
+            return _running(update, workflow_id, prefer)
+        return _answer(update, prefer)
+
+    return routes
+
+
+async def _of(service: Service, key: str | None, secret: str | None) -> Service:
+    if key is None and secret is None:
+        return service
+    if not key or not secret:
+        raise InvalidRequest("Credentials are an API key and its secret: give both, or none.")
+    return await service.of(key, secret)
+
+
+def _secret(body: Body) -> str | None:
+    return None if body.api_secret is None else body.api_secret.get_secret_value()
+
+
+def _answer(
+    content: Model | Mapping[str, Model],
+    prefer: _Preference | None = None,
+    status: int = 200,
+    **headers: str,
+) -> Response:
+    if prefer is not None and prefer.applied:
+        headers["Preference-Applied"] = prefer.applied
+    if isinstance(content, Model):
+        values = content.to_json(exactly=True)
+    else:
+        values = {name: view.to_json(exactly=True) for name, view in content.items()}
+    return Response(state.dump(values), status, media_type="application/json", headers=headers)
+
+
+def _running(update: Model, workflow_id: str | None, prefer: _Preference) -> Response:
+    return _answer(update, prefer, 202, Location=f"/workflows/{workflow_id}")
+
+
+def _ok(model: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}}
+
+
+def _accepted(model: Any) -> dict[int | str, dict[str, Any]]:
+    return {202: {"model": model, "description": "Still running; follow it at Location."}}
