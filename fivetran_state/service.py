@@ -8,15 +8,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, state, together, updates
+from fivetran_state import __version__, state, together, updates, views
 from fivetran_state.config import Settings
 from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
-    Cancelled,
     Conflict,
     ConnectionNotFound,
     FivetranStateError,
@@ -30,23 +28,18 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection, Fivetran, is_connection_id, is_cursor
 from fivetran_state.models import (
-    Change,
     ConnectionPage,
     ConnectionSummary,
-    Failure,
-    OutlineEntry,
     StateView,
-    StepView,
     Update,
     UpdatesView,
     WorkflowPage,
-    WorkflowSummary,
     WorkflowView,
 )
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.text import shown, visible
 from fivetran_state.updates import UpdateId
-from fivetran_state.workflow import Outcome, Progress, UpdateRequest
+from fivetran_state.workflow import Progress, UpdateRequest
 
 
 @dataclass(frozen=True)
@@ -58,29 +51,12 @@ class Finding:
     detail: str
 
 
-@dataclass(frozen=True)
-class Task:
-    """An update, for somebody who comes back for its answer.
-
-    `answer` is what `update_state` would answer now: an error where it would raise one.
-    `kept_ms` counts from `created_at`; None while the update runs, or if it is kept for ever.
-    """
-
-    workflow_id: str
-    answer: Update | FivetranStateError
-    message: str
-    created_at: str
-    updated_at: str
-    kept_ms: int | None
-
-
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
 LARGEST_PAGE = 1000
 _SKIPPED = re.compile("[0-9]{1,4}")
 MOST_PAGES_SEARCHED = 20
-LONGEST_REASON = 500
 
 
 async def _ignore(progress: Progress) -> None:
@@ -205,7 +181,7 @@ class Service:
                     continue
                 if len(found) == limit:
                     return ConnectionPage(connections=found, next_cursor=f"{index}:{at or ''}")
-                found.append(_summary(connection))
+                found.append(views.connection(connection))
             if following is None:
                 return ConnectionPage(connections=found)
             skip, at = 0, following
@@ -245,7 +221,7 @@ class Service:
         if exact:
             content = {"state": value}
         elif len(text) > max_bytes:
-            content = {"outline": _outline(value, path or "", max_bytes)}
+            content = {"outline": views.outline(value, path or "", max_bytes)}
         elif state.hides(value):
             content = {"state_json": visible(text)}
         else:
@@ -329,7 +305,7 @@ class Service:
                     continue  # It may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
         await updates.follow(handle, wait_seconds, on_progress)
-        answer = _answer(await updates.get(handle.workflow_id))
+        answer = views.answer(await updates.get(handle.workflow_id))
         if isinstance(answer, FivetranStateError):
             raise answer
         return answer
@@ -398,14 +374,14 @@ class Service:
         """What has become of connections that are changed together; raises as `update_states`."""
         account = await self._account()
         found = await together.follow(workflow_id, account.id, wait_seconds)
-        views = [Update(**_view(await updates.get(id_))) for id_ in found.workflow_ids]
+        parts = [views.update(await updates.get(id_)) for id_ in found.workflow_ids]
         if found.error is not None:
-            found.error.details["updates"] = [view.to_json() for view in views]
+            found.error.details["updates"] = [part.to_json() for part in parts]
             raise found.error
         return UpdatesView(
             workflow_id=workflow_id,
             status="updated" if found.has_ended else "running",
-            updates=views,
+            updates=parts,
         )
 
     async def workflow_status(
@@ -418,46 +394,13 @@ class Service:
             await updates.follow(await updates.find(workflow_id), wait_seconds, on_progress)
             update = await updates.get(workflow_id)
         steps = await updates.steps(workflow_id)
-        # The database's own times may have a resolution of a second; the steps' are finer.
-        started = next((step.started_at for step in steps), None) or update.created_at
-        ended = None if update.status == "running" else update.completed_at
-        if ended is not None:
-            ended = max(step.completed_at or 0 for step in steps) if steps else ended
-        return WorkflowView(
-            **_view(update),
-            steps=[_step(step) for step in steps],
-            reason=_reason(update),
-            started_at=_time(started),
-            ended_at=None if ended is None else _time(ended),
-            error=None if update.error is None else _failure(update.error),
-        )
+        return views.workflow(update, steps)
 
-    async def task(self, workflow_id: str) -> Task:
+    async def task(self, workflow_id: str) -> views.Task:
         """One update, and what `update_state` would answer about it now."""
         await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
-        steps = await updates.steps(workflow_id)
-        answer = _answer(update)
-        # The database's own times may have a resolution of a second; the steps' are finer.
-        times = [update.created_at, *(step.completed_at or 0 for step in steps)]
-        kept_ms = None
-        if update.status == "running":
-            message = (update.progress or updates.STARTED)["message"]
-        else:
-            message = answer.message
-            ended_at = update.completed_at or times[-1]
-            times.append(ended_at)
-            if self._settings.retention_days:
-                kept = timedelta(days=self._settings.retention_days) // timedelta(milliseconds=1)
-                kept_ms = ended_at - update.created_at + kept
-        return Task(
-            workflow_id=workflow_id,
-            answer=answer,
-            message=message,
-            created_at=_time(update.created_at),
-            updated_at=_time(max(times)),
-            kept_ms=kept_ms,
-        )
+        return views.task(update, await updates.steps(workflow_id), self._settings.retention_days)
 
     async def list_workflows(
         self, connection_id: str, *, cursor: str | None = None, limit: int = 20
@@ -470,7 +413,7 @@ class Service:
         found = await updates.history(await self._owner(connection_id), below, limit)
         lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
         return WorkflowPage(
-            workflows=[_summary_of(update) for update in found],
+            workflows=[views.summary(update) for update in found],
             next_cursor=str(lowest) if lowest > 1 else None,
         )
 
@@ -484,7 +427,7 @@ class Service:
             await updates.cancel(workflow_id)
             await updates.follow(await updates.find(workflow_id), wait_seconds, _ignore)
             update = await updates.get(workflow_id)
-        view = Update(**_view(update))
+        view = views.update(update)
         if view.status not in ("running", "cancelled"):
             raise TooLateToCancel(
                 f"Update {workflow_id} has ended as {view.status!r}.", workflow_id=workflow_id
@@ -636,122 +579,3 @@ def _versions() -> str:
 
 def _derived_key(expected_version: str | None, wanted: Wanted) -> str:
     return hashlib.sha256(f"{expected_version}\n{wanted.what}".encode()).hexdigest()
-
-
-def _summary(connection: Connection) -> ConnectionSummary:
-    return ConnectionSummary(
-        id=connection.id,
-        name=connection.schema,
-        service=connection.service,
-        keeps_state=connection.keeps_state,
-        paused=connection.paused,
-        sync_state=connection.sync_state,
-    )
-
-
-def _outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineEntry]:
-    return [
-        OutlineEntry(
-            path=entry.path,
-            type=entry.type,
-            bytes=entry.bytes,
-            items=entry.items,
-            preview=entry.preview,
-        )
-        for entry in state.outline(value, path, max_bytes)
-    ]
-
-
-def _view(update: updates.Update) -> dict[str, Any]:
-    """The fields of `models.Update`."""
-    fields: dict[str, Any] = {
-        "connection_id": update.request["connection_id"],
-        "workflow_id": update.workflow_id,
-    }
-    if update.outcome is not None:
-        return fields | {
-            "status": update.outcome["outcome"],
-            "message": _ended_well(update.outcome),
-            "version_before": update.outcome["version_before"],
-            "version_after": update.outcome["version_after"],
-            "changes": [Change(**change) for change in update.outcome["changes"]],
-            "changes_total": update.outcome["changes_total"],
-            "was_paused": update.outcome["was_paused"],
-        }
-    if update.error is not None:
-        return fields | {
-            "status": "cancelled" if isinstance(update.error, Cancelled) else "failed",
-            "message": update.error.message,
-            "was_paused": update.error.details.get("was_paused"),
-            "still_paused": bool(update.error.details.get("still_paused")),
-        }
-    progress = update.progress or updates.STARTED
-    return fields | {
-        "status": "running",
-        "message": progress["message"]
-        + " Follow it with workflow_status; it goes on by itself, even if this server stops.",
-        "phase": progress["phase"],
-        "was_paused": progress["was_paused"] if update.progress else None,
-        "still_paused": progress["still_paused"],
-    }
-
-
-def _answer(update: updates.Update) -> Update | FivetranStateError:
-    """What `update_state` answers, or raises."""
-    if update.error is not None:
-        update.error.details.setdefault("workflow_id", update.workflow_id)
-        return update.error
-    return Update(**_view(update))
-
-
-def _summary_of(update: updates.Update) -> WorkflowSummary:
-    view = _view(update)
-    return WorkflowSummary(
-        workflow_id=update.workflow_id,
-        status=view["status"],
-        change=update.request["source"] or update.request["change_kind"],
-        reason=_reason(update),
-        version_before=view.get("version_before"),
-        version_after=view.get("version_after"),
-        changes_total=view.get("changes_total"),
-        error=None if update.error is None else update.error.code,
-        started_at=_time(update.created_at),
-    )
-
-
-def _reason(update: updates.Update) -> str | None:
-    reason = update.request["reason"]
-    return None if reason is None else shown(reason, LONGEST_REASON)
-
-
-def _ended_well(outcome: Outcome) -> str:
-    if outcome["deleted"]:
-        now = "The connection has been deleted since."
-    elif outcome["was_paused"]:
-        now = "The connection is paused, as it was before."
-    else:
-        now = "The connection is running."
-    if outcome["outcome"] == "unchanged":
-        return f"The state was already as wanted; nothing was written. {now}"
-    return f"The new state was written and read back from Fivetran. {now}"
-
-
-def _step(step: updates.Step) -> StepView:
-    seconds = None
-    if step.started_at is not None and step.completed_at is not None:
-        seconds = round((step.completed_at - step.started_at) / 1000, 3)
-    return StepView(
-        name=step.name,
-        started_at=None if step.started_at is None else _time(step.started_at),
-        seconds=seconds,
-        error=None if step.error is None else step.error.code,
-    )
-
-
-def _failure(error: FivetranStateError) -> Failure:
-    return Failure(code=error.code, message=error.message, hint=error.hint)
-
-
-def _time(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

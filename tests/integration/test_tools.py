@@ -92,7 +92,9 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         assert hints is not None
         assert hints.read_only_hint is (name not in ("update_state", "cancel_update"))
         assert bool(hints.destructive_hint) is (name == "update_state")
-        assert (hints.idempotent_hint, hints.open_world_hint) == (True, True)
+        assert hints.open_world_hint
+        # By the protocol it says something only of a tool that changes something.
+        assert hints.idempotent_hint is (None if hints.read_only_hint else True)
         assert tool.description
         assert len(tool.description) < 2_048
         assert tool.input_schema["additionalProperties"] is False
