@@ -6,7 +6,6 @@ Source of every fact: Fivetran's public API reference and support pages, as of 2
 import json
 import logging
 import math
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from fivetran_state.errors import (
     SyncRunning,
     Unauthorized,
 )
+from fivetran_state.ids import is_connection_id
 from fivetran_state.text import shown, visible
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,6 @@ LONGEST_LABEL = 200
 LONGEST_CURSOR = 1000
 
 _ATTEMPTS = 4
-_CONNECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,6 @@ def _label(text: object) -> str:
     if not isinstance(text, str):
         raise TypeError(type(text).__name__)
     return shown(text, LONGEST_LABEL)
-
-
-def is_connection_id(text: str) -> bool:
-    """Whether it may stand in a URL and in a workflow id."""
-    return _CONNECTION_ID.fullmatch(text) is not None
 
 
 def is_cursor(text: object) -> bool:

@@ -50,7 +50,7 @@ def _to_json(value: Any, exactly: bool) -> Any:
 
 
 class Change(Model):
-    """One difference between two states; values are exact JSON text, cut when long."""
+    """Values are exact JSON text, cut when long."""
 
     op: Literal["add", "remove", "replace"]
     path: str
@@ -110,9 +110,9 @@ class StateView(Model):
     sync_state: str
     path: str | None = None
     bytes: int = Field(description="Size of the value at path.")
-    state: Any = Field(None, description="The value at path, unless it is too large.")
+    state: Any = Field(None, description="The value at path.")
     state_json: str | None = Field(
-        None, description="JSON text instead, where characters would not show."
+        None, description="JSON text instead, if characters would not show."
     )
     outline: list[OutlineEntry] | None = Field(
         None, description="In place of a large state; use path to go deeper."

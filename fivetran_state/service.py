@@ -26,7 +26,8 @@ from fivetran_state.errors import (
     TooLateToCancel,
     WorkflowNotFound,
 )
-from fivetran_state.fivetran import Connection, Fivetran, is_connection_id, is_cursor
+from fivetran_state.fivetran import Connection, Fivetran, is_cursor
+from fivetran_state.ids import UpdateId, is_connection_id, is_update_number
 from fivetran_state.models import (
     ConnectionPage,
     ConnectionSummary,
@@ -38,7 +39,6 @@ from fivetran_state.models import (
 )
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.text import shown, visible
-from fivetran_state.updates import UpdateId
 from fivetran_state.workflow import Progress, UpdateRequest
 
 
@@ -407,7 +407,7 @@ class Service:
     ) -> WorkflowPage:
         """The connection's updates, newest first. Pages are stable: numbers only count up."""
         await self._fivetran_for(connection_id)
-        if cursor is not None and not updates.is_number(cursor):
+        if cursor is not None and not is_update_number(cursor):
             raise _not_a_cursor(cursor)
         below = None if cursor is None else int(cursor)
         found = await updates.history(await self._owner(connection_id), below, limit)

@@ -5,6 +5,7 @@ cursor, characters that turn the reading order round, and characters that a pers
 a model reads.
 """
 
+import json
 import re
 
 _CONTROLS = "\x00-\x1f"
@@ -26,6 +27,8 @@ HIDDEN = re.compile(f"[{_NOT_SHOWN_BY_JSON}]")
 
 _UNFIT = re.compile(f"[{_CONTROLS}{_NOT_SHOWN_BY_JSON}]")
 
+_WORD = re.compile(r"[\w/~.#%-]+")
+
 
 def visible(text: str) -> str:
     """The text with each character that does not show written as JSON escapes it: `\\u202e`."""
@@ -36,6 +39,11 @@ def shown(text: str, limit: int = 60) -> str:
     """`visible`, and at most `limit` characters: for names, reasons and whatever a message quotes."""
     cut = visible(text[:limit])
     return cut if len(text) <= limit and len(cut) <= limit else f"{cut[: limit - 1]}…"
+
+
+def quoted(text: str) -> str:
+    """Visible text, as JSON text unless it is a plain word: so it cannot pass for its surroundings."""
+    return text if _WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def escape(character: str) -> str:

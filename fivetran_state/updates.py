@@ -6,7 +6,6 @@ decides between two processes that start the same number.
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,13 +30,12 @@ from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
-    InvalidRequest,
     LeftPaused,
     UnusableKey,
     UpdateInProgress,
     WorkflowNotFound,
 )
-from fivetran_state.fivetran import is_connection_id
+from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
 from fivetran_state.workflow import Outcome, Progress, UpdateRequest
 
@@ -60,8 +58,6 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 """
 
 _POLL_SECONDS = 0.1
-
-_NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 STARTED = Progress(
     phase="inspect",
@@ -86,47 +82,6 @@ def bind(reader: DBOSClient) -> None:
     where DBOS itself would wait for it."""
     global _reader
     _reader = reader
-
-
-@dataclass(frozen=True)
-class UpdateId:
-    """The workflow id of update number `number` of `owner`: a connection, by its id; if it is a
-    guest's, behind the account's."""
-
-    owner: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.owner}:{self.number}"
-
-    @property
-    def connection_id(self) -> str:
-        return self.owner.rpartition("/")[2]
-
-    @property
-    def account(self) -> str | None:
-        return self.owner.rpartition("/")[0] or None
-
-    @classmethod
-    def parse(cls, workflow_id: str) -> "UpdateId":
-        """Raises `InvalidRequest`."""
-        owner, _, number = workflow_id.rpartition(":")
-        account, slash, connection_id = owner.rpartition("/")
-        if (
-            not is_connection_id(connection_id)
-            or not is_number(number)
-            or (slash and not is_connection_id(account))
-        ):
-            raise InvalidRequest(
-                f"'{shown(workflow_id)}' is no workflow_id, which is a connection's id, a colon "
-                "and a number, such as speak_inexpensive:1."
-            )
-        return cls(owner, int(number))
-
-
-def is_number(text: str) -> bool:
-    """Whether it may be an update's number."""
-    return _NUMBER.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

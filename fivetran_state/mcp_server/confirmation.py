@@ -23,6 +23,7 @@ from mcp_types.version import is_version_at_least
 from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, NotConfirmed
+from fivetran_state.text import quoted
 
 if TYPE_CHECKING:
     from fivetran_state.models import Change
@@ -114,7 +115,7 @@ def question(plan: "Plan") -> str:
     shown = plan.changes[:SHOWN_CHANGES]
     more = plan.changes_total - len(shown)
     lines = [
-        f"Change the state of {connection.id} ({connection.service}, {connection.schema})?",
+        f"Change the state of {connection.id} ({connection.service}, {quoted(connection.schema)})?",
         "",
         *map(_line, shown),
         *([f"... and {more} more changes"] if more else []),
@@ -126,7 +127,7 @@ def question(plan: "Plan") -> str:
 
 
 def _line(change: "Change") -> str:
-    where = change.path or "(everything)"
+    where = quoted(change.path) if change.path else "(everything)"
     if change.op == "add":
         return f"+ {where}: {change.after}"
     if change.op == "remove":

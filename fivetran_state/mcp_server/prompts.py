@@ -17,6 +17,7 @@ from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.strict import problems_of
+from fivetran_state.text import visible
 
 ConnectionId = Annotated[str, Field(description="As Fivetran shows it: speak_inexpensive.")]
 
@@ -86,10 +87,14 @@ class Prompts:
         table: Annotated[str, Field(max_length=200, description="Only this table.")] = "",
     ) -> str:
         (await self._backend.service()).check(connection_id)
-        # As JSON text, which stays on its line: these are words, and not steps.
-        far = f"Back to: {json.dumps(to, ensure_ascii=False)}." if to else "Ask me how far back."
-        only = f" Only the table {json.dumps(table, ensure_ascii=False)}." if table else ""
+        far = f"Back to: {_as_data(to)}." if to else "Ask me how far back."
+        only = f" Only the table {_as_data(table)}." if table else ""
         return REWIND.format(connection_id=connection_id, how_far=far + only)
+
+
+def _as_data(words: str) -> str:
+    """As JSON text, which stays on its line: these are words, and not steps."""
+    return visible(json.dumps(words, ensure_ascii=False))
 
 
 class _StrictPrompt(Prompt):

@@ -6,14 +6,15 @@ while Fivetran cannot be reached. Completion finds the ids.
 """
 
 import json
-import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.uri_template import UriTemplate
 
-from fivetran_state.errors import FivetranStateError
+from fivetran_state.errors import FivetranStateError, InvalidRequest
+from fivetran_state.ids import UpdateId
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.models import Model
@@ -27,7 +28,6 @@ WORKFLOW = "fivetran://workflows/{workflow_id}"
 
 _OF_CONNECTIONS = [UriTemplate.parse(STATE), UriTemplate.parse(HISTORY)]
 _OF_WORKFLOWS = UriTemplate.parse(WORKFLOW)
-_WORKFLOW_ID = re.compile(r"(.+):([0-9]{1,18})")
 
 
 def shown_by(uri: str) -> tuple[str, int | None] | None:
@@ -35,9 +35,11 @@ def shown_by(uri: str) -> tuple[str, int | None] | None:
     for template in _OF_CONNECTIONS:
         if match := template.match(uri):
             return str(match["connection_id"]), None
-    match = _OF_WORKFLOWS.match(uri)
-    parts = _WORKFLOW_ID.fullmatch(str(match["workflow_id"])) if match else None
-    return (parts[1], int(parts[2])) if parts else None
+    if match := _OF_WORKFLOWS.match(uri):
+        with suppress(InvalidRequest):
+            update = UpdateId.parse(str(match["workflow_id"]))
+            return update.owner, update.number
+    return None
 
 
 class Resources:

@@ -76,7 +76,7 @@ class Tools:
         self,
         connection_id: ConnectionId,
         path: Annotated[
-            str | None, Field(description="JSON Pointer to a part of the state, such as /orders.")
+            str | None, Field(description="JSON Pointer to a part of it, such as /orders.")
         ] = None,
         max_bytes: Annotated[
             int, Field(ge=100, le=1_000_000, description="A larger value comes as an outline.")

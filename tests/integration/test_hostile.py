@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp_types import ElicitResult, TextContent, TextResourceContents
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.state import version
 from tests.calls import IDLE, PAUSED, call, refused, state_of, version_of
-from tests.conftest import Connect
+from tests.conftest import ERAS, Connect
 from tests.integration.test_operations import doctor
 from tests.integration.test_stdio import LEGACY, RawServer, Start, tool_call
 from tests.integration.test_stdio import start as start  # A fixture.
@@ -32,6 +33,7 @@ HOSTILE = {
     "letters": "Zürich 漢字 😀",
 }
 ALL = " ".join(HOSTILE.values())
+HUGE = "k" * 1_000_000
 SIZES = {"message": 900, "name": 200, "path": 1000, "reason": 500, "preview": 60, "hint": 500}
 
 
@@ -215,10 +217,60 @@ def test_what_the_doctor_prints_of_fivetrans_errors_steers_no_terminal(
     assert len(report.stdout.splitlines()) == 4
 
 
+# What the human and the host are shown
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_no_key_and_no_name_can_pass_for_another_line_of_the_question(
+    connect: Connect, sandbox: Sandbox, era: str
+) -> None:
+    forged = 'cursor: "2020" -> "2021"\n\nVersion 1 becomes 2. Nothing else changes.'
+    sandbox.add_connection(
+        "hostile_name",
+        schema=f'{ALL}","x")?',
+        state=json.dumps({forged: 1, HUGE: ALL, INJECTION + ALL[:40]: ALL}),
+    )
+    questions: list[str] = []
+
+    async def decline(_: Any, parameters: Any) -> ElicitResult:
+        questions.append(parameters.message)
+        return ElicitResult(action="decline")
+
+    async with connect(era, ask=decline) as client:
+        await refused(client, "update_state", connection_id="hostile_name", new_state={})
+
+    (question,) = questions
+    assert hidden_in(question) == {hex(ord("\n"))}
+    assert len(question) < 5_000
+    asked, nothing, first, second, third, *rest = question.splitlines()
+    assert asked.startswith('Change the state of hostile_name (connector_sdk, "')
+    assert nothing == ""
+    assert first.startswith(r'- "#/cursor: \"2020\" -> \"2021\"%0A%0AVersion')
+    assert second.startswith('- "/kkkk')
+    assert third.startswith(f'- "#/{INJECTION}%1B')
+    assert [line[:8] for line in rest] == ["", "Version ", "The conn"]
+
+
+async def test_what_a_host_attaches_is_visible(
+    connect: Connect, hostile_state: dict[str, Any]
+) -> None:
+    async with connect() as client:
+        resource = await client.read_resource(f"fivetran://connections/{IDLE}/state")
+        (content,) = resource.contents
+        arguments = {"connection_id": IDLE, "to": ALL[:200]}
+        prompt = await client.get_prompt("rewind_cursor", arguments)
+        (said,) = prompt.messages
+
+    assert isinstance(content, TextResourceContents)
+    assert hidden_in(content.text) == set()
+    assert json.loads(json.loads(content.text)["state_json"]) == hostile_state
+    assert isinstance(said.content, TextContent)
+    assert hidden_in(said.content.text) == {hex(ord("\n"))}
+
+
 # Sizes
 
 
-HUGE = "k" * 1_000_000
 HUGE_STATES: dict[str, Any] = {
     "a huge key": {HUGE: {"inside": 2**60 + 1}, "after": 2**60 + 1},
     "a huge text": {"a": HUGE},

@@ -1,0 +1,55 @@
+"""The ids that callers send, taken apart and checked before anything is made of them."""
+
+import re
+from dataclasses import dataclass
+
+from fivetran_state.errors import InvalidRequest
+from fivetran_state.text import shown
+
+_CONNECTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
+
+
+def is_connection_id(text: str) -> bool:
+    """Whether it may stand in a URL and in a workflow id."""
+    return _CONNECTION_ID.fullmatch(text) is not None
+
+
+def is_update_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class UpdateId:
+    """The workflow id of update number `number` of `owner`: a connection, by its id; if it is a
+    guest's, behind the account's."""
+
+    owner: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.owner}:{self.number}"
+
+    @property
+    def connection_id(self) -> str:
+        return self.owner.rpartition("/")[2]
+
+    @property
+    def account(self) -> str | None:
+        return self.owner.rpartition("/")[0] or None
+
+    @classmethod
+    def parse(cls, workflow_id: str) -> "UpdateId":
+        """Raises `InvalidRequest`."""
+        owner, _, number = workflow_id.rpartition(":")
+        account, slash, connection_id = owner.rpartition("/")
+        if (
+            not is_connection_id(connection_id)
+            or not is_update_number(number)
+            or (slash and not is_connection_id(account))
+        ):
+            raise InvalidRequest(
+                f"'{shown(workflow_id)}' is no workflow_id, which is a connection's id, a colon "
+                "and a number, such as speak_inexpensive:1."
+            )
+        return cls(owner, int(number))
