@@ -1,0 +1,68 @@
+"""A server that is stopped gives its updates some time, and hands over what is left."""
+
+import asyncio
+from pathlib import Path
+
+import anyio
+import httpx
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, Watch, arrival
+from tests.http_server import http_process
+
+HANDS_OVER = "Handing the updates in flight over"
+
+
+async def start_update(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        answer = await client.post(
+            "/state/update",
+            json={"connection_id": IDLE, "merge_patch": {"cursor": "2020"}},
+            headers={"Prefer": "respond-async"},
+        )
+    assert answer.status_code == 202
+
+
+async def refuses(url: str) -> None:
+    with anyio.fail_after(30):
+        async with httpx.AsyncClient() as client:
+            while True:
+                try:
+                    await client.get(f"{url}/healthz")
+                except httpx.HTTPError:
+                    return
+
+
+async def test_a_stopped_server_takes_no_requests_and_ends_when_its_updates_have(
+    environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    write = sandbox.fault("hang", method="PATCH", path="/state$")
+
+    async def release_once_it_is_stopping(url: str) -> None:
+        await refuses(url)
+        write.release()
+
+    async with http_process(environment, tmp_path) as url:
+        await start_update(url)
+        await arrival(sandbox, lambda request: request.fault == "hang")
+        stopping = asyncio.create_task(release_once_it_is_stopping(url))
+    await stopping
+
+    watch.ended_with(watch.old | {"cursor": "2020"})
+    assert HANDS_OVER not in (tmp_path / "stderr.txt").read_text()
+
+
+async def test_what_does_not_end_in_time_is_handed_over(
+    environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    write = sandbox.fault("hang", method="PATCH", path="/state$")
+    async with http_process(environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}, tmp_path) as url:
+        await start_update(url)
+        await arrival(sandbox, lambda request: request.fault == "hang")
+    write.release()
+    await arrival(sandbox, lambda request: request.applied and request.body == {"paused": False})
+
+    watch.ended_with(watch.old | {"cursor": "2020"})
+    assert HANDS_OVER in (tmp_path / "stderr.txt").read_text()
