@@ -1,6 +1,6 @@
 """Entry point for hosts that start a file: `python server.py [--sandbox]`."""
 
-from fivetran_state.cli import main
+from fivetran_state.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,3 +1,3 @@
-from fivetran_state.cli import main
+from fivetran_state.main import main
 
 main()

@@ -1,17 +1,15 @@
 """The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
 
-import logging
-import os
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from fivetran_state.main import end_process, serve_stdio, settings_for
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from fivetran_state.config import Settings
     from fivetran_state.service import Service
     from fivetran_state.tokens import Token, TokenFile
 
@@ -50,23 +48,17 @@ def serve(
     port: PortOption = 8000,
 ) -> None:
     """Serve MCP on stdin and stdout (the default), or MCP and REST over HTTP."""
-    settings = _settings(sandbox, takes_guests=http)
-    if http:
-        from fivetran_state import http_server
-        from fivetran_state.errors import FivetranStateError
+    if not http:
+        serve_stdio(sandbox=sandbox)
+        return
+    from fivetran_state import http_server
+    from fivetran_state.errors import FivetranStateError
 
-        try:
-            http_server.run(settings, host=host, port=port)
-        except FivetranStateError as error:
-            raise SystemExit(f"Cannot start: {error.message} {error.hint}") from None
-    else:
-        from fivetran_state.mcp_server import build
-        from fivetran_state.mcp_server.backend import Backend
-
-        build(settings, Backend(settings, ends_process=True)).run("stdio")
-    # Not by way of Python's own end, which would wait for DBOS's threads.
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        http_server.run(settings_for(sandbox, takes_guests=True), host=host, port=port)
+    except FivetranStateError as error:
+        raise SystemExit(f"Cannot start: {error.message} {error.hint}") from None
+    end_process()
 
 
 @app.command()
@@ -133,7 +125,7 @@ def _token_file(sandbox: bool) -> "Iterator[TokenFile]":
     from fivetran_state.tokens import TokenFile
 
     try:
-        yield TokenFile(_settings(sandbox))
+        yield TokenFile(settings_for(sandbox))
     except (FivetranStateError, OSError) as error:
         raise SystemExit(str(error)) from None
 
@@ -165,7 +157,7 @@ def _with_service(
     from fivetran_state.errors import FivetranStateError
     from fivetran_state.service import Service
 
-    settings = _settings(sandbox, takes_guests)
+    settings = settings_for(sandbox, takes_guests)
 
     async def run() -> T:
         service = Service(settings)
@@ -179,28 +171,3 @@ def _with_service(
         return asyncio.run(run())
     except FivetranStateError as error:
         raise SystemExit(f"{error.message} {error.hint}") from None
-
-
-def _settings(sandbox: bool, takes_guests: bool = False) -> "Settings":
-    """The settings, and the logs as they say; exits with one line if the environment is wrong."""
-    from pydantic import ValidationError
-
-    from fivetran_state import logs
-    from fivetran_state.config import Settings
-
-    try:
-        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
-    except ValidationError as error:
-        problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
-        raise SystemExit("Cannot start: " + "; ".join(problems)) from None
-    logs.configure(settings.log_level)
-    if settings.dbos_application_database_url is not None:
-        logging.getLogger(__name__).warning(
-            "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
-            "DBOS_SYSTEM_DATABASE_URL is what counts"
-        )
-    return settings
-
-
-def main() -> None:
-    app()

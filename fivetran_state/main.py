@@ -1,0 +1,60 @@
+"""Where the program starts, with nothing imported that serving MCP on stdio does not need.
+
+Hosts start such a server for each of their windows, and wait for it.
+"""
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fivetran_state.config import Settings
+
+
+def main() -> None:
+    """`fivetran-state`, with or without arguments."""
+    arguments = sys.argv[1:]
+    if arguments in ([], ["--sandbox"]):
+        serve_stdio(sandbox=bool(arguments))
+    else:
+        from fivetran_state.cli import app
+
+        app()
+
+
+def serve_stdio(*, sandbox: bool) -> None:
+    """Serve MCP on stdin and stdout; does not return."""
+    settings = settings_for(sandbox)
+    from fivetran_state.mcp_server import build
+    from fivetran_state.mcp_server.backend import Backend
+
+    build(settings, Backend(settings, ends_process=True)).run("stdio")
+    end_process()
+
+
+def end_process() -> None:
+    """Not by way of Python's own end, which would wait for DBOS's threads."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def settings_for(sandbox: bool, takes_guests: bool = False) -> "Settings":
+    """The settings, and the logs as they say; exits with one line if the environment is wrong."""
+    from pydantic import ValidationError
+
+    from fivetran_state import logs
+    from fivetran_state.config import Settings
+
+    try:
+        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
+    except ValidationError as error:
+        problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
+        raise SystemExit("Cannot start: " + "; ".join(problems)) from None
+    logs.configure(settings.log_level)
+    if settings.dbos_application_database_url is not None:
+        logging.getLogger(__name__).warning(
+            "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
+            "DBOS_SYSTEM_DATABASE_URL is what counts"
+        )
+    return settings
