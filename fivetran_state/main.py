@@ -26,6 +26,9 @@ def main() -> None:
 def serve_stdio(*, sandbox: bool) -> None:
     """Serve MCP on stdin and stdout; does not return."""
     settings = settings_for(sandbox)
+    # The MCP SDK would dress its logs with it, httpx a command line; both do without. Nobody sees
+    # either here, and it takes 6 MB, and time before the first answer.
+    sys.modules["rich"] = None  # type: ignore[assignment]
     from fivetran_state.mcp_server import build
     from fivetran_state.mcp_server.backend import Backend
 
