@@ -443,7 +443,7 @@ class Engine:
                         logger.warning("Executor %s died: recovering %s", executor_id, workflow_ids)
                         _recover(workflow_ids, executor_id)
             # Seen twice, because one that has just been started is not running yet.
-            stopped = mine - workflow.running
+            stopped = mine - workflow.running.keys()
             if found := stopped & self._stopped_before:
                 logger.warning("Going on with %s", sorted(found))
                 _recover(sorted(found), self._executor_id)

@@ -54,6 +54,8 @@ class Finding:
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
+AHEAD = 0.01
+"""Seconds by which Fivetran, which takes longer, is asked before the database is."""
 LARGEST_PAGE = 1000
 _SKIPPED = re.compile("[0-9]{1,4}")
 MOST_PAGES_SEARCHED = 20
@@ -209,8 +211,11 @@ class Service:
         `exact`: whatever its size, for `to_json(exactly=True)`.
         """
         fivetran = await self._fivetran_for(connection_id)
-        (connection, document), running = await asyncio.gather(
-            _read(fivetran, connection_id), updates.running(await self._owner(connection_id))
+        reading = asyncio.ensure_future(_read(fivetran, connection_id))
+        # Both are waited for, but the database shall not keep the requests from being sent.
+        await asyncio.wait({reading}, timeout=AHEAD)
+        running, (connection, document) = await asyncio.gather(
+            updates.running(await self._owner(connection_id)), reading
         )
         try:
             value = state.at(document, path or "")

@@ -59,19 +59,6 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 
 _POLL_SECONDS = 0.1
 
-STARTED = Progress(
-    phase="inspect",
-    message="Looking at the connection.",
-    was_paused=False,
-    still_paused=False,
-)
-_AFTER = {
-    "snapshot": ("write", "Writing the new state."),
-    "write": ("verify", "Reading the state back."),
-    "verify": ("resume", "Putting the connection back as it was."),
-}
-"""The phase that follows on a recorded step."""
-
 Handle = WorkflowHandleAsync[Outcome]
 
 _reader: DBOSClient
@@ -431,7 +418,11 @@ async def follow(
     reported: Progress | None = None
     try:
         while True:
-            progress = await _progress(handle.workflow_id) or STARTED
+            progress = (
+                workflow.running.get(handle.workflow_id)  # Without asking the database.
+                or await _progress(handle.workflow_id)
+                or workflow.STARTED
+            )
             if progress != reported:
                 reported = progress
                 await on_progress(progress)
@@ -487,9 +478,13 @@ async def _progress(workflow_id: str) -> Progress | None:
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
     told = cast("Progress | None", event)
     last = next((s for s in reversed(steps) if s["function_name"] in workflow.STEPS), None)
-    if last is None or last["function_name"] not in _AFTER or _told_after(told, steps, last):
+    if (
+        last is None
+        or last["function_name"] not in workflow.AFTER
+        or _told_after(told, steps, last)
+    ):
         return told
-    phase, message = _AFTER[last["function_name"]]
+    phase, message = workflow.AFTER[last["function_name"]]
     return Progress(
         phase=phase,
         message=message,

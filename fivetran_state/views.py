@@ -19,7 +19,7 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.text import shown
-from fivetran_state.workflow import Outcome
+from fivetran_state.workflow import STARTED, Outcome
 
 LONGEST_REASON = 500
 
@@ -87,7 +87,7 @@ def _fields(update: updates.Update) -> dict[str, Any]:
             "was_paused": update.error.details.get("was_paused"),
             "still_paused": bool(update.error.details.get("still_paused")),
         }
-    progress = update.progress or updates.STARTED
+    progress = update.progress or STARTED
     return fields | {
         "status": "running",
         "message": progress["message"]
@@ -135,7 +135,7 @@ def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: 
     times = [update.created_at, *(step.completed_at or 0 for step in steps)]
     kept_ms = None
     if update.status == "running":
-        message = (update.progress or updates.STARTED)["message"]
+        message = (update.progress or STARTED)["message"]
     else:
         message = answered.message
         ended_at = update.completed_at or times[-1]

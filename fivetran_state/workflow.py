@@ -191,8 +191,21 @@ def key_row_id(request: UpdateRequest) -> str:
     return f"key:{owner(request)}:{key}"
 
 
-running: set[str] = set()
-"""The updates that this process is running at the moment."""
+STARTED = Progress(
+    phase="inspect",
+    message="Looking at the connection.",
+    was_paused=False,
+    still_paused=False,
+)
+AFTER = {
+    "snapshot": ("write", "Writing the new state."),
+    "write": ("verify", "Reading the state back."),
+    "verify": ("resume", "Putting the connection back as it was."),
+}
+"""The phase that follows on a recorded step."""
+
+running: dict[str, Progress] = {}
+"""The updates that this process is running at the moment, and where they are."""
 
 
 @DBOS.workflow(name=NAME, max_recovery_attempts=None)
@@ -210,7 +223,7 @@ async def update_state(request: UpdateRequest) -> Outcome:
 def running_here() -> Iterator[None]:
     """Around all that a workflow does."""
     workflow_id = DBOS.workflow_id or ""
-    running.add(workflow_id)
+    running[workflow_id] = STARTED
     try:
         yield
     except SQLAlchemyError as error:
@@ -219,7 +232,7 @@ def running_here() -> Iterator[None]:
         logger.exception("The database failed", extra={"workflow_id": workflow_id})
         raise asyncio.CancelledError from error
     finally:
-        running.discard(workflow_id)
+        running.pop(workflow_id, None)
 
 
 async def _update_state(request: UpdateRequest) -> Outcome:
@@ -306,6 +319,7 @@ class _Update:
         while True:
             await self.quiesce()
             snapshot = await self.durably(lambda _: _snapshot(self.id))
+            self.reached("snapshot")
             before = state.parse(snapshot["state"])
             if refused is not None and state.same(before, refused[1]):
                 before, target = refused  # The write took effect, whatever Fivetran has said.
@@ -326,7 +340,9 @@ class _Update:
                 except FivetranError:
                     if not self.may_have_written:
                         raise
+            self.reached("write")
             await self.verify(before, target)
+            self.reached("verify")
             self.written = before, target
             return self.outcome("updated", before, target)
 
@@ -492,7 +508,18 @@ class _Update:
             was_paused=self.was_paused,
             still_paused=self.still_paused if still_paused is None else still_paused,
         )
+        running[DBOS.workflow_id or ""] = progress
         await DBOS.set_event_async(PROGRESS, progress)
+
+    def reached(self, step: str) -> None:
+        """Say where we are to whoever follows in this process; others read the recorded steps."""
+        phase, message = AFTER[step]
+        running[DBOS.workflow_id or ""] = Progress(
+            phase=phase,
+            message=message,
+            was_paused=self.was_paused,
+            still_paused=self.still_paused,
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Sleep durably; raises `Cancelled` as soon as somebody cancels, if nothing was written."""
