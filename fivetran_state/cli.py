@@ -22,6 +22,9 @@ SandboxOption = Annotated[
 ]
 
 
+GuestsOption = Annotated[
+    bool, typer.Option("--guests", help="Of an HTTP server without credentials of its own.")
+]
 HttpOption = Annotated[bool, typer.Option("--http", help="Serve MCP and REST over HTTP.")]
 HostOption = Annotated[str, typer.Option(help="The address to bind, with --http.")]
 PortOption = Annotated[int, typer.Option(help="The port, with --http; 0 takes a free one.")]
@@ -64,10 +67,8 @@ def serve(
 @app.command()
 def finish(
     sandbox: SandboxOption = False,
+    guests: GuestsOption = False,
     after: Annotated[str | None, typer.Option(hidden=True)] = None,
-    guests: Annotated[
-        bool, typer.Option("--guests", help="Of an HTTP server without credentials of its own.")
-    ] = False,
 ) -> None:
     """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
     paused = _with_service(sandbox, lambda service: service.finish(after), takes_guests=guests)
@@ -77,9 +78,9 @@ def finish(
 
 
 @app.command()
-def doctor(sandbox: SandboxOption = False) -> None:
+def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None:
     """Check versions, credentials, database and updates; exit 1 if something is wrong."""
-    findings = _with_service(sandbox, lambda service: service.diagnose())
+    findings = _with_service(sandbox, lambda service: service.diagnose(), takes_guests=guests)
     for finding in findings:
         typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)

@@ -57,8 +57,12 @@ WORKFLOW_VERSION = 1
 GUESTS = "guests"
 """Stands for an account where a server has none of its own."""
 REMEMBERED_GUESTS = 100
+GUEST_INTERVAL = 300.0
+"""Seconds after which Fivetran is asked again whose a guest's credentials are, if they still hold."""
 
 RECOVERY_INTERVAL = 2.0
+MESSAGE_INTERVAL = 0.2
+"""Seconds after which a workflow notices a message, where the database does not tell."""
 CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
 START_PATIENCE = 20.0
@@ -109,7 +113,7 @@ class Engine:
         )
         self._fivetran: Fivetran | None = None
         self._account_id = GUESTS
-        self._guests: OrderedDict[tuple[str, str], Account] = OrderedDict()
+        self._guests: OrderedDict[tuple[str, str], tuple[Account, float]] = OrderedDict()
         self._serializer: vault.SealingSerializer | None = None
         self._sandbox: Sandbox | None = None
         self._reader: DBOSClient | None = None
@@ -148,8 +152,8 @@ class Engine:
         await self.up()
         if self._sandbox is not None and self._fivetran is not None:
             return Account(self._fivetran)
-        known = self._guests.get((key, secret))
-        if known is not None:
+        known, asked_at = self._guests.get((key, secret), (None, 0.0))
+        if known is not None and time.monotonic() < asked_at + GUEST_INTERVAL:
             self._guests.move_to_end((key, secret))
             return known
         assert self._serializer is not None, "it is up"
@@ -166,12 +170,14 @@ class Engine:
             id=None if account_id == self._account_id else _safe(account_id),
             credentials=self._serializer.serialize({"key": key, "secret": secret}),
         )
-        self._guests[key, secret] = guest
+        # Whose place it takes is not closed: somebody may be using it.
+        self._guests[key, secret] = guest, time.monotonic()
+        self._guests.move_to_end((key, secret))
         if len(self._guests) > REMEMBERED_GUESTS:
             self._guests.popitem(last=False)
         return guest
 
-    def _client_of(self, sealed: str) -> Fivetran:
+    def client_of(self, sealed: str) -> Fivetran:
         """A client made of a guest's sealed credentials."""
         assert self._serializer is not None, "it is up"
         credentials = self._serializer.deserialize(sealed)
@@ -191,7 +197,8 @@ class Engine:
             await self._stop_dbos()
         if self._reader is not None:
             self._reader.destroy()
-        for client in (self._fivetran, *(guest.fivetran for guest in self._guests.values())):
+        guests = (guest.fivetran for guest, _ in self._guests.values())
+        for client in (self._fivetran, *guests):
             if client is not None:
                 await client.aclose()
         if self._sandbox is not None:
@@ -264,7 +271,7 @@ class Engine:
                 self._account_id = await self._account(self._fivetran)
             application = f"fivetran-state-{_safe(self._account_id)}"
             workflow.bind(
-                self._fivetran, application, self._client_of, self._prove, updates.is_cancelled
+                self._fivetran, application, self.client_of, self._prove, updates.is_cancelled
             )
             self._launch(await self._prepared(application))
             await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
@@ -384,6 +391,8 @@ class Engine:
             "system_database_url": url,
             "serializer": serializer,
             "log_level": "WARNING",
+            # Of SQLite only, which cannot notify; nothing is asked while nobody waits.
+            "notification_listener_polling_interval_sec": MESSAGE_INTERVAL,
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
 
@@ -479,7 +488,7 @@ class Engine:
 def _safe(account: str) -> str:
     """As it may stand in an application's name and in ids: DBOS allows 3 to 256 of a-z, 0-9, - and
     _; other account ids go in as their hash."""
-    if re.fullmatch(r"[a-z0-9_-]{1,200}", account) is None:
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,127}", account) is None:
         return hashlib.sha256(account.encode()).hexdigest()[:16]
     return account
 

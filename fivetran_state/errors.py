@@ -90,12 +90,13 @@ class InvalidRequest(FivetranStateError):
 
 
 class MissingCredentials(FivetranStateError):
-    """The server was started without a Fivetran API key; nothing was sent."""
+    """Neither the server nor the request has a Fivetran API key; nothing was sent."""
 
     code = "missing_credentials"
     hint = (
         "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and restart it, "
-        "or start it with --sandbox to try it without an account."
+        "or start it with --sandbox to try it without an account. A REST request may bring api_key "
+        "and api_secret itself."
     )
 
 
@@ -326,7 +327,8 @@ class Unauthorized(FivetranError):
     code = "unauthorized"
     hint = (
         "Make FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment a key that is "
-        "valid in Fivetran, and restart the server."
+        "valid in Fivetran, and restart the server; or the api_key and api_secret that the REST "
+        "request brought."
     )
 
 

@@ -146,11 +146,12 @@ class Update(Model):
 
 
 class UpdatesView(Model):
-    """Connections that are changed together."""
+    """Connections that are changed together: all of them, or none."""
 
     workflow_id: str
-    status: Literal["running", "updated"]
-    updates: list[Update]
+    status: Literal["running", "updated", "cancelled", "failed"]
+    updates: list[Update] = Field(description="Those that have been started, in order.")
+    error: Failure | None = Field(None, description="Why none of them was changed.")
 
 
 class StepView(Model):

@@ -18,12 +18,14 @@ from fivetran_state.errors import (
     Conflict,
     ConnectionNotFound,
     FivetranStateError,
+    Forbidden,
     InvalidRequest,
     LeftPaused,
     NoStateYet,
     NotAllowed,
     StateNotKept,
     TooLateToCancel,
+    Unauthorized,
     WorkflowNotFound,
 )
 from fivetran_state.fivetran import Connection, Fivetran, is_cursor
@@ -110,18 +112,29 @@ class Service:
     async def left_paused(self) -> dict[str, str]:
         """Connection id → workflow id, where an update paused it and Fivetran still has it so.
 
-        Guests' connections are named as the database knows them.
+        A guest's connection is named behind its account; it counts as paused, too, if the guest's
+        credentials do not hold any more.
         """
         await self._engine.up()
         found = {}
         for owner, workflow_id in (await updates.left_paused()).items():
+            request = (await updates.get(workflow_id)).request
             with suppress(ConnectionNotFound):
-                if UpdateId.parse(workflow_id).account is None:
-                    fivetran = await self._engine.ready()
-                    if not (await fivetran.get_connection(owner)).paused:
-                        continue
-                found[owner] = workflow_id
+                if await self._is_paused(request):
+                    found[owner] = workflow_id
         return found
+
+    async def _is_paused(self, request: UpdateRequest) -> bool:
+        if "credentials" not in request:
+            fivetran = await self._engine.ready()
+            return (await fivetran.get_connection(request["connection_id"])).paused
+        fivetran = self._engine.client_of(request["credentials"])
+        try:
+            return (await fivetran.get_connection(request["connection_id"])).paused
+        except (Unauthorized, Forbidden):
+            return True
+        finally:
+            await fivetran.aclose()
 
     async def diagnose(self) -> list[Finding]:
         """What an operator wants to know first, each with whether it is well."""
@@ -139,10 +152,13 @@ class Service:
         return findings
 
     async def _database_answers(self) -> str:
-        await self._engine.ready()
+        await self._engine.up()
         return self._engine.database
 
     async def _fivetran_answers(self) -> str:
+        await self._engine.up()
+        if self._settings.takes_guests and self._settings.api_key is None:
+            return "no account of the server's own; requests bring theirs"
         fivetran = await self._engine.ready()
         connections, cursor = await fivetran.list_connections(limit=1000)
         keeping = sum(connection.keeps_state for connection in connections)
@@ -150,7 +166,6 @@ class Service:
         return f"{len(connections)}{more} connections, {keeping} of which keep a state"
 
     async def _updates_are_well(self) -> str:
-        await self._engine.ready()
         paused = await self.left_paused()
         if paused:
             listed = ", ".join(f"{name} (by {update})" for name, update in paused.items())
@@ -299,7 +314,11 @@ class Service:
             request = await self._request(connection_id, wanted, version, reason, idempotency_key)
 
             async def state_is_expected(version: str | None = version) -> bool:
-                return state.version(await _state_of(fivetran, connection_id)) == version
+                # Who expects no version, and repeats a change, wants it made again.
+                return (
+                    version is None
+                    or state.version(await _state_of(fivetran, connection_id)) == version
+                )
 
             latest, handle = await updates.attach(request, state_is_expected)
             if handle is None and confirmation is not None:
@@ -361,33 +380,62 @@ class Service:
     ) -> UpdatesView:
         """Make one change to several connections, in order: to all of them, or to none.
 
-        Raises the error of the connection that failed, with `updates` in its details.
+        `change` is of any kind but `restore_from`. Raises the error of the connection that failed,
+        with `updates` in its details.
         """
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
         if len(set(connection_ids)) != len(connection_ids) or not connection_ids:
             raise InvalidRequest("connection_ids must name at least one connection, each once.")
-        requests = []
         for connection_id in connection_ids:
-            await self._fivetran_for(connection_id)
-            wanted = await self._wanted(connection_id, change)
-            requests.append(await self._request(connection_id, wanted, None, reason, None))
+            self.check(connection_id)
+        wanted = await self._wanted(connection_ids[0], change)
+        requests = [await self._request(id_, wanted, None, reason, None) for id_ in connection_ids]
         workflow_id = await together.start(requests, (await self._account()).id, idempotency_key)
-        return await self.updates_status(workflow_id, wait_seconds=wait_seconds)
+        view, error = await self._together(workflow_id, wait_seconds)
+        if error is not None:
+            error.details |= {
+                "workflow_id": workflow_id,
+                "updates": [update.to_json() for update in view.updates],
+            }
+            raise error
+        return view
+
+    def is_together(self, workflow_id: str) -> bool:
+        """Whether it is the id of connections that are changed together."""
+        return together.is_id(workflow_id)
 
     async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
-        """What has become of connections that are changed together; raises as `update_states`."""
-        account = await self._account()
-        found = await together.follow(workflow_id, account.id, wait_seconds)
+        """What has become of connections that are changed together."""
+        view, _ = await self._together(workflow_id, wait_seconds)
+        return view
+
+    async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
+        """Leave connections as they are that are being changed together; raises
+        `TooLateToCancel` once all of them are written."""
+        if self._settings.read_only:
+            raise NotAllowed("This server is read-only.")
+        await together.cancel(workflow_id, (await self._account()).id)
+        view, _ = await self._together(workflow_id, wait_seconds)
+        if view.status not in ("running", "cancelled"):
+            raise _too_late(workflow_id, view.status)
+        return view
+
+    async def _together(
+        self, workflow_id: str, wait_seconds: float
+    ) -> tuple[UpdatesView, FivetranStateError | None]:
+        found = await together.follow(workflow_id, (await self._account()).id, wait_seconds)
         parts = [views.update(await updates.get(id_)) for id_ in found.workflow_ids]
-        if found.error is not None:
-            found.error.details["updates"] = [part.to_json() for part in parts]
-            raise found.error
-        return UpdatesView(
+        for part in parts:
+            self.check(part.connection_id)
+        ended = "updated" if found.error is None else views.failed(found.error)
+        view = UpdatesView(
             workflow_id=workflow_id,
-            status="updated" if found.has_ended else "running",
+            status=cast(Any, ended) if found.has_ended else "running",
             updates=parts,
+            error=None if found.error is None else views.failure(found.error),
         )
+        return view, found.error
 
     async def workflow_status(
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
@@ -422,6 +470,34 @@ class Service:
             next_cursor=str(lowest) if lowest > 1 else None,
         )
 
+    async def list_all_workflows(
+        self, *, cursor: str | None = None, limit: int = 20
+    ) -> WorkflowPage:
+        """The updates of all the account's connections, newest first.
+
+        Our cursor is the last one that was looked at: pages stay as they are, whatever is new.
+        """
+        account = (await self._account()).id
+        at = None if cursor is None else _moment(cursor)
+        found: list[updates.Update] = []
+        for _ in range(MOST_PAGES_SEARCHED):
+            page = await updates.latest(account, at, max(limit, updates.A_PAGE))
+            for update in page:
+                if len(found) == limit:
+                    break
+                at = (update.created_at, update.workflow_id)
+                if self._may_see(UpdateId.parse(update.workflow_id), account):
+                    found.append(update)
+            else:
+                if page:
+                    continue
+                at = None
+            break
+        return WorkflowPage(
+            workflows=[views.summary(update) for update in found],
+            next_cursor=None if at is None else f"{at[0]}:{at[1]}",
+        )
+
     async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
         if self._settings.read_only:
@@ -434,9 +510,7 @@ class Service:
             update = await updates.get(workflow_id)
         view = views.update(update)
         if view.status not in ("running", "cancelled"):
-            raise TooLateToCancel(
-                f"Update {workflow_id} has ended as {view.status!r}.", workflow_id=workflow_id
-            )
+            raise _too_late(workflow_id, view.status)
         return view
 
     async def last_ended(self, connection_id: str) -> int:
@@ -573,6 +647,14 @@ def _place(cursor: str) -> tuple[int, str | None]:
     return int(skipped), place or None
 
 
+def _moment(cursor: str) -> tuple[int, str]:
+    """When an update was started, and its id."""
+    created_at, _, workflow_id = cursor.partition(":")
+    if not updates.is_number(created_at):
+        raise _not_a_cursor(cursor)
+    return int(created_at), str(UpdateId.parse(workflow_id))
+
+
 def _not_a_cursor(cursor: str) -> InvalidRequest:
     return InvalidRequest(f"cursor '{shown(cursor)}' is no next_cursor of an earlier answer.")
 
@@ -584,3 +666,9 @@ def _versions() -> str:
 
 def _derived_key(expected_version: str | None, wanted: Wanted) -> str:
     return hashlib.sha256(f"{expected_version}\n{wanted.what}".encode()).hexdigest()
+
+
+def _too_late(workflow_id: str, status: str) -> TooLateToCancel:
+    return TooLateToCancel(
+        f"Update {workflow_id} has ended as {status!r}.", workflow_id=workflow_id
+    )

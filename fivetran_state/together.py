@@ -19,17 +19,29 @@ from typing_extensions import TypedDict
 
 from fivetran_state import updates, workflow
 from fivetran_state.errors import (
+    Cancelled,
+    DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
+    InternalError,
     LeftPaused,
     RollbackFailed,
     Undone,
     WorkflowNotFound,
 )
-from fivetran_state.workflow import DONE, KEEP, UNDO, VERDICT, UpdateRequest
+from fivetran_state.text import shown
+from fivetran_state.updates import UpdateId
+from fivetran_state.workflow import (
+    DONE,
+    KEEP,
+    LONGEST_PAUSE_BETWEEN_TRIES,
+    UNDO,
+    VERDICT,
+    UpdateRequest,
+)
 
 _ID = re.compile(f"{updates.TOGETHER}:[0-9a-f]{{32}}")
-_LONGEST_WAIT = 300.0
+_POLL_SECONDS = 0.1
 
 
 class Result(TypedDict):
@@ -55,7 +67,7 @@ async def update_states(requests: list[UpdateRequest]) -> Result:
             except FivetranStateError as error:
                 failure, verdict = error, UNDO
                 break
-            if await _news_of(request) != DONE:
+            if await _news_of(request, started[-1].workflow_id) != DONE:
                 verdict = UNDO
                 break
         for update in started:
@@ -74,23 +86,33 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
     tried = 0
     while True:
         number = await _next_number(request, tried)
-        workflow_id = f"{workflow.owner(request)}:{number}"
+        workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
             with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
                 return await DBOS.start_workflow_async(workflow.update_state, request)
-        except dbos_error.DBOSWorkflowIDInUseError:
-            tried = number  # Somebody was first, or another account has a connection of that name.
+        except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
+            # The latter is as what the former comes back from a checkpoint. Somebody was first,
+            # or another account has a connection of that name.
+            tried = number
 
 
 @DBOS.step(name="next_number")
 async def _next_number(request: UpdateRequest, tried: int) -> int:
-    return max(await updates.latest_number(workflow.owner(request)), tried) + 1
+    try:
+        if await updates.is_cancelled(request["part_of"]):
+            raise Cancelled("The update was cancelled; nothing was written.")
+        return max(await updates.latest_number(workflow.owner(request)), tried) + 1
+    except DatabaseUnavailable as error:
+        raise asyncio.CancelledError from error  # No outcome: the engine runs it again.
 
 
-async def _news_of(request: UpdateRequest) -> str:
-    """`DONE`, or the code of the error by which the update has failed."""
+async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
+    """`DONE`, or by what the update has failed."""
     while True:
-        news = await DBOS.recv_async(workflow.owner(request), _LONGEST_WAIT)
+        news = await DBOS.recv_async(workflow.owner(request), LONGEST_PAUSE_BETWEEN_TRIES)
+        if news is None and await workflow.has_ended(workflow_id):
+            # It has said so before it ended, or somebody else has ended it.
+            news = await DBOS.recv_async(workflow.owner(request), 0) or UNDO
         if news is not None:
             return str(news)
 
@@ -100,9 +122,10 @@ class Status:
     """How far connections are that are changed together."""
 
     workflow_ids: list[str]
+    """In the order of the request, as far as they were started."""
     has_ended: bool
     error: FivetranStateError | None
-    """Why not all of them were changed."""
+    """Why they were not changed."""
 
 
 async def start(requests: list[UpdateRequest], account: str | None, key: str | None) -> str:
@@ -110,7 +133,11 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
 
     Raises `IdempotencyKeyReused`.
     """
-    name = uuid.uuid4().hex if key is None else hashlib.sha256(key.encode()).hexdigest()[:32]
+    name = uuid.uuid4().hex
+    if key is not None:
+        # Ids are the database's, keys a caller's.
+        whose = f"{workflow.application_name}\n{account}\n{key}"
+        name = hashlib.sha256(whose.encode()).hexdigest()[:32]
     workflow_id = f"{_prefix(account)}{name}"
     with SetWorkflowID(workflow_id):
         await DBOS.start_workflow_async(update_states, requests)
@@ -126,18 +153,41 @@ def is_id(workflow_id: str) -> bool:
     return _ID.fullmatch(workflow_id.rpartition("/")[2]) is not None
 
 
+async def cancel(workflow_id: str, account: str | None) -> None:
+    """Ask that nothing be changed; it is too late when all are written. Raises `WorkflowNotFound`."""
+    requests = await _requests(workflow_id, account)
+    # From now on no part is started, and none writes.
+    await updates.cancel(workflow_id)
+    for part in await updates.parts_of(workflow_id, requests):
+        await updates.cancel(part)
+
+
 async def follow(workflow_id: str, account: str | None, seconds: float) -> Status:
     """Wait for the end, at most `seconds`; raises `WorkflowNotFound`."""
-    if not workflow_id.startswith(_prefix(account)):
-        raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
-    requests = await updates.requests_of(workflow_id)
-    handle: WorkflowHandleAsync[Result] = await DBOS.retrieve_workflow_async(workflow_id)
-    result: Result | None = None
-    with suppress(asyncio.TimeoutError):
-        result = await asyncio.wait_for(handle.get_result(polling_interval_sec=0.1), seconds)
-    if result is None:
-        return Status(await updates.parts_of(workflow_id, requests), False, None)
+    requests = await _requests(workflow_id, account)
+    end = asyncio.ensure_future(_end(workflow_id))
+    try:
+        await asyncio.wait({end}, timeout=seconds)
+        if not end.done() and await updates.is_running(workflow_id):
+            return Status(await updates.parts_of(workflow_id, requests), False, None)
+        result = await end
+    finally:
+        end.cancel()
     return Status(result["workflow_ids"], True, await _failure(result))
+
+
+async def _end(workflow_id: str) -> Result:
+    handle: WorkflowHandleAsync[Result] = await DBOS.retrieve_workflow_async(workflow_id)
+    try:
+        return await handle.get_result(polling_interval_sec=_POLL_SECONDS)
+    except dbos_error.DBOSException as error:
+        raise InternalError(f"{workflow_id} ended by {type(error).__name__}.") from error
+
+
+async def _requests(workflow_id: str, account: str | None) -> list[UpdateRequest]:
+    if not workflow_id.startswith(_prefix(account)):
+        raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
+    return await updates.requests_of(workflow_id)
 
 
 async def _failure(result: Result) -> FivetranStateError | None:

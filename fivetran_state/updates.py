@@ -43,11 +43,6 @@ TOGETHER = "together"
 """The name of the workflow by which several connections are changed, and what its ids begin with."""
 
 _PENDING = WorkflowStatusString.PENDING.value
-_UNFINISHED = [
-    _PENDING,
-    WorkflowStatusString.ENQUEUED.value,
-    WorkflowStatusString.DELAYED.value,
-]
 _FAILED = [WorkflowStatusString.ERROR.value]
 KEPT = 10
 """A connection's latest updates are kept whatever their age."""
@@ -58,6 +53,8 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 """
 
 _POLL_SECONDS = 0.1
+A_PAGE = 50
+"""How many updates are worth a look into the database."""
 
 Handle = WorkflowHandleAsync[Outcome]
 
@@ -149,7 +146,7 @@ async def left_paused() -> dict[str, str]:
     """
     with _reading():
         rows = await _reader.list_workflows_async(
-            name=workflow.NAME, status=[*_UNFINISHED, *_FAILED], load_input=False
+            name=workflow.NAME, status=[*workflow.UNFINISHED, *_FAILED], load_input=False
         )
     found: dict[str, str] = {}
     for row in rows:
@@ -203,7 +200,10 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
     """The updates that run; of one executor: with those that wait for whoever takes them."""
     with _reading():
         rows = await _reader.list_workflows_async(
-            name=[workflow.NAME, TOGETHER], status=_UNFINISHED, load_input=False, load_output=False
+            name=[workflow.NAME, TOGETHER],
+            status=workflow.UNFINISHED,
+            load_input=False,
+            load_output=False,
         )
     return [
         row.workflow_id
@@ -285,13 +285,22 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
 
 
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
-    """The ids of the updates that have been started as parts of this workflow."""
-    found = []
-    for request in requests:
-        latest = await _latest(workflow.owner(request))
-        if latest is not None and _request(latest).get("part_of") == workflow_id:
-            found.append(latest.workflow_id)
-    return found
+    """The updates that have been started as parts of this workflow, in the requests' order."""
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            parent_workflow_id=workflow_id, load_input=False, load_output=False
+        )
+    by_owner = {UpdateId.parse(row.workflow_id).owner: row.workflow_id for row in rows}
+    return [by_owner[owner] for owner in map(workflow.owner, requests) if owner in by_owner]
+
+
+async def is_running(workflow_id: str) -> bool:
+    """Whether a workflow that exists has not ended."""
+    with _reading():
+        (row,) = await _reader.list_workflows_async(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
+    return _is_running(row)
 
 
 async def steps(workflow_id: str) -> list[Step]:
@@ -337,6 +346,47 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
         rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
     found = [_update(row, None) for row in rows if _is_ours(row)]
     return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
+
+
+async def latest(account: str | None, after: tuple[int, str] | None, limit: int) -> list[Update]:
+    """Updates of all connections, newest first, from the one that follows on `after`, which is
+    when an update was started and its id; none if there are no more.
+
+    With a guest's account, the guest's; else, everybody's.
+    """
+
+    async def rows(**bounds: Any) -> list[WorkflowStatus]:
+        with _reading():
+            return await _reader.list_workflows_async(
+                name=workflow.NAME,
+                workflow_id_prefix=None if account is None else f"{account}/",
+                sort_desc=True,
+                **bounds,
+            )
+
+    async def started_at(moment: int) -> list[WorkflowStatus]:
+        # All of them: the database would give them in any order.
+        same = await rows(start_time=_iso(moment), end_time=_iso(moment))
+        return sorted(same, key=lambda row: row.workflow_id, reverse=True)
+
+    found: list[WorkflowStatus] = []
+    older: dict[str, Any] = {}
+    if after is not None:
+        found = [row for row in await started_at(after[0]) if row.workflow_id < after[1]]
+        older = {"end_time": _iso(after[0] - 1)}
+    following = await rows(limit=limit, **older)
+    if following:
+        last = following[-1].created_at or 0
+        following = [row for row in following if row.created_at != last]
+        following.sort(key=lambda row: (row.created_at or 0, row.workflow_id), reverse=True)
+        found += following + await started_at(last)
+    return [_update(row, None) for row in found]
+
+
+def _iso(milliseconds: int) -> str:
+    # Half a millisecond more, because DBOS cuts what it calculates with floats.
+    moment = datetime.fromtimestamp((milliseconds + 0.5) / 1000, tz=timezone.utc)
+    return moment.isoformat()
 
 
 async def latest_number(owner: str) -> int:
@@ -541,7 +591,7 @@ def _is_ours(status: WorkflowStatus) -> bool:
 
 
 def _is_running(status: WorkflowStatus) -> bool:
-    return status.status in _UNFINISHED
+    return status.status in workflow.UNFINISHED
 
 
 def _ended(status: WorkflowStatus) -> Literal["succeeded", "failed"]:

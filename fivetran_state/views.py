@@ -82,7 +82,7 @@ def _fields(update: updates.Update) -> dict[str, Any]:
         }
     if update.error is not None:
         return fields | {
-            "status": "cancelled" if isinstance(update.error, Cancelled) else "failed",
+            "status": failed(update.error),
             "message": update.error.message,
             "was_paused": update.error.details.get("was_paused"),
             "still_paused": bool(update.error.details.get("still_paused")),
@@ -124,7 +124,7 @@ def workflow(update: updates.Update, steps: Sequence[updates.Step]) -> WorkflowV
         reason=_reason(update),
         started_at=_time(started),
         ended_at=None if ended is None else _time(ended),
-        error=None if update.error is None else _failure(update.error),
+        error=None if update.error is None else failure(update.error),
     )
 
 
@@ -197,7 +197,12 @@ def _step(step: updates.Step) -> StepView:
     )
 
 
-def _failure(error: FivetranStateError) -> Failure:
+def failed(error: FivetranStateError) -> str:
+    """The status of what has ended by this error."""
+    return "cancelled" if isinstance(error, Cancelled) else "failed"
+
+
+def failure(error: FivetranStateError) -> Failure:
     return Failure(code=error.code, message=error.message, hint=error.hint)
 
 

@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, SetWorkflowID, WorkflowStatusString
+from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import NotRequired, TypedDict
 
@@ -60,6 +61,12 @@ CANCEL = "cancel"
 STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "undo", "resume")
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
 """What an update and the workflow that it is a part of tell each other."""
+
+UNFINISHED = [
+    WorkflowStatusString.PENDING.value,
+    WorkflowStatusString.ENQUEUED.value,
+    WorkflowStatusString.DELAYED.value,
+]
 
 PATIENCE = 24 * 3600.0
 """Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
@@ -143,9 +150,9 @@ def bind(
 ) -> None:
     """Give this process's workflows what they need; before DBOS is launched.
 
-    `open_` makes a client from sealed credentials. `prove` is awaited with the workflow's id before each call that changes something: it returns
-    if the workflow is still this process's to run, and never otherwise. `is_cancelled` tells
-    whether somebody has cancelled the workflow.
+    `open_` makes a client from sealed credentials. `prove` is awaited with the workflow's id before
+    each call that changes something: it returns if the workflow is still this process's to run,
+    and never otherwise. `is_cancelled` tells whether somebody has cancelled the workflow.
     """
     global _own, application_name, _open, _prove, _is_cancelled
     _own, application_name = fivetran, application
@@ -239,29 +246,19 @@ async def _update_state(request: UpdateRequest) -> Outcome:
     if request["key_was_given"]:
         with SetWorkflowID(key_row_id(request)):
             await DBOS.start_workflow_async(remember_key)
-    try:
-        return await _change_and_resume(request)
-    except FivetranStateError as error:
-        await _report(request, error.code)
-        raise
-
-
-async def _report(request: UpdateRequest, how: str) -> None:
-    """Tell the workflow that this update is a part of that it is done, or how it failed."""
-    if "part_of" in request:
-        await DBOS.send_async(request["part_of"], how, topic=owner(request))
-
-
-async def _change_and_resume(request: UpdateRequest) -> Outcome:
     update = _Update(request)
-    await update.inspect()
-    if update.asks_for_what_it_expects():
-        outcome = await update.check_only()
-        await _report(request, DONE)
-        return outcome
+    try:
+        await update.inspect()
+        if update.asks_for_what_it_expects():
+            outcome = await update.check_only()
+            await update.report(DONE)
+            return outcome
+    except FivetranStateError as error:
+        await update.report(error.code)
+        raise
     try:
         outcome = await update.change()
-        await _report(request, DONE)
+        await update.report(DONE)
         if "part_of" in request and update.written is not None:
             await update.wait_for_the_others(*update.written)
     except SQLAlchemyError:
@@ -269,6 +266,8 @@ async def _change_and_resume(request: UpdateRequest) -> Outcome:
     except Exception as error:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
+        # Before the resume, which may take a day: the others are paused as well.
+        await update.report(failure.code)
         await update.resume(failure.to_json())
         raise failure from error
     outcome["deleted"] = not await update.resume(outcome)
@@ -288,6 +287,7 @@ class _Update:
         )
         self.written: tuple[state.State, state.State] | None = None
         """The state before and after, once it is written and verified."""
+        self.has_reported = False
         self.was_paused = False
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
@@ -406,7 +406,8 @@ class _Update:
         go_ahead = is_first and not self.has_waited
         self.may_have_written = not is_first
         try:
-            await _write(self.id, target, None if go_ahead else snapshot)
+            part_of = self.request.get("part_of")
+            await _write(self.id, target, None if go_ahead else snapshot, part_of)
         except FivetranUnavailable as error:
             self.may_have_written |= bool(error.details.get("maybe_applied"))
             raise
@@ -431,33 +432,53 @@ class _Update:
             raise RollbackFailed(f"{trouble}, and the state from before could not be put back.")
         raise VerificationFailed(f"{trouble}; the state from before is back in place.")
 
+    async def report(self, how: str) -> None:
+        """Tell the workflow that this update is a part of that it is done, or how it failed: once.
+
+        If that workflow is gone, this update goes on by itself.
+        """
+        if "part_of" not in self.request or self.has_reported:
+            return
+        self.has_reported = True
+        # The latter is as what the former comes back from a checkpoint.
+        with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
+            await DBOS.send_async(self.request["part_of"], how, topic=owner(self.request))
+
     async def wait_for_the_others(self, before: state.State, target: state.State) -> None:
         """Wait, still paused, for the connections that are changed together with this one.
 
         Raises `Undone`, with the state from before back in place, if one of them has failed.
         """
         await self.tell("hold", "Written; waiting for the connections that are changed with it.")
-        verdict = None
-        while verdict is None:
-            verdict = await DBOS.recv_async(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
-        if verdict == KEEP:
+        if await self.verdict() == KEEP:
             return
         await self.tell("roll_back", "Putting the state from before back.")
+        trouble = "Fivetran did not keep it."
         try:
             await self.durably(lambda _: _undo(self.id, before, target))
             is_back = await self.durably(lambda _: _verify(self.id, before))
         except ConnectionNotFound:
             raise
-        except FivetranStateError:
-            is_back = False
+        except FivetranStateError as error:
+            is_back, trouble = False, error.message
         if not is_back:
             raise RollbackFailed(
-                "Another of the connections failed, and the state from before could not be put "
-                "back here."
+                "Another of the connections could not be updated, and the state from before could "
+                f"not be put back here: {trouble}"
             )
         raise Undone(
             "Another of the connections could not be updated; the state from before is back."
         )
+
+    async def verdict(self) -> str:
+        """`KEEP` or `UNDO`, as the workflow says that this update is a part of."""
+        while True:
+            verdict = await DBOS.recv_async(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
+            if verdict is None and await has_ended(self.request["part_of"]):
+                # It has said so before it ended, or somebody else has ended it.
+                verdict = await DBOS.recv_async(VERDICT, 0) or UNDO
+            if verdict is not None:
+                return str(verdict)
 
     async def resume(self, so_far: Mapping[str, Any]) -> bool:
         """Undo our own pause, trying for a day; then `LeftPaused` says what happened `so_far`.
@@ -563,6 +584,13 @@ class _Update:
                 attempt += 1
 
 
+@DBOS.step(name="has_ended")
+async def has_ended(workflow_id: str) -> bool:
+    """Whether another workflow has."""
+    status = await DBOS.get_workflow_status_async(workflow_id)
+    return status is None or status.status not in UNFINISHED
+
+
 def _unexpected(error: Exception) -> InternalError:
     logger.exception("The update met an unexpected error", extra={"workflow_id": DBOS.workflow_id})
     return InternalError(f"The update met an unexpected {type(error).__name__}.")
@@ -595,7 +623,9 @@ async def _snapshot(connection_id: str) -> Snapshot:
 
 
 @DBOS.step(name="write")
-async def _write(connection_id: str, target: state.State, if_still: Snapshot | None) -> None:
+async def _write(
+    connection_id: str, target: state.State, if_still: Snapshot | None, part_of: str | None
+) -> None:
     """Write the target; with `if_still`, much may have happened before: look first."""
     if if_still is not None:
         await _insist_on_drained(connection_id)
@@ -608,8 +638,9 @@ async def _write(connection_id: str, target: state.State, if_still: Snapshot | N
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,
             )
-    if await _is_cancelled(DBOS.workflow_id or ""):
-        raise Cancelled("The update was cancelled; nothing was written.")
+    for workflow_id in (DBOS.workflow_id, part_of):
+        if workflow_id is not None and await _is_cancelled(workflow_id):
+            raise Cancelled("The update was cancelled; nothing was written.")
     await _set_state(connection_id, target)
 
 
@@ -633,7 +664,7 @@ async def _undo(connection_id: str, before: state.State, target: state.State) ->
     if state.same(current, before):
         return
     if not state.same(current, target):
-        raise Conflict("Somebody has changed the state since.")
+        raise Conflict("Somebody has changed the state meanwhile; it was left as it is.")
     await _set_state(connection_id, before)
 
 

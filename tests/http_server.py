@@ -6,7 +6,8 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,47 @@ class HttpServer:
             yield client
 
 
+@dataclass(frozen=True)
+class HttpProcess:
+    """`python server.py --http`, and a client of it."""
+
+    client: httpx.AsyncClient
+    process: asyncio.subprocess.Process
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when the process is gone, and its locks with it."""
+        self.process.kill()
+        await self.process.wait()
+
+
 @asynccontextmanager
 async def http_process(
     environment: dict[str, str], folder: Path, *arguments: str
 ) -> AsyncIterator[str]:
     """The address of `python server.py --http`; its stderr goes to a file in `folder`."""
+    async with http_running(environment, folder, *arguments) as server:
+        yield str(server.client.base_url).rstrip("/")
+
+
+@asynccontextmanager
+async def http_running(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> AsyncIterator[HttpProcess]:
+    """The process, which may be killed; its stderr goes to a file of its own in `folder`."""
     command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
     log = folder / "stderr.txt"
+    while log.exists():
+        log = log.with_name(f"again-{log.name}")
     with log.open("w") as stderr:
         process = await asyncio.create_subprocess_exec(
             *command, env=environment, cwd=folder, stderr=stderr
         )
         try:
-            yield await _url_in(log)
+            async with httpx.AsyncClient(base_url=await _url_in(log), timeout=60) as client:
+                yield HttpProcess(client, process)
         finally:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()
 
 

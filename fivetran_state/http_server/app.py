@@ -4,7 +4,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -23,7 +22,7 @@ from fivetran_state.errors import FivetranStateError, InsufficientScope, Invalid
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
-from fivetran_state.http_server.problems import problem, problem_of
+from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.text import shown
 
@@ -47,6 +46,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     """
     authority = Authority(settings, host)
     public = authority.public_paths
+    prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
     mcp_app = mcp.streamable_http_app(
@@ -68,13 +68,13 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         if isinstance(error, RequestValidationError):
             return problem_of(InvalidRequest(_problems_of(error)))
         assert isinstance(error, HTTPException)
-        detail = error.detail or HTTPStatus(error.status_code).phrase
-        return problem(error.status_code, "http_error", detail, headers=error.headers)
+        return problem_of_http(error)
 
     app = FastAPI(
         title="Fivetran state",
         version=__version__,
         description="Reads and safely changes the state of Fivetran connections.",
+        servers=[{"url": prefix or "/"}],
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -91,9 +91,10 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     )
     app.include_router(health.router(backend))
     app.include_router(docs.router())
-    app.include_router(rest.router(backend))
+    app.include_router(rest.router(backend, prefix))
     app.include_router(_front())
     app.router.routes.extend([*authority.routes, *mcp_app.routes])
+    docs.describe(app, authority)
     return app
 
 

@@ -3,9 +3,13 @@
 import base64
 import hashlib
 import re
+from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+
+from fivetran_state.http_server.gate import Authority
+from fivetran_state.http_server.problems import Problem
 
 _SOURCE = "https://cdn.jsdelivr.net"
 
@@ -29,3 +33,23 @@ def router() -> APIRouter:
         return page
 
     return routes
+
+
+def describe(app: FastAPI, authority: Authority) -> None:
+    """Complete the OpenAPI document: what problems look like, and whether tokens are asked for."""
+    plain = app.openapi
+
+    def complete() -> dict[str, Any]:
+        described = plain()
+        components = described["components"]
+        components["schemas"]["Problem"] = Problem.model_json_schema()
+        components["securitySchemes"] = {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "Of `fivetran-state token create`, or of the OAuth issuer.",
+            }
+        }
+        return described | {"security": [{"token": []}] if authority.is_required() else []}
+
+    app.openapi = complete  # type: ignore[method-assign]

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from fivetran_state import state, together
+from fivetran_state import state
 from fivetran_state.access import READ, WRITE
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.http_server.gate import requires
-from fivetran_state.http_server.problems import PROBLEMS
+from fivetran_state.http_server.problems import PROBLEMS, described
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.models import (
     ConnectionPage,
@@ -42,16 +43,24 @@ ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MOST_CONNECTIONS)]
 
 
+def _with_example(**fields: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
 class Body(BaseModel):
     """What every request may say: whose account is meant, if not the server's own."""
 
     model_config = ConfigDict(extra="forbid")
 
-    api_key: Annotated[str | None, Field(max_length=500)] = None
-    api_secret: SecretStr | None = None
+    api_key: Annotated[
+        str | None, Field(max_length=500, description="Of Fivetran; for this request only.")
+    ] = None
+    api_secret: Annotated[SecretStr | None, Field(max_length=500)] = None
 
 
 class GetState(Body):
+    model_config = _with_example(connection_id="speak_inexpensive")
+
     connection_id: ConnectionId
     path: Annotated[
         str | None, Field(description="JSON Pointer to a part of the state, such as /orders.")
@@ -59,6 +68,8 @@ class GetState(Body):
 
 
 class GetStates(Body):
+    model_config = _with_example(connection_ids=["speak_inexpensive", "bullion_shutdown"])
+
     connection_ids: ConnectionIds
 
 
@@ -80,6 +91,10 @@ class _Changing(Body):
 
 
 class UpdateState(_Changing):
+    model_config = _with_example(
+        connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
+    )
+
     connection_id: ConnectionId
     restore_from: Annotated[
         str | None, Field(max_length=500, description="A workflow_id: the state before it.")
@@ -94,6 +109,11 @@ class UpdateState(_Changing):
 
 
 class UpdateStates(_Changing):
+    model_config = _with_example(
+        connection_ids=["bullion_shutdown", "gentle_harbour"],
+        new_state={"cursor": "2025-03-06 20:20:20"},
+    )
+
     connection_ids: ConnectionIds
 
 
@@ -126,7 +146,9 @@ class ConnectionsQuery(_Page):
 
 
 class WorkflowsQuery(_Page):
-    connection_id: ConnectionId
+    connection_id: Annotated[
+        ConnectionId | None, Field(description="Without it, of all connections.")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
@@ -141,14 +163,26 @@ WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"
 
 
 class _Exact(Request):
-    async def json(self) -> Any:
-        """The body, its numbers as they are spelt."""
+    """A request whose JSON body keeps every number as it is spelt."""
+
+    _value: state.JsonValue
+
+    async def read(self) -> None:
+        if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
+            raise HTTPException(415, "The body has to be of the Content-Type application/json.")
         try:
-            return state.parse_value(await self.body())
+            self._value = state.parse_value(await self.body())
         except state.InvalidState as error:
-            raise RequestValidationError(
-                [{"type": "json_invalid", "loc": ("body",), "msg": str(error)}]
-            ) from None
+            raise InvalidRequest(f"The body cannot be used: {error}.") from error
+        except ClientDisconnect:
+            raise HTTPException(400, "The body has broken off.") from None
+
+    @property
+    def _content_type(self) -> str:
+        return self.headers.get("content-type", "").lower()
+
+    async def json(self) -> Any:
+        return self._value
 
 
 class _Route(APIRoute):
@@ -156,7 +190,10 @@ class _Route(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(_Exact(request.scope, request.receive))
+            exact = _Exact(request.scope, request.receive)
+            if self.body_field is not None:
+                await exact.read()
+            return await handler(exact)
 
         return handle
 
@@ -171,25 +208,33 @@ class _Preference:
 
 def _preference(
     prefer: Annotated[
-        str | None, Header(max_length=200, description="respond-async, or wait=SECONDS")
+        str | None,
+        Header(
+            max_length=200,
+            description="respond-async: answer at once; wait=SECONDS: at the latest then.",
+        ),
     ] = None,
 ) -> _Preference:
-    for each in (prefer or "").lower().replace(";", ",").split(","):
-        if each.strip() == "respond-async":
-            return _Preference(0, "respond-async")
-        if found := re.fullmatch(r"wait=(\d{1,5})", each.strip()):
-            return _Preference(float(found[1]), each.strip())
-    return _Preference()
+    wanted = [each.strip() for each in re.split("[,;]", (prefer or "").lower())]
+    waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
+    applied = ["respond-async"] if "respond-async" in wanted else []
+    seconds = 0.0 if applied else FOR_EVER
+    if waits:
+        seconds = float(waits[0][1])
+        applied.append(f"wait={waits[0][1]}")
+    return _Preference(seconds, ", ".join(applied) or None)
 
 
 def _idempotency_key(
     idempotency_key: Annotated[
-        str | None, Header(description="The same key never updates twice.", max_length=202)
+        str | None,
+        Header(description="The same key never updates twice, in quotes or not.", max_length=202),
     ] = None,
 ) -> str | None:
     if idempotency_key is None:
         return None
-    key = idempotency_key.strip().removeprefix('"').removesuffix('"')
+    quoted = re.fullmatch('"(.*)"', idempotency_key.strip())
+    key = quoted[1] if quoted else idempotency_key.strip()
     if not 1 <= len(key) <= 200:
         raise InvalidRequest("Idempotency-Key must have 1 to 200 characters.")
     return key
@@ -199,9 +244,13 @@ Prefer = Annotated[_Preference, Depends(_preference)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 
 
-def router(backend: Backend) -> APIRouter:
-    """The routes, whose answers are the service's models."""
-    routes = APIRouter(route_class=_Route, responses=PROBLEMS)
+def router(backend: Backend, prefix: str) -> APIRouter:
+    """The routes, whose answers are the service's models; clients find them behind `prefix`."""
+    routes = APIRouter(
+        route_class=_Route,
+        responses=PROBLEMS,
+        generate_unique_id_function=lambda route: route.name,
+    )
 
     async def service_for(
         fivetran_api_key: Secret = None, fivetran_api_secret: Secret = None
@@ -211,7 +260,13 @@ def router(backend: Backend) -> APIRouter:
 
     ServiceFor = Annotated[Service, Depends(service_for)]  # noqa: N806
 
-    @routes.post("/state/get", dependencies=[requires(READ)], responses=_ok(StateView))
+    def running(update: Update | UpdatesView, prefer: _Preference) -> Response:
+        location = f"{prefix}/workflows/{update.workflow_id}"
+        return _answer(update, prefer, 202, Location=location)
+
+    @routes.post(
+        "/state/get", tags=["State"], dependencies=[requires(READ)], responses=_ok(StateView)
+    )
     async def get_state(body: GetState, service: ServiceFor) -> Response:
         """A connection's state, its version, and whether it is paused or syncing."""
         service = await _of(service, body.api_key, _secret(body))
@@ -219,6 +274,7 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.post(
         "/state/get-multiple",
+        tags=["State"],
         dependencies=[requires(READ)],
         responses=_ok(dict[str, StateView]),
     )
@@ -236,8 +292,9 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.post(
         "/state/update",
+        tags=["State"],
         dependencies=[requires(WRITE)],
-        responses=_ok(Updated | Unchanged) | _accepted(Update),
+        responses=_ok(Updated | Update | Unchanged) | _accepted(Update),
     )
     async def update_state(
         body: UpdateState, service: ServiceFor, prefer: Prefer, key: IdempotencyKey
@@ -245,7 +302,8 @@ def router(backend: Backend) -> APIRouter:
         """Change a state safely: pause, wait for a running sync, write, verify, resume.
 
         Give one of new_state, merge_patch, json_patch, restore_from, copy_from; without any, the
-        current state is the answer.
+        current state is the answer. The answer comes when the update has ended, unless Prefer says
+        otherwise; a caller who leaves does not stop it.
         """
         service = await _of(service, body.api_key, _secret(body))
         change = body.change()
@@ -273,14 +331,16 @@ def router(backend: Backend) -> APIRouter:
             idempotency_key=key,
             wait_seconds=prefer.seconds,
         )
-        if update.workflow_id is None or update.status == "running":
-            return _running(update, update.workflow_id, prefer)
+        if update.status == "running":
+            return running(update, prefer)
+        assert update.workflow_id is not None, "it has been started"
         before, after = await service.states_of(update.workflow_id)
         fields = {name: value for name, value in update if value is not None}
         return _answer(Updated(**fields, current_state=before, verified_state=after), prefer)
 
     @routes.post(
         "/state/update-multiple",
+        tags=["State"],
         dependencies=[requires(WRITE)],
         responses=_ok(dict[str, Update]) | _accepted(UpdatesView),
     )
@@ -289,8 +349,8 @@ def router(backend: Backend) -> APIRouter:
     ) -> Response:
         """Make one change to several connections, in order: to all of them, or to none.
 
-        They stay paused until all are written and verified; after a failure every state is put
-        back before anything is resumed.
+        They stay paused until all are written and verified; after a failure each state is put
+        back before its connection is resumed.
         """
         service = await _of(service, body.api_key, _secret(body))
         if not any(value is not None for value in body.change().values()):
@@ -303,49 +363,69 @@ def router(backend: Backend) -> APIRouter:
             wait_seconds=prefer.seconds,
         )
         if view.status == "running":
-            return _running(view, view.workflow_id, prefer)
+            return running(view, prefer)
         return _answer({update.connection_id: update for update in view.updates}, prefer)
 
-    @routes.get("/connections", dependencies=[requires(READ)], responses=_ok(ConnectionPage))
+    @routes.get(
+        "/connections",
+        tags=["Connections"],
+        dependencies=[requires(READ)],
+        responses=_ok(ConnectionPage),
+    )
     async def list_connections(
         query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
     ) -> Response:
         """The account's connections; only those with keeps_state have a state."""
         return _answer(await service.list_connections(**query.model_dump()))
 
-    @routes.get("/workflows", dependencies=[requires(READ)], responses=_ok(WorkflowPage))
+    @routes.get(
+        "/workflows",
+        tags=["Workflows"],
+        dependencies=[requires(READ)],
+        responses=_ok(WorkflowPage),
+    )
     async def list_workflows(
         query: Annotated[WorkflowsQuery, Query()], service: ServiceFor
     ) -> Response:
-        """A connection's updates, newest first."""
-        return _answer(await service.list_workflows(**query.model_dump()))
+        """The updates of a connection, or of all connections, newest first."""
+        if query.connection_id is None:
+            page = await service.list_all_workflows(cursor=query.cursor, limit=query.limit)
+        else:
+            page = await service.list_workflows(
+                query.connection_id, cursor=query.cursor, limit=query.limit
+            )
+        return _answer(page)
 
     @routes.get(
         "/workflows/{workflow_id:path}",
+        tags=["Workflows"],
         dependencies=[requires(READ)],
         responses=_ok(WorkflowView | UpdatesView),
     )
     async def workflow_status(
         workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
     ) -> Response:
-        """How far an update is, or how it ended."""
-        if together.is_id(workflow_id):
+        """How far an update is, or how it ended; with several connections, what became of each."""
+        if service.is_together(workflow_id):
             return _answer(await service.updates_status(workflow_id, wait_seconds=query.wait))
         return _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
 
     @routes.post(
         "/workflows/{workflow_id:path}/cancel",
+        tags=["Workflows"],
         dependencies=[requires(WRITE)],
-        responses=_ok(Update) | _accepted(Update),
+        responses=_ok(Update | UpdatesView) | _accepted(Update | UpdatesView),
     )
     async def cancel_update(
         workflow_id: WorkflowId, service: ServiceFor, prefer: Prefer
     ) -> Response:
         """End an update that waits, with nothing written; refused once it has written."""
-        update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
-        if update.status == "running":
-            return _running(update, workflow_id, prefer)
-        return _answer(update, prefer)
+        update: Update | UpdatesView
+        if service.is_together(workflow_id):
+            update = await service.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
+        else:
+            update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
+        return running(update, prefer) if update.status == "running" else _answer(update, prefer)
 
     return routes
 
@@ -377,13 +457,13 @@ def _answer(
     return Response(state.dump(values), status, media_type="application/json", headers=headers)
 
 
-def _running(update: Model, workflow_id: str | None, prefer: _Preference) -> Response:
-    return _answer(update, prefer, 202, Location=f"/workflows/{workflow_id}")
-
-
 def _ok(model: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}}
 
 
 def _accepted(model: Any) -> dict[int | str, dict[str, Any]]:
-    return {202: {"model": model, "description": "Still running; follow it at Location."}}
+    headers = described(
+        Location="Where to follow it.",
+        **{"Preference-Applied": "What of Prefer was honoured."},
+    )
+    return {202: {"model": model, "description": "It goes on by itself.", "headers": headers}}

@@ -1,0 +1,405 @@
+"""Several connections changed together: all of them or none, whatever fails or dies meanwhile."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from fivetran_state import workflow
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox.faults import FaultKind
+from tests.calls import EMPTY, IDLE, PAUSED, STATELESS, SYNCING, Watch, arrival, state_of
+from tests.conftest import Serve
+from tests.crash.test_hand_over import finish
+from tests.crash.test_kill import AFTER, BEFORE, is_setting_paused
+from tests.http.rest import get, post
+from tests.http_server import HttpProcess, http_running
+
+ALL = [IDLE, PAUSED, EMPTY]
+BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}
+MISSING = "not_there"
+
+
+class Watched:
+    """Connections from now on, that are to be changed together."""
+
+    def __init__(self, sandbox: Sandbox, names: list[str] = ALL) -> None:
+        self._sandbox = sandbox
+        self._since = len(sandbox.log)
+        self._watches = {name: Watch(sandbox, name) for name in names}
+
+    def were_all_changed(self) -> None:
+        """And none was resumed before the last one was written."""
+        for watch in self._watches.values():
+            watch.ended_with((watch.old or {}) | {"cursor": "2020"})
+        log = self._sandbox.log[self._since :]
+        last = max(r.index for r in log if is_write_of(r, r.connection_id))
+        assert all(r.index > last for r in log if is_setting_paused(r, False))
+
+    def are_all_as_before(self, *, but: str | None = None) -> None:
+        """And none was resumed before its state was put back."""
+        for name, watch in self._watches.items():
+            if name == but:
+                continue
+            watch.ended_with(watch.old if watch.old or not watch.calls else self._empty(name))
+            log = [r for r in self._sandbox.log[self._since :] if r.connection_id == name]
+            last = max((r.index for r in log if is_write_of(r, name) and r.applied), default=0)
+            assert all(r.index > last for r in log if is_setting_paused(r, False))
+
+    def _empty(self, name: str) -> Any:
+        """An empty state, once it was written, stays one, and does not become none again."""
+        found = state_of(self._sandbox, name)
+        assert not found
+        return found
+
+
+def is_write_of(request: LoggedRequest, connection_id: str | None) -> bool:
+    return (
+        request.method == "PATCH"
+        and request.connection_id == connection_id
+        and request.path.endswith("/state")
+    )
+
+
+async def test_all_are_changed_in_order_and_resumed_together(http: Serve, sandbox: Sandbox) -> None:
+    watched = Watched(sandbox)
+    async with http() as server:
+        answer = await post(server.client, "/state/update-multiple", BODY)
+        listed = [
+            (await get(server.client, "/workflows", connection_id=name))["workflows"]
+            for name in ALL
+        ]
+
+    assert list(answer) == ALL
+    assert {update["status"] for update in answer.values()} == {"updated"}
+    assert [each[0]["workflow_id"] for each in listed] == [f"{name}:1" for name in ALL]
+    watched.were_all_changed()
+    writes = [r.connection_id for r in sandbox.log if is_write_of(r, r.connection_id)]
+    assert writes == ALL
+
+
+async def test_what_is_as_wanted_is_not_held_and_stays(http: Serve, sandbox: Sandbox) -> None:
+    sandbox.set_state(PAUSED, '{"cursor":"2020"}')
+    watched = Watched(sandbox)
+    async with http() as server:
+        answer = await post(server.client, "/state/update-multiple", BODY)
+
+    assert [update["status"] for update in answer.values()] == ["updated", "unchanged", "updated"]
+    watched.were_all_changed()
+
+
+async def test_one_state_is_copied_to_several(http: Serve, sandbox: Sandbox) -> None:
+    body = {"connection_ids": [IDLE, EMPTY], "copy_from": PAUSED}
+    async with http() as server:
+        await post(server.client, "/state/update-multiple", body)
+
+    assert state_of(sandbox, IDLE) == state_of(sandbox, EMPTY) == state_of(sandbox, PAUSED)
+
+
+async def test_a_failure_puts_the_others_back_before_anything_is_resumed(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    async with http() as server:
+        for code, status, third in (
+            ("connection_not_found", 404, MISSING),
+            ("state_not_kept", 422, STATELESS),
+        ):
+            watched = Watched(sandbox)
+            body = BODY | {"connection_ids": [IDLE, PAUSED, third]}
+            failed = await post(server.client, "/state/update-multiple", body, status=status)
+            assert failed["code"] == code
+            assert [update["status"] for update in failed["updates"]] == ["failed"] * 3
+            looked_up = await get(server.client, f"/workflows/{failed['workflow_id']}")
+            assert (looked_up["status"], looked_up["error"]["code"]) == ("failed", code)
+            watched.are_all_as_before()
+        first = await get(server.client, f"/workflows/{IDLE}:1")
+
+    assert first["error"]["code"] == "undone"
+    assert "undo" in [step["name"] for step in first["steps"]]
+
+
+async def test_a_failed_verification_puts_all_back(http: Serve, sandbox: Sandbox) -> None:
+    watched = Watched(sandbox)
+    mangled = '{"cursor":"mangled"}'
+    sandbox.fault("wrong_state", method="PATCH", path=f"/{EMPTY}/state$", body=mangled)
+    async with http() as server:
+        failed = await post(server.client, "/state/update-multiple", BODY, status=502)
+
+    assert failed["code"] == "verification_failed"
+    watched.are_all_as_before()
+
+
+async def test_a_sync_that_does_not_end_puts_all_back(http: Serve, sandbox: Sandbox) -> None:
+    sandbox.add_connection("slow", state='{"a":1}', sync_seconds=7200, drain_seconds=3600)
+    sandbox.start_sync("slow")
+    watched = Watched(sandbox)
+    body = BODY | {"connection_ids": [*ALL, "slow"]}
+    async with http(FIVETRAN_STATE_SYNC_WAIT="0.1") as server:
+        failed = await post(server.client, "/state/update-multiple", body, status=409)
+
+    assert failed["code"] == "sync_still_running"
+    watched.are_all_as_before()
+    assert state_of(sandbox, "slow") == {"a": 1}
+    assert sandbox.connection("slow").paused is False
+
+
+async def test_an_update_of_somebody_else_in_the_way_puts_all_back(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox)
+    async with http() as server:
+        await post(
+            server.client,
+            "/state/update",
+            {"connection_id": SYNCING, "new_state": {}},
+            status=202,
+            Prefer="respond-async",
+        )
+        body = BODY | {"connection_ids": [*ALL, SYNCING]}
+        failed = await post(server.client, "/state/update-multiple", body, status=409)
+        await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
+
+    assert failed["code"] == "update_in_progress"
+    assert [each["workflow_id"] for each in failed["updates"]] == [f"{name}:1" for name in ALL]
+    watched.are_all_as_before()
+
+
+async def held(server: Any, sandbox: Sandbox, names: list[str], **headers: str) -> str:
+    """Starts a change of these and of one whose sync runs on; its id, when the others are held."""
+    body = BODY | {"connection_ids": [*names, SYNCING]}
+    headers |= {"Prefer": "respond-async"}
+    started = await post(server.client, "/state/update-multiple", body, status=202, **headers)
+    await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_setting_paused(r, True))
+    return str(started["workflow_id"])
+
+
+async def test_while_one_is_waited_for_the_others_are_held_and_say_so(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        running = await get(server.client, f"/workflows/{workflow_id}")
+        one = await get(server.client, f"/workflows/{IDLE}:1")
+        sandbox.finish_sync(SYNCING)
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+
+    assert running["status"] == "running"
+    assert [each["connection_id"] for each in running["updates"]] == [*ALL, SYNCING]
+    assert (one["phase"], one["still_paused"]) == ("hold", True)
+    assert ended["status"] == "updated"
+    assert state_of(sandbox, SYNCING)["cursor"] == "2020"
+    assert [sandbox.connection(name).paused for name in [*ALL, SYNCING]] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+async def test_what_somebody_else_has_written_meanwhile_is_left_and_reported(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox)
+    foreign = {"cursor": "by somebody else"}
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        sandbox.set_state(PAUSED, json.dumps(foreign))
+        cancelled = await server.client.post(f"/workflows/{workflow_id}/cancel")
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+
+    assert cancelled.json()["code"] == "too_late_to_cancel"
+    assert ended["error"]["code"] == "rollback_failed"
+    assert "somebody" in ended["error"]["message"].lower()
+    assert state_of(sandbox, PAUSED) == foreign
+    assert sandbox.connection(PAUSED).paused is True
+    watched.are_all_as_before(but=PAUSED)
+
+
+async def test_all_are_cancelled_as_long_as_one_is_not_written(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox, [*ALL, SYNCING])
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        cancelled = await post(server.client, f"/workflows/{workflow_id}/cancel", "")
+        again = await post(server.client, f"/workflows/{workflow_id}/cancel", "")
+        done = await post(server.client, "/state/update-multiple", BODY, Idempotency_Key="k")
+        id_ = (await get(server.client, f"/workflows/{IDLE}:2"))["workflow_id"]
+
+    assert cancelled["status"] == again["status"] == "cancelled"
+    assert list(done) == ALL
+    assert id_ == f"{IDLE}:2"
+    assert sandbox.connection(SYNCING).paused is False
+    assert watched
+
+
+async def test_a_key_changes_them_once_and_serves_for_nothing_else(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    path = "/state/update-multiple"
+    async with http() as server:
+        first = await post(server.client, path, BODY, Idempotency_Key="k")
+        sandbox.set_state(IDLE, '{"cursor":"a sync was here"}')
+        again = await post(server.client, path, BODY, Idempotency_Key="k")
+        others: list[dict[str, Any]] = [{"merge_patch": {}}, {"connection_ids": ALL[:2]}]
+        for other in others:
+            reused = await post(server.client, path, BODY | other, status=422, Idempotency_Key="k")
+            assert reused["code"] == "idempotency_key_reused"
+        twice = BODY | {"connection_ids": [IDLE, IDLE]}
+        assert (await post(server.client, path, twice, status=422))["code"] == "invalid_request"
+
+    assert again == first
+    assert state_of(sandbox, IDLE) == {"cursor": "a sync was here"}
+
+
+async def test_ones_whose_workflow_is_ended_by_other_means_are_put_back(
+    http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dbos import DBOS
+
+    monkeypatch.setattr(workflow, "LONGEST_PAUSE_BETWEEN_TRIES", 0.2)
+    watched = Watched(sandbox)
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        await DBOS.cancel_workflow_async(workflow_id)
+        for name in ALL:
+            ended = await get(server.client, f"/workflows/{name}:1", wait=50)
+            assert ended["error"]["code"] == "undone"
+        await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
+        gone = await get(server.client, f"/workflows/{workflow_id}", status=500)
+
+    assert gone["code"] == "internal_error"
+    watched.are_all_as_before()
+
+
+# Killed
+
+STAGES: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
+    "before the first write": (IDLE, BEFORE, {"method": "PATCH", "path": f"/{IDLE}/state$"}),
+    "after the first write": (IDLE, AFTER, {"method": "PATCH", "path": f"/{IDLE}/state$"}),
+    "while the first is held": (PAUSED, BEFORE, {"method": "GET", "path": f"/{PAUSED}$"}),
+    "before the second write": (PAUSED, BEFORE, {"method": "PATCH", "path": f"/{PAUSED}/state$"}),
+    "after the second write": (PAUSED, AFTER, {"method": "PATCH", "path": f"/{PAUSED}/state$"}),
+    "after the last write": (EMPTY, AFTER, {"method": "PATCH", "path": f"/{EMPTY}/state$"}),
+    "before a resume": (IDLE, BEFORE, {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}),
+    "after a resume": (IDLE, AFTER, {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}),
+}
+FAILING: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
+    "before the last write": (EMPTY, BEFORE, {"method": "PATCH", "path": f"/{EMPTY}/state$"}),
+    "before a state is put back": (
+        IDLE,
+        BEFORE,
+        {"method": "PATCH", "path": f"/{IDLE}/state$", "skip": 1},
+    ),
+    "after a state was put back": (
+        PAUSED,
+        AFTER,
+        {"method": "PATCH", "path": f"/{PAUSED}/state$", "skip": 1},
+    ),
+    "before a resume": (IDLE, BEFORE, {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}),
+}
+
+
+def stages(all_: dict[str, Any], always: str) -> list[Any]:
+    """What is not always tested is slow."""
+    return [pytest.param(name, marks=() if name == always else pytest.mark.slow) for name in all_]
+
+
+async def started_and_killed(
+    server: HttpProcess,
+    sandbox: Sandbox,
+    names: list[str],
+    stage: tuple[str, FaultKind, dict[str, Any]],
+) -> str:
+    """The workflow's id, when the server has been killed at that call."""
+    connection_id, kind, call_ = stage
+    sandbox.fault(kind, **call_)
+    started = await post(
+        server.client,
+        "/state/update-multiple",
+        BODY | {"connection_ids": names},
+        status=202,
+        Prefer="respond-async",
+    )
+    await arrival(sandbox, lambda r: r.fault == kind and r.connection_id == connection_id)
+    await server.kill()
+    return str(started["workflow_id"])
+
+
+@pytest.mark.parametrize("stage", stages(STAGES, "after the last write"))
+async def test_killed_at_any_point_all_are_changed_after_a_restart(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
+) -> None:
+    watched = Watched(sandbox)
+    async with http_running(on_both, tmp_path) as server:
+        workflow_id = await started_and_killed(server, sandbox, ALL, STAGES[stage])
+
+    async with http_running(on_both, tmp_path) as server:
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+        assert ended["status"] == "updated", ended
+        assert [update["workflow_id"] for update in ended["updates"]] == [f"{n}:1" for n in ALL]
+        await get(server.client, f"/workflows/{IDLE}:2", status=404)
+
+    watched.were_all_changed()
+
+
+@pytest.mark.parametrize("stage", stages(FAILING, "before a state is put back"))
+async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_restart(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
+) -> None:
+    watched = Watched(sandbox)
+    async with http_running(on_both, tmp_path) as server:
+        workflow_id = await started_and_killed(server, sandbox, [*ALL, MISSING], FAILING[stage])
+
+    async with http_running(on_both, tmp_path) as server:
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "connection_not_found")
+
+    watched.are_all_as_before()
+
+
+@pytest.mark.parametrize("stage", stages(STAGES, "while the first is held"))
+async def test_a_server_that_lives_goes_on_with_what_the_dead_one_has_begun(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
+) -> None:
+    watched = Watched(sandbox)
+    async with http_running(on_both, tmp_path) as living, http_running(on_both, tmp_path) as dying:
+        await get(living.client, "/readyz")
+        workflow_id = await started_and_killed(dying, sandbox, ALL, STAGES[stage])
+        ended = await get(living.client, f"/workflows/{workflow_id}", wait=50)
+
+    assert ended["status"] == "updated", ended
+    watched.were_all_changed()
+
+
+async def test_finish_completes_connections_that_a_killed_server_was_changing_together(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    watched = Watched(sandbox)
+    async with http_running(environment, tmp_path) as server:
+        stage = STAGES["while the first is held"]
+        await started_and_killed(server, sandbox, ALL, stage)
+
+    finished = await anyio.to_thread.run_sync(finish, environment, tmp_path)
+
+    assert (finished.returncode, finished.stdout) == (0, ""), finished.stderr
+    watched.were_all_changed()
+
+
+async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    hasty = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
+    async with http_running(hasty, tmp_path) as server:
+        await held(server, sandbox, ALL)
+    assert sandbox.connection(IDLE).paused is True
+
+    sandbox.finish_sync(SYNCING)
+
+    await arrival(sandbox, lambda r: r.connection_id == IDLE and is_setting_paused(r, False))
+    await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_setting_paused(r, False))
+    for name in (*ALL, SYNCING):
+        assert state_of(sandbox, name)["cursor"] == "2020"
