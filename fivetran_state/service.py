@@ -650,7 +650,7 @@ def _place(cursor: str) -> tuple[int, str | None]:
 def _moment(cursor: str) -> tuple[int, str]:
     """When an update was started, and its id."""
     created_at, _, workflow_id = cursor.partition(":")
-    if not updates.is_number(created_at):
+    if not is_update_number(created_at):
         raise _not_a_cursor(cursor)
     return int(created_at), str(UpdateId.parse(workflow_id))
 

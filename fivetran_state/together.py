@@ -29,8 +29,8 @@ from fivetran_state.errors import (
     Undone,
     WorkflowNotFound,
 )
+from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
-from fivetran_state.updates import UpdateId
 from fivetran_state.workflow import (
     DONE,
     KEEP,
