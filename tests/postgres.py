@@ -31,7 +31,7 @@ class Postgres:
         self._data = self._folder / "data"
         self._server = get_server(self._data, cleanup_mode=None, start=False)
         self._server.ensure_pgdata_inited()
-        self._port = _free_port()
+        self._port = free_port()
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.write("\nfsync = off\nmax_connections = 300\n")
         self._start()
@@ -97,7 +97,7 @@ class Postgres:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -8,6 +8,7 @@ import sys
 NODE = "22.23.3"
 SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+COMPOSE_LINTER = "dclint@3.1.0"
 
 _NODE_PACKAGE = """'node-' + process.platform.replace('32', '') + '-' + process.arch"""
 _PRINT_PATH = "import os; print(os.environ['PATH'])"

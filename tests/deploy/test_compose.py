@@ -1,0 +1,51 @@
+"""The compose file is one, and lets nothing insecure start."""
+
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from fivetran_state.config import Settings
+from fivetran_state.http_server.app import LONGEST_GOODBYE
+from tests.calls import ROOT
+from tests.conformance import npm
+
+TEXT = (ROOT / "compose.yaml").read_text()
+COMPOSE = yaml.safe_load(TEXT)
+
+
+def test_it_is_a_valid_compose_file_by_the_specification(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):
+        path = npm.path_with(npm.COMPOSE_LINTER)
+
+    linted = subprocess.run(
+        ["dclint", "--max-warnings=0", "compose.yaml"],
+        env=os.environ | {"PATH": path},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert linted.returncode == 0, linted.stdout
+
+
+def test_no_password_key_or_token_has_a_default() -> None:
+    optional = set(re.findall(r"\$\{(\w+)(?!:\?|\w)", TEXT))
+    assert optional == {"FIVETRAN_STATE_OAUTH_ISSUER"}
+    for service in COMPOSE["services"].values():
+        for name, value in service["environment"].items():
+            if re.search("PASSWORD|SECRET|KEY|URL", name):
+                assert "${" in value, name
+
+
+def test_a_stopped_server_gets_the_time_that_its_updates_may_take() -> None:
+    patience = int(COMPOSE["services"]["server"]["stop_grace_period"].removesuffix("s"))
+    shutdown_wait = Settings.model_fields["shutdown_wait"].default
+
+    assert patience >= shutdown_wait + LONGEST_GOODBYE + 10
