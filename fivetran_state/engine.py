@@ -380,7 +380,7 @@ class Engine:
                 raise DatabaseUnavailable(
                     f"The database cannot be used ({type(error.orig).__name__})."
                 ) from None
-        updates.bind(self._reader)
+        updates.bind(self._reader, self._serializer.digest)
         updates.check_key()
         self._locks.hold(self._executor_id)
         conductor_key = self._settings.conductor_key

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from dbos import (
     DBOS,
     DBOSClient,
+    SetWorkflowAttributes,
     SetWorkflowID,
     StepInfo,
     WorkflowHandleAsync,
@@ -53,19 +54,22 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 """
 
 _POLL_SECONDS = 0.1
+_REQUEST = "request"
+"""The attribute of an update by which a repetition of its request finds it."""
 A_PAGE = 50
 """How many updates are worth a look into the database."""
 
 Handle = WorkflowHandleAsync[Outcome]
 
 _reader: DBOSClient
+_digest: Callable[[str], str]
 
 
-def bind(reader: DBOSClient) -> None:
-    """Give this process its reader: a client that raises when the database cannot be reached,
-    where DBOS itself would wait for it."""
-    global _reader
-    _reader = reader
+def bind(reader: DBOSClient, digest: Callable[[str], str]) -> None:
+    """Give this process its reader, a client that raises when the database cannot be reached,
+    where DBOS itself would wait for it; and a digest that only those with the key can make."""
+    global _reader, _digest
+    _reader, _digest = reader, digest
 
 
 @dataclass(frozen=True)
@@ -219,12 +223,14 @@ async def attach(
 
     A key that the caller gave belongs to one update for ever. A key derived from the request is
     only a guard against repetition: it attaches to the connection's latest update if that is
-    running, or if it succeeded and the state has not come back to the expected version since
-    (`state_is_expected` asks Fivetran) - then somebody wants the same change once more.
+    running, or to the newest of this request if that succeeded and the state has not come back to
+    the expected version since (`state_is_expected` asks Fivetran) - then somebody wants the same
+    change once more.
 
     Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
     """
-    latest = await _latest(workflow.owner(request))
+    recent = await _recent(workflow.owner(request))
+    latest = await _status(recent[0].workflow_id) if recent else None
     number = 0 if latest is None else _number(latest.workflow_id)
     if request["key_was_given"]:
         same = await _remembered(request, latest)
@@ -236,9 +242,13 @@ async def attach(
                 )
             return number, await find(same.workflow_id)
     elif latest is not None and _request(latest)["idempotency_key"] == request["idempotency_key"]:
-        succeeded = latest.status == WorkflowStatusString.SUCCESS.value
-        if _is_running(latest) or (succeeded and not await state_is_expected()):
+        if _is_running(latest) or (_succeeded(latest) and not await state_is_expected()):
             return number, await find(latest.workflow_id)
+    else:
+        attribute = _request_attribute(request)
+        same = next((row for row in recent if _has_attribute(row, attribute)), None)
+        if same is not None and _succeeded(same) and not await state_is_expected():
+            return number, await find(same.workflow_id)
     if latest is not None and _is_running(latest):
         raise _in_progress(latest)
     return number, None
@@ -251,7 +261,10 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
         number += 1
         workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
-            with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
+            with (
+                SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
+                SetWorkflowAttributes(_request_attribute(request)),
+            ):
                 return await DBOS.start_workflow_async(workflow.update_state, request)
         except dbos_error.DBOSWorkflowIDInUseError:
             taken = await _status(workflow_id)
@@ -487,6 +500,14 @@ async def follow(
 
 
 async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | None:
+    recent = await _recent(owner)
+    if not recent or not load_input:
+        return recent[0] if recent else None
+    return await _status(recent[0].workflow_id)
+
+
+async def _recent(owner: str) -> list[WorkflowStatus]:
+    """The owner's last updates, newest first, without input and output."""
     with _reading():
         recent = await _reader.list_workflows_async(
             name=workflow.NAME,
@@ -496,10 +517,19 @@ async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | No
             load_input=False,
             load_output=False,
         )
-    latest = max(recent, key=lambda row: _number(row.workflow_id), default=None)
-    if latest is None or not load_input:
-        return latest
-    return await _status(latest.workflow_id)
+    return sorted(recent, key=lambda row: _number(row.workflow_id), reverse=True)
+
+
+def _request_attribute(request: UpdateRequest) -> dict[str, str]:
+    return {_REQUEST: _digest(request["idempotency_key"])}
+
+
+def _has_attribute(row: WorkflowStatus, attribute: dict[str, str]) -> bool:
+    return attribute.items() <= (row.attributes or {}).items()
+
+
+def _succeeded(status: WorkflowStatus) -> bool:
+    return status.status == WorkflowStatusString.SUCCESS.value
 
 
 async def _remembered(

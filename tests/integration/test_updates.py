@@ -990,3 +990,27 @@ async def test_an_unknown_workflow_is_not_found(connect: Connect) -> None:
         error = await refused(client, "workflow_status", workflow_id=f"{IDLE}:1")
 
     assert error["code"] == "workflow_not_found"
+
+
+async def test_a_request_repeated_after_other_updates_is_answered_by_its_own(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        request = {
+            "connection_id": IDLE,
+            "merge_patch": {"cursor": "2020"},
+            "expected_version": await version_of(client, IDLE),
+        }
+        first = await call(client, "update_state", **request)
+        for cursor in ("2021", "2022"):
+            await call(
+                client,
+                "update_state",
+                connection_id=IDLE,
+                merge_patch={"cursor": cursor},
+                expected_version=await version_of(client, IDLE),
+            )
+        again = await call(client, "update_state", **request)
+
+    assert again == first
+    assert state_of(sandbox, IDLE)["cursor"] == "2022"
