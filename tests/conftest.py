@@ -125,11 +125,15 @@ def http(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Serve:
 
     @asynccontextmanager
     async def served(
-        host: str = "127.0.0.1", *, sandbox: bool = False, **variables: str
+        host: str = "127.0.0.1",
+        *,
+        sandbox: bool = False,
+        takes_guests: bool = False,
+        **variables: str,
     ) -> AsyncIterator[HttpServer]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
-        settings = Settings(sandbox=sandbox)
+        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
         server, listener = http_server.bind(settings, host=host, port=0)
         async with HttpServer(settings, server, listener).running() as running:
             yield running

@@ -1,0 +1,399 @@
+"""Requests that bring the credentials of an account of their own."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+from mcp import MCPError
+from mcp_types import ResourceTemplateReference
+
+from fivetran_state.sandbox import Sandbox
+from tests.accounts import Accounts
+from tests.calls import API_KEY, API_SECRET, IDLE, PAUSED, SYNCING, arrival, call, refused, state_of
+from tests.conftest import Serve
+from tests.crash.test_hand_over import is_resume
+from tests.crash.test_kill import AFTER, is_setting_paused
+from tests.http.rest import get, post
+from tests.http_server import http_running, run_cli
+from tests.integration.test_secrets import files_under, where
+from tests.postgres import Postgres
+from tests.tasks import FollowsTasks, ask
+
+CURSOR = {"cursor": "2020"}
+OTHER_KEY = "another-key-of-our-own-account"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """An account of Fivetran, and the credentials of it that a request brings."""
+
+    account: Sandbox
+    key: str
+    secret: str
+
+    @property
+    def body(self) -> dict[str, str]:
+        return {"api_key": self.key, "api_secret": self.secret}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Fivetran-Api-Key": self.key, "Fivetran-Api-Secret": self.secret}
+
+    def owner(self, connection_id: str) -> str:
+        """What the ids of its updates begin with."""
+        return f"{self.account.api.account_id}/{connection_id}"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Accounts]:
+    """The server's own account, and room for others."""
+    sandbox = Accounts(api_key=API_KEY, api_secret=API_SECRET)
+    yield sandbox
+    sandbox.close()
+
+
+def _guest(sandbox: Accounts, name: str) -> Iterator[Guest]:
+    account = Sandbox(api_key=f"key-of-{name}", api_secret=f's3cret/of+{name}&"quoted"')
+    account.api.account_id = name
+    guest = Guest(account, account.api.api_key, account.api.api_secret)
+    sandbox.add(guest.key, guest.secret, account)
+    yield guest
+    account.close()
+
+
+@pytest.fixture
+def ann(sandbox: Accounts) -> Iterator[Guest]:
+    yield from _guest(sandbox, "ann_account")
+
+
+@pytest.fixture
+def bob(sandbox: Accounts) -> Iterator[Guest]:
+    yield from _guest(sandbox, "bob_account")
+
+
+@pytest.fixture
+def without_own(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a server that has no credentials of its own."""
+    del environment["FIVETRAN_API_KEY"], environment["FIVETRAN_API_SECRET"]
+    return environment
+
+
+async def test_each_guest_meets_its_own_account_and_the_server_keeps_its_own(
+    http: Serve, sandbox: Accounts, ann: Guest, bob: Guest
+) -> None:
+    ann.account.set_state(IDLE, '{"whose":"ann"}')
+    own, bobs = state_of(sandbox, IDLE), state_of(bob.account, IDLE)
+    path, body = "/state/update", {"connection_id": IDLE, "new_state": CURSOR}
+    async with http() as server:
+        read = await post(server.client, "/state/get", ann.body | {"connection_id": IDLE})
+        by_body = await post(server.client, path, ann.body | body)
+        assert (state_of(ann.account, IDLE), state_of(bob.account, IDLE)) == (CURSOR, bobs)
+        answer = await server.client.post(path, json=body, headers=bob.headers)
+        by_headers = answer.json()
+        assert (state_of(bob.account, IDLE), state_of(sandbox, IDLE)) == (CURSOR, own)
+        together = await post(
+            server.client,
+            "/state/update-multiple",
+            ann.body | {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}},
+        )
+        mine = await post(server.client, path, body)
+        listed = await server.client.get("/connections", headers=bob.headers)
+        history = await server.client.get(
+            "/workflows", params={"connection_id": IDLE}, headers=ann.headers
+        )
+        all_of = {
+            name: [
+                each["workflow_id"]
+                for each in (await server.client.get("/workflows", headers=headers)).json()[
+                    "workflows"
+                ]
+            ]
+            for name, headers in (("ann", ann.headers), ("bob", bob.headers), ("own", {}))
+        }
+
+    assert read["state"] == {"whose": "ann"}
+    assert by_body["workflow_id"] == f"{ann.owner(IDLE)}:1"
+    assert by_headers["workflow_id"] == f"{bob.owner(IDLE)}:1"
+    assert mine["workflow_id"] == f"{IDLE}:1"
+    assert [each["status"] for each in together.values()] == ["updated", "updated"]
+    assert state_of(ann.account, IDLE) == CURSOR | {"a": 1}
+    assert listed.status_code == 200
+    assert [each["workflow_id"] for each in history.json()["workflows"]] == [
+        f"{ann.owner(IDLE)}:2",
+        f"{ann.owner(IDLE)}:1",
+    ]
+    ids = [f"{ann.owner(IDLE)}:1", f"{ann.owner(IDLE)}:2", f"{ann.owner(PAUSED)}:1"]
+    assert (sorted(all_of["ann"]), all_of["bob"]) == (ids, [f"{bob.owner(IDLE)}:1"])
+    assert all_of["own"] == [f"{IDLE}:1"]
+    assert [r for r in ann.account.log if is_resume(r)]
+
+
+async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
+    http: Serve, sandbox: Accounts, ann: Guest, bob: Guest
+) -> None:
+    body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
+    several = ann.body | {"connection_ids": [PAUSED, SYNCING], "new_state": CURSOR}
+    async with http() as server:
+        first = await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        workflow_id = first["workflow_id"]
+        together = await post(
+            server.client, "/state/update-multiple", several, status=409, Prefer="wait=9"
+        )
+        for headers in ({}, bob.headers):
+            for id_ in (workflow_id, together["workflow_id"]):
+                answers = [
+                    await server.client.get(f"/workflows/{id_}", headers=headers),
+                    await server.client.post(f"/workflows/{id_}/cancel", headers=headers),
+                ]
+                for answer in answers:
+                    found = (answer.status_code, answer.json()["code"])
+                    assert found == (404, "workflow_not_found")
+            restore = {"connection_id": SYNCING, "restore_from": workflow_id}
+            answer = await server.client.post("/state/update", json=restore, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        async with server.mcp(extensions=[FollowsTasks()]) as client:
+            for tool in ("workflow_status", "cancel_update"):
+                error = await refused(client, tool, workflow_id=workflow_id)
+                assert error["code"] == "workflow_not_found"
+            assert (await call(client, "list_workflows", connection_id=SYNCING))["workflows"] == []
+            for method in ("tasks/get", "tasks/cancel"):
+                with pytest.raises(MCPError, match="no such task"):
+                    await ask(client, method, workflow_id)
+            with pytest.raises(MCPError):
+                await client.read_resource(f"fivetran://workflows/{workflow_id}")
+            offered = await client.complete(
+                ResourceTemplateReference(
+                    type="ref/resource", uri="fivetran://workflows/{workflow_id}"
+                ),
+                {"name": "workflow_id", "value": ""},
+            )
+            assert offered.completion.values == []
+        seen = await server.client.get(f"/workflows/{workflow_id}", headers=ann.headers)
+        cancelled = await server.client.post(
+            f"/workflows/{workflow_id}/cancel", headers=ann.headers
+        )
+
+    assert seen.json()["status"] == "running"
+    assert cancelled.json()["status"] == "cancelled"
+    assert together["code"] == "update_in_progress"
+
+
+async def test_another_key_of_the_servers_own_account_shares_its_updates(
+    http: Serve, sandbox: Accounts
+) -> None:
+    sandbox.add(OTHER_KEY, "its-secret", sandbox)
+    whose = {"api_key": OTHER_KEY, "api_secret": "its-secret"}
+    body = {"connection_id": IDLE, "new_state": CURSOR}
+    async with http() as server:
+        made = await post(server.client, "/state/update", whose | body)
+        used = list(sandbox.used)
+        seen = await get(server.client, f"/workflows/{IDLE}:1")
+        undone = await post(
+            server.client, "/state/update", {"connection_id": IDLE, "restore_from": f"{IDLE}:1"}
+        )
+
+    assert made["workflow_id"] == f"{IDLE}:1"
+    assert used == [OTHER_KEY] * len(used)
+    assert len(used) > 6  # With whose key it is, and the six of the update.
+    assert len(sandbox.used) == len(used), "its own calls are made with its own key"
+    assert seen["status"] == "updated"
+    assert undone["workflow_id"] == f"{IDLE}:2"
+
+
+async def test_a_key_that_may_not_ask_whose_it_is_stands_for_an_account_of_its_own(
+    http: Serve, ann: Guest
+) -> None:
+    ann.account.fault("status", status=403, path="/account/info", times=9)
+    body = {"connection_id": IDLE, "new_state": CURSOR}
+    async with http() as server:
+        made = await post(server.client, "/state/update", ann.body | body)
+        seen = await server.client.get(f"/workflows/{made['workflow_id']}", headers=ann.headers)
+        await get(server.client, f"/workflows/{made['workflow_id']}", status=404)
+
+    assert made["workflow_id"].startswith("key-")
+    assert seen.json()["status"] == "updated"
+    assert state_of(ann.account, IDLE) == CURSOR
+
+
+async def test_an_account_whose_name_is_odd_has_updates_as_any(http: Serve, ann: Guest) -> None:
+    body = {"connection_id": IDLE, "new_state": CURSOR}
+    async with http() as server:
+        for name in ("_Ünlüe/..:1", "x" * 150, "-"):
+            ann.account.api.account_id = name
+            ann.account.api.api_key = f"key-{len(name)}"
+            headers = {"Fivetran-Api-Key": ann.key, "Fivetran-Api-Secret": ann.secret}
+            made = await post(server.client, "/state/update", ann.body | body)
+            seen = await server.client.get(f"/workflows/{made['workflow_id']}", headers=headers)
+            assert seen.json()["workflow_id"] == made["workflow_id"]
+
+
+async def test_credentials_that_do_not_hold_or_are_half_are_refused(
+    http: Serve, ann: Guest
+) -> None:
+    for_ann = {"connection_id": IDLE}
+    async with http() as server:
+        wrong = await post(
+            server.client, "/state/get", ann.body | for_ann | {"api_secret": "wrong"}, status=403
+        )
+        for half in (
+            {"api_key": ann.key},
+            {"api_secret": ann.secret},
+            {"api_key": "", "api_secret": ""},
+            {"api_key": ann.key, "api_secret": ""},
+        ):
+            answer = await post(server.client, "/state/get", for_ann | half, status=422)
+            assert answer["code"] == "invalid_request"
+            assert ann.secret not in json.dumps(answer)
+        only_key = {"Fivetran-Api-Key": ann.key}
+        answer_ = await server.client.get("/connections", headers=only_key)
+        # The order of checks tells nothing: the server's own callers see their own.
+        own = await post(server.client, "/state/get", for_ann)
+
+    assert wrong["code"] == "unauthorized"
+    assert answer_.status_code == 422
+    assert own["connection_id"] == IDLE
+
+
+async def test_a_server_without_an_account_of_its_own_serves_guests_only(
+    http: Serve, without_own: dict[str, str], ann: Guest
+) -> None:
+    body = {"connection_id": IDLE}
+    async with http(takes_guests=True) as server:
+        ready = await server.client.get("/readyz")
+        nobody = await post(server.client, "/state/get", body, status=422)
+        listed = await get(server.client, "/workflows", status=422)
+        made = await post(server.client, "/state/update", ann.body | body | {"new_state": CURSOR})
+        async with server.mcp() as client:
+            unusable = await refused(client, "get_state", connection_id=IDLE)
+
+    assert ready.status_code == 200
+    assert (nobody["code"], listed["code"]) == ("missing_credentials", "missing_credentials")
+    assert "api_key" in nobody["hint"]
+    assert made["status"] == "updated"
+    assert unusable["code"] == "missing_credentials"
+
+
+# Killed, and looked for
+
+
+async def begin_and_kill(environment: dict[str, str], folder: Path, guest: Guest) -> str:
+    """The id of a guest's update, whose server is dead between the write and its checkpoint."""
+    body = guest.body | {"connection_id": IDLE, "new_state": CURSOR, "reason": "why"}
+    guest.account.fault(AFTER, method="PATCH", path="/state$")
+    async with http_running(environment, folder) as server:
+        started = await post(
+            server.client, "/state/update", body, status=202, Prefer="respond-async"
+        )
+        await arrival(guest.account, lambda request: request.fault == AFTER)
+        await server.kill()
+    assert guest.account.connection(IDLE).paused is True
+    return str(started["workflow_id"])
+
+
+async def test_the_update_of_a_guest_is_completed_by_any_process_that_has_the_key(
+    on_both: dict[str, str], tmp_path: Path, ann: Guest
+) -> None:
+    workflow_id = await begin_and_kill(on_both, tmp_path, ann)
+    async with http_running(on_both, tmp_path) as server:
+        answer = await server.client.get(
+            f"/workflows/{workflow_id}", params={"wait": 50}, headers=ann.headers
+        )
+
+    assert answer.json()["status"] == "updated"
+    assert state_of(ann.account, IDLE) == CURSOR
+    assert ann.account.connection(IDLE).paused is False
+
+
+async def test_finish_and_doctor_know_of_guests_of_a_server_without_an_account(
+    without_own: dict[str, str], tmp_path: Path, ann: Guest
+) -> None:
+    await begin_and_kill(without_own, tmp_path, ann)
+    wrong_code, _, stderr = await run_cli(without_own, "doctor")
+    still, _, _ = await run_cli(without_own, "finish")
+    assert ann.account.connection(IDLE).paused is True
+
+    code, stdout, _ = await run_cli(without_own, "finish", "--guests")
+
+    assert (code, stdout) == (0, "")
+    assert state_of(ann.account, IDLE) == CURSOR
+    assert ann.account.connection(IDLE).paused is False
+    assert (wrong_code, still) == (1, 1)
+    well, report, _ = await run_cli(without_own, "doctor", "--guests")
+    assert well == 0, (report, stderr)
+    assert "BAD" not in report
+
+
+async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stopped(
+    without_own: dict[str, str], tmp_path: Path, ann: Guest
+) -> None:
+    hasty = without_own | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
+    body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
+    async with http_running(hasty, tmp_path) as server:
+        await post(server.client, "/state/update", body, status=202, Prefer="respond-async")
+        await arrival(ann.account, lambda request: is_setting_paused(request, True))
+    ann.account.finish_sync(SYNCING)
+
+    await arrival(ann.account, is_resume)
+    assert state_of(ann.account, SYNCING) == CURSOR
+
+
+async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_is_resumed(
+    http: Serve, environment: dict[str, str], ann: Guest
+) -> None:
+    # A first refusal that is waited for, and a second that asks for more patience than is left.
+    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
+    ann.account.fault("status", status=403, **resume)  # type: ignore[arg-type]
+    ann.account.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    async with http() as server:
+        body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
+        left = await post(server.client, "/state/update", body, status=502)
+    assert left["code"] == "left_paused"
+
+    paused = await run_cli(environment, "finish")
+    ann.account.set_paused(IDLE, False)
+    well = await run_cli(environment, "finish")
+
+    assert paused[0] == 3
+    assert f"{ann.owner(IDLE)} is still paused by {left['workflow_id']}" in paused[2]
+    assert well[0] == 0
+
+
+async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no_answer(
+    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path, ann: Guest, bob: Guest
+) -> None:
+    environment = on_postgres | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"}
+    answers: list[str] = []
+    async with http_running(environment, tmp_path) as server:
+        for path, body, status in (
+            ("/state/get", {"connection_id": IDLE}, 200),
+            ("/state/get", {"connection_id": "not_there"}, 404),
+            ("/state/get", {"connection_id": 5}, 422),
+            ("/state/update", {"connection_id": IDLE, "new_state": CURSOR}, 200),
+            ("/state/update", {"connection_id": IDLE, "wrong": 1}, 422),
+            ("/state/update-multiple", {"connection_ids": [PAUSED], "new_state": CURSOR}, 200),
+        ):
+            answer = await post(server.client, path, ann.body | body, status=status)
+            answers.append(json.dumps(answer, default=str))
+        bad = ann.body | {"api_secret": {"nested": ann.secret}}
+        answers.append(json.dumps(await post(server.client, "/state/get", bad, status=422)))
+        cut = json.dumps(ann.body)[:-1]
+        answers.append(json.dumps(await post(server.client, "/state/get", cut, status=422)))
+        listed = await server.client.get("/workflows", headers=bob.headers)
+        answers.append(listed.text)
+        wrong = bob.body | {"api_secret": f"{bob.secret}, mistyped", "connection_id": IDLE}
+        answers.append(json.dumps(await post(server.client, "/state/get", wrong, status=403)))
+    await begin_and_kill(environment, tmp_path, bob)
+    (tmp_path / "dump.sql").write_bytes(
+        await anyio.to_thread.run_sync(postgres.dump, environment["DBOS_SYSTEM_DATABASE_URL"])
+    )
+    (tmp_path / "answers.txt").write_text("\n".join(answers))
+
+    assert f"{bob.owner(IDLE)}:1" in (tmp_path / "dump.sql").read_text()
+    logs = [path for path in files_under(tmp_path) if path.name.endswith("stderr.txt")]
+    assert len(logs) == 2
+    assert all('"level": "debug"' in log.read_text() for log in logs)
+    kept = [ann.secret, bob.secret, ann.key, bob.key]
+    assert where(kept, files_under(tmp_path)) == []
