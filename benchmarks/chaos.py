@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -238,7 +238,10 @@ def _broken_by(
     numbers = [int(update["workflow_id"].rpartition(":")[2]) for update in updates]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"{name}: the numbers have gaps: {numbers}"
-    order = {update["reason"]: number for number, update in enumerate(updates, 1)}
+    # A request that is repeated after its update has failed is another update.
+    numbered: dict[str, list[int]] = defaultdict(list)
+    for number, update in enumerate(updates, 1):
+        numbered[update["reason"]].append(number)
     written: dict[int, state.State] = {}
     rolled_back: set[int] = set()
     latest = 0
@@ -256,7 +259,8 @@ def _broken_by(
             continue
         if state.version(before) != target["over"]:
             yield f"{where}: written over version {state.version(before)}, not {target['over']}"
-        number = order.get(target["marker"], 0)
+        mine = numbered.get(target["marker"], [0])
+        number = next((each for each in mine if each > latest), mine[-1])
         if number <= latest:
             yield f"{where}: update {number} wrote after update {latest}"
         latest = number
