@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -160,6 +161,15 @@ class WaitQuery(BaseModel):
 
 Secret = Annotated[str | None, Header(max_length=500)]
 WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
+
+
+class _WorkflowIds(StringConvertor):
+    """In a path: of a guest's update with its account in front, and never with what follows."""
+
+    regex = "[^/]+(?:/[^/:]+:[^/]+)?"
+
+
+register_url_convertor("workflow_id", _WorkflowIds())
 
 
 class _Exact(Request):
@@ -396,22 +406,8 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             )
         return _answer(page)
 
-    @routes.get(
-        "/workflows/{workflow_id:path}",
-        tags=["Workflows"],
-        dependencies=[requires(READ)],
-        responses=_ok(WorkflowView | UpdatesView),
-    )
-    async def workflow_status(
-        workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
-    ) -> Response:
-        """How far an update is, or how it ended; with several connections, what became of each."""
-        if service.is_together(workflow_id):
-            return _answer(await service.updates_status(workflow_id, wait_seconds=query.wait))
-        return _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
-
     @routes.post(
-        "/workflows/{workflow_id:path}/cancel",
+        "/workflows/{workflow_id:workflow_id}/cancel",
         tags=["Workflows"],
         dependencies=[requires(WRITE)],
         responses=_ok(Update | UpdatesView) | _accepted(Update | UpdatesView),
@@ -426,6 +422,20 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         else:
             update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
         return running(update, prefer) if update.status == "running" else _answer(update, prefer)
+
+    @routes.get(
+        "/workflows/{workflow_id:workflow_id}",
+        tags=["Workflows"],
+        dependencies=[requires(READ)],
+        responses=_ok(WorkflowView | UpdatesView),
+    )
+    async def workflow_status(
+        workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
+    ) -> Response:
+        """How far an update is, or how it ended; with several connections, what became of each."""
+        if service.is_together(workflow_id):
+            return _answer(await service.updates_status(workflow_id, wait_seconds=query.wait))
+        return _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
 
     return routes
 

@@ -443,6 +443,9 @@ async def test_what_is_no_json_or_no_route_is_a_problem_too(http: Serve) -> None
                 answer = await server.client.request(method, path)
                 assert parsed(answer, 405)["code"] == "method_not_allowed"
                 assert answer.headers["Allow"]
+        for path in (f"/workflows/{IDLE}:1/cancel", f"/workflows/account/{IDLE}:1/cancel"):
+            answer = await server.client.get(path)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
         head = await server.client.head("/connections")
         assert (head.status_code, head.content) == (405, b"")
         assert parsed(await server.client.get("/nothing"), 404)["code"] == "not_found"
