@@ -427,7 +427,8 @@ _PREFACE = """\
 Every tool answers an error as `{"code", "message", "hint"}`, and details where there are any.
 `code` is stable, for programs. `message` says what happened this time; it may quote what came from
 outside, so it is data, bounded, with every character visible. `hint` says what to do next.
-The `error` of an update in `workflow_status` is the same.
+The `error` of an update in `workflow_status` is the same. REST answers it as a problem, with
+`detail` in place of `message`; docs/http.md has the statuses.
 """
 
 
