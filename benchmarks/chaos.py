@@ -9,7 +9,6 @@ promises; every violation is printed, and makes the exit code 1.
 """
 
 import argparse
-import itertools
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,8 +31,8 @@ import anyio
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from fivetran_state import state
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from benchmarks.watched import Updates, Watched
+from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
 
@@ -67,24 +66,11 @@ class Chaos:
     pids: dict[int, int] = field(default_factory=dict)
     busy: set[int] = field(default_factory=set)
     """The servers that have updated something since they were started; only these are killed."""
-    updates: list[dict[str, Any]] = field(default_factory=list)
+    updates: Updates = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.names = [f"chaos_{number}" for number in range(CONNECTIONS)]
-        for number, name in enumerate(self.names):
-            syncs = number % 3 == 2
-            self.sandbox.add_connection(
-                name,
-                state='{"cursor":"2026-01-01T00:00:00Z","exact":1.10}',
-                paused=number % 3 == 1,
-                sync_seconds=1.0,
-                sync_every=2.0 if syncs else None,
-                drain_seconds=0.5,
-                sync_on_resume=syncs,
-                stopped_sync_counts=bool(number % 2),
-            )
-        self.paused_before = {name: self.sandbox.connection(name).paused for name in self.names}
+        self.connections = Watched(self.sandbox, CONNECTIONS)
 
     async def play(self) -> None:
         """Until there have been enough kills; then everything is left to come to its end."""
@@ -110,7 +96,7 @@ class Chaos:
 
     async def _update(self, client: Client, chance: random.Random) -> bool:
         """Read a connection and update it; whether the update was seen to its end."""
-        name = chance.choice(self.names)
+        name = chance.choice(self.connections.names)
         seen = await client.call_tool("get_state", {"connection_id": name})
         if seen.structured_content is None:
             self.happened["reads that failed"] += 1
@@ -118,7 +104,7 @@ class Chaos:
         version, marker = seen.structured_content["version"], uuid.uuid4().hex
         arguments = {
             "connection_id": name,
-            "merge_patch": {"marker": marker, "over": version},
+            "merge_patch": Watched.change(marker, version),
             "expected_version": version,
             "reason": marker,
             "wait_seconds": chance.choice([0, 0.2, 5]),
@@ -171,108 +157,21 @@ class Chaos:
     async def _collect(self) -> None:
         """Wait for every update, with a fresh server that recovers what is left."""
         async with self._server(self.servers) as client:
-            for name in self.names:
-                number = 1
-                while True:
-                    workflow_id = f"{name}:{number}"
-                    arguments = {"workflow_id": workflow_id, "wait_seconds": 50}
-                    result = await client.call_tool("workflow_status", arguments)
-                    if result.structured_content is None:
-                        break
-                    self.updates.append(result.structured_content)
-                    number += 1
 
-    def _server(self, number: int) -> "_Server":
-        return _Server(self, number)
+            async def status(workflow_id: str) -> dict[str, Any] | None:
+                arguments = {"workflow_id": workflow_id, "wait_seconds": 50}
+                found = await client.call_tool("workflow_status", arguments)
+                answer: dict[str, Any] | None = found.structured_content
+                return answer
+
+            self.updates = await self.connections.updates(status)
 
     def violations(self) -> list[str]:
         """Every broken promise, in a sentence."""
-        found = [
-            f"{update['workflow_id']} has not ended: {update['message']}"
-            for update in self.updates
-            if update["status"] == "running"
-        ]
-        for name, paused in self.paused_before.items():
-            if self.sandbox.connection(name).paused != paused:
-                found.append(f"{name} ended with paused={not paused}")
-                self._keep(name, [u for u in self.updates if u["connection_id"] == name])
-        for name in self.names:
-            mine = [update for update in self.updates if update["connection_id"] == name]
-            requests = [r for r in self.sandbox.log if r.connection_id == name and r.applied]
-            broken = list(_broken_by(name, mine, requests))
-            found += broken
-            if broken:
-                self._keep(name, mine)
-        return found
+        return self.connections.violations(self.updates)
 
-    def _keep(self, name: str, updates: list[dict[str, Any]]) -> None:
-        """Everything about a connection, for whoever looks for the cause."""
-        order = {update["reason"]: number for number, update in enumerate(updates, 1)}
-
-        def whose(document: Any) -> int | None:
-            return order.get(document.get("marker")) if isinstance(document, dict) else None
-
-        with Path(f"chaos-{name}.log").open("w") as file:
-            for request in self.sandbox.log:
-                if request.connection_id != name:
-                    continue
-                body = request.body or {}
-                print(
-                    request.index,
-                    f"{request.time:.3f}",
-                    request.method,
-                    "state" if request.path.endswith("/state") else "",
-                    body.get("paused", ""),
-                    f"writes={whose(body.get('state'))}" if "state" in body else "",
-                    f"was={whose(json.loads(request.state or '{}'))}",
-                    f"status={request.status} fault={request.fault} applied={request.applied}",
-                    file=file,
-                )
-            for update in updates:
-                print(json.dumps(update), file=file)
-
-
-def _broken_by(
-    name: str, updates: list[dict[str, Any]], requests: list[LoggedRequest]
-) -> Iterator[str]:
-    numbers = [int(update["workflow_id"].rpartition(":")[2]) for update in updates]
-    if numbers != list(range(1, len(numbers) + 1)):
-        yield f"{name}: the numbers have gaps: {numbers}"
-    # A request that is repeated after its update has failed is another update.
-    numbered: dict[str, list[int]] = defaultdict(list)
-    for number, update in enumerate(updates, 1):
-        numbered[update["reason"]].append(number)
-    written: dict[int, state.State] = {}
-    rolled_back: set[int] = set()
-    latest = 0
-    for request in requests:
-        if request.method != "PATCH" or not request.path.endswith("/state"):
-            continue
-        where = f"{name}, request {request.index}"
-        target, before = request.body["state"], state.parse(request.state or "{}")
-        if request.syncing or not request.paused:
-            yield f"{where}: written while syncing={request.syncing}, paused={request.paused}"
-        if state.same(before, target):
-            yield f"{where}: written a second time"
-        if latest in written and state.same(target, written[latest]):
-            rolled_back.add(latest)
-            continue
-        if state.version(before) != target["over"]:
-            yield f"{where}: written over version {state.version(before)}, not {target['over']}"
-        mine = numbered.get(target["marker"], [0])
-        number = next((each for each in mine if each > latest), mine[-1])
-        if number <= latest:
-            yield f"{where}: update {number} wrote after update {latest}"
-        latest = number
-        written[latest] = before
-    for number, update in enumerate(updates, 1):
-        code = update.get("error", {}).get("code", update["status"])
-        is_written, is_undone = number in written, number in rolled_back
-        if code != "rollback_failed" and (is_written and not is_undone) != (code == "updated"):
-            yield f"{update['workflow_id']}: {code}, but {is_written=} and {is_undone=}"
-    for earlier, later in itertools.pairwise(updates):
-        if earlier.get("ended_at", "9") > later["started_at"]:
-            yield f"{later['workflow_id']} began before {earlier['workflow_id']} had ended"
+    def _server(self, number: int) -> "_Server":
+        return _Server(self, number)
 
 
 class _Server:

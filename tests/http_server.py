@@ -136,7 +136,8 @@ async def http_running(
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
-            await process.wait()
+            with anyio.CancelScope(shield=True):
+                await process.wait()
 
 
 async def _url_in(log: Path) -> str:

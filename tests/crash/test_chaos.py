@@ -1,11 +1,12 @@
-"""A short run of the chaos benchmark; docs/reliability.md has the long ones."""
+"""Short runs of the chaos benchmarks; docs/reliability.md has the long ones."""
 
 import pytest
 
-from benchmarks import chaos
+from benchmarks import chaos, http_chaos
+
+pytestmark = pytest.mark.filterwarnings("default")  # Of sockets whose other end is killed.
 
 
-@pytest.mark.filterwarnings("default")  # Of sockets whose other end is killed.
 @pytest.mark.parametrize(
     ("kills", "postgres"),
     [
@@ -21,4 +22,15 @@ def test_nothing_is_lost_left_paused_or_done_twice_whatever_is_killed(
 
     assert run.happened["kills"] == kills
     assert any(update["status"] == "updated" for update in run.updates)
+    assert run.violations() == []
+
+
+@pytest.mark.parametrize("updates", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_nor_by_http_servers_behind_a_balancer_and_each_client_is_told_what_happened(
+    updates: int,
+) -> None:
+    run = http_chaos.run(seed=5, updates=updates, clients=len(http_chaos.KINDS))
+
+    assert run.happened["kills"] > 0
+    assert run.happened["told updated"] >= updates
     assert run.violations() == []
