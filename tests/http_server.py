@@ -81,9 +81,7 @@ class HttpServer:
         text, _ = TokenFile(self.settings).create(scope, None, days)
         return text
 
-    async def status(
-        self, path: str = "/openapi.json", token: str | None = None, **named: Any
-    ) -> int:
+    async def status(self, path: str = "/", token: str | None = None, **named: Any) -> int:
         """What the server answers to a GET."""
         headers = authorization(token) | named.pop("headers", {})
         return (await self.client.get(path, headers=headers, **named)).status_code

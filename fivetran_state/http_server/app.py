@@ -90,10 +90,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.include_router(docs.router())
     app.include_router(rest.router(backend, prefix))
     app.include_router(_front())
-    app.router.routes.extend([*authority.routes, *mcp_app.routes])
+    app.router.routes.extend([*docs.routes(), *authority.routes, *mcp_app.routes])
     docs.describe(app, authority)
     return app
 

@@ -1,38 +1,47 @@
-"""`/docs`: the REST routes to look at and to try, under a policy that lets nothing else run."""
+"""`/docs`: the REST routes to look at and to try, under a policy that lets nothing else run.
+
+It is all served from here, and to everybody: a browser has no token to bring until its user has
+given it one on this very page, and what it says is in this project's source.
+"""
 
 import base64
 import hashlib
 import re
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from fivetran_state.http_server.gate import Authority
+from fivetran_state.http_server.gate import PAGE, Authority
 from fivetran_state.http_server.problems import Problem
 
-_SOURCE = "https://cdn.jsdelivr.net"
 
-
-def router() -> APIRouter:
-    routes = APIRouter(include_in_schema=False)
+def routes() -> list[BaseRoute]:
+    """The page, and Swagger UI, which it loads."""
     page = get_swagger_ui_html(
-        openapi_url="openapi.json", title="Fivetran state", swagger_favicon_url="data:,"
+        openapi_url="openapi.json",
+        title="Fivetran state",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="data:,",
     )
     scripts = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{hash_}'" for hash_ in hashes)
     page.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src {_SOURCE} {allowed}; "
-        f"style-src {_SOURCE} 'unsafe-inline'; img-src data:; connect-src 'self'; "
+        f"default-src 'none'; script-src 'self' {allowed}; style-src 'self' 'unsafe-inline'; "
+        "img-src data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
-    @routes.get("/docs")
-    async def docs() -> Response:
+    async def show(_: Request) -> Response:
         return page
 
-    return routes
+    assets = StaticFiles(packages=[("fastapi_swagger", "resources")])
+    return [Route(PAGE, show), Mount(PAGE, assets)]
 
 
 def describe(app: FastAPI, authority: Authority) -> None:

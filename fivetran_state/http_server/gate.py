@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 MOST_BUCKETS = 10_000
 
 HEALTH = ("/healthz", "/readyz")
+PAGE = "/docs"
+DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
+"""What is shown to everybody, though not at any rate."""
 
 
 def requires(scope: access.Scope) -> Any:
@@ -200,6 +203,8 @@ class Gate:
                 "Wait for as many seconds as Retry-After says.",
                 {"Retry-After": str(math.ceil(wait))},
             )
+        if scope["path"] in DOCUMENTATION:
+            return None
         if found is None:
             if is_required:
                 return self._unauthenticated("authorization" in request.headers)

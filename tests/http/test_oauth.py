@@ -61,7 +61,7 @@ async def test_a_client_is_told_where_the_issuer_is(
     async with http(**trusting) as server:
         refused = await server.client.post("/mcp", json={})
         without_scope = await server.client.get(
-            "/docs", headers=authorization(issuer.token(scope="openid"))
+            "/", headers=authorization(issuer.token(scope="openid"))
         )
         # Clients in browsers, of whatever site, may read it.
         metadata = await server.client.get(path, headers={"Origin": "https://inspector.example"})
@@ -100,7 +100,7 @@ async def test_while_the_issuer_is_silent_known_keys_hold_and_before_that_nobody
 ) -> None:
     issuer.is_silent = True
     async with http(**trusting) as server:
-        answer = await server.client.get("/docs", headers=authorization(issuer.token()))
+        answer = await server.client.get("/", headers=authorization(issuer.token()))
         assert answer.status_code == 503
         assert answer.json()["code"] == "authentication_unavailable"
     issuer.is_silent = False

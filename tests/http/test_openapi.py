@@ -1,9 +1,13 @@
 """The OpenAPI document, and whether the server keeps to it."""
 
+import base64
+import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import anyio
 import pytest
@@ -58,9 +62,8 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
 ) -> None:
     async with http() as server:
         open_ = await get(server.client, "/openapi.json")
-        token = authorization(server.new_token("read"))
-        closed = (await server.client.get("/openapi.json", headers=token)).json()
-        page = await server.client.get("/docs", headers=token)
+        server.new_token()
+        closed = await get(server.client, "/openapi.json")
 
     operations: dict[str, dict[str, Any]] = {
         f"{method.upper()} {path}": operation
@@ -96,4 +99,33 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
     assert open_["components"]["schemas"]["Problem"]["required"]
     assert (open_["security"], closed["security"]) == ([], [{"token": []}])
     assert closed["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    assert page.status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/state"])
+async def test_the_page_of_the_routes_is_everybodys_and_loads_nothing_from_elsewhere(
+    http: Serve, prefix: str
+) -> None:
+    public = {"FIVETRAN_STATE_PUBLIC_URL": f"https://state.example.com{prefix}"}
+    async with http() as server:
+        server.new_token()
+    async with http(**public) as server:
+        page = await server.client.get("/docs")
+        at = f"https://state.example.com{prefix}/docs"
+        loaded = {
+            urljoin(at, url)
+            for url in re.findall(r'(?:src|href|url)[=:] ?["\']([^"\']+)', page.text)
+        }
+        answers = {
+            url: await server.client.get(url.removeprefix(f"https://state.example.com{prefix}"))
+            for url in loaded - {"data:,"}
+        }
+        poked = await server.client.get("/docs/../openapi.json/../__init__.py")
+
+    assert len(answers) == 3
+    assert {answer.status_code for answer in answers.values()} == {200}
+    (script,) = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
+    hash_ = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = page.headers["Content-Security-Policy"]
+    assert f"script-src 'self' 'sha256-{hash_}';" in policy
+    assert "http" not in policy
+    assert poked.status_code == 401

@@ -71,28 +71,28 @@ async def test_a_server_for_this_machine_alone_is_open_to_it(http: Serve) -> Non
         assert await server.status("/nothing-is-here") == 404
 
 
-async def test_where_tokens_are_asked_for_only_a_valid_one_opens_and_only_health_is_public(
+async def test_where_tokens_are_asked_for_only_a_valid_one_opens_all_but_health_and_documentation(
     http: Serve,
 ) -> None:
     async with http() as server:
         valid, expired = server.new_token(), server.new_token(days=0)
         other_secret = valid[:-4] + "0000"
-        for path in ("/", "/docs", "/openapi.json", "/mcp", "/nothing-is-here", "/healthz/"):
+        for path in ("/", "/mcp", "/docs/", "/docs/openapi.json", "/nothing-is-here", "/healthz/"):
             answer = await server.client.get(path)
             assert answer.status_code == 401, path
             assert answer.headers["WWW-Authenticate"] == "Bearer"
             assert answer.json()["code"] == "authentication_required"
         for wrong in (WRONG_TOKEN, expired, other_secret, valid[4:], "a.b.c", "fst_"):
-            answer = await server.client.get("/docs", headers=authorization(wrong))
+            answer = await server.client.get("/", headers=authorization(wrong))
             assert answer.status_code == 401, wrong
             assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert {"title", "status", "code", "detail", "hint"} == answer.json().keys()
-        in_the_query = await server.status("/docs", params={"access_token": valid})
-        basic = await server.client.get("/docs", auth=("token", valid))
+        in_the_query = await server.status("/", params={"access_token": valid})
+        basic = await server.client.get("/", auth=("token", valid))
         assert (in_the_query, basic.status_code) == (401, 401)
 
-        assert await server.status("/docs", valid) == 200
+        assert await server.status("/", valid) == 200
         assert await server.status("/nothing-is-here", valid) == 404
         assert await server.status("/healthz") == 200
         assert await server.status("/readyz") == 200
