@@ -92,6 +92,7 @@ async def test_what_a_person_types_stays_on_its_line_in_quotes(connect: Connect)
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "no prompt": ("drop_state", {}, "invalid_request", "drop_state"),
     "no id": ("explain_state", {}, "invalid_request", "connection_id"),
     "no connection id": (
         "explain_state",
