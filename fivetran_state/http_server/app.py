@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from fivetran_state import __version__, mcp_server
 from fivetran_state.config import Settings, is_loopback, listed
@@ -22,6 +23,7 @@ from fivetran_state.errors import FivetranStateError, InsufficientScope, Invalid
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
+from fivetran_state.http_server.mcp_endpoint import WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.text import shown
@@ -49,8 +51,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
-    mcp_app = mcp.streamable_http_app(
-        streamable_http_path=MCP_PATH,
+    mcp.streamable_http_app(  # Of which only the manager of sessions is wanted.
         # Ours looks at every route's Host and Origin.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
@@ -92,7 +93,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     app.include_router(health.router(backend))
     app.include_router(rest.router(backend, prefix))
     app.include_router(_front())
-    app.router.routes.extend([*docs.routes(), *authority.routes, *mcp_app.routes])
+    endpoint = Route(MCP_PATH, WholeAnswers(mcp.session_manager.handle_request))
+    app.router.routes.extend([*docs.routes(), *authority.routes, endpoint])
     docs.describe(app, authority)
     return app
 

@@ -147,7 +147,10 @@ class Addressed:
 
 
 class BodyLimit:
-    """The SDK's limit for every route, with an answer like our others."""
+    """The SDK's limit for every route, with an answer like our others.
+
+    Half a body, of a client that has gone, gets no further.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -156,19 +159,26 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        has_passed = False
+        has_passed = has_gone = False
+
+        async def receive_watching() -> Message:
+            nonlocal has_gone
+            message = await receive()
+            has_gone = message["type"] == "http.disconnect"
+            return message
 
         async def enter(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal has_passed
             has_passed = True
-            await self._app(scope, receive, send)
+            if not has_gone:
+                await self._app(scope, receive, send)
 
         async def send_unless_refused(message: Message) -> None:
             if has_passed:
                 await send(message)
 
         limited = RequestBodyLimitMiddleware(enter, LARGEST_BODY)
-        await limited(scope, receive, send_unless_refused)
+        await limited(scope, receive_watching, send_unless_refused)
         if not has_passed:
             answer = problem(
                 413,

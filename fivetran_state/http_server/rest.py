@@ -15,7 +15,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from fivetran_state import state
 from fivetran_state.access import READ, WRITE
@@ -184,8 +183,6 @@ class _Exact(Request):
             self._value = state.parse_value(await self.body())
         except state.InvalidState as error:
             raise InvalidRequest(f"The body cannot be used: {error}.") from error
-        except ClientDisconnect:
-            raise HTTPException(400, "The body has broken off.") from None
 
     @property
     def _content_type(self) -> str:

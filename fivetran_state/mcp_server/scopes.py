@@ -28,6 +28,8 @@ def held(context: RequestContext) -> Collection[str]:
 async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
     """Middleware: lists no tool that would be refused (`StrictTool` does that), and refuses
     `WRITING_METHODS`."""
+    if ctx.request_id is None:  # A notification calls no method, whatever its name.
+        return await call_next(ctx)
     if ctx.method in WRITING_METHODS:
         try:
             demand(WRITE, held(ctx), ctx.method)

@@ -86,7 +86,7 @@ class Tasks(Extension):
 
     async def check_subscription(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         """Refuse what the SDK would let pass: listening to tasks without the extension."""
-        if ctx.method == "subscriptions/listen":
+        if ctx.method == "subscriptions/listen" and ctx.request_id is not None:
             wanted = (ctx.params or {}).get("notifications")
             if isinstance(wanted, Mapping) and "taskIds" in wanted:
                 require_client_extension(ctx, self.identifier)
