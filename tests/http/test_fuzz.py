@@ -1,0 +1,149 @@
+"""The MCP endpoint, fed what no client should send, in both eras of the protocol."""
+
+import asyncio
+import json
+import logging
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from h11 import RemoteProtocolError
+from mcp_types import INTERNAL_ERROR
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import API_KEY, API_SECRET, IDLE, ROOT, call
+from tests.conftest import ERAS, Serve
+from tests.http.frames import KINDS, Answer, Frame, RawClient, frame, too_large
+from tests.http_server import HttpServer, authorization
+
+SEED = 20260728
+AT_ONCE = 8
+WARM_UP = 10 * len(KINDS)
+POOLED = 30
+"""Files that the server may open, besides those after the warm-up, and keep: to its database, to
+Fivetran."""
+UNEXPECTED = (INTERNAL_ERROR, 0)
+"""What the SDK answers when a handler raises: the latter to older clients."""
+NEVER = ["Traceback", 'File "', "site-packages", "internal_error", API_KEY, API_SECRET]
+NEVER += [str(ROOT), sys.prefix, str(Path.home())]
+
+
+def messages_in(answer: Answer) -> Iterator[Any]:
+    """Every JSON value that it is made of."""
+    kind, text = answer.headers.get("content-type", ""), answer.body.decode()
+    if answer.is_stream:
+        yield from map(json.loads, re.findall(r"^data:(.*?)\r?$", text, re.MULTILINE))
+    elif "json" in kind and text:
+        yield json.loads(text)
+
+
+def faults_of(made: Frame, answer: Answer | None, never: list[str]) -> Iterator[str]:
+    if answer is None:
+        if made.ends and made.waits:
+            yield "no answer"
+        return
+    if answer.status >= 500:
+        yield f"status {answer.status}"
+    if made.kind == too_large.__name__ and answer.status != 413:
+        yield f"it is too large, and yet {answer.status}"
+    text = answer.body.decode()
+    yield from (f"{word!r} is in the answer" for word in never if word in text)
+    for message in messages_in(answer):
+        match message:
+            case {"error": {"code": code}} if code in UNEXPECTED:
+                yield "an internal error"
+
+
+class Fuzz:
+    """Sends frames from several clients at once, and keeps what was wrong.
+
+    Each has a session of its own, which ends between two of its frames: what becomes of a request
+    whose session ends meanwhile, `test_mcp_endpoint` shows.
+    """
+
+    def __init__(self, server: HttpServer) -> None:
+        self._port = int(server.url.rpartition(":")[2])
+        self._tokens = [server.new_token("write"), server.new_token("read")]
+        self.found: list[str] = []
+        self.kinds: Counter[str] = Counter()
+
+    async def run(self, numbers: range) -> None:
+        async with anyio.create_task_group() as clients:
+            for first in range(AT_ONCE):
+                clients.start_soon(self._send, numbers[first::AT_ONCE], self._tokens[first % 2])
+
+    async def _send(self, numbers: range, token: str) -> None:
+        client = RawClient(self._port, token)
+        await client.open_session()
+        for number in numbers:
+            made, answer = frame(SEED, number), None
+            try:
+                with anyio.fail_after(30):
+                    answer = await client.send(made)
+                faults = list(faults_of(made, answer, [*NEVER, *self._tokens]))
+            except (TimeoutError, OSError, ValueError, RemoteProtocolError) as error:
+                faults = [repr(error)]
+            said = answer and answer.body[:300]
+            self.found += [f"frame({SEED}, {number}): {fault}: {said!r}" for fault in faults]
+            self.kinds[made.kind] += 1
+            if answer is not None and answer.status == 200:
+                await client.keep_one_session(made, answer)
+        await client.end_session()
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+async def updates_have_ended(server: HttpServer, token: str) -> None:
+    """Those that were begun, and refused because of the version."""
+    headers = authorization(token)
+    with anyio.fail_after(60):
+        while True:
+            answer = await server.client.get("/workflows?limit=100", headers=headers)
+            if "running" not in {update["status"] for update in answer.json()["workflows"]}:
+                return
+
+
+async def tasks_besides(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Those that do not end by themselves."""
+    others = asyncio.all_tasks() - known
+    return (await asyncio.wait(others, timeout=10))[1] if others else set()
+
+
+@pytest.mark.parametrize("frames", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_no_malformed_frame_meets_a_5xx_finds_a_leak_or_harms_the_server(
+    http: Serve, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, frames: int
+) -> None:
+    caplog.set_level(logging.WARNING)
+    paused = {each.id for each in sandbox.world.connections() if each.paused}
+    async with http(FIVETRAN_STATE_RATE_LIMIT="0") as server:
+        fuzz = Fuzz(server)
+        token = server.new_token("read")
+        await fuzz.run(range(frames, frames + WARM_UP))
+        await updates_have_ended(server, token)
+        tasks, files = asyncio.all_tasks(), open_files()
+        await fuzz.run(range(frames))
+        await updates_have_ended(server, token)
+        left = await tasks_besides(tasks)
+        files_after = open_files()
+        for era in ERAS:
+            async with server.mcp(era, token=token) as client:
+                state = await call(client, "get_state", connection_id=IDLE)
+                assert state["connection_id"] == IDLE
+
+    assert fuzz.found == []
+    assert set(fuzz.kinds) == {make.__name__ for make in KINDS}
+    assert [
+        each for each in caplog.records if each.levelno > logging.WARNING or each.exc_info
+    ] == []
+    assert left == set()
+    assert files_after < files + POOLED
+    patches = {each.path.rpartition("/")[2] for each in sandbox.log if each.method == "PATCH"}
+    assert "state" not in patches
+    assert {each.id for each in sandbox.world.connections() if each.paused} == paused
