@@ -68,19 +68,14 @@ def _connections(now: float) -> list[Connection]:
     ]
 
 
-def _vast_state(cursor: str) -> object:
-    """About 2 MB: the cursors of 15,000 tables."""
-    return {
-        "tables": {
-            f"library_{table:05}": {
-                "cursor": cursor,
-                "offset": table * 100,
-                "page_token": f"{table * 2_654_435_761:020x}",
-                "schema_version": 1,
-            }
-            for table in range(15_000)
-        }
-    }
+def _vast_state(cursor: str) -> str:
+    """About 2 MB: the cursors of 15,000 tables. Put together as text, since each start waits."""
+    tables = (
+        f'"library_{table:05}":{{"cursor":"{cursor}","offset":{table * 100},'
+        f'"page_token":"{table * 2_654_435_761:020x}","schema_version":1}}'
+        for table in range(15_000)
+    )
+    return f'{{"tables":{{{",".join(tables)}}}}}'
 
 
 def _compact(value: object) -> str:

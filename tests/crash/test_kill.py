@@ -23,6 +23,7 @@ from tests.calls import (
     version_of,
 )
 from tests.crash.processes import Server, ended, running
+from tests.matrix import each_with_each
 
 CALLS = {1: "inspect", 2: "pause", 3: "snapshot", 4: "write", 5: "verify", 6: "resume"}
 CALLS_TO_READ = 2
@@ -126,8 +127,7 @@ def assert_failed_with(status: dict[str, Any], code: str) -> None:
     assert status["still_paused"] is False
 
 
-@pytest.mark.parametrize("kind", [BEFORE, AFTER])
-@pytest.mark.parametrize("at_call", CALLS, ids=CALLS.values())
+@pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [BEFORE, AFTER]))
 async def test_an_update_killed_at_any_call_is_completed_once_after_a_restart(
     sandbox: Sandbox,
     environment: dict[str, str],

@@ -18,6 +18,7 @@ from tests.calls import (
     version_of,
 )
 from tests.conftest import Connect
+from tests.matrix import each_with_each
 
 PATCH = {"rewound": True}
 BUSY = "slow_river"
@@ -149,26 +150,28 @@ def busy_connection(sandbox: Sandbox) -> None:
 # What passes by itself
 
 
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+@pytest.mark.parametrize(("name", "fault"), each_with_each(CALLS, TRANSIENT))
 async def test_one_transient_fault_at_any_call_makes_no_difference(
-    connect: Connect, sandbox: Sandbox, name: str, fault: dict[str, Any]
+    connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
-    async with connect(**patience_for(fault)) as client:
-        await update_succeeds(client, sandbox, IDLE, {"call_name": name, **fault})
+    async with connect(**patience_for(TRANSIENT[fault])) as client:
+        await update_succeeds(client, sandbox, IDLE, {"call_name": name, **TRANSIENT[fault]})
 
 
-@pytest.mark.parametrize("name", CALLS_THAT_CHANGE)
-@pytest.mark.parametrize("fault", TRANSIENT_WITH_EFFECT.values(), ids=TRANSIENT_WITH_EFFECT)
+@pytest.mark.parametrize(
+    ("name", "fault"), each_with_each(CALLS_THAT_CHANGE, TRANSIENT_WITH_EFFECT)
+)
 async def test_a_change_whose_answer_is_lost_is_not_taken_for_a_failure(
-    connect: Connect, sandbox: Sandbox, name: str, fault: dict[str, Any]
+    connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
-    async with connect(**patience_for(fault)) as client:
-        await update_succeeds(client, sandbox, IDLE, {"call_name": name, **fault})
+    befalls = TRANSIENT_WITH_EFFECT[fault]
+    async with connect(**patience_for(befalls)) as client:
+        await update_succeeds(client, sandbox, IDLE, {"call_name": name, **befalls})
 
 
-@pytest.mark.parametrize("name", CALLS_OF_PAUSED)
-@pytest.mark.parametrize("fault", ["503", "drop", "hang"])
+@pytest.mark.parametrize(
+    ("name", "fault"), each_with_each(CALLS_OF_PAUSED, ["503", "drop", "hang"])
+)
 async def test_one_transient_fault_leaves_a_paused_connection_paused(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
@@ -201,8 +204,7 @@ async def test_every_call_may_fail_once_in_the_same_update(
     watch.ended_with(changed(watch))
 
 
-@pytest.mark.parametrize("name", CALLS_AFTER_INSPECT)
-@pytest.mark.parametrize("fault", ["503", "drop"])
+@pytest.mark.parametrize(("name", "fault"), each_with_each(CALLS_AFTER_INSPECT, ["503", "drop"]))
 async def test_an_outage_that_begins_at_any_call_after_inspect_is_sat_out(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
