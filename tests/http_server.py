@@ -58,7 +58,8 @@ class HttpServer:
         self._server = server
         self._listener = listener
         self.settings = settings
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.port: int = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.AsyncClient(base_url=self.url, timeout=30)
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from typing import Any, cast
 
+import anyio
 from fastapi import Depends
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
 from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_components
@@ -19,7 +20,7 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fivetran_state import access
 from fivetran_state.access import EVERYTHING, READ
@@ -36,6 +37,8 @@ from fivetran_state.tokens import PREFIX, TokenFile
 logger = logging.getLogger(__name__)
 
 MOST_BUCKETS = 10_000
+BETWEEN_LOOKS = 5.0
+"""Seconds after which an open stream's token is looked at again."""
 
 HEALTH = ("/healthz", "/readyz")
 PAGE = "/docs"
@@ -180,7 +183,27 @@ class Gate:
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
+            receive = self._until_unwelcome(scope, receive)
         await self._app(scope, receive, send)
+
+    def _until_unwelcome(self, scope: Scope, receive: Receive) -> Receive:
+        """As if the caller hung up when its token ends: streams, which listen for that, end too."""
+
+        async def receive_or_hang_up() -> Message:
+            while True:
+                with anyio.move_on_after(BETWEEN_LOOKS):
+                    return await receive()
+                if not await self._is_welcome(scope):
+                    return {"type": "http.disconnect"}
+
+        return receive_or_hang_up
+
+    async def _is_welcome(self, scope: Scope) -> bool:
+        try:
+            found = await self._backend.authenticate(HTTPConnection(scope))
+        except AuthenticationUnavailable:
+            return True  # It was when it came.
+        return found is not None or not self._authority.is_required()
 
     async def _refusal(self, scope: Scope) -> Response | None:
         request, is_required = HTTPConnection(scope), self._authority.is_required()

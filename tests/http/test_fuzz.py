@@ -68,7 +68,7 @@ class Fuzz:
     """
 
     def __init__(self, server: HttpServer) -> None:
-        self._port = int(server.url.rpartition(":")[2])
+        self._port = server.port
         self._tokens = [server.new_token("write"), server.new_token("read")]
         self.found: list[str] = []
         self.kinds: Counter[str] = Counter()

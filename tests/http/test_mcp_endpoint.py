@@ -11,7 +11,7 @@ from tests.http_server import HttpServer
 
 
 def raw_client(server: HttpServer, token: str = "") -> RawClient:
-    return RawClient(int(server.url.rpartition(":")[2]), token)
+    return RawClient(server.port, token)
 
 
 @pytest.mark.parametrize("method", ["tools/list", "notifications/initialized"])

@@ -3,12 +3,15 @@
 import stat
 from pathlib import Path
 
+import anyio
 import pytest
 
 from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
+from fivetran_state.tokens import TokenFile
 from tests.conftest import Serve
+from tests.http.frames import LEGACY, MODERN, Frame, RawClient, headers_of, valid
 from tests.http_server import WRONG_TOKEN, authorization, run_cli
 
 
@@ -151,3 +154,26 @@ async def test_tokens_are_made_and_listed_at_the_command_line_and_only_their_has
     assert token.removeprefix(f"fst_{token_id}_") not in tokens.read_text() + listed
     assert stat.filemode(tokens.stat().st_mode) == "-rw-------"
     assert (missing, complaint) == (1, "There is no token 00000000.\n")
+
+
+@pytest.mark.parametrize("era", [LEGACY, MODERN])
+async def test_a_stream_ends_soon_after_its_token(http: Serve, era: str) -> None:
+    listens = valid(era, "subscriptions/listen", {"notifications": {}})
+    if era == LEGACY:
+        listens = Frame(headers_of(era, "", {}), method="GET")
+    async with http() as server:
+        tokens = TokenFile(server.settings)
+        text, token = tokens.create("read", None, None)
+        client = RawClient(server.port, text)
+        await client.open_session()
+        headers = {
+            name: value.decode().replace("{session}", client.session)
+            for name, value in listens.headers
+        }
+        async with server.client.stream(
+            listens.method, "/mcp", content=listens.body, headers=headers | authorization(text)
+        ) as stream:
+            assert stream.headers["Content-Type"].startswith("text/event-stream"), stream
+            tokens.revoke(token.id)
+            with anyio.fail_after(30):
+                await stream.aread()
