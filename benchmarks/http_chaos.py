@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.http_chaos [--updates 200] [--clients 16] [--seed 7]
 
 The servers stand behind a load balancer. The clients are of every kind: MCP in both eras, that ask
-their user or do not, that follow tasks, and REST, with and without waiting. Each repeats a request
-whose answer it did not get, until it has one. At the end the sandbox's log is held against the
-promises, and what each client was told against what happened.
+their user or do not, that follow tasks, and REST, that waits or does not, or brings credentials.
+Each repeats a request whose answer it did not get, until it has one. At the end the sandbox's log
+is held against the promises, and what each client was told against what happened.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +42,8 @@ CONNECTIONS = 18
 SERVERS = ("one", "two")
 REFUSALS = ("conflict", "update_in_progress")
 """What a client may be told with nothing started."""
+CREDENTIALS = {"api_key": "sandbox", "api_secret": "sandbox"}
+NO_CREDENTIALS: Mapping[str, str] = {}
 LONGEST_ANSWER = 90
 """Seconds after which a client takes its connection for dead."""
 
@@ -115,20 +117,30 @@ async def _ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _by_rest(url: str, *, waits: bool = True) -> AsyncIterator[Caller]:
+async def _by_rest(
+    url: str, *, waits: bool = True, credentials: Mapping[str, str] = NO_CREDENTIALS
+) -> AsyncIterator[Caller]:
     async with httpx.AsyncClient(base_url=url, timeout=LONGEST_ANSWER) as client:
-        yield Caller(partial(_read_by_rest, client), partial(_update_by_rest, client, waits))
+        yield Caller(
+            partial(_read_by_rest, client, credentials),
+            partial(_update_by_rest, client, credentials, waits),
+        )
 
 
-async def _read_by_rest(client: httpx.AsyncClient, connection_id: str) -> str:
-    answer = await client.post("/state/get", json={"connection_id": connection_id})
-    version: str = _parsed(answer)["version"]
+async def _read_by_rest(
+    client: httpx.AsyncClient, credentials: Mapping[str, str], connection_id: str
+) -> str:
+    body = {"connection_id": connection_id, **credentials}
+    version: str = _parsed(await client.post("/state/get", json=body))["version"]
     return version
 
 
-async def _update_by_rest(client: httpx.AsyncClient, waits: bool, request: Request) -> str:
+async def _update_by_rest(
+    client: httpx.AsyncClient, credentials: Mapping[str, str], waits: bool, request: Request
+) -> str:
     headers = {"Idempotency-Key": request.marker} | ({} if waits else {"Prefer": "respond-async"})
-    answer = await client.post("/state/update", json=request.arguments, headers=headers)
+    body = {**request.arguments, **credentials}
+    answer = await client.post("/state/update", json=body, headers=headers)
     update = _parsed(answer)
     while update.get("status") == "running":
         update = _parsed(await client.get(answer.headers["Location"], params={"wait": "20"}))
@@ -155,6 +167,7 @@ KINDS: dict[str, Kind] = {
     "MCP, tasks": partial(_by_mcp, era="2026-07-28", tasks=True),
     "REST": _by_rest,
     "REST, not waiting": partial(_by_rest, waits=False),
+    "REST, with credentials": partial(_by_rest, credentials=CREDENTIALS),
 }
 
 
@@ -269,8 +282,8 @@ def run(*, seed: int, updates: int, clients: int) -> HttpChaos:
     try:
         with database(True, folder) as variables, SandboxServer(sandbox) as server:
             environment = {
-                "FIVETRAN_API_KEY": "sandbox",
-                "FIVETRAN_API_SECRET": "sandbox",
+                "FIVETRAN_API_KEY": CREDENTIALS["api_key"],
+                "FIVETRAN_API_SECRET": CREDENTIALS["api_secret"],
                 "FIVETRAN_API_URL": server.url,
                 "FIVETRAN_STATE_DATA_DIR": str(folder / "data"),
                 "FIVETRAN_STATE_RATE_LIMIT": "0",
