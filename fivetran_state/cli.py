@@ -30,6 +30,18 @@ HostOption = Annotated[str, typer.Option(help="The address to bind, with --http.
 PortOption = Annotated[int, typer.Option(help="The port, with --http; 0 takes a free one.")]
 
 
+def _only_one(workers: int) -> int:
+    if workers != 1:
+        raise typer.BadParameter(
+            "a server is one process, whose death no other shares. Start several of them, on "
+            "Postgres if on several machines, behind a load balancer (docs/http.md)."
+        )
+    return workers
+
+
+WorkersOption = Annotated[int, typer.Option(hidden=True, callback=_only_one)]
+
+
 @app.callback(invoke_without_command=True)
 def default(
     context: typer.Context,
@@ -37,6 +49,7 @@ def default(
     http: HttpOption = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    workers: WorkersOption = 1,
 ) -> None:
     """Read and safely change the state of Fivetran connections, from an assistant."""
     if context.invoked_subcommand is None:
@@ -49,6 +62,7 @@ def serve(
     http: HttpOption = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    workers: WorkersOption = 1,
 ) -> None:
     """Serve MCP on stdin and stdout (the default), or MCP and REST over HTTP."""
     if not http:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.calls import IDLE, call
 from tests.conftest import ERAS, Serve
+from tests.http_server import run_cli
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -29,3 +30,13 @@ async def test_it_says_that_it_lives_and_that_it_is_ready(http: Serve) -> None:
         ready = await server.client.get("/readyz")
 
     assert (alive.status_code, ready.status_code) == (200, 200)
+
+
+@pytest.mark.parametrize("command", [(), ("serve",)])
+async def test_several_workers_are_refused_and_it_says_what_to_do_instead(
+    environment: dict[str, str], command: tuple[str, ...]
+) -> None:
+    code, stdout, stderr = await run_cli(environment, *command, "--http", "--workers", "2")
+
+    assert (code, stdout) == (2, "")
+    assert "Start several of them" in " ".join(stderr.split())
