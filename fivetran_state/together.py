@@ -131,10 +131,17 @@ class Status:
 async def start(requests: list[UpdateRequest], account: str | None, key: str | None) -> str:
     """Start the workflow, or attach to the one that was started with this key; its id.
 
-    Raises `IdempotencyKeyReused`.
+    Without a key it attaches to one that does the same and still runs. Raises
+    `IdempotencyKeyReused`.
     """
     name = uuid.uuid4().hex
-    if key is not None:
+    if key is None:
+        for running in await updates.unfinished():
+            if _is_of(running, account) and _what(await updates.requests_of(running)) == _what(
+                requests
+            ):
+                return running
+    else:
         # Ids are the database's, keys a caller's.
         whose = f"{workflow.application_name}\n{account}\n{key}"
         name = hashlib.sha256(whose.encode()).hexdigest()[:32]
@@ -185,7 +192,7 @@ async def _end(workflow_id: str) -> Result:
 
 
 async def _requests(workflow_id: str, account: str | None) -> list[UpdateRequest]:
-    if not workflow_id.startswith(_prefix(account)):
+    if not _is_of(workflow_id, account):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
     return await updates.requests_of(workflow_id)
 
@@ -201,6 +208,10 @@ async def _failure(result: Result) -> FivetranStateError | None:
 
 
 _NOT_PUT_RIGHT = (LeftPaused, RollbackFailed)
+
+
+def _is_of(workflow_id: str, account: str | None) -> bool:
+    return is_id(workflow_id) and workflow_id.startswith(_prefix(account))
 
 
 def _prefix(account: str | None) -> str:
