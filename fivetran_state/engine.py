@@ -190,9 +190,10 @@ class Engine:
     async def close(self) -> None:
         """Stop working, and leave the process as it was before `start`."""
         await self.leave()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := [task for task in self._tasks if not task.done()]:
+            for task in tasks:  # On Python 3.10 one may miss it, and start another.
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._launched:
             await self._stop_dbos()
         if self._reader is not None:
