@@ -76,7 +76,7 @@ if sqlite3.sqlite_version_info < (3, 42):
     @event.listens_for(sqlalchemy.Engine, "connect")
     def _tell_time_in_milliseconds(connection: object, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
-            connection.create_function("unixepoch", 1, lambda _: time.time())
+            connection.create_function("unixepoch", 1, lambda _: round(time.time(), 3))
 
 
 @dataclass(frozen=True)

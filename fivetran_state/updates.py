@@ -379,21 +379,31 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
 
     async def started_at(moment: int) -> list[WorkflowStatus]:
         # All of them: the database would give them in any order.
-        same = await rows(start_time=_iso(moment), end_time=_iso(moment))
+        around = await rows(start_time=_iso(moment - 1), end_time=_iso(moment + 1))
+        same = [row for row in around if _created_at(row) == moment]
         return sorted(same, key=lambda row: row.workflow_id, reverse=True)
 
     found: list[WorkflowStatus] = []
     older: dict[str, Any] = {}
     if after is not None:
-        found = [row for row in await started_at(after[0]) if row.workflow_id < after[1]]
-        older = {"end_time": _iso(after[0] - 1)}
+        same = await started_at(after[0])
+        found = [row for row in same if row.workflow_id < after[1]]
+        older = {"end_time": _iso(after[0])}
+        limit += len(same)  # Which come again.
     following = await rows(limit=limit, **older)
+    if after is not None:
+        following = [row for row in following if _created_at(row) < after[0]]
     if following:
-        last = following[-1].created_at or 0
-        following = [row for row in following if row.created_at != last]
-        following.sort(key=lambda row: (row.created_at or 0, row.workflow_id), reverse=True)
+        last = min(map(_created_at, following))
+        following = [row for row in following if _created_at(row) != last]
+        following.sort(key=lambda row: (_created_at(row), row.workflow_id), reverse=True)
         found += following + await started_at(last)
     return [_update(row, None) for row in found]
+
+
+def _created_at(status: WorkflowStatus) -> int:
+    # From Python 3.12 on, SQLite computes the default of this column with floats.
+    return round(status.created_at or 0)
 
 
 def _iso(milliseconds: int) -> str:
@@ -589,7 +599,7 @@ def _update(status: WorkflowStatus, progress: Progress | None) -> Update:
         outcome=cast("Outcome | None", status.output),
         error=_error(status),
         progress=progress,
-        created_at=status.created_at or 0,
+        created_at=_created_at(status),
         completed_at=status.completed_at,
     )
 
