@@ -1,6 +1,7 @@
 """What a caller may do: the two scopes, and the one place that asks for them.
 
-A tool without `read_only_hint` writes, as does a REST route with `requires(WRITE)`.
+A tool without `read_only_hint` writes, as does a REST route with `requires(WRITE)`; a plan
+(`dry_run`) reads.
 """
 
 from collections.abc import Collection

@@ -50,9 +50,14 @@ def requires(scope: access.Scope) -> Any:
     """What a route depends on that needs this scope: `dependencies=[requires("write")]`."""
 
     async def check(request: Request) -> None:
-        access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
+        demand(scope, request)
 
     return Depends(check)
+
+
+def demand(scope: access.Scope, request: Request) -> None:
+    """Raises `InsufficientScope` unless the request has this scope."""
+    access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
 
 
 def principal_of(scope: Scope) -> str | None:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from fivetran_state import state
 from fivetran_state.access import READ, WRITE
 from fivetran_state.errors import InvalidRequest
-from fivetran_state.http_server.gate import requires
+from fivetran_state.http_server.gate import demand, requires
 from fivetran_state.http_server.problems import PROBLEMS, described
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.models import (
@@ -300,11 +300,15 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     @routes.post(
         "/state/update",
         tags=["State"],
-        dependencies=[requires(WRITE)],
+        dependencies=[requires(READ)],
         responses=_ok(Updated | Update | Unchanged) | _accepted(Update),
     )
     async def update_state(
-        body: UpdateState, service: ServiceFor, prefer: Prefer, key: IdempotencyKey
+        body: UpdateState,
+        request: Request,
+        service: ServiceFor,
+        prefer: Prefer,
+        key: IdempotencyKey,
     ) -> Response:
         """Change a state safely: pause, wait for a running sync, write, verify, resume.
 
@@ -312,6 +316,8 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         current state is the answer. The answer comes when the update has ended, unless Prefer says
         otherwise; a caller who leaves does not stop it.
         """
+        if not body.dry_run:
+            demand(WRITE, request)
         service = await _of(service, body.api_key, _secret(body))
         change = body.change()
         if not any(value is not None for value in change.values()):

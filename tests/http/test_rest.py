@@ -504,6 +504,22 @@ async def test_a_read_token_reads_and_is_told_which_scope_is_missing(http: Serve
             assert 'scope="write"' in answer.headers["WWW-Authenticate"]
 
 
+async def test_a_read_token_plans_and_changes_nothing(http: Serve, sandbox: Sandbox) -> None:
+    change: dict[str, Any] = {"connection_id": IDLE, "new_state": {}}
+    async with http() as server:
+        reading = authorization(server.new_token("read"))
+
+        async def ask(**more: bool) -> httpx.Response:
+            return await server.client.post("/state/update", json=change | more, headers=reading)
+
+        planned, refused = await ask(dry_run=True), await ask(dry_run=False)
+
+    assert parsed(planned, 200)["status"] == "planned"
+    assert parsed(refused, 403)["code"] == "insufficient_scope"
+    assert 'scope="write"' in refused.headers["WWW-Authenticate"]
+    assert "PATCH" not in api_calls(sandbox, IDLE)
+
+
 async def test_fivetrans_own_limit_says_when_to_come_again(http: Serve, sandbox: Sandbox) -> None:
     limit = {"Retry-After": "3600"}
     async with http() as server:
