@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 
+_PROBE_AS_WE_DO = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+)
+"""By default Postgres takes two hours to notice that a machine has vanished, and frees no lock."""
+
+
 class Locks(Protocol):
     """The locks of the executors that share a database. The methods block: call them in threads."""
 
@@ -117,6 +123,7 @@ class AdvisoryLocks:
                     keepalives_count=3,
                     tcp_user_timeout=10_000,
                 )
+                session.execute(_PROBE_AS_WE_DO)
                 locked = _try_lock(session, executor_id)
             except psycopg.Error as error:
                 raise DatabaseUnavailable(

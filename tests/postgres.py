@@ -1,5 +1,6 @@
 """A real PostgreSQL, which tests may stop, start and look into."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -64,6 +65,20 @@ class Postgres:
         pid = int(self.query(url, own)[0][0])
         self.query(url, f"SELECT pg_terminate_backend({pid}, 5000)")
         return pid
+
+    def seconds_until_it_asks_for_life(self, url: str) -> float:
+        """Until the server probes the silent connection that holds an executor's lock."""
+        [(port,)] = self.query(
+            url, f"SELECT client_port {EXECUTORS} AND datname = current_database()"
+        )
+        ends = f"{self._port:04X}", f"{port:04X}"
+        for _ in range(1000):  # While something is on its way, another timer runs.
+            for line in Path("/proc/net/tcp").read_text().splitlines():
+                _, local, remote, _, _, timer, *_ = line.split()
+                kind, _, jiffies = timer.partition(":")
+                if (local[-4:], remote[-4:]) == ends and kind == "02":
+                    return int(jiffies, 16) / os.sysconf("SC_CLK_TCK")
+        raise AssertionError("it never does")
 
     def query(self, url: str, sql: str) -> list[tuple[Any, ...]]:
         """The rows that a session of our own gets."""

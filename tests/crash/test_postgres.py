@@ -210,6 +210,17 @@ async def test_four_servers_update_one_connection_one_at_a_time(
 # The session that holds the lock is ended
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's sockets")
+async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
+    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+) -> None:
+    """Nothing ends the connections of a machine without power; by default they last two hours."""
+    async with running(on_postgres, tmp_path) as server:
+        await call(server.client, "list_connections")
+
+        assert postgres.seconds_until_it_asks_for_life(on_postgres[URL]) <= 5
+
+
 async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_took_over(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
