@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]
 def state_of(sandbox: Sandbox, connection_id: str) -> Any:
     text = sandbox.connection(connection_id).state
     return None if text is None else json.loads(text)
+
+
+def sync_runs_on(sandbox: Sandbox, connection_id: str = SYNCING) -> None:
+    """Its sync, paused or not, until `sandbox.finish_sync`."""
+    sandbox.world.change(
+        connection_id,
+        lambda connection, _: replace(connection, drain_seconds=1000.0, sync_ends_at=4e9),
+    )
 
 
 async def status_once(

@@ -11,7 +11,17 @@ import pytest
 from fivetran_state import workflow
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.calls import EMPTY, IDLE, PAUSED, STATELESS, SYNCING, Watch, arrival, state_of
+from tests.calls import (
+    EMPTY,
+    IDLE,
+    PAUSED,
+    STATELESS,
+    SYNCING,
+    Watch,
+    arrival,
+    state_of,
+    sync_runs_on,
+)
 from tests.conftest import Serve
 from tests.crash.test_hand_over import finish
 from tests.crash.test_kill import AFTER, BEFORE, is_setting_paused
@@ -149,6 +159,7 @@ async def test_a_sync_that_does_not_end_puts_all_back(http: Serve, sandbox: Sand
 async def test_an_update_of_somebody_else_in_the_way_puts_all_back(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sync_runs_on(sandbox)
     watched = Watched(sandbox)
     async with http() as server:
         await post(
@@ -169,6 +180,7 @@ async def test_an_update_of_somebody_else_in_the_way_puts_all_back(
 
 async def held(server: Any, sandbox: Sandbox, names: list[str], **headers: str) -> str:
     """Starts a change of these and of one whose sync runs on; its id, when the others are held."""
+    sync_runs_on(sandbox)
     body = BODY | {"connection_ids": [*names, SYNCING]}
     headers |= {"Prefer": "respond-async"}
     started = await post(server.client, "/state/update-multiple", body, status=202, **headers)
@@ -265,6 +277,7 @@ async def test_repeated_without_a_key_while_it_runs_it_is_the_same(
         sandbox.finish_sync(SYNCING)
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
         anew = await post(server.client, path, repeated, status=202, Prefer="respond-async")
+        await post(server.client, f"/workflows/{anew['workflow_id']}/cancel", "")
 
     assert again["workflow_id"] == workflow_id
     assert other["code"] == "update_in_progress"
@@ -411,12 +424,14 @@ async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
 ) -> None:
     hasty = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
     async with http_running(hasty, tmp_path) as server:
-        await held(server, sandbox, ALL)
+        workflow_id = await held(server, sandbox, ALL)
     assert sandbox.connection(IDLE).paused is True
 
     sandbox.finish_sync(SYNCING)
 
     await arrival(sandbox, lambda r: r.connection_id == IDLE and is_setting_paused(r, False))
-    await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_setting_paused(r, False))
+    async with http_running(environment, tmp_path) as server:
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+    assert ended["status"] == "updated"
     for name in (*ALL, SYNCING):
         assert state_of(sandbox, name)["cursor"] == "2020"

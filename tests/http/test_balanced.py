@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,8 +12,8 @@ from mcp.client.context import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from benchmarks.balancer import Balancer
-from fivetran_state.sandbox import Connection, Sandbox
-from tests.calls import IDLE, SYNCING, Watch, call, version_of
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, SYNCING, Watch, call, sync_runs_on, version_of
 from tests.http_server import HttpProcess, http_running, mcp_client
 from tests.tasks import FollowsTasks, ask, ended_task, task_of
 
@@ -47,11 +47,6 @@ async def balanced(environment: dict[str, str], folder: Path) -> AsyncIterator[B
         yield Balanced(url, balancer, servers)
 
 
-def never_ends(connection: Connection) -> Connection:
-    """Its sync, until it is told to."""
-    return replace(connection, drain_seconds=1000.0, sync_ends_at=4e9)
-
-
 async def accept(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
     return ElicitResult(action="accept", content={})
 
@@ -59,7 +54,7 @@ async def accept(context: ClientRequestContext, params: ElicitRequestParams) -> 
 async def test_a_client_of_2026_may_meet_another_server_with_each_request(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:
-    sandbox.world.change(SYNCING, lambda connection, _: never_ends(connection))
+    sync_runs_on(sandbox)
     idle, syncing = Watch(sandbox, IDLE), Watch(sandbox, SYNCING)
     async with balanced(on_postgres, tmp_path) as both:
         async with mcp_client(both.url, ask=accept) as client:
@@ -99,7 +94,7 @@ async def test_a_client_of_2026_may_meet_another_server_with_each_request(
 async def test_rest_may_meet_another_server_with_each_request(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:
-    sandbox.world.change(SYNCING, lambda connection, _: never_ends(connection))
+    sync_runs_on(sandbox)
     watch = Watch(sandbox, SYNCING)
     async with (
         balanced(on_postgres, tmp_path) as both,

@@ -12,7 +12,18 @@ from mcp_types import ResourceTemplateReference
 
 from fivetran_state.sandbox import Sandbox
 from tests.accounts import Accounts
-from tests.calls import API_KEY, API_SECRET, IDLE, PAUSED, SYNCING, arrival, call, refused, state_of
+from tests.calls import (
+    API_KEY,
+    API_SECRET,
+    IDLE,
+    PAUSED,
+    SYNCING,
+    arrival,
+    call,
+    refused,
+    state_of,
+    sync_runs_on,
+)
 from tests.conftest import Serve
 from tests.crash.test_hand_over import is_resume
 from tests.crash.test_kill import AFTER, is_setting_paused
@@ -136,6 +147,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
 ) -> None:
     body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
     several = ann.body | {"connection_ids": [PAUSED, SYNCING], "new_state": CURSOR}
+    sync_runs_on(ann.account)
     async with http() as server:
         first = await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
         workflow_id = first["workflow_id"]
@@ -331,12 +343,19 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
 ) -> None:
     hasty = without_own | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
     body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
+    sync_runs_on(ann.account)
     async with http_running(hasty, tmp_path) as server:
-        await post(server.client, "/state/update", body, status=202, Prefer="respond-async")
+        started = await post(
+            server.client, "/state/update", body, status=202, Prefer="respond-async"
+        )
         await arrival(ann.account, lambda request: is_setting_paused(request, True))
     ann.account.finish_sync(SYNCING)
 
     await arrival(ann.account, is_resume)
+    async with http_running(without_own, tmp_path) as server:
+        path = f"/workflows/{started['workflow_id']}?wait=50"
+        ended = (await server.client.get(path, headers=ann.headers)).json()
+    assert ended["status"] == "updated"
     assert state_of(ann.account, SYNCING) == CURSOR
 
 

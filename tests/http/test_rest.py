@@ -26,6 +26,7 @@ from tests.calls import (
     api_calls,
     arrival,
     state_of,
+    sync_runs_on,
 )
 from tests.conftest import Serve
 from tests.http.rest import get, parsed, post
@@ -260,6 +261,7 @@ async def test_an_idempotency_key_updates_once_in_quotes_or_not(
 
 
 async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox: Sandbox) -> None:
+    sync_runs_on(sandbox)
     body = {"connection_id": SYNCING, "new_state": {"cursor": CURSOR}}
     json_ = {"Content-Type": "application/json"}
     async with http() as server:
@@ -288,6 +290,7 @@ async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox:
 async def test_behind_a_proxy_the_location_has_the_public_path(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sync_runs_on(sandbox)
     async with http() as server:
         token = authorization(server.new_token())
     async with http(FIVETRAN_STATE_PUBLIC_URL="https://example.com/state") as server:
@@ -307,6 +310,7 @@ async def test_behind_a_proxy_the_location_has_the_public_path(
 async def test_a_waiting_update_is_cancelled_and_an_ended_one_is_not(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sync_runs_on(sandbox)
     before = state_of(sandbox, SYNCING)
     body = {"connection_id": SYNCING, "new_state": {"cursor": CURSOR}}
     async with http() as server:

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, InputRe
 
 from fivetran_state.http_server.gate import requires
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, api_calls, call, refused, state_of, version_of
+from tests.calls import IDLE, SYNCING, api_calls, call, refused, state_of, sync_runs_on, version_of
 from tests.conftest import ERAS, Serve
 from tests.http.issuer import OAuthIssuer
 from tests.http_server import HttpServer, authorization
@@ -57,6 +57,7 @@ async def test_a_read_token_reads_and_plans_and_is_refused_every_tool_that_write
 async def test_a_read_token_follows_a_task_and_cannot_cancel_it(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sync_runs_on(sandbox)
     async with http() as server:
         reading, writing = server.new_token("read"), server.new_token("write")
         extensions = [FollowsTasks()]

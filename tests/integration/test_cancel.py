@@ -1,12 +1,11 @@
 """Cancelling: nothing written and the connection resumed, or refused and completed."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from mcp import Client
 
-from fivetran_state.sandbox import Connection, Sandbox
+from fivetran_state.sandbox import Sandbox
 from tests.calls import (
     IDLE,
     SYNCING,
@@ -16,6 +15,7 @@ from tests.calls import (
     refused,
     state_of,
     status_once,
+    sync_runs_on,
     version_of,
 )
 from tests.conftest import Connect
@@ -41,7 +41,7 @@ async def test_an_update_that_waits_for_a_sync_is_cancelled_and_the_connection_r
     connect: Connect, sandbox: Sandbox
 ) -> None:
     before = state_of(sandbox, SYNCING)
-    sandbox.world.change(SYNCING, lambda found, _: _endless(found))
+    sync_runs_on(sandbox)
     async with connect() as client:
         workflow_id = await start(client, SYNCING)
         await status_once(client, workflow_id, lambda status: status.get("phase") == "drain")
@@ -52,10 +52,6 @@ async def test_an_update_that_waits_for_a_sync_is_cancelled_and_the_connection_r
     assert not sandbox.connection(SYNCING).paused
     assert state_of(sandbox, SYNCING) == before
     assert "write" not in [step["name"] for step in status["steps"]]
-
-
-def _endless(connection: Connection) -> Connection:
-    return replace(connection, drain_seconds=1000.0, sync_ends_at=4e9)
 
 
 async def cancelled_while(

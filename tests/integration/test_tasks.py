@@ -1,6 +1,5 @@
 """The Tasks extension: an update is a task to clients that say that they can follow one."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +23,7 @@ from mcp_types import (
 
 from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
-from fivetran_state.sandbox import Connection, Sandbox
+from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import (
     API_SECRET,
@@ -34,6 +33,7 @@ from tests.calls import (
     call,
     refused,
     state_of,
+    sync_runs_on,
     version_of,
 )
 from tests.conftest import Connect
@@ -211,7 +211,7 @@ async def test_a_task_that_waits_for_a_sync_is_cancelled_and_the_connection_resu
     connect: Connect, sandbox: Sandbox
 ) -> None:
     before = state_of(sandbox, SYNCING)
-    sandbox.world.change(SYNCING, lambda found, _: _endless(found))
+    sync_runs_on(sandbox)
     async with connect(extensions=TASKS) as client:
         created = await task_of(client, **await request_for(client, SYNCING))
         acknowledged = await ask(client, "tasks/cancel", created["taskId"])
@@ -223,10 +223,6 @@ async def test_a_task_that_waits_for_a_sync_is_cancelled_and_the_connection_resu
     assert "result" not in ended
     assert state_of(sandbox, SYNCING) == before
     assert not sandbox.connection(SYNCING).paused
-
-
-def _endless(connection: Connection) -> Connection:
-    return replace(connection, drain_seconds=1000.0, sync_ends_at=4e9)
 
 
 async def test_a_cancel_that_comes_too_late_is_acknowledged_and_the_task_completes(
