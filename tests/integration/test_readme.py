@@ -1,19 +1,28 @@
-"""What the README shows works as it stands there."""
+"""What the README shows works as it stands there, and what it lists is what there is."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import typer
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
+from fivetran_state.cli import app
 from fivetran_state.config import Settings
-from tests.calls import ROOT
+from fivetran_state.sandbox import Sandbox
+from tests.calls import ROOT, SYNCING
+from tests.conftest import Serve
 
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text()
 INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
 
@@ -63,13 +72,98 @@ async def test_a_host_that_is_configured_as_shown_gets_the_tools(
     assert [name for name in tools if f"| `{name}` |" in README] == tools
 
 
-def test_every_setting_is_in_the_table_of_the_environment() -> None:
-    table = README.partition("## Environment")[2].partition("## ")[0]
-    for field in Settings.model_fields.values():
-        if field.validation_alias is not None:  # The others come from the command line.
-            assert f"`{field.validation_alias}`" in table
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def test_every_file_that_is_named_is_there() -> None:
-    for path in re.findall(r"\]\(([^)h#]+)\)", README):
-        assert (ROOT / path).exists(), path
+def rows(table: str) -> list[list[str]]:
+    """The cells of its rows, without its head."""
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line[:3] == "| `"]
+
+
+def test_the_table_of_the_environment_is_the_settings() -> None:
+    documented = {name: row for row in rows(section("Environment")) for name in names(row[0])}
+    settings = {
+        str(field.validation_alias): field.default
+        for field in Settings.model_fields.values()
+        if field.validation_alias is not None  # The others come from the command line.
+    }
+
+    assert documented.keys() == settings.keys()
+    for name, default in settings.items():
+        if isinstance(default, str | bool | int | float) and default != "":
+            shown = str(default).lower() if isinstance(default, bool) else f"{default}"
+            assert f"`{shown}`" == documented[name][1], name
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_command_and_option_is_named() -> None:
+    named = section("Commands")
+    for path, command in commands(typer.main.get_command(app)):
+        assert not path or f"`{path.removeprefix(' ')}" in named, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden:
+                assert parameter.opts[0] in named, parameter.opts[0]
+
+
+def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What can be called, by what is said on the command line."""
+    if not (subcommands := getattr(command, "commands", {})):
+        yield path, command
+    for name, subcommand in subcommands.items():
+        yield from commands(subcommand, f"{path} {name}")
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if not path.startswith("https://"):
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> list[str]:
+    """The names that its headings have as targets."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_layout_is_that_of_the_tree() -> None:
+    layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    package, tests = ROOT / "fivetran_state", ROOT / "tests"
+    modules = [path.name for path in package.glob("*.py") if not path.stem.startswith("__")]
+    packages = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    kinds = [f"tests/{path.parent.name}" for path in tests.glob("*/__init__.py")]
+
+    listed = re.search(r"## Layout\n\n```\n(.*?)```", layout, re.DOTALL)
+    assert listed is not None
+    for name in [*modules, *packages, *kinds]:
+        assert re.search(rf"(^|[ ,]){name}\b|^ *{name} ", listed[1], re.MULTILINE), name
+
+
+async def test_a_job_updates_as_shown_and_repeats_without_harm(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    (lines,) = [block for block in blocks("sh") if block.startswith("curl")]
+    sandbox.finish_sync(SYNCING)
+    async with http() as server:
+        job = {"URL": server.url, "TOKEN": server.new_token()}
+
+        async def run(**more: str) -> "subprocess.CompletedProcess[bytes]":
+            return await anyio.run_process(
+                ["sh", "-c", lines], env=os.environ | job | more, check=False
+            )
+
+        first, again, stranger = await run(), await run(), await run(TOKEN="none")
+
+    assert (first.returncode, again.returncode, stranger.returncode) == (0, 0, 22)
+    updates = [json.loads(each.stdout) for each in (first, again)]
+    assert [update["status"] for update in updates] == ["updated", "updated"]
+    assert updates[0]["workflow_id"] == updates[1]["workflow_id"]
+    assert json.loads(stranger.stdout)["code"] == "invalid_token"
+    assert updates[0]["verified_state"]["orders"]["cursor"] == "2026-01-01T00:00:00Z"
