@@ -1,6 +1,7 @@
 """REST: states, updates and workflows as routes, for programs."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.calls import (
     IDLE,
     LARGE,
     PAUSED,
+    ROOT,
     STATELESS,
     SYNCING,
     api_calls,
@@ -35,6 +37,7 @@ from tests.http_server import authorization, http_running
 OWN = {"api_key": API_KEY, "api_secret": API_SECRET}
 CURSOR = "2025-03-06 20:20:20"
 MISSING = "not_there"
+NEVER_OVER_REST = {"cannot_serve", "no_state_yet", "not_confirmed", "sync_running"}
 
 
 # As the original tool was called
@@ -537,3 +540,15 @@ async def test_fivetrans_own_limit_says_when_to_come_again(http: Serve, sandbox:
 
 def test_every_error_has_a_status_that_is_documented() -> None:
     assert STATUS.keys() == FivetranStateError._by_code.keys()
+
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    documented = {
+        code: int(status)
+        for status, cell in re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+        for code in re.findall(r"`([a-z_]+)`", cell)
+    }
+    of_every_request = {"authentication_unavailable"}
+    assert {code: status for code, status in STATUS.items() if code in documented} == {
+        code: status for code, status in documented.items() if code in STATUS
+    }
+    assert STATUS.keys() - documented.keys() == NEVER_OVER_REST | of_every_request
