@@ -221,7 +221,7 @@ async def attach(
 ) -> tuple[int, Handle | None]:
     """The number of the connection's latest update; the update that the same request started.
 
-    A key that the caller gave belongs to one update for ever. A key derived from the request is
+    A key that the caller gave belongs to one update while that is kept. A key derived from the request is
     only a guard against repetition: it attaches to the connection's latest update if that is
     running, or to the newest of this request if that succeeded and the state has not come back to
     the expected version since (`state_is_expected` asks Fivetran) - then somebody wants the same
