@@ -6,8 +6,10 @@ Source of every fact: Fivetran's public API reference and support pages, as of 2
 import json
 import logging
 import math
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -109,6 +111,12 @@ def is_cursor(text: object) -> bool:
     return isinstance(text, str) and 0 < len(text) <= LONGEST_CURSOR and visible(text) == text
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to make it takes longer than a call, and each guest's update has its own."""
+    return httpx.create_ssl_context()
+
+
 class Fivetran:
     """An asynchronous client for one account; use it on one event loop and `aclose` it.
 
@@ -135,6 +143,7 @@ class Fivetran:
                 "User-Agent": f"fivetran-state/{__version__}",
             },
             transport=transport,
+            verify=_tls() if transport is None else True,
         )
 
     async def aclose(self) -> None:

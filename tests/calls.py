@@ -1,16 +1,18 @@
 """What tests say to a server, and what they ask of the sandbox's log."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from mcp import Client
 from mcp_types import TextContent
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox import Connection, LoggedRequest, Sandbox
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "key-for-tests"
@@ -24,6 +26,8 @@ LARGE = "vast_library"
 EXACT = "exact_ledger"
 RESCHEDULED = "late_ferry"
 STATELESS = "postgres_mirror"
+
+_FOR_EVER = 1e9
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -66,11 +70,23 @@ def state_of(sandbox: Sandbox, connection_id: str) -> Any:
     return None if text is None else json.loads(text)
 
 
+def sync_until_paused(sandbox: Sandbox) -> None:
+    """Of the connection that syncs: else its syncs would end by the clock, and the cursor move,
+    before a slow machine has come to the update."""
+    _change(sandbox, SYNCING, lambda syncing: replace(syncing, sync_seconds=_FOR_EVER))
+
+
 def sync_runs_on(sandbox: Sandbox, connection_id: str = SYNCING) -> None:
     """Its sync, paused or not, until `sandbox.finish_sync`."""
+    _change(sandbox, connection_id, lambda syncing: replace(syncing, drain_seconds=_FOR_EVER))
+
+
+def _change(
+    sandbox: Sandbox, connection_id: str, change: Callable[[Connection], Connection]
+) -> None:
     sandbox.world.change(
         connection_id,
-        lambda connection, _: replace(connection, drain_seconds=1000.0, sync_ends_at=4e9),
+        lambda connection, now: replace(change(connection), sync_ends_at=now + _FOR_EVER),
     )
 
 
@@ -90,6 +106,15 @@ async def status_once(
 async def arrival(sandbox: Sandbox, wanted: Callable[[LoggedRequest], bool]) -> LoggedRequest:
     """The first request of the sandbox's log, past or to come, that is as wanted."""
     return await anyio.to_thread.run_sync(sandbox.wait_for, wanted)
+
+
+async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 30) -> T:
+    """What a look brings as soon as that is something; leaves the processor to others in between."""
+    with anyio.fail_after(seconds):
+        while True:
+            if found := await look():
+                return found
+            await anyio.sleep(0.02)
 
 
 class Watch:

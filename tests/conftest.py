@@ -18,7 +18,7 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET, ROOT
+from tests.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
 from tests.http_server import HttpServer
 from tests.postgres import SECRET_KEY, Postgres
 
@@ -36,6 +36,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     sandbox = Sandbox(api_key=API_KEY, api_secret=API_SECRET)
+    sync_until_paused(sandbox)
     yield sandbox
     sandbox.close()
 

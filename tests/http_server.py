@@ -24,9 +24,12 @@ from mcp.client.streamable_http import streamable_http_client
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.tokens import TokenFile
-from tests.calls import ROOT
+from tests.calls import ROOT, until
 
 WRONG_TOKEN = "fst_00000000_this-is-no-token"
+
+NO_TLS = False
+"""To load the certificates, which nobody needs here, would take each client longer than a call."""
 
 
 def authorization(token: str | None) -> dict[str, str]:
@@ -43,7 +46,9 @@ async def mcp_client(
     extensions: Sequence[ClientExtension] = (),
 ) -> AsyncIterator[Client]:
     """An MCP client of the server at that address."""
-    async with httpx2.AsyncClient(headers=authorization(token), timeout=60) as http_client:
+    async with httpx2.AsyncClient(
+        headers=authorization(token), timeout=60, verify=NO_TLS
+    ) as http_client:
         transport = streamable_http_client(f"{url}/mcp", http_client=http_client)
         async with Client(
             transport, mode=era, elicitation_callback=ask, extensions=extensions
@@ -60,7 +65,7 @@ class HttpServer:
         self.settings = settings
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=30)
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=30, verify=NO_TLS)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["HttpServer"]:
@@ -130,7 +135,8 @@ async def http_running(
             *command, env=environment, cwd=folder, stderr=stderr
         )
         try:
-            async with httpx.AsyncClient(base_url=await _url_in(log), timeout=60) as client:
+            url = await _url_in(log)
+            async with httpx.AsyncClient(base_url=url, timeout=60, verify=NO_TLS) as client:
                 yield HttpProcess(client, process)
         finally:
             with suppress(ProcessLookupError):
@@ -140,12 +146,10 @@ async def http_running(
 
 
 async def _url_in(log: Path) -> str:
-    with anyio.fail_after(30):
-        while True:
-            lines = await anyio.Path(log).read_text()
-            if found := re.search(r"on (http://[\d.]+:\d+)", lines):
-                return found[1]
-            await anyio.sleep(0.02)
+    async def told() -> re.Match[str] | None:
+        return re.search(r"on (http://[\d.]+:\d+)", await anyio.Path(log).read_text())
+
+    return (await until(told))[1]
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from mcp.client.session import ClientSession
 from mcp_types import CallToolResult, InputResponses, Request, RequestParams, Result
 from pydantic import ConfigDict, Field
 
+from tests.calls import until
+
 IDENTIFIER = "io.modelcontextprotocol/tasks"
 METHODS = ("tasks/get", "tasks/update", "tasks/cancel")
 
@@ -89,9 +91,8 @@ async def _ask(session: ClientSession, method: str, task_id: str) -> Fields:
 
 
 async def _ended(session: ClientSession, task_id: str) -> Fields:
-    with anyio.fail_after(30):
-        while True:
-            task = await _ask(session, "tasks/get", task_id)
-            if task["status"] != "working":
-                return task
-            await anyio.sleep(0.05)
+    async def ended() -> Fields | None:
+        task = await _ask(session, "tasks/get", task_id)
+        return None if task["status"] == "working" else task
+
+    return await until(ended)

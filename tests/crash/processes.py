@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mcp import Client
 from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from fivetran_state.sandbox import Sandbox
 from tests.calls import ROOT, call
 
 _WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
@@ -66,6 +67,15 @@ async def running(
         async with Client(transport, mode="2026-07-28", extensions=extensions) as client:
             await client.list_tools()  # Once it answers, the pid has been written.
             yield Server(client, int(pid_file.read_text()))
+
+
+@contextmanager
+def simulated_account(environment: dict[str, str]) -> Iterator[Sandbox]:
+    """The account of servers that run with `--sandbox`, whether one runs already or not."""
+    folder = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "sandbox"
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(Sandbox(folder / "world.db")) as sandbox:
+        yield sandbox
 
 
 async def ended(server: Server, workflow_id: str) -> dict[str, Any]:

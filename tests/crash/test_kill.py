@@ -20,9 +20,10 @@ from tests.calls import (
     refused,
     state_of,
     status_once,
+    sync_runs_on,
     version_of,
 )
-from tests.crash.processes import Server, ended, running
+from tests.crash.processes import Server, ended, running, simulated_account
 from tests.matrix import each_with_each
 
 CALLS = {1: "inspect", 2: "pause", 3: "snapshot", 4: "write", 5: "verify", 6: "resume"}
@@ -417,23 +418,26 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
-    async with (
-        running(environment, tmp_path) as ours,
-        running(environment, tmp_path, "--sandbox") as dying,
-        running(environment, tmp_path, "--sandbox") as bystander,
-    ):
-        workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
-        its_own = await start_update(dying, SYNCING)
-        await status_once(dying.client, its_own, lambda status: status.get("phase") == "drain")
-        await ours.kill()
-        killed_at = len(sandbox.log)
-        await dying.kill()
+    with simulated_account(environment) as simulated:
+        sync_runs_on(simulated)
+        async with (
+            running(environment, tmp_path) as ours,
+            running(environment, tmp_path, "--sandbox") as dying,
+            running(environment, tmp_path, "--sandbox") as bystander,
+        ):
+            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            its_own = await start_update(dying, SYNCING)
+            await status_once(dying.client, its_own, lambda status: status.get("phase") == "drain")
+            await ours.kill()
+            killed_at = len(sandbox.log)
+            await dying.kill()
+            simulated.finish_sync(SYNCING)
 
-        # When it has recovered its own update, it has looked for others as well.
-        assert (await ended(bystander, its_own))["status"] == "updated"
+            # When it has recovered its own update, it has looked for others as well.
+            assert (await ended(bystander, its_own))["status"] == "updated"
 
-        assert len(sandbox.log) == killed_at
-        assert sandbox.connection(IDLE).paused is True
+            assert len(sandbox.log) == killed_at
+            assert sandbox.connection(IDLE).paused is True
 
     async with running(environment, tmp_path) as server:
         await assert_updated_once(server, sandbox, workflow_id, before)

@@ -25,6 +25,7 @@ from tests.calls import (
     refused,
     state_of,
     status_once,
+    until,
     version_of,
 )
 from tests.crash.processes import Server, ended, running
@@ -53,13 +54,12 @@ KEY = "FIVETRAN_STATE_SECRET_KEY"
 
 async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:
     """What the tool answers as soon as it answers no error; fails the test after 60 s."""
-    with anyio.fail_after(60):
-        while True:
-            result = await server.client.call_tool(tool, arguments)
-            if not result.is_error:
-                assert result.structured_content is not None
-                structured: dict[str, Any] = result.structured_content
-                return structured
+
+    async def answer() -> dict[str, Any] | None:
+        result = await server.client.call_tool(tool, arguments)
+        return None if result.is_error else result.structured_content
+
+    return await until(answer, 60)
 
 
 async def noticed_once_more(folder: Path) -> None:
@@ -69,10 +69,11 @@ async def noticed_once_more(folder: Path) -> None:
     def times() -> int:
         return log.read_text().count("Keeping watch: ")
 
+    async def are_more() -> bool:
+        return times() > before
+
     before = times()
-    with anyio.fail_after(30):
-        while await anyio.to_thread.run_sync(times) == before:
-            await anyio.lowlevel.checkpoint()
+    await until(are_more)
 
 
 async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
@@ -297,9 +298,12 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
         workflow_id = await start_update(server, SLOW)
         await poll(sandbox, since=0)
         lost = postgres.terminate_executor(url)
-        with anyio.fail_after(30):
-            while await anyio.to_thread.run_sync(postgres.query, url, held) in ([], [(lost,)]):
-                pass
+
+        async def is_held_again() -> bool:
+            holders = await anyio.to_thread.run_sync(postgres.query, url, held)
+            return holders not in ([], [(lost,)])
+
+        await until(is_held_again)
         sandbox.finish_sync(SLOW)
 
         await assert_updated_once(server, sandbox, workflow_id, slow)

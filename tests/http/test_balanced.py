@@ -13,7 +13,7 @@ from mcp_types import ElicitRequestParams, ElicitResult
 
 from benchmarks.balancer import Balancer
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, Watch, call, sync_runs_on, version_of
+from tests.calls import IDLE, SYNCING, Watch, arrival, call, sync_runs_on, version_of
 from tests.http_server import HttpProcess, http_running, mcp_client
 from tests.tasks import FollowsTasks, ask, ended_task, task_of
 
@@ -119,6 +119,7 @@ async def test_rest_may_meet_another_server_with_each_request(
 async def test_a_session_of_before_2026_stays_with_its_server_and_a_new_one_goes_on_after_its_death(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:
+    sync_runs_on(sandbox)
     watch = Watch(sandbox, SYNCING)
     async with balanced(on_postgres, tmp_path) as both:
         async with mcp_client(both.url, "legacy", ask=accept) as client:
@@ -133,9 +134,11 @@ async def test_a_session_of_before_2026_stays_with_its_server_and_a_new_one_goes
                 wait_seconds=0,
             )
             assert both.served_since(0) == {name}
+            await arrival(sandbox, lambda each: each.body == {"paused": True} and each.applied)
             await both.servers[name].kill()
             with pytest.raises(MCPError):
                 await version_of(client, SYNCING)
+        sandbox.finish_sync(SYNCING)
         async with mcp_client(both.url, "legacy") as client:
             ended = await call(
                 client, "workflow_status", workflow_id=started["workflow_id"], wait_seconds=50

@@ -17,7 +17,7 @@ from mcp_types import INTERNAL_ERROR
 
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, API_SECRET, IDLE, ROOT, call
+from tests.calls import API_KEY, API_SECRET, IDLE, ROOT, call, until
 from tests.conftest import ERAS, Serve
 from tests.http.frames import KINDS, Answer, Frame, RawClient, frame, too_large
 from tests.http_server import HttpServer, authorization
@@ -104,11 +104,12 @@ def open_files() -> int:
 async def updates_have_ended(server: HttpServer, token: str) -> None:
     """Those that were begun, and refused because of the version."""
     headers = authorization(token)
-    with anyio.fail_after(60):
-        while True:
-            answer = await server.client.get("/workflows?limit=100", headers=headers)
-            if "running" not in {update["status"] for update in answer.json()["workflows"]}:
-                return
+
+    async def none_runs() -> bool:
+        answer = await server.client.get("/workflows?limit=100", headers=headers)
+        return "running" not in {update["status"] for update in answer.json()["workflows"]}
+
+    await until(none_runs, 60)
 
 
 async def tasks_besides(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

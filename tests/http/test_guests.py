@@ -23,6 +23,7 @@ from tests.calls import (
     refused,
     state_of,
     sync_runs_on,
+    sync_until_paused,
 )
 from tests.conftest import Serve
 from tests.crash.test_hand_over import is_resume
@@ -62,6 +63,7 @@ class Guest:
 def sandbox() -> Iterator[Accounts]:
     """The server's own account, and room for others."""
     sandbox = Accounts(api_key=API_KEY, api_secret=API_SECRET)
+    sync_until_paused(sandbox)
     yield sandbox
     sandbox.close()
 
@@ -69,6 +71,7 @@ def sandbox() -> Iterator[Accounts]:
 def _guest(sandbox: Accounts, name: str) -> Iterator[Guest]:
     account = Sandbox(api_key=f"key-of-{name}", api_secret=f's3cret/of+{name}&"quoted"')
     account.api.account_id = name
+    sync_until_paused(account)
     guest = Guest(account, account.api.api_key, account.api.api_secret)
     sandbox.add(guest.key, guest.secret, account)
     yield guest

@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-import anyio
 import httpx
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, Watch, arrival
+from tests.calls import IDLE, Watch, arrival, until
 from tests.http_server import http_process
 
 HANDS_OVER = "Handing the updates in flight over"
@@ -24,13 +23,16 @@ async def start_update(url: str) -> None:
 
 
 async def refuses(url: str) -> None:
-    with anyio.fail_after(30):
-        async with httpx.AsyncClient() as client:
-            while True:
-                try:
-                    await client.get(f"{url}/healthz")
-                except httpx.HTTPError:
-                    return
+    async with httpx.AsyncClient() as client:
+
+        async def is_closed() -> bool:
+            try:
+                await client.get(f"{url}/healthz")
+            except httpx.HTTPError:
+                return True
+            return False
+
+        await until(is_closed)
 
 
 async def test_a_stopped_server_takes_no_requests_and_ends_when_its_updates_have(

@@ -4,8 +4,18 @@ from pathlib import Path
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_SECRET, IDLE, SYNCING, call, refused, state_of, status_once, version_of
-from tests.crash.processes import ended, running
+from tests.calls import (
+    API_SECRET,
+    IDLE,
+    SYNCING,
+    call,
+    refused,
+    state_of,
+    status_once,
+    sync_runs_on,
+    version_of,
+)
+from tests.crash.processes import ended, running, simulated_account
 from tests.crash.test_kill import (
     BEFORE,
     assert_updated_once,
@@ -20,7 +30,8 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
     before = state_of(sandbox, IDLE)
     other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
     other.api.account_id = "other_account"
-    with SandboxServer(other) as door:
+    with SandboxServer(other) as door, simulated_account(on_both) as third:
+        sync_runs_on(third)
         others = on_both | {
             "FIVETRAN_API_KEY": "key-of-the-other",
             "FIVETRAN_API_URL": door.url,
@@ -39,6 +50,7 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
             )
             for server in (ours, theirs, simulated):
                 await server.kill()
+        third.finish_sync(SYNCING)
         assert (our_update, their_update) == (f"{IDLE}:1", f"{IDLE}:2")
         ours_until_now, theirs_until_now = len(sandbox.log), len(other.log)
 

@@ -6,13 +6,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_SECRET, IDLE, PAUSED, call, refused, state_of, status_once, version_of
+from tests.calls import (
+    API_SECRET,
+    IDLE,
+    PAUSED,
+    call,
+    refused,
+    state_of,
+    status_once,
+    until,
+    version_of,
+)
 from tests.conftest import Connect
 from tests.crash.processes import running
 from tests.crash.test_kill import SLOW, start_update
@@ -137,11 +145,12 @@ async def test_old_updates_are_forgotten_but_never_a_connections_latest_ten(
 
     async with connect(FIVETRAN_STATE_RETENTION_DAYS="0.00001") as client:
         await version_of(client, IDLE)
-        with anyio.fail_after(30):
-            while not (
-                await client.call_tool("workflow_status", {"workflow_id": f"{IDLE}:2"})
-            ).is_error:
-                await anyio.lowlevel.checkpoint()
+
+        async def has_forgotten() -> bool:
+            second = {"workflow_id": f"{IDLE}:2"}
+            return (await client.call_tool("workflow_status", second)).is_error
+
+        await until(has_forgotten)
         for forgotten in (1, 2):
             missing = await refused(client, "workflow_status", workflow_id=f"{IDLE}:{forgotten}")
             assert missing["code"] == "workflow_not_found"
