@@ -306,7 +306,9 @@ class Service:
         handle = None
         while handle is None:
             wanted = await self._wanted(connection_id, change)
-            version = expected_version or (confirmation.version if confirmation else None)
+            version = expected_version
+            if version is None and confirmation is not None:
+                version = confirmation.version
             plan = None
             if confirmation is not None and version is None:
                 plan = await self._plan(connection_id, wanted, None)

@@ -100,7 +100,11 @@ class UpdateState(_Changing):
         str | None, Field(max_length=500, description="A workflow_id: the state before it.")
     ] = None
     expected_version: Annotated[
-        str | None, Field(description="The version that was seen; without it, whatever is there.")
+        str | None,
+        # An empty one may be a variable that was never set, and must not stand for any.
+        Field(
+            min_length=1, description="The version that was seen; without it, whatever is there."
+        ),
     ] = None
     dry_run: bool = False
 

@@ -136,6 +136,7 @@ class Tools:
         Answers "running" when it takes longer: then use workflow_status, do not call this again.
         """
         service = await self._backend.service()
+        expected_version = expected_version or None
         change = {
             "new_state": new_state,
             "merge_patch": merge_patch,
