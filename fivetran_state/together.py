@@ -20,7 +20,6 @@ from typing_extensions import TypedDict
 from fivetran_state import updates, workflow
 from fivetran_state.errors import (
     Cancelled,
-    DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
@@ -98,12 +97,9 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
 
 @DBOS.step(name="next_number")
 async def _next_number(request: UpdateRequest, tried: int) -> int:
-    try:
-        if await updates.is_cancelled(request["part_of"]):
-            raise Cancelled("The update was cancelled; nothing was written.")
-        return max(await updates.latest_number(workflow.owner(request)), tried) + 1
-    except DatabaseUnavailable as error:
-        raise asyncio.CancelledError from error  # No outcome: the engine runs it again.
+    if await updates.is_cancelled(request["part_of"]):
+        raise Cancelled("The update was cancelled; nothing was written.")
+    return max(await updates.latest_number(workflow.owner(request)), tried) + 1
 
 
 async def _news_of(request: UpdateRequest, workflow_id: str) -> str:

@@ -38,7 +38,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
-from fivetran_state.workflow import Outcome, Progress, UpdateRequest
+from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 
 TOGETHER = "together"
 """The name of the workflow by which several connections are changed, and what its ids begin with."""
@@ -461,17 +461,28 @@ async def newest(prefix: str, limit: int) -> list[str]:
 
 async def state_before(workflow_id: str) -> str:
     """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
-    await get(workflow_id)
+    outcome = (await get(workflow_id)).outcome
     with _reading():
         found = await _reader.list_workflow_steps_async(workflow_id)
-    snapshots = [
-        step["output"]["state"]
-        for step in found
-        if step["function_name"] == "snapshot" and step["output"] is not None
-    ]
-    if not snapshots:
+    before: Snapshot | None = None
+    for step in found:
+        if step["function_name"] == "snapshot" and step["output"] is not None:
+            before = cast(Snapshot, step["output"])
+        if before is not None and (
+            _may_have_written(step)
+            if outcome is None
+            else before["version"] == outcome["version_before"]
+        ):
+            break  # What is read from here on may be its own doing.
+    if before is None:
         raise WorkflowNotFound(f"{workflow_id} ended before it had read the state.")
-    return cast(str, snapshots[-1])
+    return before["state"]
+
+
+def _may_have_written(step: StepInfo) -> bool:
+    error = step["error"]
+    is_certain = isinstance(error, FivetranStateError) and not error.details.get("maybe_applied")
+    return step["function_name"] == "write" and not is_certain
 
 
 async def find(workflow_id: str) -> Handle:

@@ -4,10 +4,12 @@ Everything that DBOS stores for us is JSON, compressed, then sealed with AES-256
 who can write to the database must not be able to run code by it.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import zlib
 from collections.abc import Sequence
@@ -18,7 +20,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fivetran_state.config import Settings
-from fivetran_state.errors import FivetranStateError, InternalError, UnusableKey
+from fivetran_state.errors import (
+    DatabaseUnavailable,
+    FivetranStateError,
+    InternalError,
+    UnusableKey,
+)
+
+logger = logging.getLogger(__name__)
 
 KEY_FILE = "key"
 SHORTEST_KEY = 16
@@ -109,6 +118,13 @@ class SealingSerializer:
 
 
 def _encode_error(value: object) -> dict[str, Any]:
+    from sqlalchemy.exc import SQLAlchemyError  # Whoever comes here has imported it.
+
+    if isinstance(value, SQLAlchemyError | DatabaseUnavailable):
+        # No outcome, though DBOS takes it for one where it could not record the real one. So the
+        # workflow is broken off, and the engine runs it again from its last checkpoint.
+        logger.error("The database failed", exc_info=value)
+        raise asyncio.CancelledError from value
     if isinstance(value, FivetranStateError):
         return {_ERROR: value.to_json()}
     if isinstance(value, Exception):

@@ -11,6 +11,7 @@ every way out leads through resume.
 import asyncio
 import hashlib
 import logging
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
@@ -128,7 +129,7 @@ class Snapshot(TypedDict):
     state: str
     version: str
     taken_by: str
-    """The executor that took it: only that one can know that no write has been tried since."""
+    """The run of the workflow that took it: only that one can know that no write was tried since."""
 
 
 _own: Fivetran | None
@@ -194,8 +195,9 @@ def owner(request: UpdateRequest) -> str:
 
 def key_row_id(request: UpdateRequest) -> str:
     """The workflow id under which an update remembers the idempotency key it was given."""
-    key = hashlib.sha256(request["idempotency_key"].encode()).hexdigest()
-    return f"key:{owner(request)}:{key}"
+    # Accounts may have connections of the same name, and share a database.
+    whose = f"{application_name}\n{request['idempotency_key']}"
+    return f"key:{owner(request)}:{hashlib.sha256(whose.encode()).hexdigest()}"
 
 
 STARTED = Progress(
@@ -234,8 +236,8 @@ def running_here() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        # Not an outcome, so it must not be recorded as one: without the database nothing can be
-        # promised. The engine finds the workflow and runs it again from its last checkpoint.
+        # Not an outcome, so it must not be recorded as one (as in `vault`): without the database
+        # nothing can be promised. The engine finds the workflow and runs it again.
         logger.exception("The database failed", extra={"workflow_id": workflow_id})
         raise asyncio.CancelledError from error
     finally:
@@ -259,8 +261,8 @@ async def _update_state(request: UpdateRequest) -> Outcome:
     try:
         outcome = await update.change()
         await update.report(DONE)
-        if "part_of" in request and update.written is not None:
-            await update.wait_for_the_others(*update.written)
+        if "part_of" in request:
+            await update.wait_for_the_others()
     except SQLAlchemyError:
         raise
     except Exception as error:
@@ -280,19 +282,23 @@ class _Update:
     def __init__(self, request: UpdateRequest) -> None:
         self.request = request
         self.id = request["connection_id"]
+        self.run = uuid.uuid4().hex
+        """Of this run alone: one that goes on with it, in this process or another, has its own."""
         self.wanted = state.Change(
             request["change_kind"],
             state.parse_value(request["change"]),
             exact=request["change_is_exact"],
         )
-        self.written: tuple[state.State, state.State] | None = None
-        """The state before and after, once it is written and verified."""
+        self.before: state.State = {}
+        self.after: state.State = {}
+        """What it found and left, once that is certain."""
         self.has_reported = False
         self.was_paused = False
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
         self.cannot_be_cancelled = False
         self.may_have_written = False
+        """Whether the last write was answered so that it may have taken effect, as recorded."""
         self.has_waited = False
         """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
@@ -309,7 +315,7 @@ class _Update:
 
     async def check_only(self) -> Outcome:
         """The way out for a change that changes nothing: nobody is paused for it."""
-        snapshot = await self.durably(lambda _: _snapshot(self.id), patience=0)
+        snapshot = await self.durably(lambda _: _snapshot(self.id, self.run), patience=0)
         before = state.parse(snapshot["state"])
         return self.outcome("unchanged", before, self.target(before, snapshot["version"]))
 
@@ -318,32 +324,33 @@ class _Update:
         refused: tuple[state.State, state.State] | None = None
         while True:
             await self.quiesce()
-            snapshot = await self.durably(lambda _: _snapshot(self.id))
+            snapshot = await self.durably(lambda _: _snapshot(self.id, self.run))
             self.reached("snapshot")
             before = state.parse(snapshot["state"])
             if refused is not None and state.same(before, refused[1]):
                 before, target = refused  # The write took effect, whatever Fivetran has said.
             else:
+                if self.may_have_written and refused is not None:
+                    self.insist_on_unwritten(before, refused[0], snapshot["version"])
                 target = self.target(before, snapshot["version"])
                 if state.same(before, target):
+                    self.before, self.after = before, target
                     return self.outcome("unchanged", before, target)
                 try:
                     self.cannot_be_cancelled = True
                     await self.durably(partial(self.write, target, snapshot))
                 except SyncRunning:
-                    self.cannot_be_cancelled = False
+                    self.cannot_be_cancelled = self.may_have_written
                     refused = before, target
                     await self.wait_for_the_sync()
                     continue
-                except Conflict:
-                    raise
                 except FivetranError:
                     if not self.may_have_written:
                         raise
             self.reached("write")
             await self.verify(before, target)
             self.reached("verify")
-            self.written = before, target
+            self.before, self.after = before, target
             return self.outcome("updated", before, target)
 
     async def quiesce(self) -> None:
@@ -375,9 +382,13 @@ class _Update:
     async def wait_for_the_sync(self) -> None:
         """Sleep (durably), then look again; raises `SyncStillRunning` when the time is up."""
         if self.waited >= self.request["sync_wait"]:
+            written = (
+                "it is unclear whether the new state was written"
+                if self.may_have_written
+                else "nothing was written"
+            )
             raise SyncStillRunning(
-                f"The running sync did not finish within {self.request['sync_wait']:g} s; "
-                "nothing was written."
+                f"The running sync did not finish within {self.request['sync_wait']:g} s; {written}."
             )
         so_far = f", {self.waited:g} s so far" if self.waited else ""
         await self.tell("drain", f"Waiting for the running sync to finish{so_far}.")
@@ -400,16 +411,25 @@ class _Update:
         except (state.InvalidChange, state.InvalidState) as error:
             raise InvalidChange(f"{error}; nothing was written.") from error
 
+    def insist_on_unwritten(self, now: state.State, before: state.State, version: str) -> None:
+        """Raise `Conflict` if the state is another one than before a write that may have been made."""
+        if not state.same(now, before):
+            raise Conflict(
+                f"The state became version {version} while it was unclear whether the update had "
+                "been written; it was left as it is.",
+                current_version=version,
+            )
+        self.may_have_written = False
+
     async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> None:
         """Look first, unless this write was certainly never tried and nothing was waited for."""
-        is_first = attempt == 0 and snapshot["taken_by"] == DBOS.executor_id
-        go_ahead = is_first and not self.has_waited
-        self.may_have_written = not is_first
+        has_tried = self.may_have_written or snapshot["taken_by"] != self.run
+        look = attempt > 0 or self.has_waited or has_tried
         try:
             part_of = self.request.get("part_of")
-            await _write(self.id, target, None if go_ahead else snapshot, part_of)
-        except FivetranUnavailable as error:
-            self.may_have_written |= bool(error.details.get("maybe_applied"))
+            await _write(self.id, target, snapshot, part_of, look=look, has_tried=has_tried)
+        except FivetranError as error:
+            self.may_have_written = bool(error.details.get("maybe_applied"))
             raise
 
     async def verify(self, before: state.State, target: state.State) -> None:
@@ -444,19 +464,19 @@ class _Update:
         with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
             await DBOS.send_async(self.request["part_of"], how, topic=owner(self.request))
 
-    async def wait_for_the_others(self, before: state.State, target: state.State) -> None:
+    async def wait_for_the_others(self) -> None:
         """Wait, still paused, for the connections that are changed together with this one.
 
         Raises `Undone`, with the state from before back in place, if one of them has failed.
         """
-        await self.tell("hold", "Written; waiting for the connections that are changed with it.")
+        await self.tell("hold", "Done; waiting for the connections that are changed with it.")
         if await self.verdict() == KEEP:
             return
         await self.tell("roll_back", "Putting the state from before back.")
         trouble = "Fivetran did not keep it."
         try:
-            await self.durably(lambda _: _undo(self.id, before, target))
-            is_back = await self.durably(lambda _: _verify(self.id, before))
+            await self.durably(lambda _: _undo(self.id, self.before, self.after))
+            is_back = await self.durably(lambda _: _verify(self.id, self.before))
         except ConnectionNotFound:
             raise
         except FivetranStateError as error:
@@ -615,25 +635,36 @@ async def _drain(connection_id: str) -> dict[str, Any]:
 
 
 @DBOS.step(name="snapshot")
-async def _snapshot(connection_id: str) -> Snapshot:
+async def _snapshot(connection_id: str, run: str) -> Snapshot:
     document = await _read_state(connection_id)
-    return Snapshot(
-        state=state.dump(document), version=state.version(document), taken_by=DBOS.executor_id
-    )
+    return Snapshot(state=state.dump(document), version=state.version(document), taken_by=run)
 
 
 @DBOS.step(name="write")
 async def _write(
-    connection_id: str, target: state.State, if_still: Snapshot | None, part_of: str | None
+    connection_id: str,
+    target: state.State,
+    snapshot: Snapshot,
+    part_of: str | None,
+    *,
+    look: bool,
+    has_tried: bool,
 ) -> None:
-    """Write the target; with `if_still`, much may have happened before: look first."""
-    if if_still is not None:
-        await _insist_on_drained(connection_id)
-        current = await _read_state(connection_id)
+    """Write the target, after a look if much may have happened since the snapshot.
+
+    `has_tried`: perhaps it has been written already. What keeps us from finding out says so.
+    """
+    if look:
+        try:
+            await _insist_on_drained(connection_id)
+            current = await _read_state(connection_id)
+        except FivetranError as error:
+            error.details["maybe_applied"] = has_tried or None
+            raise
         if state.same(current, target):
             return
         version = state.version(current)
-        if version != if_still["version"]:
+        if version != snapshot["version"]:
             raise Conflict(
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,

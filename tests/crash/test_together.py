@@ -91,14 +91,18 @@ async def test_all_are_changed_in_order_and_resumed_together(http: Serve, sandbo
     assert writes == ALL
 
 
-async def test_what_is_as_wanted_is_not_held_and_stays(http: Serve, sandbox: Sandbox) -> None:
-    sandbox.set_state(PAUSED, '{"cursor":"2020"}')
-    watched = Watched(sandbox)
+async def test_what_is_as_wanted_stays_and_is_held_so(http: Serve, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, '{"cursor":"2020"}')
     async with http() as server:
-        answer = await post(server.client, "/state/update-multiple", BODY)
+        workflow_id = await held(server, sandbox, ALL)
+        was_held = sandbox.connection(IDLE).paused
+        sandbox.finish_sync(SYNCING)
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
 
-    assert [update["status"] for update in answer.values()] == ["updated", "unchanged", "updated"]
-    watched.were_all_changed()
+    assert was_held
+    assert [each["status"] for each in ended["updates"]] == ["unchanged", *["updated"] * 3]
+    assert not sandbox.connection(IDLE).paused
+    assert not [each for each in sandbox.log if is_write_of(each, IDLE)]
 
 
 async def test_one_state_is_copied_to_several(http: Serve, sandbox: Sandbox) -> None:

@@ -15,6 +15,7 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
+from tests.conftest import Connect
 from tests.crash.processes import ended, running, simulated_account
 from tests.crash.test_kill import (
     BEFORE,
@@ -73,6 +74,33 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
 
     async with running(on_both, tmp_path) as ours:
         await assert_updated_once(ours, sandbox, our_update, before)
+
+
+async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
+    other.api.account_id = "other_account"
+    with SandboxServer(other) as door:
+        theirs = {"FIVETRAN_API_KEY": "key-of-the-other", "FIVETRAN_API_URL": door.url}
+        ended = []
+        for account in ({}, theirs):
+            async with connect(**account) as client:
+                ended += [
+                    await call(
+                        client,
+                        "update_state",
+                        connection_id=IDLE,
+                        merge_patch={"cursor": "2020"},
+                        expected_version=await version_of(client, IDLE),
+                        idempotency_key="nightly",
+                        wait_seconds=50,
+                    )
+                ]
+
+        assert [each["status"] for each in ended] == ["updated", "updated"]
+        assert state_of(sandbox, IDLE) == state_of(other, IDLE) == {"cursor": "2020"}
+    other.close()
 
 
 async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(

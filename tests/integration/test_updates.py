@@ -18,6 +18,7 @@ from tests.calls import (
     STATELESS,
     SYNCING,
     Watch,
+    api_calls,
     arrival,
     call,
     refused,
@@ -296,6 +297,16 @@ async def test_a_state_that_moved_since_it_was_seen_is_not_overwritten(
     watch.ended_with({"cursor": "moved"})
 
 
+async def test_an_empty_version_is_as_good_as_none_and_nothing_is_written(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        planned = await update(client, IDLE, "")
+
+    assert planned["status"] == "planned"
+    assert "PATCH" not in api_calls(sandbox, IDLE)
+
+
 async def test_a_state_that_moved_shows_in_the_plan_already(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -331,6 +342,78 @@ async def test_a_state_that_moves_while_a_write_is_in_doubt_is_not_overwritten(
     assert state_of(sandbox, IDLE) == {"cursor": "somebody else"}
     assert not sandbox.connection(IDLE).paused
     assert [each.applied for each in watch.requests("PATCH", state=True)] == [False]
+
+
+APPEND = [{"op": "add", "path": "/list/-", "value": "once"}]
+
+
+async def start_and_leave_in_doubt_behind_a_sync(client: Client, sandbox: Sandbox) -> str:
+    """The workflow id of an update that does not know whether it has appended, which it has."""
+    steady_connection(sandbox, '{"list":[]}')
+    version = await version_of(client, STEADY)
+    sandbox.fault("apply_then_fail", method="PATCH", path="/state$")
+    started = await update(client, STEADY, version, json_patch=APPEND, wait_seconds=0)
+    written = await arrival(sandbox, lambda each: each.fault == "apply_then_fail")
+    sandbox.start_sync(STEADY)
+    await arrival(sandbox, lambda each: each.index > written.index and bool(each.syncing))
+    workflow_id: str = started["workflow_id"]
+    return workflow_id
+
+
+async def test_a_write_in_doubt_is_not_made_again_once_a_sync_has_moved_the_state(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        workflow_id = await start_and_leave_in_doubt_behind_a_sync(client, sandbox)
+        sandbox.set_state(STEADY, '{"list":["once"],"synced":1}')
+        # It must not end as if nothing had been written.
+        await call(client, "cancel_update", workflow_id=workflow_id, wait_seconds=0)
+        sandbox.finish_sync(STEADY)
+        done = await end_of(client, workflow_id)
+        left = state_of(sandbox, STEADY)
+        version = await version_of(client, STEADY)
+        undo = {"restore_from": workflow_id, "merge_patch": None}
+        undone = await update(client, STEADY, version, **undo)
+
+    assert done["error"]["code"] == "conflict"
+    assert "unclear" in done["message"]
+    assert left == {"list": ["once"], "synced": 1}
+    assert not sandbox.connection(STEADY).paused
+    assert undone["status"] == "updated"
+    assert state_of(sandbox, STEADY) == {"list": []}
+
+
+async def test_a_write_in_doubt_is_made_again_if_the_state_is_as_before_after_a_sync(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        workflow_id = await start_and_leave_in_doubt_behind_a_sync(client, sandbox)
+        sandbox.set_state(STEADY, '{"list":[]}')
+        sandbox.finish_sync(STEADY)
+        done = await end_of(client, workflow_id)
+
+    assert done["status"] == "updated"
+    assert state_of(sandbox, STEADY) == {"list": ["once"]}
+    assert not sandbox.connection(STEADY).paused
+
+
+async def test_a_write_that_was_refused_and_took_effect_is_found_and_can_be_undone(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    steady_connection(sandbox, '{"old":1}')
+    async with connect() as client:
+        watch = Watch(sandbox, STEADY)
+        version = await version_of(client, STEADY)
+        sandbox.fault("apply_then_fail", method="PATCH", path="/state$", status=409)
+        renamed = [{"op": "move", "from": "/old", "path": "/new"}]
+        done = await update(client, STEADY, version, json_patch=renamed)
+        undo = {"restore_from": done["workflow_id"], "merge_patch": None}
+        undone = await update(client, STEADY, done["version_after"], **undo)
+
+    assert (done["status"], done["version_before"]) == ("updated", version)
+    assert done["changes_total"] == 2
+    assert undone["version_after"] == version
+    watch.ended_with(watch.old)
 
 
 # Verification
