@@ -54,6 +54,20 @@ def default(
     """Read and safely change the state of Fivetran connections, from an assistant."""
     if context.invoked_subcommand is None:
         serve(sandbox=sandbox, http=http, host=host, port=port)
+        return
+    given = [name for name in context.params if _was_given(context, name)]
+    if given:
+        # The command would not hear of it, and --sandbox be taken for the account.
+        listed = ", ".join(f"--{name}" for name in given)
+        context.fail(
+            f"Put {listed} behind the command, as in 'fivetran-state serve --sandbox': "
+            f"{context.invoked_subcommand!r} does not see what stands before it."
+        )
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """The HTTP server answers, and it ends."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.calls import IDLE, call
@@ -40,3 +42,24 @@ async def test_several_workers_are_refused_and_it_says_what_to_do_instead(
 
     assert (code, stdout) == (2, "")
     assert "Start several of them" in " ".join(stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [
+        (("--sandbox",), ("serve", "--http", "--port", "0")),
+        (("--http",), ("serve",)),
+        (("--host", "127.0.0.1"), ("serve", "--http")),
+        (("--port", "8000"), ("doctor",)),
+        (("--workers", "1"), ("serve", "--http")),
+        (("--sandbox",), ("token", "create", "--scope", "write")),
+    ],
+)
+async def test_an_option_before_the_command_is_refused_instead_of_dropped(
+    environment: dict[str, str], tmp_path: Path, option: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    code, stdout, stderr = await run_cli(environment, *option, *command)
+
+    assert (code, stdout) == (2, "")
+    assert f"Put {option[0]} behind the command" in " ".join(stderr.split())
+    assert not (tmp_path / "data").exists()
