@@ -409,6 +409,7 @@ class Service:
 
     async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """What has become of connections that are changed together."""
+        await self._check_updates(workflow_id)
         view, _ = await self._together(workflow_id, wait_seconds)
         return view
 
@@ -417,6 +418,7 @@ class Service:
         `TooLateToCancel` once all of them are written."""
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
+        await self._check_updates(workflow_id)
         await together.cancel(workflow_id, (await self._account()).id)
         view, _ = await self._together(workflow_id, wait_seconds)
         if view.status not in ("running", "cancelled"):
@@ -428,8 +430,6 @@ class Service:
     ) -> tuple[UpdatesView, FivetranStateError | None]:
         found = await together.follow(workflow_id, (await self._account()).id, wait_seconds)
         parts = [views.update(await updates.get(id_)) for id_ in found.workflow_ids]
-        for part in parts:
-            self.check(part.connection_id)
         ended = "updated" if found.error is None else views.failed(found.error)
         view = UpdatesView(
             workflow_id=workflow_id,
@@ -590,6 +590,12 @@ class Service:
         if update.account != account.id:
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
         self.check(update.connection_id)
+
+    async def _check_updates(self, workflow_id: str) -> None:
+        """Raise unless they are this account's, and all of the connections allowed: those too
+        whose turn has not come."""
+        for request in await together.requests_of(workflow_id, (await self._account()).id):
+            self.check(request["connection_id"])
 
     async def _account(self) -> Account:
         return self._guest or Account(await self._engine.ready())

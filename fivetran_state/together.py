@@ -158,7 +158,7 @@ def is_id(workflow_id: str) -> bool:
 
 async def cancel(workflow_id: str, account: str | None) -> None:
     """Ask that nothing be changed; it is too late when all are written. Raises `WorkflowNotFound`."""
-    requests = await _requests(workflow_id, account)
+    requests = await requests_of(workflow_id, account)
     # From now on no part is started, and none writes.
     await updates.cancel(workflow_id)
     for part in await updates.parts_of(workflow_id, requests):
@@ -167,7 +167,7 @@ async def cancel(workflow_id: str, account: str | None) -> None:
 
 async def follow(workflow_id: str, account: str | None, seconds: float) -> Status:
     """Wait for the end, at most `seconds`; raises `WorkflowNotFound`."""
-    requests = await _requests(workflow_id, account)
+    requests = await requests_of(workflow_id, account)
     end = asyncio.ensure_future(_end(workflow_id))
     try:
         await asyncio.wait({end}, timeout=seconds)
@@ -187,7 +187,8 @@ async def _end(workflow_id: str) -> Result:
         raise InternalError(f"{workflow_id} ended by {type(error).__name__}.") from error
 
 
-async def _requests(workflow_id: str, account: str | None) -> list[UpdateRequest]:
+async def requests_of(workflow_id: str, account: str | None) -> list[UpdateRequest]:
+    """What is asked of each connection, begun or not; raises `WorkflowNotFound`."""
     if not _is_of(workflow_id, account):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
     return await updates.requests_of(workflow_id)

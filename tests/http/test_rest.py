@@ -500,6 +500,30 @@ async def test_what_may_not_be_touched_is_refused(http: Serve, sandbox: Sandbox)
     assert [r for r in sandbox.log if r.method == "PATCH"] == []
 
 
+async def test_several_are_neither_cancelled_nor_shown_if_one_may_not_be_touched_begun_or_not(
+    http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    sync_runs_on(sandbox)
+    body = {"connection_ids": [IDLE, SYNCING, PAUSED], "merge_patch": {"cursor": CURSOR}}
+    async with (
+        http_running(environment, tmp_path) as everywhere,
+        http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=f"{IDLE},{SYNCING}") as server,
+    ):
+        started = await post(
+            everywhere.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
+        )
+        path = f"/workflows/{started['workflow_id']}"
+        await arrival(sandbox, lambda request: request.connection_id == SYNCING)
+        cancelled = await post(server.client, f"{path}/cancel", "", status=403)
+        hidden = await get(server.client, path, status=403)
+        sandbox.finish_sync(SYNCING)
+        ended = await get(everywhere.client, path, wait=50)
+
+    assert cancelled["code"] == hidden["code"] == "not_allowed"
+    assert ended["status"] == "updated"
+    assert state_of(sandbox, PAUSED)["cursor"] == CURSOR
+
+
 async def test_a_read_token_reads_and_is_told_which_scope_is_missing(http: Serve) -> None:
     body = {"connection_id": IDLE}
     async with http() as server:
