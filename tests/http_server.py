@@ -5,8 +5,8 @@ import json
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,22 @@ class HttpServer:
         """What the server answers to a GET."""
         headers = authorization(token) | named.pop("headers", {})
         return (await self.client.get(path, headers=headers, **named)).status_code
+
+    @asynccontextmanager
+    async def half_sent(
+        self, method: str, path: str, **headers: str
+    ) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+        """A request whose body does not come to its end: gets the head of the next answer to it."""
+        headers = {"Host": "localhost", "Content-Length": "1000"} | headers
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def head() -> str:
+            return (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode()
+
+        with closing(writer):
+            writer.write("\r\n".join([*lines, "", "{"]).encode())
+            yield head
 
     @asynccontextmanager
     async def mcp(self, *arguments: Any, **named: Any) -> AsyncIterator[Client]:

@@ -183,13 +183,17 @@ class Gate:
         self._buckets = _Buckets(per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._authority.public_paths:
-            refusal = await self._refusal(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-            receive = self._until_unwelcome(scope, receive)
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_public = scope["path"] in self._authority.public_paths
+        refusal = None if is_public else await self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        elif is_public or scope["path"] in DOCUMENTATION:
+            await self._app(scope, _without_body(receive), send)
+        else:
+            await self._app(scope, self._until_unwelcome(scope, receive), send)
 
     def _until_unwelcome(self, scope: Scope, receive: Receive) -> Receive:
         """As if the caller hung up when its token ends: streams, which listen for that, end too."""
@@ -260,6 +264,22 @@ class Gate:
             "fivetran-state token create.",
             self._authority.challenge(),
         )
+
+
+def _without_body(receive: Receive) -> Receive:
+    """What needs no token wants no body: none is waited for, and what comes is dropped."""
+    has_been_asked = False
+
+    async def receive_nothing() -> Message:
+        nonlocal has_been_asked
+        if not has_been_asked:
+            has_been_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return receive_nothing
 
 
 class _Buckets:

@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 
+from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, SYNCING, call, version_of
@@ -96,6 +97,17 @@ async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(htt
             "/length", params={"body": "short"}, content=b" " * LARGEST_BODY, headers=headers
         )
         assert answer.status_code == 200
+
+
+async def test_what_needs_no_token_waits_for_no_body_and_keeps_none(
+    http: Serve, trusting: dict[str, str]
+) -> None:
+    metadata = "/.well-known/oauth-protected-resource"
+    async with http(**trusting) as server:
+        for path in (*HEALTH, *DOCUMENTATION, metadata):
+            for method, status in (("GET", 200), ("POST", 405)):
+                async with server.half_sent(method, path) as head:
+                    assert (await head()).startswith(f"HTTP/1.1 {status} "), path
 
 
 async def test_each_principal_has_its_own_number_of_requests(http: Serve) -> None:
