@@ -193,19 +193,29 @@ class Gate:
         elif is_public or scope["path"] in DOCUMENTATION:
             await self._app(scope, _without_body(receive), send)
         else:
-            await self._app(scope, self._until_unwelcome(scope, receive), send)
+            await self._while_welcome(scope, receive, send)
 
-    def _until_unwelcome(self, scope: Scope, receive: Receive) -> Receive:
+    async def _while_welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As if the caller hung up when its token ends: streams, which listen for that, end too."""
+        is_welcome, has_begun = True, False
 
         async def receive_or_hang_up() -> Message:
-            while True:
+            nonlocal is_welcome
+            while is_welcome:
                 with anyio.move_on_after(BETWEEN_LOOKS):
                     return await receive()
-                if not await self._is_welcome(scope):
-                    return {"type": "http.disconnect"}
+                is_welcome = await self._is_welcome(scope)
+            return {"type": "http.disconnect"}
 
-        return receive_or_hang_up
+        async def send_noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        await self._app(scope, receive_or_hang_up, send_noting)
+        if not is_welcome and not has_begun:
+            # The caller is still there, and the app has nothing to say to who seems to have gone.
+            await self._unauthenticated(HTTPConnection(scope))(scope, receive, send)
 
     async def _is_welcome(self, scope: Scope) -> bool:
         try:
@@ -239,7 +249,7 @@ class Gate:
             return None
         if found is None:
             if is_required:
-                return self._unauthenticated("authorization" in request.headers)
+                return self._unauthenticated(request)
             scope["auth"], scope["user"] = AuthCredentials(EVERYTHING), UnauthenticatedUser()
         try:
             access.demand(READ, scope["auth"].scopes, "This server")
@@ -247,8 +257,8 @@ class Gate:
             return self._authority.insufficient_scope(error)
         return None
 
-    def _unauthenticated(self, has_tried: bool) -> Response:
-        if has_tried:
+    def _unauthenticated(self, request: HTTPConnection) -> Response:
+        if "authorization" in request.headers:
             return problem(
                 401,
                 "invalid_token",

@@ -9,6 +9,7 @@ import pytest
 from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
+from fivetran_state.http_server import gate
 from fivetran_state.tokens import TokenFile
 from tests.conftest import Serve
 from tests.http.frames import LEGACY, MODERN, Frame, RawClient, headers_of, valid
@@ -177,3 +178,22 @@ async def test_a_stream_ends_soon_after_its_token(http: Serve, era: str) -> None
             tokens.revoke(token.id)
             with anyio.fail_after(30):
                 await stream.aread()
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/state/get"])
+async def test_a_token_that_ends_in_the_middle_of_a_body_is_refused(
+    http: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+    async with http() as server:
+        tokens = TokenFile(server.settings)
+        text, token = tokens.create("write", None, None)
+        headers = authorization(text) | {"Expect": "100-continue"}
+        async with server.half_sent("POST", path, **headers) as head:
+            assert (await head()).startswith("HTTP/1.1 100 ")
+            tokens.revoke(token.id)
+            answer = await head()
+
+    assert answer.startswith("HTTP/1.1 401 ")
+    assert 'error="invalid_token"' in answer
+    assert "application/problem+json" in answer
