@@ -6,12 +6,14 @@ watched; but only while somebody listens, with one look a second for everybody.
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
+from mcp.server.request_state import authenticated_principal
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated
 from mcp_types import (
     EmptyResult,
@@ -29,11 +31,23 @@ from fivetran_state.mcp_server.resources import shown_by
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-MOST_CONNECTIONS = 1000
+MOST_CONNECTIONS = 10_000
+"""That are watched: on Postgres, to look for news of so many takes a tenth of each second."""
+MOST_OF_PRINCIPAL = 200
+MOST_OF_LISTENER = 100
+"""Resources, so that nobody takes what is everybody's."""
 PATIENCE = 5.0
 """Seconds that a client which does not read may hold up the others."""
 
 Request = ServerRequestContext[Any, Any]
+
+
+@dataclass
+class _Listener:
+    principal: str | None
+    """None for whoever comes without a token: they are one."""
+    resources: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    """By URI what each shows: see `shown_by`."""
 
 
 class Subscriptions:
@@ -43,7 +57,7 @@ class Subscriptions:
         self._backend = backend
         self.bus = InMemorySubscriptionBus()
         self._serve_stream = ListenHandler(self.bus)
-        self._uris: dict[object, set[str]] = {}
+        self._listeners: dict[object, _Listener] = {}
         self._ended: dict[str, int] = {}
         """Of each connection that is watched, the number of the last update known to have ended."""
         self._watch: asyncio.Task[None] | None = None
@@ -64,12 +78,13 @@ class Subscriptions:
         self, request: Request, params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
         """One stream, until the client ends it; what cannot be honoured is left out of the answer."""
-        listener = object()
+        key = object()
         wanted, honoured = params.notifications, []
         try:
-            for uri in wanted.resource_subscriptions or []:
+            # Of the others it is not even looked whether they could be: there may be 100,000.
+            for uri in (wanted.resource_subscriptions or [])[:MOST_OF_LISTENER]:
                 try:
-                    await self._add(listener, uri)
+                    await self._add(key, request, uri)
                     honoured.append(uri)
                 except (InvalidRequest, NotAllowed) as error:
                     logger.info("Not listened to: %s", error.message)
@@ -80,21 +95,24 @@ class Subscriptions:
                 request, params.model_copy(update={"notifications": subset})
             )
         finally:
-            self._remove(listener)
+            self._remove(key)
 
     async def _subscribe(self, request: Request, params: SubscribeRequestParams) -> EmptyResult:
         connection = _connection(request)
         try:
-            await self._add(connection, params.uri)
+            await self._add(connection, request, params.uri)
         except FivetranStateError as error:
             raise protocol_error(error, uri=params.uri) from None
         return EmptyResult()
 
     async def _unsubscribe(self, request: Request, params: UnsubscribeRequestParams) -> EmptyResult:
-        self._remove(_connection(request), params.uri)
+        listener = self._listeners.get(_connection(request))
+        if listener is not None:
+            listener.resources.pop(params.uri, None)
+            self._forget_unwatched()
         return EmptyResult()
 
-    async def _add(self, listener: object, uri: str) -> None:
+    async def _add(self, key: object, request: Request, uri: str) -> None:
         """From now on the listener is told. Raises `InvalidRequest`, `NotAllowed`, or what keeps
         the database from being read."""
         shown = shown_by(uri)
@@ -102,36 +120,60 @@ class Subscriptions:
             raise InvalidRequest(f"There is no resource {uri!r}.")
         connection_id, _ = shown
         service = await self._backend.service()
-        if connection_id not in self._ended:
-            if len(self._ended) >= MOST_CONNECTIONS:
-                raise InvalidRequest(f"{MOST_CONNECTIONS} connections are listened to already.")
+        ended = self._ended.get(connection_id)
+        if ended is None:
             ended = await service.last_ended(connection_id)
-            self._ended.setdefault(connection_id, ended)
-        if listener not in self._uris:
-            self._uris[listener] = set()
-            if isinstance(listener, Connection):
-                listener.exit_stack.callback(self._remove, listener)
-        self._uris[listener].add(uri)
+        # From here on nobody else has a turn, who could take the room that was found.
+        listener = self._listeners.get(key) or _Listener(authenticated_principal(request))
+        if uri not in listener.resources:
+            self._check_room(listener, connection_id)
+        listener.resources[uri] = shown
+        self._ended.setdefault(connection_id, ended)
+        if key not in self._listeners:
+            self._listeners[key] = listener
+            if isinstance(key, Connection):
+                key.exit_stack.callback(self._remove, key)
         if self._watch is None:
             self._watch = asyncio.create_task(self._keep_watch())
 
-    def _remove(self, listener: object, uri: str | None = None) -> None:
-        """The listener is not told any more: of one resource, or of any."""
-        left = set() if uri is None else self._uris.get(listener, set()) - {uri}
-        if left:
-            self._uris[listener] = left
-        else:
-            self._uris.pop(listener, None)
+    def _check_room(self, listener: _Listener, connection_id: str) -> None:
+        """Raises `InvalidRequest` if one more resource, of this connection, is too many."""
+        if len(listener.resources) >= MOST_OF_LISTENER:
+            raise InvalidRequest(
+                f"One listener may listen to {MOST_OF_LISTENER} resources, and this one does."
+            )
+        taken = sum(
+            len(each.resources)
+            for each in self._listeners.values()
+            if each.principal == listener.principal
+        )
+        if taken >= MOST_OF_PRINCIPAL:
+            raise InvalidRequest(
+                f"One principal may listen to {MOST_OF_PRINCIPAL} resources, and this one does, by "
+                "all its listeners together."
+            )
+        if connection_id not in self._ended and len(self._ended) >= MOST_CONNECTIONS:
+            raise InvalidRequest(f"{MOST_CONNECTIONS} connections are listened to already.")
+
+    def _remove(self, key: object) -> None:
+        """The listener is gone."""
+        self._listeners.pop(key, None)
+        self._forget_unwatched()
+
+    def _forget_unwatched(self) -> None:
         watched = {connection_id for connection_id, _ in self._watched().values()}
-        self._ended = {key: number for key, number in self._ended.items() if key in watched}
+        self._ended = {id_: number for id_, number in self._ended.items() if id_ in watched}
         if not watched and self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
     def _watched(self) -> dict[str, tuple[str, int | None]]:
         """Each resource that is listened to, and what it shows."""
-        uris = {uri for uris in self._uris.values() for uri in uris}
-        return {uri: shown for uri in uris if (shown := shown_by(uri)) is not None}
+        return {
+            uri: shown
+            for listener in self._listeners.values()
+            for uri, shown in listener.resources.items()
+        }
 
     async def _keep_watch(self) -> None:
         while True:
@@ -148,6 +190,8 @@ class Subscriptions:
         """Tell of the updates that have ended since the last look; whether there were any."""
         service = await self._backend.service()
         news = await service.ended_since(self._ended)
+        if not news:
+            return False
         for uri, (connection_id, number) in self._watched().items():
             if connection_id in news and number in (None, news[connection_id]):
                 await self._tell(uri)
@@ -155,14 +199,14 @@ class Subscriptions:
             # Meanwhile it may not be watched any more, or anew.
             if self._ended.get(connection_id) == number - 1:
                 self._ended[connection_id] = number
-        return bool(news)
+        return True
 
     async def _tell(self, uri: str) -> None:
         await self.bus.publish(ResourceUpdated(uri))
-        for listener, uris in list(self._uris.items()):
-            if isinstance(listener, Connection) and uri in uris:
+        for key, listener in list(self._listeners.items()):
+            if isinstance(key, Connection) and uri in listener.resources:
                 with anyio.move_on_after(PATIENCE):
-                    await listener.send_resource_updated(uri)
+                    await key.send_resource_updated(uri)
 
 
 def _connection(request: Request) -> Connection:

@@ -1,6 +1,7 @@
 """What a token allows: to look, or to change something too; and nobody uses what is another's."""
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -172,3 +173,33 @@ async def test_the_confirmation_that_one_principal_was_asked_for_is_worth_nothin
         assert state_of(sandbox, IDLE) == before
         assert isinstance(await send(mine_, question), CallToolResult)
     assert state_of(sandbox, IDLE) == before | PATCH
+
+
+@pytest.mark.filterwarnings("ignore:resources/subscribe is removed")
+async def test_one_principal_listens_to_at_most_200_resources_and_takes_none_from_another(
+    two: Two,
+) -> None:
+    server, mine, other = two
+    uris = [f"fivetran://workflows/{IDLE}:{number}" for number in range(1, 101)]
+
+    async with AsyncExitStack() as stack:
+
+        async def listen(token: str) -> list[str] | None:
+            client = await stack.enter_async_context(server.mcp(token=token))
+            stream = client.listen(resource_subscriptions=uris)
+            return (await stack.enter_async_context(stream)).honored.resource_subscriptions
+
+        legacy = await stack.enter_async_context(server.mcp("legacy", token=mine))
+        for uri in uris[:60]:
+            await legacy.subscribe_resource(uri)
+        assert await listen(mine) == uris
+        assert await listen(mine) == uris[:40]
+        assert await listen(mine) is None
+        with pytest.raises(MCPError, match="One principal may listen to 200"):
+            await legacy.subscribe_resource(uris[60])
+        assert await listen(other) == uris
+    async with (
+        server.mcp(token=mine) as client,
+        client.listen(resource_subscriptions=uris) as stream,
+    ):
+        assert stream.honored.resource_subscriptions == uris

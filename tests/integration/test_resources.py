@@ -340,6 +340,27 @@ async def test_listening_is_acknowledged_only_for_what_is_allowed_and_a_resource
         assert subscription.honored.tools_list_changed is True
 
 
+async def test_one_listener_has_at_most_100_resources(connect: Connect) -> None:
+    ear = Ear()
+    uris = [workflow_uri(f"{IDLE}:{number}") for number in range(1, 102)]
+    async with (
+        connect() as client,
+        client.listen(resource_subscriptions=uris) as subscription,
+    ):
+        assert subscription.honored.resource_subscriptions == uris[:100]
+    async with connect("legacy", on_message=ear) as client:
+        for uri in [*uris[:100], uris[0]]:
+            await client.subscribe_resource(uri)
+        with pytest.raises(MCPError, match="One listener may listen to 100") as caught:
+            await client.subscribe_resource(uris[100])
+        await client.unsubscribe_resource(uris[99])
+        await client.subscribe_resource(uris[100])
+        await update(client, IDLE, merge_patch={"cursor": "2020"})
+        assert await ear.hear() == [uris[0]]
+
+    assert (caught.value.code, caught.value.data["code"]) == (INVALID_PARAMS, "invalid_request")
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_listening_that_cannot_work_is_refused(connect: Connect, era: str) -> None:
     async with connect(era, FIVETRAN_API_KEY="") as client:
