@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, Secret
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
@@ -41,6 +41,13 @@ FOR_EVER = 24 * 3600.0
 
 ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MOST_CONNECTIONS)]
+# Pydantic lets half a character pass in SecretStr, and in a str without a bound.
+ApiSecret = Secret[
+    Annotated[
+        str,
+        Field(max_length=500, json_schema_extra={"format": "password", "writeOnly": True}),
+    ]
+]
 
 
 def _with_example(**fields: Any) -> ConfigDict:
@@ -55,7 +62,7 @@ class Body(BaseModel):
     api_key: Annotated[
         str | None, Field(max_length=500, description="Of Fivetran; for this request only.")
     ] = None
-    api_secret: Annotated[SecretStr | None, Field(max_length=500)] = None
+    api_secret: ApiSecret | None = None
 
 
 class GetState(Body):
@@ -103,7 +110,9 @@ class UpdateState(_Changing):
         str | None,
         # An empty one may be a variable that was never set, and must not stand for any.
         Field(
-            min_length=1, description="The version that was seen; without it, whatever is there."
+            min_length=1,
+            max_length=500,
+            description="The version that was seen; without it, whatever is there.",
         ),
     ] = None
     dry_run: bool = False
@@ -162,7 +171,7 @@ class WaitQuery(BaseModel):
     wait: Annotated[float, Field(ge=0, le=3600, description="Seconds to wait for the end.")] = 0
 
 
-Secret = Annotated[str | None, Header(max_length=500)]
+Credential = Annotated[str | None, Header(max_length=500)]
 WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
 
 
@@ -264,7 +273,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     )
 
     async def service_for(
-        fivetran_api_key: Secret = None, fivetran_api_secret: Secret = None
+        fivetran_api_key: Credential = None, fivetran_api_secret: Credential = None
     ) -> Service:
         """The service of the account in the headers, or of the server's own."""
         return await _of(await backend.service(), fivetran_api_key, fivetran_api_secret)

@@ -428,11 +428,13 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         f'{{"connection_id":"{IDLE}","restore_from":"{PAUSED}:1"}}',
         f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":""}}',
         f'{{"connection_id":"{IDLE}","api_key":"a"}}',
+        f'{{"connection_id":"{IDLE}","api_key":"a","api_secret":"\\ud800"}}',
+        f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":"\\ud800"}}',
         f'{{"connection_id":"{IDLE}","new_state":{"[" * 5000}{"]" * 5000}}}',
         f'{{"connection_id":"{IDLE}","new_state":{{"a":{"[" * 200}{"]" * 200}}}}}',
         '{"connection_id":"' + "x" * 300 + '"}',
     ],
-    ids=range(23),
+    ids=range(25),
 )
 async def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_done(
     http: Serve, sandbox: Sandbox, body: str
