@@ -159,18 +159,32 @@ def _exposure(settings: Settings, host: str) -> str | None:
 
 
 def _access_token(claims: dict[str, Any]) -> AccessToken | None:
-    client = claims.get("client_id") or claims.get("azp") or claims.get("cid")
-    subject = claims.get("sub")
+    """The token of these claims, whose types are the issuer's; None if it is nobody's."""
+    client = _first_text(claims, "client_id", "azp", "cid")
+    subject = _first_text(claims, "sub")
     if client is None and subject is None:
         return None
-    granted = claims.get("scope", claims.get("scp", []))
     return AccessToken(
         token="",
-        client_id=str(client or ""),
-        subject=None if subject is None else str(subject),
+        client_id=client or "",
+        subject=subject,
         claims={"iss": claims["iss"]},
-        scopes=access.scopes_of(granted.split() if isinstance(granted, str) else granted or []),
+        scopes=access.scopes_of(_granted(claims.get("scope", claims.get("scp")))),
     )
+
+
+def _first_text(claims: dict[str, Any], *names: str) -> str | None:
+    found = (claims.get(name) for name in names)
+    return next((value for value in found if value and isinstance(value, str)), None)
+
+
+def _granted(claim: object) -> list[str]:
+    """What it lists, as text or as a list of texts; what is anything else grants nothing."""
+    if isinstance(claim, str):
+        return claim.split()
+    if isinstance(claim, list) and all(isinstance(each, str) for each in claim):
+        return claim
+    return []
 
 
 class Gate:

@@ -1,10 +1,12 @@
 """Tokens of an OAuth issuer: only its own, for this server, unexpired, and signed by its keys."""
 
 import time
+from typing import Any
 
 import jwt
 from mcp.shared.auth import ProtectedResourceMetadata
 
+from tests.calls import IDLE
 from tests.conftest import Serve
 from tests.http.issuer import AUDIENCE, OAuthIssuer, private_key
 from tests.http_server import WRONG_TOKEN, authorization
@@ -29,6 +31,9 @@ async def test_only_a_token_that_the_issuer_made_for_this_server_opens_it(
         "without end": issuer.token(exp=None),
         "not yet": issuer.token(nbf=soon),
         "of nobody": issuer.token(sub=None, client_id=None),
+        "of an empty name": issuer.token(sub="", client_id=""),
+        "of what is no name": issuer.token(sub=None, client_id={"an": "agent"}, azp=5, cid=True),
+        "of a number": issuer.token(sub=5, client_id=None),
         "unsigned": issuer.unsigned(),
         "signed with the public key": issuer.forged_with_the_public_key(),
         "signed with a secret": jwt.encode(
@@ -52,6 +57,26 @@ async def test_only_a_token_that_the_issuer_made_for_this_server_opens_it(
             name for name, token in bad.items() if await server.status(token=token) != 401
         } == set()
         assert await server.status() == 401
+
+
+async def test_what_a_token_grants_is_text_or_a_list_of_texts_and_anything_else_is_nothing(
+    http: Serve, issuer: OAuthIssuer, trusting: dict[str, str]
+) -> None:
+    path = f"/workflows/{IDLE}:1/cancel"
+    async with http(**trusting) as server:
+
+        async def answer(**claims: Any) -> tuple[int, str]:
+            headers = authorization(issuer.token(**({"scope": None} | claims)))
+            got = await server.client.post(path, headers=headers)
+            return got.status_code, got.json()["code"]
+
+        for good in ("write", "openid write", ["read", "write"]):
+            assert await answer(scope=good) == (404, "workflow_not_found"), good
+            assert await answer(scp=good) == (404, "workflow_not_found"), good
+        for odd in (5, True, {"write": 1}, ["write", 5], [["write"]], "writer", ["read write"], ""):
+            assert await answer(scope=odd) == (403, "insufficient_scope"), odd
+            assert await answer(scp=odd) == (403, "insufficient_scope"), odd
+        assert await answer() == (403, "insufficient_scope")
 
 
 async def test_a_client_is_told_where_the_issuer_is(
