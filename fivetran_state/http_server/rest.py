@@ -65,6 +65,10 @@ class Body(BaseModel):
     api_secret: ApiSecret | None = None
 
 
+class CancelUpdate(Body):
+    model_config = _with_example()
+
+
 class GetState(Body):
     model_config = _with_example(connection_id="speak_inexpensive")
 
@@ -211,11 +215,29 @@ class _Route(APIRoute):
 
         async def handle(request: Request) -> Response:
             exact = _Exact(request.scope, request.receive)
-            if self.body_field is not None:
+            field = self.body_field
+            if field is not None and (field.field_info.is_required() or await exact.body()):
                 await exact.read()
             return await handler(exact)
 
         return handle
+
+
+@dataclass(frozen=True, repr=False)
+class _Credentials:
+    """Whose account is meant: neither is given, or both."""
+
+    key: str | None
+    secret: str | None
+
+
+_NONE = _Credentials(None, None)
+
+
+def _credentials(
+    fivetran_api_key: Credential = None, fivetran_api_secret: Credential = None
+) -> _Credentials:
+    return _Credentials(fivetran_api_key, fivetran_api_secret)
 
 
 @dataclass(frozen=True)
@@ -260,6 +282,7 @@ def _idempotency_key(
     return key
 
 
+Headers = Annotated[_Credentials, Depends(_credentials)]
 Prefer = Annotated[_Preference, Depends(_preference)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 
@@ -272,11 +295,12 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         generate_unique_id_function=lambda route: route.name,
     )
 
-    async def service_for(
-        fivetran_api_key: Credential = None, fivetran_api_secret: Credential = None
-    ) -> Service:
-        """The service of the account in the headers, or of the server's own."""
-        return await _of(await backend.service(), fivetran_api_key, fivetran_api_secret)
+    async def service_of(headers: _Credentials, body: Body) -> Service:
+        """The service of the account in the request, or of the server's own."""
+        return await _of(await backend.service(), _agreed(headers, body))
+
+    async def service_for(headers: Headers) -> Service:
+        return await service_of(headers, Body())
 
     ServiceFor = Annotated[Service, Depends(service_for)]  # noqa: N806
 
@@ -287,9 +311,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     @routes.post(
         "/state/get", tags=["State"], dependencies=[requires(READ)], responses=_ok(StateView)
     )
-    async def get_state(body: GetState, service: ServiceFor) -> Response:
+    async def get_state(body: GetState, headers: Headers) -> Response:
         """A connection's state, its version, and whether it is paused or syncing."""
-        service = await _of(service, body.api_key, _secret(body))
+        service = await service_of(headers, body)
         return _answer(await service.get_state(body.connection_id, path=body.path, exact=True))
 
     @routes.post(
@@ -298,9 +322,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         dependencies=[requires(READ)],
         responses=_ok(dict[str, StateView]),
     )
-    async def get_states(body: GetStates, service: ServiceFor) -> Response:
+    async def get_states(body: GetStates, headers: Headers) -> Response:
         """The states of several connections, by id."""
-        service = await _of(service, body.api_key, _secret(body))
+        service = await service_of(headers, body)
         few = asyncio.Semaphore(READ_AT_ONCE)
 
         async def read(connection_id: str) -> StateView:
@@ -319,7 +343,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     async def update_state(
         body: UpdateState,
         request: Request,
-        service: ServiceFor,
+        headers: Headers,
         prefer: Prefer,
         key: IdempotencyKey,
     ) -> Response:
@@ -331,7 +355,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         """
         if not body.dry_run:
             demand(WRITE, request)
-        service = await _of(service, body.api_key, _secret(body))
+        service = await service_of(headers, body)
         change = body.change()
         if not any(value is not None for value in change.values()):
             view = await service.get_state(body.connection_id, exact=True)
@@ -371,14 +395,14 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         responses=_ok(dict[str, Update]) | _accepted(UpdatesView),
     )
     async def update_states(
-        body: UpdateStates, service: ServiceFor, prefer: Prefer, key: IdempotencyKey
+        body: UpdateStates, headers: Headers, prefer: Prefer, key: IdempotencyKey
     ) -> Response:
         """Make one change to several connections, in order: to all of them, or to none.
 
         They stay paused until all are written and verified; after a failure each state is put
         back before its connection is resumed.
         """
-        service = await _of(service, body.api_key, _secret(body))
+        service = await service_of(headers, body)
         if not any(value is not None for value in body.change().values()):
             raise InvalidRequest("Give one of new_state, merge_patch, json_patch, copy_from.")
         view = await service.update_states(
@@ -429,9 +453,13 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         responses=_ok(Update | UpdatesView) | _accepted(Update | UpdatesView),
     )
     async def cancel_update(
-        workflow_id: WorkflowId, service: ServiceFor, prefer: Prefer
+        workflow_id: WorkflowId,
+        headers: Headers,
+        prefer: Prefer,
+        body: CancelUpdate = CancelUpdate(),  # noqa: B008
     ) -> Response:
         """End an update that waits, with nothing written; refused once it has written."""
+        service = await service_of(headers, body)
         update: Update | UpdatesView
         if service.is_together(workflow_id):
             update = await service.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
@@ -456,16 +484,22 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     return routes
 
 
-async def _of(service: Service, key: str | None, secret: str | None) -> Service:
-    if key is None and secret is None:
+async def _of(service: Service, credentials: _Credentials) -> Service:
+    if credentials == _NONE:
         return service
-    if not key or not secret:
+    if not credentials.key or not credentials.secret:
         raise InvalidRequest("Credentials are an API key and its secret: give both, or none.")
-    return await service.of(key, secret)
+    return await service.of(credentials.key, credentials.secret)
 
 
-def _secret(body: Body) -> str | None:
-    return None if body.api_secret is None else body.api_secret.get_secret_value()
+def _agreed(headers: _Credentials, body: Body) -> _Credentials:
+    secret = None if body.api_secret is None else body.api_secret.get_secret_value()
+    in_body = _Credentials(body.api_key, secret)
+    if _NONE not in (headers, in_body) and headers != in_body:
+        raise InvalidRequest(
+            "The credentials in the headers are not those in the body: give them once."
+        )
+    return headers if in_body == _NONE else in_body
 
 
 def _answer(

@@ -196,6 +196,29 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
     assert together["code"] == "update_in_progress"
 
 
+async def test_a_guest_cancels_its_own_update_by_the_credentials_in_the_body_or_the_headers(
+    http: Serve, sandbox: Accounts, ann: Guest
+) -> None:
+    body = {"connection_id": SYNCING, "new_state": CURSOR}
+    sync_runs_on(sandbox)
+    sync_runs_on(ann.account)
+    async with http() as server:
+        own = f"/workflows/{SYNCING}:1"
+        anns = f"/workflows/{ann.owner(SYNCING)}"
+        await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        await post(server.client, "/state/update", ann.body | body, status=202, Prefer="wait=0")
+        not_anns = await post(server.client, f"{own}/cancel", ann.body, status=404)
+        by_body = await post(server.client, f"{anns}:1/cancel", ann.body)
+        await post(server.client, "/state/update", ann.body | body, status=202, Prefer="wait=0")
+        by_headers = await server.client.post(f"{anns}:2/cancel", headers=ann.headers)
+        unharmed = await get(server.client, own)
+        cancelled = await post(server.client, f"{own}/cancel", {})
+
+    assert not_anns["code"] == "workflow_not_found"
+    assert (by_body["status"], by_headers.json()["status"]) == ("cancelled", "cancelled")
+    assert (unharmed["status"], cancelled["status"]) == ("running", "cancelled")
+
+
 async def test_another_key_of_the_servers_own_account_shares_its_updates(
     http: Serve, sandbox: Accounts
 ) -> None:
@@ -270,6 +293,24 @@ async def test_credentials_that_do_not_hold_or_are_half_are_refused(
     assert wrong["code"] == "unauthorized"
     assert answer_.status_code == 422
     assert own["connection_id"] == IDLE
+
+
+async def test_credentials_that_headers_and_body_do_not_agree_on_are_refused(
+    http: Serve, ann: Guest, bob: Guest
+) -> None:
+    body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
+    half = {"Fivetran-Api-Key": ann.key}
+    async with http() as server:
+        for headers in (bob.headers, half, ann.headers | {"Fivetran-Api-Secret": "wrong"}):
+            cancel = f"/workflows/{ann.owner(IDLE)}:1/cancel"
+            for path, content in (("/state/update", body), (cancel, ann.body)):
+                answer = await server.client.post(path, json=content, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert state_of(ann.account, IDLE) != CURSOR
+        twice = await server.client.post("/state/update", json=body, headers=ann.headers)
+
+    assert twice.json()["workflow_id"] == f"{ann.owner(IDLE)}:1"
+    assert state_of(ann.account, IDLE) == CURSOR
 
 
 async def test_a_server_without_an_account_of_its_own_serves_guests_only(
