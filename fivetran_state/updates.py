@@ -227,7 +227,8 @@ async def attach(
     only a guard against repetition: it attaches to the connection's latest update if that is
     running, or to the newest of this request if that succeeded and the state has not come back to
     the expected version since (`state_is_expected` asks Fivetran) - then somebody wants the same
-    change once more.
+    change once more. It never attaches to a part of what changes several connections together:
+    that may be undone on behalf of others.
 
     Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
     """
@@ -243,7 +244,7 @@ async def attach(
                     workflow_id=same.workflow_id,
                 )
             return number, await find(same.workflow_id)
-    elif latest is not None and _request(latest)["idempotency_key"] == request["idempotency_key"]:
+    elif latest is not None and _is_the_same(_request(latest), request):
         if _is_running(latest) or (_succeeded(latest) and not await state_is_expected()):
             return number, await find(latest.workflow_id)
     else:
@@ -543,6 +544,10 @@ async def _recent(owner: str) -> list[WorkflowStatus]:
             load_output=False,
         )
     return sorted(recent, key=lambda row: _number(row.workflow_id), reverse=True)
+
+
+def _is_the_same(started: UpdateRequest, request: UpdateRequest) -> bool:
+    return started["idempotency_key"] == request["idempotency_key"] and "part_of" not in started
 
 
 def _request_attribute(request: UpdateRequest) -> dict[str, str]:

@@ -289,6 +289,21 @@ async def test_repeated_without_a_key_while_it_runs_it_is_the_same(
     assert anew["workflow_id"] != workflow_id
 
 
+async def test_the_same_change_of_one_connection_does_not_attach_to_a_part(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    one = {"connection_id": IDLE, "merge_patch": BODY["merge_patch"]}
+    async with http() as server:
+        workflow_id = await held(server, sandbox, [IDLE])
+        refused = await post(server.client, "/state/update", one, status=409)
+        await post(server.client, f"/workflows/{workflow_id}/cancel", "")
+        made = await post(server.client, "/state/update", one)
+
+    assert (refused["code"], refused["workflow_id"]) == ("update_in_progress", f"{IDLE}:1")
+    assert (made["status"], made["workflow_id"]) == ("updated", f"{IDLE}:2")
+    assert state_of(sandbox, IDLE)["cursor"] == "2020"
+
+
 async def test_ones_whose_workflow_is_ended_by_other_means_are_put_back(
     http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
