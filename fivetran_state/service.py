@@ -17,6 +17,7 @@ from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
     Conflict,
     ConnectionNotFound,
+    FivetranError,
     FivetranStateError,
     Forbidden,
     InvalidRequest,
@@ -190,9 +191,14 @@ class Service:
         is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
         for _ in range(MOST_PAGES_SEARCHED):
-            page, following = await fivetran.list_connections(
-                cursor=at, limit=LARGEST_PAGE if is_search else limit
-            )
+            try:
+                page, following = await fivetran.list_connections(
+                    cursor=at, limit=LARGEST_PAGE if is_search else limit
+                )
+            except FivetranError as error:
+                if cursor and at and error.details.get("status") == 400:
+                    raise _not_a_cursor(cursor) from error
+                raise
             for index, connection in enumerate(page[skip:], skip):
                 if not self._is_wanted(connection, name, service):
                     continue

@@ -127,6 +127,9 @@ async def test_connections_are_listed_and_found(http: Serve, sandbox: Sandbox) -
         first = await get(server.client, "/connections", limit=3)
         rest = await get(server.client, "/connections", cursor=first["next_cursor"])
         found = await get(server.client, "/connections", name="payments")
+        for made_up in ("zzz", "0:zzz", "9999:zzz"):
+            bad = await get(server.client, "/connections", cursor=made_up, status=422)
+            assert (bad["code"], made_up in bad["detail"]) == ("invalid_request", True)
 
     ids = [each["id"] for page in (first, rest) for each in page["connections"]]
     assert ids == sorted(connection.id for connection in sandbox.world.connections())
