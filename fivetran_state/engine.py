@@ -183,6 +183,19 @@ class Engine:
         credentials = self._serializer.deserialize(sealed)
         return self._client(credentials["key"], credentials["secret"])
 
+    def seal(self, value: object) -> str:
+        """Text, fit for a URL, that tells nothing to who has not the key."""
+        assert self._serializer is not None, "it is up"
+        return self._serializer.serialize(value).replace("+", "-").replace("/", "_")
+
+    def unseal(self, text: str) -> object:
+        """Raises `UnusableKey` if this is nothing that was sealed."""
+        assert self._serializer is not None, "it is up"
+        try:
+            return self._serializer.deserialize(text.replace("-", "+").replace("_", "/"))
+        except ValueError as error:
+            raise UnusableKey("This was not sealed here.") from error
+
     def _client(self, key: str, secret: str) -> Fivetran:
         settings = self._settings
         return Fivetran(settings.api_url, key, secret, timeout=settings.http_timeout)

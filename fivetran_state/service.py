@@ -27,6 +27,7 @@ from fivetran_state.errors import (
     StateNotKept,
     TooLateToCancel,
     Unauthorized,
+    UnusableKey,
     WorkflowNotFound,
 )
 from fivetran_state.fivetran import Connection, Fivetran, is_cursor
@@ -483,10 +484,11 @@ class Service:
     ) -> WorkflowPage:
         """The updates of all the account's connections, newest first.
 
-        Our cursor is the last one that was looked at: pages stay as they are, whatever is new.
+        Our cursor is the last one that was looked at: pages stay as they are, whatever is new. It
+        is sealed, because that one may be somebody else's.
         """
         account = (await self._account()).id
-        at = None if cursor is None else _moment(cursor)
+        at = None if cursor is None else self._moment(cursor)
         found: list[updates.Update] = []
         for _ in range(MOST_PAGES_SEARCHED):
             page = await updates.latest(account, at, max(limit, updates.A_PAGE))
@@ -503,8 +505,16 @@ class Service:
             break
         return WorkflowPage(
             workflows=[views.summary(update) for update in found],
-            next_cursor=None if at is None else f"{at[0]}:{at[1]}",
+            next_cursor=None if at is None else self._engine.seal(at),
         )
+
+    def _moment(self, cursor: str) -> tuple[int, str]:
+        """When an update was started, and its id."""
+        try:
+            created_at, workflow_id = cast(Any, self._engine.unseal(cursor))
+            return int(created_at), str(workflow_id)
+        except (UnusableKey, TypeError, ValueError):
+            raise _not_a_cursor(cursor) from None
 
     async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
@@ -659,14 +669,6 @@ def _place(cursor: str) -> tuple[int, str | None]:
     if not colon or not _SKIPPED.fullmatch(skipped) or not (place == "" or is_cursor(place)):
         raise _not_a_cursor(cursor)
     return int(skipped), place or None
-
-
-def _moment(cursor: str) -> tuple[int, str]:
-    """When an update was started, and its id."""
-    created_at, _, workflow_id = cursor.partition(":")
-    if not is_update_number(created_at):
-        raise _not_a_cursor(cursor)
-    return int(created_at), str(UpdateId.parse(workflow_id))
 
 
 def _not_a_cursor(cursor: str) -> InvalidRequest:

@@ -1,7 +1,10 @@
 """Requests that bring the credentials of an account of their own."""
 
+import base64
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,6 +220,40 @@ async def test_a_guest_cancels_its_own_update_by_the_credentials_in_the_body_or_
     assert not_anns["code"] == "workflow_not_found"
     assert (by_body["status"], by_headers.json()["status"]) == ("cancelled", "cancelled")
     assert (unharmed["status"], cancelled["status"]) == ("running", "cancelled")
+
+
+async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
+    http: Serve, sandbox: Accounts, ann: Guest
+) -> None:
+    body = {"connection_id": IDLE, "new_state": CURSOR}
+    more_than_are_searched = 1100
+    async with http() as server:
+        await post(server.client, "/state/update", body)
+        await post(server.client, "/state/update", ann.body | body)
+        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
+            multiply(database, ann.owner(IDLE), times=more_than_are_searched)
+        pages = [await get(server.client, "/workflows")]
+        while cursor := pages[-1].get("next_cursor"):
+            pages.append(await get(server.client, "/workflows", cursor=cursor))
+
+    assert [each["workflow_id"] for page in pages for each in page["workflows"]] == [f"{IDLE}:1"]
+    assert len(pages) > 1
+    for page in pages[:-1]:
+        told = base64.urlsafe_b64decode(page["next_cursor"]) + page["next_cursor"].encode()
+        assert all(text not in told for text in (b"ann", IDLE.encode()))
+
+
+def multiply(database: sqlite3.Connection, owner: str, times: int) -> None:
+    """So many updates of this owner, each a copy of the first one, a millisecond later."""
+    for table in ("workflow_status", "workflow_input"):
+        names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
+        new = {"workflow_uuid": "?1 || ':' || ?2", "created_at": "created_at + ?2"}
+        values = ", ".join(new.get(name, name) for name in names)
+        database.executemany(
+            f"INSERT INTO {table} ({', '.join(names)}) "
+            f"SELECT {values} FROM {table} WHERE workflow_uuid = ?1 || ':1'",
+            [(owner, number) for number in range(2, times + 1)],
+        )
 
 
 async def test_another_key_of_the_servers_own_account_shares_its_updates(

@@ -398,11 +398,13 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
             cursor = {"cursor": page["next_cursor"]}
             # What is new moves nothing.
             await post(server.client, "/state/update", {"connection_id": IDLE, "new_state": {}})
-        bad = await get(server.client, "/workflows", cursor="x", status=422)
+        changed = cursor["cursor"][1:]
+        for made_up in ("x", "é", f"999999999999999999:{IDLE}:1", "A" * 100, changed):
+            bad = await get(server.client, "/workflows", cursor=made_up, status=422)
+            assert bad["code"] == "invalid_request"
 
     assert len(seen) == len(set(seen))
     assert {f"{id_}:{n}" for id_ in (IDLE, PAUSED, EMPTY) for n in (1, 2, 3)} <= set(seen)
-    assert bad["code"] == "invalid_request"
 
 
 # What is refused
