@@ -250,14 +250,12 @@ class _Preference:
 
 def _preference(
     prefer: Annotated[
-        str | None,
-        Header(
-            max_length=200,
-            description="respond-async: answer at once; wait=SECONDS: at the latest then.",
-        ),
+        list[Annotated[str, Field(max_length=200)]] | None,
+        Header(description="respond-async: answer at once; wait=SECONDS: at the latest then."),
     ] = None,
 ) -> _Preference:
-    wanted = [each.strip() for each in re.split("[,;]", (prefer or "").lower())]
+    # Several lines are as good as one, with commas (RFC 9110, 5.3).
+    wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
     waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
     applied = ["respond-async"] if "respond-async" in wanted else []
     seconds = 0.0 if applied else FOR_EVER

@@ -278,6 +278,11 @@ async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox:
         waited = await server.client.post(
             "/state/update", json=body, headers=json_ | {"Prefer": "Respond-Async, wait=0"}
         )
+        several = await server.client.post(
+            "/state/update",
+            json=body,
+            headers=[("Prefer", "handling=lenient"), ("Prefer", "wait=0, x"), ("Prefer", "wait=9")],
+        )
         where = started.headers["Location"]
         running = await get(server.client, where)
         sandbox.finish_sync(SYNCING)
@@ -286,6 +291,7 @@ async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox:
     assert started.headers["Preference-Applied"] == "respond-async"
     assert (waited.status_code, waited.headers["Location"]) == (202, where)
     assert waited.headers["Preference-Applied"] == "respond-async, wait=0"
+    assert (several.status_code, several.headers["Preference-Applied"]) == (202, "wait=0")
     assert accepted["workflow_id"] == f"{SYNCING}:1"
     assert where == f"/workflows/{SYNCING}:1"
     assert running["status"] == "running"
