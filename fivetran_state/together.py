@@ -8,7 +8,6 @@ between a connection's write and the decision whether it stays.
 import asyncio
 import hashlib
 import re
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +39,8 @@ from fivetran_state.workflow import (
 )
 
 _ID = re.compile(f"{updates.TOGETHER}:[0-9a-f]{{32}}")
+_COUNTER = 8
+"""Hex digits, of the 32, that count how often the same was asked without a key."""
 _POLL_SECONDS = 0.1
 
 
@@ -127,21 +128,15 @@ class Status:
 async def start(requests: list[UpdateRequest], account: str | None, key: str | None) -> str:
     """Start the workflow, or attach to the one that was started with this key; its id.
 
-    Without a key it attaches to one that does the same and still runs. Raises
+    Without a key it attaches to one that was started without, does the same and still runs. Raises
     `IdempotencyKeyReused`.
     """
-    name = uuid.uuid4().hex
     if key is None:
-        for running in await updates.unfinished():
-            if _is_of(running, account) and _what(await updates.requests_of(running)) == _what(
-                requests
-            ):
-                return running
+        workflow_id = await _running_or_next(requests, account)
     else:
         # Ids are the database's, keys a caller's.
         whose = f"{workflow.application_name}\n{account}\n{key}"
-        name = hashlib.sha256(whose.encode()).hexdigest()[:32]
-    workflow_id = f"{_prefix(account)}{name}"
+        workflow_id = f"{_prefix(account)}{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
     with SetWorkflowID(workflow_id):
         await DBOS.start_workflow_async(update_states, requests)
     if key is not None and _what(await updates.requests_of(workflow_id)) != _what(requests):
@@ -149,6 +144,21 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
             "This idempotency key was used for a different request.", workflow_id=workflow_id
         )
     return workflow_id
+
+
+async def _running_or_next(requests: list[UpdateRequest], account: str | None) -> str:
+    """The id of the one that does the same and still runs, or of one that follows on the last.
+
+    As with a connection's updates, these count up, and of several that start at the same time
+    the database's primary key makes one.
+    """
+    prefix = f"{_prefix(account)}{updates.asked(requests)[:-_COUNTER]}"
+    last = await updates.last_together(prefix)
+    if last is None:
+        return f"{prefix}{1:0{_COUNTER}x}"
+    workflow_id, is_running = last
+    number = int(workflow_id.removeprefix(prefix), 16)
+    return workflow_id if is_running else f"{prefix}{number + 1:0{_COUNTER}x}"
 
 
 def is_id(workflow_id: str) -> bool:

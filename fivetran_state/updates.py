@@ -300,6 +300,27 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
     return cast("list[UpdateRequest]", status.input["args"][0])
 
 
+def asked(requests: list[UpdateRequest]) -> str:
+    """A digest of what connections that are changed together are asked, as `what` has it."""
+    # Their requests have no keys of their own, but those that are derived from what they ask.
+    whats = [f"{workflow.owner(request)} {request['idempotency_key']}" for request in requests]
+    return _digest("\n".join([workflow.application_name, *whats]))
+
+
+async def last_together(prefix: str) -> tuple[str, bool] | None:
+    """The highest id that begins so of connections changed together, and whether these run."""
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            name=TOGETHER,
+            workflow_id_prefix=prefix,
+            sort_desc=True,
+            limit=_RECENT,
+            load_input=False,
+            load_output=False,
+        )
+    return max(((row.workflow_id, _is_running(row)) for row in rows), default=None)
+
+
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
     """The updates that have been started as parts of this workflow, in the requests' order."""
     with _reading():

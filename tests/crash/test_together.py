@@ -1,5 +1,6 @@
 """Several connections changed together: all of them or none, whatever fails or dies meanwhile."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,22 @@ async def test_repeated_without_a_key_while_it_runs_it_is_the_same(
     assert other["code"] == "update_in_progress"
     assert ended["status"] == "updated"
     assert anew["workflow_id"] != workflow_id
+
+
+async def test_repeated_at_the_same_time_without_a_key_it_is_the_same(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    path = "/state/update-multiple"
+    async with http() as server:
+
+        async def ask() -> dict[str, Any]:
+            return await post(server.client, path, BODY)
+
+        for number in (1, 2, 3):
+            answers = await asyncio.gather(ask(), ask(), ask(), ask())
+            assert answers == answers[:1] * 4
+            ids = [each["workflow_id"] for each in answers[0].values()]
+            assert ids == [f"{name}:{number}" for name in ALL]
 
 
 async def test_the_same_change_of_one_connection_does_not_attach_to_a_part(
