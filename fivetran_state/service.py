@@ -311,6 +311,14 @@ class Service:
             raise NotAllowed("This server is read-only.")
         fivetran = await self._fivetran_for(connection_id)
         handle = None
+        unread = _unread(change)
+        if idempotency_key is not None and unread is not None:
+            version = expected_version or (confirmation.version if confirmation else None)
+            if version is not None or confirmation is None:
+                # The source may be gone, now that the update is done.
+                handle = await updates.with_key(
+                    await self._request(connection_id, unread, version, reason, idempotency_key)
+                )
         while handle is None:
             wanted = await self._wanted(connection_id, change)
             version = expected_version
@@ -398,9 +406,18 @@ class Service:
             raise InvalidRequest("connection_ids must name at least one connection, each once.")
         for connection_id in connection_ids:
             self.check(connection_id)
-        wanted = await self._wanted(connection_ids[0], change)
-        requests = [await self._request(id_, wanted, None, reason, None) for id_ in connection_ids]
-        workflow_id = await together.start(requests, (await self._account()).id, idempotency_key)
+        account = (await self._account()).id
+
+        async def requests(wanted: Wanted) -> list[UpdateRequest]:
+            return [await self._request(id_, wanted, None, reason, None) for id_ in connection_ids]
+
+        workflow_id = None
+        unread = _unread(change)
+        if idempotency_key is not None and unread is not None:
+            workflow_id = await together.with_key(await requests(unread), account, idempotency_key)
+        if workflow_id is None:
+            wanted = await self._wanted(connection_ids[0], change)
+            workflow_id = await together.start(await requests(wanted), account, idempotency_key)
         view, error = await self._together(workflow_id, wait_seconds)
         if error is not None:
             error.details |= {
@@ -551,12 +568,7 @@ class Service:
 
     async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
-        given = {kind: value for kind, value in change.items() if value is not None}
-        if len(given) != 1:
-            raise InvalidRequest(
-                f"Give exactly one of {', '.join(change)}; given: {', '.join(given) or 'none'}."
-            )
-        ((kind, value),) = given.items()
+        kind, value = _the_one(change)
         if kind == "restore_from":
             return await self._restored(connection_id, str(value))
         if kind == "copy_from":
@@ -620,6 +632,24 @@ class Service:
         """What the ids of its updates begin with."""
         account = (await self._account()).id
         return connection_id if account is None else f"{account}/{connection_id}"
+
+
+def _the_one(change: Mapping[str, object]) -> tuple[str, object]:
+    given = {kind: value for kind, value in change.items() if value is not None}
+    if len(given) != 1:
+        raise InvalidRequest(
+            f"Give exactly one of {', '.join(change)}; given: {', '.join(given) or 'none'}."
+        )
+    ((kind, value),) = given.items()
+    return kind, value
+
+
+def _unread(change: Mapping[str, object]) -> Wanted | None:
+    """The change before its source is read, to look for what it has started; None without one."""
+    kind, value = _the_one(change)
+    if kind not in ("restore_from", "copy_from"):
+        return None
+    return Wanted(state.Change("new_state", {}), source=f"{kind} {value}")
 
 
 def _change(kind: str, value: object) -> state.Change:

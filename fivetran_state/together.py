@@ -131,15 +131,24 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
     Without a key it attaches to one that was started without, does the same and still runs. Raises
     `IdempotencyKeyReused`.
     """
-    if key is None:
-        workflow_id = await _running_or_next(requests, account)
-    else:
-        # Ids are the database's, keys a caller's.
-        whose = f"{workflow.application_name}\n{account}\n{key}"
-        workflow_id = f"{_prefix(account)}{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
+    workflow_id = (
+        await _running_or_next(requests, account) if key is None else _of_key(account, key)
+    )
     with SetWorkflowID(workflow_id):
         await DBOS.start_workflow_async(update_states, requests)
-    if key is not None and _what(await updates.requests_of(workflow_id)) != _what(requests):
+    if key is not None:
+        await with_key(requests, account, key)
+    return workflow_id
+
+
+async def with_key(requests: list[UpdateRequest], account: str | None, key: str) -> str | None:
+    """The id of the one that was started with this key; raises `IdempotencyKeyReused`."""
+    workflow_id = _of_key(account, key)
+    try:
+        started = await updates.requests_of(workflow_id)
+    except WorkflowNotFound:
+        return None
+    if _what(started) != _what(requests):
         raise IdempotencyKeyReused(
             "This idempotency key was used for a different request.", workflow_id=workflow_id
         )
@@ -159,6 +168,12 @@ async def _running_or_next(requests: list[UpdateRequest], account: str | None) -
     workflow_id, is_running = last
     number = int(workflow_id.removeprefix(prefix), 16)
     return workflow_id if is_running else f"{prefix}{number + 1:0{_COUNTER}x}"
+
+
+def _of_key(account: str | None, key: str) -> str:
+    # Ids are the database's, keys a caller's.
+    whose = f"{workflow.application_name}\n{account}\n{key}"
+    return f"{_prefix(account)}{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
 
 
 def is_id(workflow_id: str) -> bool:

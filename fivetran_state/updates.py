@@ -236,14 +236,9 @@ async def attach(
     latest = await _status(recent[0].workflow_id) if recent else None
     number = 0 if latest is None else _number(latest.workflow_id)
     if request["key_was_given"]:
-        same = await _remembered(request, latest)
-        if same is not None:
-            if what(_request(same)) != what(request):
-                raise IdempotencyKeyReused(
-                    "This idempotency key was used for a different request.",
-                    workflow_id=same.workflow_id,
-                )
-            return number, await find(same.workflow_id)
+        handle = await _with_key(request, latest)
+        if handle is not None:
+            return number, handle
     elif latest is not None and _is_the_same(_request(latest), request):
         if _is_running(latest) or (_succeeded(latest) and not await state_is_expected()):
             return number, await find(latest.workflow_id)
@@ -255,6 +250,23 @@ async def attach(
     if latest is not None and _is_running(latest):
         raise _in_progress(latest)
     return number, None
+
+
+async def with_key(request: UpdateRequest) -> Handle | None:
+    """The update that the request's key was given to; raises `IdempotencyKeyReused`."""
+    return await _with_key(request, await _latest(workflow.owner(request)))
+
+
+async def _with_key(request: UpdateRequest, latest: WorkflowStatus | None) -> Handle | None:
+    same = await _remembered(request, latest)
+    if same is None:
+        return None
+    if what(_request(same)) != what(request):
+        raise IdempotencyKeyReused(
+            "This idempotency key was used for a different request.",
+            workflow_id=same.workflow_id,
+        )
+    return await find(same.workflow_id)
 
 
 async def start(request: UpdateRequest, after: int) -> Handle | None:

@@ -266,6 +266,36 @@ async def test_an_idempotency_key_updates_once_in_quotes_or_not(
     assert other["code"] == "idempotency_key_reused"
 
 
+async def test_a_key_finds_its_update_after_the_source_of_the_change_is_gone(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    copied = state_of(sandbox, PAUSED)
+    one = {"connection_id": IDLE, "copy_from": PAUSED}
+    several = {"connection_ids": [EMPTY, EXACT], "copy_from": PAUSED}
+    undo = {"connection_id": IDLE, "restore_from": f"{IDLE}:1"}
+    key = {"Idempotency_Key": "k"}
+    async with http() as server:
+
+        async def ask(body: dict[str, Any], status: int = 200) -> dict[str, Any]:
+            path = "/state/update" if "connection_id" in body else "/state/update-multiple"
+            return await post(server.client, path, body, status=status, **key)
+
+        first = await ask(one), await ask(several)
+        undone = await post(server.client, "/state/update", undo, Idempotency_Key="undo")
+        sandbox.delete_connection(PAUSED)
+        again = await ask(one), await ask(several)
+        for other in (one, several):
+            reused = await ask(other | {"copy_from": LARGE}, status=422)
+            assert reused["code"] == "idempotency_key_reused"
+        await post(server.client, "/state/update", one, status=404, Idempotency_Key="another")
+        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
+            database.execute("DELETE FROM workflow_status WHERE workflow_uuid = ?", [f"{IDLE}:1"])
+        undone_again = await post(server.client, "/state/update", undo, Idempotency_Key="undo")
+
+    assert first[0]["verified_state"] == copied
+    assert (again, undone_again) == (first, undone)
+
+
 async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox: Sandbox) -> None:
     sync_runs_on(sandbox)
     body = {"connection_id": SYNCING, "new_state": {"cursor": CURSOR}}
