@@ -115,7 +115,8 @@ def parse_value(document: str | bytes) -> JsonValue:
     except UnicodeError as error:
         position = getattr(error, "start", 0)
         raise InvalidState(f"not valid UTF-8 at position {position}; encode it as UTF-8") from None
-    if len(encoded) > MAX_BYTES:
+    # What `dump` wrote may be three times as large, by its escapes, as what it stands for.
+    if len(encoded) - 5 * encoded.count(b"\\u") > MAX_BYTES:
         raise _too_large()
     try:
         value: JsonValue = _DECODER.decode(text)
@@ -126,6 +127,8 @@ def parse_value(document: str | bytes) -> JsonValue:
     except RecursionError:
         raise _too_deep() from None
     _refuse_deep(value)
+    if len(encoded) > MAX_BYTES:
+        _refuse_large(value)
     return value
 
 

@@ -179,6 +179,20 @@ async def test_what_hides_is_an_escape_in_the_answer(http: Serve, sandbox: Sandb
     assert state_of(sandbox, PAUSED) == hidden
 
 
+async def test_a_large_state_that_is_not_ascii_is_written_changed_and_copied(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    large = {"a": "é" * 1_900_000}
+    body = json.dumps({"connection_id": IDLE, "new_state": large}, ensure_ascii=False)
+    async with http() as server:
+        written = await post(server.client, "/state/update", body)
+        await post(server.client, "/state/update", {"connection_id": IDLE, "merge_patch": {"z": 1}})
+        await post(server.client, "/state/update", {"connection_id": EMPTY, "copy_from": IDLE})
+
+    assert written["verified_state"] == large
+    assert state_of(sandbox, EMPTY) == large | {"z": 1}
+
+
 # Updating
 
 

@@ -175,6 +175,9 @@ def test_one_byte_too_many_is_refused(filler: str) -> None:
 def test_the_limit_is_on_utf_8_rather_than_on_escapes() -> None:
     state = parse('{"a":"' + "é" * (MAX_BYTES // 2 - 10) + '"}')
     assert apply(Change("new_state", adopt(state)), {}) == state
+    assert parse(dump(state)) == state
+    with pytest.raises(InvalidState, match="larger than 10,000,000 bytes"):
+        parse(dump({"a": "é" * (MAX_BYTES // 2)}))
 
 
 def nested(depth: int) -> str:
