@@ -28,6 +28,10 @@ MAX_BYTES = 10_000_000
 """The largest document, in bytes of UTF-8."""
 MAX_DEPTH = 100
 """How many objects and arrays may lie inside each other."""
+MOST_OPERATIONS = 10_000
+"""Of a JSON patch."""
+MOST_COPIED = 200_000
+"""Values, in all, that a JSON patch may copy."""
 LONGEST_PATH = 1000
 """Characters of a JSON Pointer that is shown."""
 
@@ -485,7 +489,9 @@ def _json_patch(state: Any, patch: JsonValue, exact: bool) -> Any:
     """RFC 6902, in place."""
     if not isinstance(patch, list):
         raise InvalidChange(f"a JSON patch is an array of operations, this is {_a(patch)}")
-    copied = 0
+    if len(patch) > MOST_OPERATIONS:
+        raise InvalidChange(f"more than {MOST_OPERATIONS:,} operations; make the change by fewer")
+    copied, copied_bytes = 0, 0
     for index, operation in enumerate(patch):
         kind = _operation_kind(index, operation)
         try:
@@ -498,8 +504,11 @@ def _json_patch(state: Any, patch: JsonValue, exact: bool) -> Any:
                 continue
             if kind == "copy":
                 # Each copy of the whole into itself doubles it: a few dozen would fill the memory.
-                copied += len(dump(subject))
-                if copied > MAX_BYTES:
+                copied += _count(subject, MOST_COPIED - copied)
+                if copied > MOST_COPIED:
+                    raise InvalidChange(f"copies more than {MOST_COPIED:,} values; copy less")
+                copied_bytes += len(dump(subject))
+                if copied_bytes > MAX_BYTES:
                     raise InvalidChange(f"copies more than {MAX_BYTES:,} bytes; copy less")
                 operation = {"op": "add", "path": operation["path"], "value": subject}
             # A copy, as old releases of the library put the operation's own value into the state.
@@ -593,6 +602,16 @@ def _members(value: JsonValue) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, list) else ()
+
+
+def _count(value: JsonValue, limit: int) -> int:
+    """How many values this is, with all those inside; of more than `limit`, one more than that."""
+    found, level = 0, [value]
+    while level:
+        found += len(level)
+        members = (member for parent in level for _, member in _members(parent))
+        level = list(islice(members, limit + 1 - found))
+    return found
 
 
 def _leaves(value: JsonValue, path: _Path = ()) -> Iterator[tuple[_Path, JsonValue]]:

@@ -586,6 +586,25 @@ def test_a_patch_that_doubles_the_state_again_and_again_is_refused_soon(depth: s
         apply(Change("json_patch", patch), {"a": {"x": "y" * 100_000}})
 
 
+def test_a_patch_copies_so_many_values_and_no_more() -> None:
+    state = {"a": [[1]] * 49_999 + [1]}  # 100,000 values, with the array itself.
+    copies: list[JsonValue] = [{"op": "copy", "from": "/a", "path": f"/{n}"} for n in range(3)]
+    assert apply(Change("json_patch", copies[:2]), state)["1"] == state["a"]
+    with pytest.raises(InvalidChange, match=r"operation 2 .*more than 200,000 values"):
+        apply(Change("json_patch", copies), state)
+    # Each one doubles it; in bytes, millions of values would be allowed.
+    doubled: JsonValue = [{"op": "copy", "from": "/a", "path": "/a/-"}] * 24
+    with pytest.raises(InvalidChange, match="more than 200,000 values"):
+        apply(Change("json_patch", doubled), {"a": [1]})
+
+
+def test_a_patch_has_so_many_operations_and_no_more() -> None:
+    patch: list[JsonValue] = [{"op": "add", "path": "/a/-", "value": 1}] * 10_001
+    assert apply(Change("json_patch", patch[1:]), {"a": []}) == {"a": [1] * 10_000}
+    with pytest.raises(InvalidChange, match="more than 10,000 operations"):
+        apply(Change("json_patch", patch), {"a": []})
+
+
 def test_a_patch_that_nests_the_state_again_and_again_is_refused() -> None:
     patch: JsonValue = [{"op": "copy", "from": "", "path": "/a"}] * 1500
     with pytest.raises(InvalidChange, match=r"operation [0-9]+ "):
