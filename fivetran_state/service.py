@@ -280,7 +280,10 @@ class Service:
     async def _plan(self, connection_id: str, wanted: Wanted, expected_version: str | None) -> Plan:
         fivetran = await self._fivetran_for(connection_id)
         connection, before = await _read(fivetran, connection_id)
-        plan = Plan.of(connection, before, wanted, self._settings.sync_wait)
+        # In a thread: of a large state it takes seconds, in which everybody else would wait.
+        plan = await asyncio.to_thread(
+            Plan.of, connection, before, wanted, self._settings.sync_wait
+        )
         if expected_version is not None and expected_version != plan.version_before:
             raise Conflict(
                 f"The state is version {plan.version_before}, not '{shown(expected_version)}'; "
@@ -573,7 +576,7 @@ class Service:
             return await self._restored(connection_id, str(value))
         if kind == "copy_from":
             return await self._copied(str(value))
-        return Wanted(_change(kind, value))
+        return Wanted(await asyncio.to_thread(_change, kind, value))
 
     async def _restored(self, connection_id: str, workflow_id: str) -> Wanted:
         if UpdateId.parse(workflow_id).owner != await self._owner(connection_id):

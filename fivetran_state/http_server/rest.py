@@ -36,6 +36,8 @@ from fivetran_state.service import Service
 MOST_CONNECTIONS = 100
 """In one request."""
 READ_AT_ONCE = 8
+LARGE_BODY = 64 * 1024
+"""Bytes from which on a body is parsed in a thread, so that nobody else waits for it."""
 FOR_EVER = 24 * 3600.0
 """Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
 
@@ -196,8 +198,12 @@ class _Exact(Request):
     async def read(self) -> None:
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
             raise HTTPException(415, "The body has to be of the Content-Type application/json.")
+        body = await self.body()
         try:
-            self._value = state.parse_value(await self.body())
+            if len(body) > LARGE_BODY:
+                self._value = await asyncio.to_thread(state.parse_value, body)
+            else:
+                self._value = state.parse_value(body)
         except state.InvalidState as error:
             raise InvalidRequest(f"The body cannot be used: {error}.") from error
 
@@ -354,7 +360,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         if not body.dry_run:
             demand(WRITE, request)
         service = await service_of(headers, body)
-        change = body.change()
+        change = await asyncio.to_thread(body.change)
         if not any(value is not None for value in change.values()):
             view = await service.get_state(body.connection_id, exact=True)
             return _answer(
@@ -401,11 +407,12 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         back before its connection is resumed.
         """
         service = await service_of(headers, body)
-        if not any(value is not None for value in body.change().values()):
+        change = await asyncio.to_thread(body.change)
+        if not any(value is not None for value in change.values()):
             raise InvalidRequest("Give one of new_state, merge_patch, json_patch, copy_from.")
         view = await service.update_states(
             body.connection_ids,
-            body.change(),
+            change,
             reason=body.reason,
             idempotency_key=key,
             wait_seconds=prefer.seconds,
