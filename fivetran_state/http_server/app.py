@@ -79,6 +79,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # To where it thinks that it is: behind a proxy that is not where the client found it.
+        redirect_slashes=False,
         middleware=[
             Middleware(Traced, quiet=HEALTH),
             Middleware(Addressed, names=_names(settings), public=public),
@@ -93,8 +95,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     app.include_router(health.router(backend))
     app.include_router(rest.router(backend, prefix))
     app.include_router(_front())
-    endpoint = Route(MCP_PATH, WholeAnswers(mcp.session_manager.handle_request))
-    app.router.routes.extend([*docs.routes(), *authority.routes, endpoint])
+    answers = WholeAnswers(mcp.session_manager.handle_request)
+    endpoint = [Route(path, answers) for path in (MCP_PATH, f"{MCP_PATH}/")]
+    app.router.routes.extend([*docs.routes(), *authority.routes, *endpoint])
     docs.describe(app, authority)
     return app
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -77,3 +78,21 @@ async def test_a_notification_by_a_requests_name_does_nothing(
     assert answer is not None
     assert answer.status == 202
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("era", "request_"), [(LEGACY, REQUESTS[0]), (MODERN, ("tools/list", {}))])
+async def test_a_slash_at_the_end_makes_no_difference_here_and_is_another_path_elsewhere(
+    http: Serve, era: str, request_: tuple[str, dict[str, Any]]
+) -> None:
+    message = valid(era, *request_)
+    headers = {name: value.decode() for name, value in message.headers}
+    async with http() as server:
+        answers = [
+            await server.client.post(path, content=message.body, headers=headers)
+            for path in ("/mcp", "/mcp/")
+        ]
+        for path in ("/connections/", "/docs/", "/healthz/", "/openapi.json/", "/mcp//"):
+            assert await server.status(path) == 404, path
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].text == answers[1].text
