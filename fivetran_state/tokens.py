@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 from datetime import datetime, timedelta, timezone
@@ -13,6 +14,8 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.errors import AuthenticationUnavailable
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "fst"
 """Tokens begin with it, so that scanners for secrets, and people, know them."""
@@ -66,8 +69,10 @@ class TokenFile:
         except FileNotFoundError:
             self._tokens, self._seen = {}, None
         except (OSError, ValidationError) as error:
+            # Where it is, is the operator's business: the answer goes to whoever asks.
+            logger.error("%s cannot be read: %s", self.path, type(error).__name__)
             raise AuthenticationUnavailable(
-                f"The token file {self.path} cannot be read ({type(error).__name__})."
+                f"The token file cannot be read ({type(error).__name__})."
             ) from None
         return self._tokens
 

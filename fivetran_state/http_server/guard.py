@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-Id"
 LARGEST_BODY = DEFAULT_MAX_REQUEST_BODY_SIZE
 LONGEST_LOGGED_PATH = 200
+LONGEST_METHOD = 20
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -80,7 +81,7 @@ class Traced:
             logs.request_id.reset(token)
 
     def _log(self, scope: Scope, status: int | None, seconds: float) -> None:
-        method, path = scope["method"], scope["path"][:LONGEST_LOGGED_PATH]
+        method, path = scope["method"][:LONGEST_METHOD], scope["path"][:LONGEST_LOGGED_PATH]
         logger.log(
             logging.DEBUG if path in self._quiet else logging.INFO,
             "%s %s %s",

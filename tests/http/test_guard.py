@@ -198,6 +198,18 @@ async def test_progress_arrives_while_the_call_still_runs(
     assert result.structured_content["status"] == "updated"
 
 
+async def test_a_line_of_the_log_holds_no_more_of_a_request_than_it_needs(
+    http: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with http() as server:
+        answer = await server.client.request("X" * 20_000, f"/{'y' * 5_000}")
+
+    assert answer.status_code == 404
+    (line,) = [each for each in caplog.records if hasattr(each, "duration_ms")]
+    assert len(line.getMessage()) < 500
+
+
 async def test_no_token_is_in_any_log_line_or_file_and_each_request_is_one_line(
     environment: dict[str, str],
     issuer: OAuthIssuer,
