@@ -316,7 +316,7 @@ class Service:
         handle = None
         unread = _unread(change)
         if idempotency_key is not None and unread is not None:
-            version = expected_version or (confirmation.version if confirmation else None)
+            version = _seen(expected_version, confirmation)
             if version is not None or confirmation is None:
                 # The source may be gone, now that the update is done.
                 handle = await updates.with_key(
@@ -324,9 +324,7 @@ class Service:
                 )
         while handle is None:
             wanted = await self._wanted(connection_id, change)
-            version = expected_version
-            if version is None and confirmation is not None:
-                version = confirmation.version
+            version = _seen(expected_version, confirmation)
             plan = None
             if confirmation is not None and version is None:
                 plan = await self._plan(connection_id, wanted, None)
@@ -635,6 +633,13 @@ class Service:
         """What the ids of its updates begin with."""
         account = (await self._account()).id
         return connection_id if account is None else f"{account}/{connection_id}"
+
+
+def _seen(expected_version: str | None, confirmation: Confirmation | None) -> str | None:
+    """The version that was seen by whoever decides, if any was."""
+    if expected_version is not None or confirmation is None:
+        return expected_version
+    return confirmation.version
 
 
 def _the_one(change: Mapping[str, object]) -> tuple[str, object]:
