@@ -21,10 +21,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fivetran_state import state
-from fivetran_state.sandbox.app import Api, code_of
+from fivetran_state.sandbox.app import Answer, Api
+from fivetran_state.sandbox.connection import Connection
 from fivetran_state.sandbox.faults import BrokenResponse, Fault, FaultKind, LoggedRequest
+from fivetran_state.sandbox.keys import ApiKey
+from fivetran_state.sandbox.refusal import code_of
 from fivetran_state.sandbox.seed import seed as seed_world
-from fivetran_state.sandbox.world import Connection, World
+from fivetran_state.sandbox.world import World
 
 __all__ = ["Connection", "Fault", "LoggedRequest", "Sandbox", "World"]
 
@@ -35,9 +38,9 @@ _CONNECTION_PATH = re.compile(r"/v1/connect(?:ions|ors)/([^/]+)")
 class Sandbox:
     """A simulated Fivetran account, and everything that can happen to it.
 
-    Its data is in the file at `path` (several processes may share it) or, without one, in memory.
-    `api.api_key`, `api.api_secret`, `api.account_id`, `api.requests_per_hour` and `latency`
-    (seconds before each answer) may be changed at any time. Every method may be called from any
+    Its data is in the file at `path` (several processes may share it) or, without one, in memory;
+    keys, faults and the log belong to this object. `latency` (seconds before each answer),
+    `pretty` and the fields of `api` may be changed at any time. Every method may be called from any
     thread; those that take a connection id raise `KeyError` if there is no such connection.
     """
 
@@ -64,6 +67,38 @@ class Sandbox:
         """Closes the file; the sandbox cannot be used afterwards."""
         self.world.close()
 
+    @property
+    def pretty(self) -> bool:
+        r"""Whether answers are written with indentation and `\u` escapes; False at first."""
+        return self.api.pretty
+
+    @pretty.setter
+    def pretty(self, pretty: bool) -> None:
+        self.api.pretty = pretty
+
+    def add_key(
+        self,
+        key: str,
+        secret: str,
+        *,
+        may_write: bool = True,
+        connections: set[str] | None = None,
+    ) -> None:
+        """Adds a system key, valid beside the first key; makes a revoked key valid again.
+
+        Without `may_write` it may only read. `connections` are the only ones it may touch; None: all.
+        """
+        only = None if connections is None else frozenset(connections)
+        self.api.keys.add(ApiKey(key, secret, True, may_write, only))
+
+    def revoke_key(self, key: str) -> None:
+        """Requests with this key, the first one too, answer 401 from now on."""
+        self.api.keys.revoke(key)
+
+    def add_group(self, group_id: str, name: str) -> None:
+        """Adds a group, or renames it. A group that was never added has its id as its name."""
+        self.world.add_group(group_id, name)
+
     def connection(self, connection_id: str) -> Connection:
         return self.world.get(connection_id)
 
@@ -86,7 +121,7 @@ class Sandbox:
         return self.world.change(connection_id, lambda found, now: replace(found, state=text))
 
     def set_paused(self, connection_id: str, paused: bool) -> Connection:
-        """Somebody else pauses or resumes."""
+        """Somebody else pauses or resumes; no setup tests run."""
         return self.world.change(connection_id, lambda found, now: found.with_paused(paused, now))
 
     def start_sync(self, connection_id: str) -> Connection:
@@ -94,8 +129,12 @@ class Sandbox:
         return self.world.change(connection_id, lambda found, now: found.started(now))
 
     def finish_sync(self, connection_id: str) -> Connection:
-        """A sync ends now, and moves the cursor."""
+        """A sync ends now, and moves the cursor. Without a running one, a sync takes no time."""
         return self.world.change(connection_id, lambda found, now: found.finished(now))
+
+    def resync(self, connection_id: str) -> Connection:
+        """Somebody else asks for a historical re-sync: pending while paused, else it starts."""
+        return self.world.change(connection_id, lambda found, now: found.resynced(now))
 
     def advance(self, seconds: float) -> None:
         """Puts the world's clock forward, for every process that shares the file."""
@@ -121,12 +160,13 @@ class Sandbox:
         - `drop`, `apply_then_drop`: breaks the connection before a complete answer
         - `hang`, `apply_then_hang`: no answer until `Fault.release` or the client goes away
         - `garbage`, `apply_then_garbage`: answers 200 with a `body` that is not JSON
-        - `wrong_state`: a PATCH of the state is answered normally, but `body` is what is stored
+        - `wrong_state`: a PATCH of the state stores `body`, and the answer says so
+        - `lost_write`: a PATCH of the state stores `body`, but is answered as if it had stored what
+          was asked, as when somebody writes directly afterwards
 
-        Only `status` works without a real server.
+        The last two befall only requests that match and PATCH a state. Those that drop or hang work
+        only with a real server.
         """
-        if kind == "wrong_state" and body is None:
-            raise ValueError("wrong_state needs the state to store as its body")
         fault = Fault(kind, method, path, times, skip, status, body, headers or {})
         with self._changed:
             self._faults.append(fault)
@@ -161,10 +201,13 @@ class Sandbox:
         logged, fault = self._arrived(request, body)
         if self.latency:
             await asyncio.sleep(self.latency)
+        response: Response
         if fault is None:
             response = self._carry_out(request, body, logged)
         else:
             response = await self._go_wrong(fault, request, body, logged)
+        if isinstance(response, Answer) and response.delay:
+            await asyncio.sleep(response.delay)
         if not isinstance(response, BrokenResponse):
             self._log(logged, status=response.status_code)
         await response(scope, receive, send)
@@ -174,7 +217,13 @@ class Sandbox:
         match = _CONNECTION_PATH.match(path)
         connection_id = match[1] if match else None
         logged = LoggedRequest(
-            next(self._indexes), time.time(), request.method, path, connection_id, _parsed(body)
+            next(self._indexes),
+            time.time(),
+            request.method,
+            path,
+            connection_id,
+            dict(request.query_params),
+            _parsed(body),
         )
         with self._changed:
             fault = next((fault for fault in self._faults if fault.takes(logged)), None)
@@ -183,7 +232,7 @@ class Sandbox:
             self._changed.notify_all()
         return logged, fault
 
-    def _carry_out(self, request: Request, body: bytes, logged: LoggedRequest) -> Response:
+    def _carry_out(self, request: Request, body: bytes, logged: LoggedRequest) -> Answer:
         response = self.api.answer(request, body, lambda connection: _note(logged, connection))
         self._log(logged, applied=response.status_code < 300)
         return response
@@ -212,11 +261,8 @@ class Sandbox:
                 return BrokenResponse()
             case "garbage" | "apply_then_garbage":
                 return Response(fault.body or "<html>Bad gateway</html>", 200, fault.headers)
-            case "wrong_state":
-                response = self._carry_out(request, body, logged)
-                if logged.applied and logged.connection_id:
-                    self.set_state(logged.connection_id, fault.body)
-                return response
+            case "wrong_state" | "lost_write":
+                return self._store_another(fault, request, body, logged)
             case "status" | "apply_then_fail":
                 sorry = {"code": code_of(fault.status), "message": "The sandbox was told to fail"}
                 return Response(
@@ -225,6 +271,21 @@ class Sandbox:
                     fault.headers,
                     media_type="application/json",
                 )
+
+    def _store_another(
+        self, fault: Fault, request: Request, body: bytes, logged: LoggedRequest
+    ) -> Answer:
+        with self.world.transaction():
+            answer = self._carry_out(request, body, logged)
+            if not logged.applied or logged.connection_id is None:
+                return answer
+            self.set_state(logged.connection_id, fault.body)
+        if fault.kind == "lost_write":
+            return answer
+        limits = {
+            name: value for name, value in answer.headers.items() if name.startswith("x-rate-limit")
+        }
+        return self.api.success(f'{{"state":{fault.body}}}', limits)
 
 
 def _note(logged: LoggedRequest, connection: Connection) -> None:

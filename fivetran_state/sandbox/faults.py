@@ -19,6 +19,7 @@ FaultKind = Literal[
     "garbage",
     "apply_then_garbage",
     "wrong_state",
+    "lost_write",
 ]
 
 
@@ -32,6 +33,7 @@ class LoggedRequest:
     method: str
     path: str
     connection_id: str | None
+    query: dict[str, str]
     body: Any = None
     """The JSON body, parsed with `state.parse_value`; None if there is none or it is not JSON."""
     fault: FaultKind | None = None
@@ -64,6 +66,13 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in get_args(FaultKind):
             raise ValueError(f"no such fault: {self.kind}")
+        if self.replaces_state and self.body is None:
+            raise ValueError(f"{self.kind} needs the state to store as its body")
+
+    @property
+    def replaces_state(self) -> bool:
+        """Whether a PATCH of the state stores `body`."""
+        return self.kind in ("wrong_state", "lost_write")
 
     @property
     def applies_first(self) -> bool:
@@ -78,6 +87,10 @@ class Fault:
     def takes(self, request: LoggedRequest) -> bool:
         """Whether the fault befalls this request; counts it if so."""
         if self.method not in (None, request.method) or self.times == 0:
+            return False
+        if self.replaces_state and not (
+            request.method == "PATCH" and request.path.endswith("/state")
+        ):
             return False
         if self.path is not None and not re.search(self.path, request.path):
             return False

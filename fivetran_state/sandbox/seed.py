@@ -4,7 +4,8 @@ import json
 from functools import cache
 from typing import Any
 
-from fivetran_state.sandbox.world import HOUR, Connection, World, iso
+from fivetran_state.sandbox.connection import Connection, iso
+from fivetran_state.sandbox.world import HOUR, World
 
 _DAY = 24 * HOUR
 
@@ -20,6 +21,8 @@ def seed(world: World) -> None:
     with world.transaction():
         if world.connections():
             return
+        world.add_group("warehouse", "Production warehouse")
+        world.add_group("projected_sickle", "Staging warehouse")
         for connection in _connections(world.now()):
             world.put(connection)
 
@@ -64,6 +67,40 @@ def _connections(now: float) -> list[Connection]:
         connection("exact_ledger", "connector_sdk", "ledger_api", _EXACT_NUMBERS),
         connection(
             "late_ferry", "connector_sdk", "ferry_api", {"cursor": yesterday}, rescheduled=True
+        ),
+        connection(
+            "idle_turbine",
+            "connector_sdk",
+            "turbine_api",
+            {"cursor": yesterday},
+            rescheduled=True,
+            schedule_type="manual",
+        ),
+        connection(
+            "severed_cable",
+            "aws_lambda",
+            "cable_lambda",
+            {"cursor": yesterday},
+            paused=True,
+            setup_state="broken",
+            setup_tests_fail=True,
+            shows_scheduled_when_paused=True,
+            failed_at=now - HOUR / 2,
+        ),
+        connection(
+            "patient_archive",
+            "connector_sdk",
+            "archive_api",
+            {"cursor": yesterday},
+            paused=True,
+            is_historical_sync=True,
+        ),
+        connection(
+            "twin_harvest",
+            "connector_sdk",
+            "orders_api",
+            {"orders": {"cursor": yesterday}},
+            group_id="projected_sickle",
         ),
         connection("postgres_mirror", "postgres", "mirror"),
     ]

@@ -5,151 +5,31 @@ first lets it live through the time between (`Connection.advanced`).
 """
 
 import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fivetran_state import state
+from fivetran_state.sandbox.connection import Connection
 
 HOUR = 3600.0
 
-_TIME_KEYS = frozenset({"cursor", "last_sync", "updated_at"})
-_COUNT_KEYS = frozenset({"cursor", "offset", "page"})
-_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:?\d\d)?)?")
-_INTEGER = re.compile(r"-?\d{1,1000}")
+_COLUMNS = [column.name for column in fields(Connection)]
+_FLAGS = [column.name for column in fields(Connection) if column.type is bool]
+_DEFAULTS = {column.name: column.default for column in fields(Connection)}
 
 
 @dataclass(frozen=True)
-class Connection:
-    """One connection at one moment. Times are seconds since the epoch, durations seconds."""
+class Group:
+    """A group of connections. `created_at`: seconds since the epoch."""
 
     id: str
-    service: str = "connector_sdk"
-    schema: str = "api"
-    group_id: str = "warehouse"
-    paused: bool = False
-    state: str | None = None
-    """The state document as JSON text, exactly as it was written."""
-    setup_state: str = "connected"
-    sync_frequency: int = 360
-    """Minutes; only shown. `sync_every` is what happens."""
-    created_at: float = 0.0
-    succeeded_at: float | None = None
-    failed_at: float | None = None
-    sync_seconds: float = 60.0
-    sync_every: float | None = None
-    """From the end of a sync to the start of the next; None: no sync starts by itself."""
-    drain_seconds: float = 0.0
-    """How long a running sync takes to stop after a pause."""
-    stopped_sync_counts: bool = True
-    """Whether a sync that a pause cut short moves the cursors all the same."""
-    sync_on_resume: bool = False
-    rescheduled: bool = False
-    """The source's rate limit postponed the sync: none runs, and a pause does not show."""
-    forbidden: bool = False
-    """The API key's role may not touch this connection."""
-    sync_started_at: float | None = None
-    sync_ends_at: float | None = None
-    next_sync_at: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.sync_every is not None and self.sync_every <= 0:
-            raise ValueError("sync_every must be positive")
-
-    @property
-    def syncing(self) -> bool:
-        return self.sync_ends_at is not None
-
-    @property
-    def sync_state(self) -> str:
-        """`status.sync_state` as Fivetran shows it."""
-        if self.syncing:
-            return "syncing"
-        if self.rescheduled:
-            return "rescheduled"
-        return "paused" if self.paused else "scheduled"
-
-    def advanced(self, now: float) -> "Connection":
-        """The connection after every sync that ended or started by `now`."""
-        if self.sync_ends_at is not None:
-            if self.sync_ends_at > now:
-                return self
-            return self.finished(self.sync_ends_at).advanced(now)
-        due = self.next_sync_at
-        if due is None or due > now or self.paused or self.rescheduled or self.sync_every is None:
-            return self
-        # Only the last of the syncs that nobody watched leaves a trace.
-        period = self.sync_seconds + self.sync_every
-        return self.started(due + (now - due) // period * period).advanced(now)
-
-    def started(self, at: float) -> "Connection":
-        """A sync starts, whatever held it back; a running one goes on."""
-        if self.syncing:
-            return self
-        ends_at = at + self.sync_seconds
-        return replace(self, rescheduled=False, sync_started_at=at, sync_ends_at=ends_at)
-
-    def finished(self, at: float) -> "Connection":
-        """A sync ends: the cursors move."""
-        moves = self.state is not None and (self.stopped_sync_counts or not self.paused)
-        return replace(
-            self,
-            state=_moved_on(self.state or "", at) if moves else self.state,
-            succeeded_at=self.succeeded_at if self.paused else at,
-            sync_started_at=None,
-            sync_ends_at=None,
-            next_sync_at=None if self.sync_every is None else at + self.sync_every,
-        )
-
-    def with_paused(self, paused: bool, now: float) -> "Connection":
-        """Paused or resumed at `now`; no change if it is so already."""
-        if paused == self.paused:
-            return self
-        changed = replace(self, paused=paused)
-        if paused and self.sync_ends_at is not None:
-            drained_at = min(self.sync_ends_at, now + self.drain_seconds)
-            return replace(changed, sync_ends_at=drained_at).advanced(now)
-        if not paused and self.sync_on_resume and not self.rescheduled:
-            return changed.started(now)
-        if not paused and self.sync_every is not None:
-            return replace(changed, next_sync_at=now + self.sync_every)
-        return changed
-
-
-def iso(seconds: float) -> str:
-    """A moment as Fivetran writes it: UTC with microseconds."""
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _moved_on(document: str, at: float) -> str:
-    try:
-        return state.dump(_moved(state.parse(document), at))
-    except state.InvalidState:
-        return document
-
-
-def _moved(value: Any, at: float, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _moved(member, at, name) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_moved(member, at) for member in value]
-    if key in _TIME_KEYS and isinstance(value, str) and _TIME.fullmatch(value):
-        return iso(at)
-    if key in _COUNT_KEYS and _INTEGER.fullmatch(spelling := state.dump(value)):
-        return state.parse_value(str(int(spelling) + 1))
-    return value
-
-
-_COLUMNS = [column.name for column in fields(Connection)]
-_FLAGS = [column.name for column in fields(Connection) if column.type is bool]
+    name: str
+    created_at: float
 
 
 class World:
@@ -172,9 +52,22 @@ class World:
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS connections ({', '.join(_COLUMNS)}, PRIMARY KEY (id))"
             )
+            self._add_missing_columns()
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS groups (id PRIMARY KEY, name, created_at REAL)"
+            )
             self._db.execute("CREATE TABLE IF NOT EXISTS requests (at REAL)")
             self._db.execute("CREATE INDEX IF NOT EXISTS requests_at ON requests (at)")
             self._db.execute("CREATE TABLE IF NOT EXISTS clock (ahead REAL)")
+
+    def _add_missing_columns(self) -> None:
+        """Brings the file of an older sandbox up to date."""
+        rows = self._db.execute("SELECT name FROM pragma_table_info('connections')")
+        present = {name for (name,) in rows}
+        for name in _COLUMNS:
+            if name not in present:
+                (default,) = self._db.execute("SELECT quote(?)", (_DEFAULTS[name],)).fetchone()
+                self._db.execute(f"ALTER TABLE connections ADD COLUMN {name} DEFAULT {default}")
 
     def close(self) -> None:
         self._db.close()
@@ -202,13 +95,17 @@ class World:
     def connections(self) -> list[Connection]:
         """All of them, in the order of their ids."""
         with self.transaction():
-            rows = self._db.execute("SELECT * FROM connections ORDER BY id").fetchall()
+            rows = self._db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM connections ORDER BY id"
+            ).fetchall()
             return [self._advanced(row) for row in rows]
 
     def get(self, connection_id: str) -> Connection:
         """The connection now; raises `KeyError` if there is none."""
         with self.transaction():
-            found = self._db.execute("SELECT * FROM connections WHERE id = ?", (connection_id,))
+            found = self._db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM connections WHERE id = ?", (connection_id,)
+            )
             row = found.fetchone()
             if row is None:
                 raise KeyError(connection_id)
@@ -226,7 +123,8 @@ class World:
         """Adds or replaces the connection."""
         with self.transaction():
             self._db.execute(
-                f"INSERT OR REPLACE INTO connections VALUES ({', '.join('?' * len(_COLUMNS))})",
+                f"INSERT OR REPLACE INTO connections ({', '.join(_COLUMNS)})"
+                f" VALUES ({', '.join('?' * len(_COLUMNS))})",
                 [getattr(connection, column) for column in _COLUMNS],
             )
 
@@ -242,6 +140,27 @@ class World:
     def delete(self, connection_id: str) -> None:
         with self.transaction():
             self._db.execute("DELETE FROM connections WHERE id = ?", (connection_id,))
+
+    def add_group(self, group_id: str, name: str) -> None:
+        """Adds a group, or renames it."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = ?",
+                (group_id, name, self.now(), name),
+            )
+
+    def groups(self) -> list[Group]:
+        """Every group that was added or has a connection, in the order of their ids.
+
+        The name of a group that was never added is its id.
+        """
+        with self.transaction():
+            rows = self._db.execute(
+                "SELECT id, name, created_at FROM groups"
+                " UNION SELECT group_id, group_id, min(created_at) FROM connections"
+                " WHERE group_id NOT IN (SELECT id FROM groups) GROUP BY group_id ORDER BY id"
+            )
+            return [Group(*row) for row in rows]
 
     def admit(self, limit: int) -> tuple[int, float]:
         """Counts a request into the rolling hour: how many are left, seconds to wait if refused."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -18,15 +19,16 @@ import httpx
 import pytest
 
 from fivetran_state import state
-from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox import Connection, Sandbox
+from fivetran_state.sandbox.connection import iso
 from fivetran_state.sandbox.server import SandboxServer
 
 HEADERS = {"Accept": "application/json;version=2"}
 JSON = {"Content-Type": "application/json"}
 CONNECTION = "/v1/connections/bold_heron"
 STATE = f"{CONNECTION}/state"
-PAUSE = {"paused": True}
-RESUME = {"paused": False}
+PAUSE = {"paused": True, "run_setup_tests": False}
+RESUME = {"paused": False, "run_setup_tests": False}
 EXACT = '{"big":9007199254740993,"price":1.10,"far":1e400,"zero":-0,"pi":3.14159265358979323846264}'
 
 
@@ -80,13 +82,19 @@ def test_details_have_every_documented_field_and_mask_the_secrets(client: httpx.
         "id", "service", "service_version", "schema", "group_id", "paused", "connected_by",
         "created_at", "succeeded_at", "failed_at", "sync_frequency", "schedule_type",
         "pause_after_trial", "data_delay_sensitivity", "daily_sync_time", "networking_method",
+        "hybrid_deployment_agent_id", "proxy_agent_id", "private_link_id", "source_sync_details",
         "config", "setup_tests", "status",
     }  # fmt: skip
     assert found["status"].keys() == {
-        "setup_state", "sync_state", "update_state", "is_historical_sync", "tasks", "warnings"
+        "setup_state", "schema_status", "sync_state", "update_state", "is_historical_sync",
+        "tasks", "warnings",
     }  # fmt: skip
     assert found["status"]["sync_state"] == "scheduled"
     assert set(found["config"].values()) == {"******"}
+
+
+def test_details_have_a_field_that_no_document_names(client: httpx.Client) -> None:
+    assert "undocumented" in details(client)
 
 
 def test_account_info_names_the_account_and_the_user(client: httpx.Client) -> None:
@@ -142,11 +150,20 @@ def test_connections_are_found_by_group_and_by_schema(
 
 def test_groups_come_in_pages(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.add_connection("calm_otter", group_id="lake")
+    sandbox.add_group("attic", "Old things")
 
     first = client.get("/v1/groups", params={"limit": 1}).json()["data"]
     second = client.get("/v1/groups", params={"cursor": first["next_cursor"]}).json()["data"]
 
-    assert [group["id"] for group in first["items"] + second["items"]] == ["lake", "warehouse"]
+    found = {group["id"]: group["name"] for group in first["items"] + second["items"]}
+    assert found == {"attic": "Old things", "lake": "lake", "warehouse": "warehouse"}
+
+
+def test_a_group_has_a_name(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_group("warehouse", "Production")
+
+    assert client.get("/v1/groups/warehouse").json()["data"]["name"] == "Production"
+    assert refusal(client.get("/v1/groups/nowhere")) == (404, "NotFound_Group")
 
 
 # Refusals
@@ -164,16 +181,36 @@ def test_groups_come_in_pages(sandbox: Sandbox, client: httpx.Client) -> None:
         ("GET", "/v1/nothing", {}, None, (404, "NotFound")),
         ("GET", "/v2/groups", {}, None, (404, "NotFound")),
         ("PATCH", "/v1/groups", JSON, "{}", (405, "MethodNotAllowed")),
-        ("PATCH", "/v1/connections/plain_table/state", JSON, "{}", (405, "MethodNotAllowed")),
+        ("POST", "/v1/groups/warehouse", JSON, "{}", (405, "MethodNotAllowed")),
+        ("GET", f"{CONNECTION}/sync", {}, None, (405, "MethodNotAllowed")),
+        ("GET", f"{CONNECTION}/nothing", {}, None, (404, "NotFound")),
+        ("PATCH", "/v1/connections/plain_table/state", JSON, "{}", (400, "InvalidInput")),
         ("GET", CONNECTION, {"Accept": "*/*"}, None, (406, "NotAcceptable")),
         ("GET", CONNECTION, {"Accept": "application/json;version=3"}, None, (406, "NotAcceptable")),
         ("PATCH", CONNECTION, {}, '{"paused":true}', (415, "UnsupportedMediaType")),
         ("PATCH", CONNECTION, JSON, "{}", (400, "InvalidInput")),
         ("PATCH", CONNECTION, JSON, '{"paused":"yes"}', (400, "InvalidInput")),
         ("PATCH", CONNECTION, JSON, '{"paused":', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"paused":null}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"paused":true} {}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"run_setup_tests":false}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"paused":true,"run_setup_tests":0}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"schedule_type":"never"}', (400, "InvalidInput")),
+        ("PATCH", CONNECTION, JSON, '{"sync_frequency":7}', (400, "InvalidInput")),
+        ("POST", f"{CONNECTION}/sync", JSON, '{"force":1}', (400, "InvalidInput")),
+        ("POST", f"{CONNECTION}/sync", {}, "{}", (415, "UnsupportedMediaType")),
         ("PATCH", STATE, JSON, '{"state":', (400, "InvalidInput")),
         ("PATCH", STATE, JSON, '{"state":[1]}', (400, "InvalidInput")),
         ("PATCH", STATE, JSON, "[]", (400, "InvalidInput")),
+        ("PATCH", STATE, JSON, '{"state":{"a":NaN}}', (400, "InvalidInput")),
+        ("PATCH", STATE, JSON, f'{{"state":{"[" * 99_999}', (400, "InvalidInput")),
+        (
+            "PATCH",
+            "/v1/connections/new_function/state",
+            JSON,
+            '{"state":{}}',
+            (400, "InvalidInput"),
+        ),
         ("GET", "/v1/connections/plain_table/state", {}, None, (400, "InvalidInput")),
         ("GET", "/v1/connections/new_function/state", {}, None, (400, "InvalidInput")),
     ],
@@ -210,6 +247,75 @@ def test_a_rotated_key_replaces_the_old_one(sandbox: Sandbox, client: httpx.Clie
 
     assert refusal(client.get(CONNECTION)) == (401, "AuthFailed")
     assert client.get(CONNECTION, auth=("sandbox", "rotated")).status_code == 200
+
+
+def test_several_keys_are_valid_at_once(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_key("second", "hidden")
+
+    answers = [client.get(CONNECTION, auth=auth) for auth in (None, ("second", "hidden"))]
+
+    assert [answer.status_code for answer in answers] == [401, 200]
+    assert client.get(CONNECTION).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["sandbox", "second"])
+def test_a_revoked_key_is_refused(sandbox: Sandbox, client: httpx.Client, key: str) -> None:
+    sandbox.add_key("second", "sandbox")
+
+    sandbox.revoke_key(key)
+
+    answers = {
+        each: client.get(CONNECTION, auth=(each, "sandbox")) for each in ("sandbox", "second")
+    }
+    assert refusal(answers.pop(key)) == (401, "AuthFailed")
+    assert [answer.status_code for answer in answers.values()] == [200]
+
+
+def test_a_revoked_key_can_be_added_again(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.revoke_key("second")
+    sandbox.add_key("second", "new")
+
+    assert client.get(CONNECTION, auth=("second", "new")).status_code == 200
+
+
+def test_a_reading_key_may_not_change_anything(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_key("reader", "hidden", may_write=False)
+    client.auth = httpx.BasicAuth("reader", "hidden")
+
+    assert client.get(STATE).status_code == 200
+    for change in (
+        client.patch(CONNECTION, json=PAUSE),
+        client.patch(STATE, json={"state": {}}),
+        client.post(f"{CONNECTION}/sync", json={}),
+    ):
+        assert refusal(change) == (403, "Forbidden")
+
+
+def test_a_key_may_be_for_some_connections(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("calm_otter")
+    sandbox.add_key("narrow", "hidden", connections={"calm_otter"})
+    client.auth = httpx.BasicAuth("narrow", "hidden")
+
+    items = client.get("/v1/connections").json()["data"]["items"]
+
+    assert [item["id"] for item in items] == ["calm_otter"]
+    assert client.get("/v1/connections/calm_otter").status_code == 200
+    assert refusal(client.get(CONNECTION)) == (403, "Forbidden")
+
+
+def test_a_system_key_is_named_by_account_info(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_key("second", "hidden")
+
+    account = client.get("/v1/account/info", auth=("second", "hidden")).json()["data"]
+
+    assert account["system_key_id"] == "second"
+    assert "user_id" not in account
+
+
+def test_account_info_may_be_forbidden(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.api.account_info_forbidden = True
+
+    assert refusal(client.get("/v1/account/info")) == (403, "Forbidden")
 
 
 def test_requests_beyond_the_hourly_limit_wait_for_the_oldest_to_leave_the_hour(
@@ -249,12 +355,74 @@ def test_a_write_replaces_the_whole_state(client: httpx.Client) -> None:
     assert client.get(STATE).json()["data"] == {"state": {"page": 1}}
 
 
-def test_the_first_state_can_be_written(sandbox: Sandbox, client: httpx.Client) -> None:
+def test_the_first_sync_creates_the_state(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.add_connection("new_function", service="google_cloud_function")
+    path = "/v1/connections/new_function/state"
+    assert refusal(client.patch(path, json={"state": {}})) == (400, "InvalidInput")
 
-    client.patch("/v1/connections/new_function/state", json={"state": {}})
+    sandbox.finish_sync("new_function")
 
-    assert client.get("/v1/connections/new_function/state").json()["data"] == {"state": {}}
+    assert client.get(path).json()["data"]["state"]["cursor"] > "2026"
+    assert client.patch(path, json={"state": {}}).status_code == 200
+
+
+def test_a_sync_that_finds_an_empty_state_starts_over(sandbox: Sandbox) -> None:
+    sandbox.set_state("bold_heron", "{}")
+
+    assert sandbox.finish_sync("bold_heron").state != "{}"
+
+
+def test_a_service_without_state_never_gets_one(sandbox: Sandbox) -> None:
+    sandbox.add_connection("plain_table", service="postgres", is_historical_sync=True)
+
+    assert sandbox.finish_sync("plain_table").state is None
+
+
+def test_older_documents_refuse_stateless_writes_with_405(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    sandbox.add_connection("plain_table", service="postgres")
+    sandbox.api.stateless_status = 405
+
+    response = client.patch("/v1/connections/plain_table/state", json={"state": {}})
+
+    assert refusal(response) == (405, "MethodNotAllowed")
+
+
+@pytest.mark.parametrize(("size", "status"), [(9_999_999, 200), (10_000_000, 400)])
+def test_a_state_is_smaller_than_10_mb(client: httpx.Client, size: int, status: int) -> None:
+    document = f'{{"a":"{"b" * (size - 8)}"}}'
+
+    response = client.patch(STATE, content=f'{{"state":{document}}}', headers=JSON)
+
+    assert response.status_code == status
+
+
+def test_a_deep_state_is_answered_as_written(client: httpx.Client) -> None:
+    deep = '{"a":' * 150 + "1" + "}" * 150
+
+    client.patch(STATE, content=f'{{"state": {deep} }}', headers=JSON)
+
+    assert deep in client.get(STATE).text
+
+
+def test_a_pretty_answer_is_the_same_json(sandbox: Sandbox, client: httpx.Client) -> None:
+    odd = (
+        f'{{"name":"\u00fc <\U0001f600> \\"x\\": {{","none":[],"empty":{{}},"numbers":[{EXACT},1]}}'
+    )
+    sandbox.set_state("bold_heron", odd)
+    plain = client.get(STATE).text
+
+    sandbox.pretty = True
+    pretty = client.get(STATE).text
+
+    assert state.dump(state.parse(pretty)) == state.dump(state.parse(plain))
+    assert (
+        '\n    "state": {\n      "name": "\\u00fc \\u003c\\ud83d\\ude00\\u003e \\"x\\": {",\n'
+        in pretty
+    )
+    assert '"none": [],\n      "empty": {},\n' in pretty
+    assert '"price": 1.10,\n' in pretty
 
 
 @pytest.mark.parametrize("body", [{"state": None}, {}])
@@ -305,9 +473,7 @@ def test_pausing_and_resuming_twice_is_harmless(
     assert client.patch(CONNECTION, json=wanted).json()["data"] == once
 
 
-def test_a_running_sync_drains_after_the_pause_and_moves_the_cursor(
-    sandbox: Sandbox, client: httpx.Client
-) -> None:
+def test_a_pause_stops_the_running_sync(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.add_connection(
         "bold_heron", state='{"cursor":"2024-01-01","page":7}', sync_seconds=600, drain_seconds=60
     )
@@ -323,6 +489,50 @@ def test_a_running_sync_drains_after_the_pause_and_moves_the_cursor(
     assert moved["cursor"] > "2026"
     assert moved["page"] == 8
     assert details(client)["succeeded_at"] is None
+
+
+def test_a_stopped_sync_may_leave_no_trace(sandbox: Sandbox) -> None:
+    before = '{"cursor":"2024-01-01"}'
+    sandbox.add_connection("bold_heron", state=before, stopped_sync_counts=False)
+    sandbox.start_sync("bold_heron")
+
+    assert sandbox.set_paused("bold_heron", True).state == before
+
+
+def test_a_stopped_sync_leaves_its_last_checkpoint(sandbox: Sandbox) -> None:
+    sandbox.add_connection("bold_heron", state='{"cursor":"2024-01-01"}', checkpoint_every=25)
+    started_at = sandbox.start_sync("bold_heron").sync_started_at
+    assert started_at is not None
+    sandbox.advance(30)
+
+    running = sandbox.connection("bold_heron")
+    stopped = sandbox.set_paused("bold_heron", True)
+
+    assert running.syncing
+    assert running.state == stopped.state == f'{{"cursor":"{iso(started_at + 25)}"}}'
+    assert (stopped.sync_state, stopped.succeeded_at) == ("paused", None)
+
+
+def test_a_sync_checkpoints_until_it_has_stopped(sandbox: Sandbox) -> None:
+    sandbox.add_connection("bold_heron", state='{"page":1}', checkpoint_every=25, drain_seconds=30)
+    sandbox.start_sync("bold_heron")
+    sandbox.set_paused("bold_heron", True)
+
+    sandbox.advance(31)
+
+    assert sandbox.connection("bold_heron").state == '{"page":2}'
+
+
+def test_a_sync_stays_stopped_after_a_resume(sandbox: Sandbox) -> None:
+    sandbox.add_connection("bold_heron", state="{}", sync_seconds=600, drain_seconds=60)
+    sandbox.start_sync("bold_heron")
+    sandbox.set_paused("bold_heron", True)
+    sandbox.set_paused("bold_heron", False)
+
+    sandbox.advance(61)
+
+    found = sandbox.connection("bold_heron")
+    assert (found.sync_state, found.succeeded_at) == ("scheduled", None)
 
 
 def test_a_sync_that_ends_before_the_drain_is_not_held_up(
@@ -407,7 +617,9 @@ def test_a_sync_may_start_at_once_after_a_resume_and_move_the_cursor(
 def test_rescheduled_stays_so_while_paused_and_can_be_written(
     sandbox: Sandbox, client: httpx.Client
 ) -> None:
-    sandbox.add_connection("bold_heron", rescheduled=True, sync_every=60, sync_on_resume=True)
+    sandbox.add_connection(
+        "bold_heron", state="{}", rescheduled=True, sync_every=60, sync_on_resume=True
+    )
     sandbox.advance(7200)
     assert sync_state(client) == "rescheduled"
 
@@ -426,6 +638,212 @@ def test_a_rescheduled_connection_is_scheduled_again_after_its_sync(sandbox: San
 
     assert sandbox.start_sync("late_ferry").sync_state == "syncing"
     assert sandbox.finish_sync("late_ferry").sync_state == "scheduled"
+
+
+def test_rescheduled_tells_until_when_and_goes_on_then(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    until = sandbox.world.now() + 600
+    sandbox.add_connection("bold_heron", rescheduled=True, rescheduled_for=until)
+    assert details(client)["status"]["rescheduled_for"] == iso(until)
+
+    sandbox.advance(601)
+
+    assert sync_state(client) == "syncing"
+    assert "rescheduled_for" not in details(client)["status"]
+
+
+def test_a_rescheduled_sync_starts_on_a_late_resume(sandbox: Sandbox) -> None:
+    until = sandbox.world.now() + 600
+    sandbox.add_connection("late_ferry", paused=True, rescheduled=True, rescheduled_for=until)
+    sandbox.advance(7200)
+    assert sandbox.connection("late_ferry").sync_state == "rescheduled"
+
+    assert sandbox.set_paused("late_ferry", False).sync_state == "syncing"
+
+
+def test_manual_never_starts_by_itself(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection(
+        "bold_heron",
+        schedule_type="manual",
+        paused=True,
+        rescheduled=True,
+        rescheduled_for=sandbox.world.now() + 600,
+        sync_every=60,
+        sync_on_resume=True,
+        is_historical_sync=True,
+    )
+    client.patch(CONNECTION, json=RESUME)
+    sandbox.advance(7200)
+    assert details(client)["schedule_type"] == "manual"
+    assert sync_state(client) == "rescheduled"
+
+    assert client.post(f"{CONNECTION}/sync", json={"force": False}).status_code == 200
+
+    assert sync_state(client) == "syncing"
+    sandbox.advance(7200)
+    assert sync_state(client) == "scheduled"
+
+
+def test_a_schedule_begins_when_it_is_set(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", schedule_type="manual", sync_every=1000)
+    sandbox.advance(5000)
+
+    answer = client.patch(
+        CONNECTION, json={"schedule_type": "auto", "sync_frequency": 15, "run_setup_tests": False}
+    ).json()["data"]
+
+    assert (answer["schedule_type"], answer["sync_frequency"]) == ("auto", 15)
+    assert sync_state(client) == "scheduled"
+    sandbox.advance(1001)
+    assert sync_state(client) == "syncing"
+
+
+def test_a_broken_connection_may_show_scheduled(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection(
+        "bold_heron",
+        state="{}",
+        paused=True,
+        setup_state="broken",
+        shows_scheduled_when_paused=True,
+        sync_on_resume=True,
+    )
+
+    assert (details(client)["paused"], sync_state(client)) == (True, "scheduled")
+    assert client.patch(STATE, json={"state": {"page": 1}}).status_code == 200
+    client.patch(CONNECTION, json=RESUME)
+    assert (details(client)["paused"], sync_state(client)) == (False, "scheduled")
+
+
+# Setup tests
+
+
+@pytest.mark.parametrize("body", [{"paused": True}, {"paused": True, "run_setup_tests": True}])
+def test_setup_tests_run_unless_refused(
+    sandbox: Sandbox, client: httpx.Client, body: dict[str, bool]
+) -> None:
+    answer = client.patch(CONNECTION, json=body).json()["data"]
+
+    assert [test["status"] for test in answer["setup_tests"]] == ["PASSED"]
+    assert sandbox.connection("bold_heron").setup_tests_run == 1
+
+
+def test_no_setup_tests_run_if_refused(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", setup_tests_fail=True, setup_test_seconds=60)
+
+    answer = client.patch(CONNECTION, json=PAUSE).json()["data"]
+
+    assert (answer["setup_tests"], answer["status"]["setup_state"]) == ([], "connected")
+    assert sandbox.connection("bold_heron").setup_tests_run == 0
+    assert sandbox.log[-1].body == {"paused": True, "run_setup_tests": False}
+
+
+def test_failing_setup_tests_break_the_connection(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", paused=True, setup_tests_fail=True, sync_on_resume=True)
+
+    answer = client.patch(CONNECTION, json={"paused": False}).json()["data"]
+
+    assert [test["status"] for test in answer["setup_tests"]] == ["FAILED"]
+    assert answer["status"]["setup_state"] == "broken"
+    assert answer["status"]["sync_state"] == "scheduled"
+
+
+def test_the_answer_waits_for_the_setup_tests(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", setup_test_seconds=3600)
+
+    with pytest.raises(httpx.ReadTimeout):
+        client.patch(CONNECTION, json={"paused": True}, timeout=0.1)
+
+    assert sandbox.connection("bold_heron").paused
+    assert sandbox.log[-1].status is None
+
+
+# Syncs by request
+
+
+def test_a_sync_is_started_if_none_runs(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", rescheduled=True)
+
+    assert client.post(f"{CONNECTION}/sync", json={"force": False}).status_code == 200
+
+    running = sandbox.connection("bold_heron")
+    assert running.sync_state == "syncing"
+    assert client.post(f"{CONNECTION}/sync", headers=JSON).status_code == 200
+    assert sandbox.connection("bold_heron") == running
+
+
+def test_a_forced_sync_stops_the_running_one(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.add_connection("bold_heron", state='{"page":1}', drain_seconds=10)
+    first = sandbox.start_sync("bold_heron")
+
+    client.post(f"{CONNECTION}/sync", json={"force": True})
+    sandbox.advance(11)
+
+    second = sandbox.connection("bold_heron")
+    assert (second.sync_state, second.state, second.succeeded_at) == ("syncing", '{"page":2}', None)
+    assert second.sync_started_at != first.sync_started_at
+
+
+def test_a_paused_connection_is_not_synced(sandbox: Sandbox, client: httpx.Client) -> None:
+    before = sandbox.set_paused("bold_heron", True)
+
+    response = client.post(f"{CONNECTION}/sync", json={"force": True})
+
+    assert refusal(response) == (400, "InvalidInput")
+    assert sandbox.connection("bold_heron") == before
+
+
+def test_a_resync_of_a_paused_one_is_pending(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.set_paused("bold_heron", True)
+
+    assert client.post(f"{CONNECTION}/resync", json={}).status_code == 200
+
+    status = details(client)["status"]
+    assert (status["sync_state"], status["is_historical_sync"]) == ("paused", True)
+    assert client.patch(STATE, json={"state": {"cursor": "2020-01-01"}}).status_code == 200
+    client.patch(CONNECTION, json=RESUME)
+    assert sync_state(client) == "syncing"
+    assert client.get(STATE).json()["data"]["state"] == {}
+    sandbox.advance(61)
+    assert client.get(STATE).json()["data"]["state"]["cursor"] > "2026"
+    assert details(client)["status"]["is_historical_sync"] is False
+
+
+def test_a_resync_stops_the_running_sync(sandbox: Sandbox) -> None:
+    sandbox.add_connection("bold_heron", state='{"page":1}', drain_seconds=10)
+    sandbox.start_sync("bold_heron")
+
+    sandbox.resync("bold_heron")
+    stopping = sandbox.connection("bold_heron")
+    sandbox.advance(11)
+    running = sandbox.connection("bold_heron")
+
+    assert (stopping.sync_state, stopping.state) == ("syncing", '{"page":1}')
+    assert (running.sync_state, running.state) == ("syncing", "{}")
+    assert running.is_historical_sync
+
+
+def test_a_paused_resync_is_pending_again(sandbox: Sandbox) -> None:
+    sandbox.resync("bold_heron")
+
+    stopped = sandbox.set_paused("bold_heron", True)
+
+    assert (stopped.sync_state, stopped.is_historical_sync) == ("paused", True)
+    assert sandbox.set_paused("bold_heron", False).state == "{}"
+
+
+@pytest.mark.parametrize(("path", "body"), [("resync", {}), ("sync", {"force": True})])
+def test_a_sync_that_cannot_be_stopped_goes_on(
+    sandbox: Sandbox, client: httpx.Client, path: str, body: dict[str, bool]
+) -> None:
+    sandbox.add_connection("bold_heron", state="{}", unstoppable_sync=True)
+    running = sandbox.start_sync("bold_heron")
+
+    assert refusal(client.post(f"{CONNECTION}/{path}", json=body)) == (409, "Conflict")
+    assert sandbox.connection("bold_heron") == running
+
+
+# Other people
 
 
 def test_somebody_else_may_pause_resume_or_delete(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -493,20 +911,26 @@ def test_garbage_is_a_success_that_is_not_json(
     assert details(client)["paused"] is applied
 
 
-def test_a_wrong_state_is_stored_behind_a_normal_answer(
-    sandbox: Sandbox, client: httpx.Client
+@pytest.mark.parametrize(("kind", "answered"), [("wrong_state", "1.0"), ("lost_write", "1")])
+def test_another_state_may_be_stored(
+    sandbox: Sandbox, client: httpx.Client, kind: Any, answered: str
 ) -> None:
-    sandbox.fault("wrong_state", method="PATCH", body='{"page":1.0}')
+    sandbox.fault(kind, body='{"page":1.0}')
 
     answer = client.patch(STATE, json={"state": {"page": 1}})
 
-    assert answer.json()["data"] == {"state": {"page": 1}}
+    assert answer.status_code == 200
+    assert answer.text.endswith(f'"data":{{"state":{{"page":{answered}}}}}}}')
+    assert answer.headers["X-Rate-Limit-Remaining"]
     assert client.get(STATE).text.endswith('"data":{"state":{"page":1.0}}}')
 
 
-def test_a_wrong_state_does_not_follow_a_refusal(sandbox: Sandbox, client: httpx.Client) -> None:
+@pytest.mark.parametrize("kind", ["wrong_state", "lost_write"])
+def test_no_other_state_follows_a_refusal(
+    sandbox: Sandbox, client: httpx.Client, kind: Any
+) -> None:
     before = sandbox.start_sync("bold_heron")
-    sandbox.fault("wrong_state", method="PATCH", body="{}")
+    sandbox.fault(kind, body="{}")
 
     assert client.patch(STATE, json={"state": {"page": 1}}).status_code == 409
     assert sandbox.connection("bold_heron") == before
@@ -584,7 +1008,7 @@ def test_cleared_faults_do_not_happen(sandbox: Sandbox, client: httpx.Client) ->
     assert client.get(CONNECTION).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["explode", "wrong_state"])
+@pytest.mark.parametrize("kind", ["explode", "wrong_state", "lost_write"])
 def test_a_fault_that_makes_no_sense_is_refused(sandbox: Sandbox, kind: Any) -> None:
     with pytest.raises(ValueError, match=r"no such fault|needs the state"):
         sandbox.fault(kind)
@@ -608,7 +1032,7 @@ def test_the_log_tells_what_arrived_and_what_came_of_it(
     client.patch(CONNECTION, json=PAUSE)
     sandbox.start_sync("bold_heron")
     client.patch(STATE, content='{"state":{"price":1.10}}', headers=JSON)
-    client.get("/v1/groups")
+    client.get("/v1/groups?limit=5")
 
     pause, write, groups = sandbox.log
     assert [request.index for request in sandbox.log] == [0, 1, 2]
@@ -620,6 +1044,7 @@ def test_the_log_tells_what_arrived_and_what_came_of_it(
     assert (write.status, write.applied) == (409, False)
     assert state.dump(write.body) == '{"state":{"price":1.10}}'
     assert (groups.connection_id, groups.paused, groups.body) == (None, None, None)
+    assert (groups.query, pause.query) == ({"limit": "5"}, {})
 
 
 def test_waiting_for_a_request_that_does_not_come_ends(sandbox: Sandbox) -> None:
@@ -664,6 +1089,39 @@ def test_two_sandboxes_share_a_file(tmp_path: Path) -> None:
         assert one.world.now() > time.time() + 3500
 
 
+def test_two_sandboxes_share_the_groups(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    with closing(Sandbox(path, seed=False)) as one, closing(Sandbox(path, seed=False)) as other:
+        one.add_group("lake", "Puddle")
+        one.add_group("lake", "Sea")
+
+        assert [group.name for group in other.world.groups()] == ["Sea"]
+
+
+def test_the_file_of_an_older_sandbox_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.db"
+    columns = (
+        "id, service, schema, group_id, paused, state, setup_state, sync_frequency, created_at, "
+        "succeeded_at, failed_at, sync_seconds, sync_every, drain_seconds, stopped_sync_counts, "
+        "sync_on_resume, rescheduled, forbidden, sync_started_at, sync_ends_at, next_sync_at"
+    )
+    with closing(sqlite3.connect(path)) as old:
+        old.execute(f"CREATE TABLE connections ({columns}, PRIMARY KEY (id))")
+        old.execute(
+            f"INSERT INTO connections ({columns}) VALUES ('bold_heron', 'aws_lambda', 'api', 'lake',"
+            " 1, '{}', 'connected', 360, 0, NULL, NULL, 60, NULL, 0, 1, 0, 0, 0, NULL, NULL, NULL)"
+        )
+        old.commit()
+
+    for _ in range(2):
+        with closing(Sandbox(path)) as sandbox:
+            found = sandbox.connection("bold_heron")
+            sandbox.world.put(found)
+            assert found == Connection(
+                "bold_heron", service="aws_lambda", group_id="lake", paused=True, state="{}"
+            )
+
+
 def test_writers_in_two_sandboxes_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sandbox.db"
     with closing(Sandbox(path, seed=False)) as one, closing(Sandbox(path, seed=False)) as other:
@@ -680,7 +1138,8 @@ def test_a_killed_process_finds_its_world_again(tmp_path: Path) -> None:
     program = """
 import asyncio, os, pathlib, signal, sys
 import httpx
-from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox import Connection, Sandbox
+from fivetran_state.sandbox.connection import iso
 
 async def main():
     sandbox = Sandbox(pathlib.Path(sys.argv[1]))
@@ -720,8 +1179,11 @@ def test_a_new_sandbox_has_one_connection_of_each_kind() -> None:
         "exact_ledger": ("connector_sdk", "scheduled"),
         "late_ferry": ("connector_sdk", "rescheduled"),
         "postgres_mirror": ("postgres", "scheduled"),
+        "idle_turbine": ("connector_sdk", "rescheduled"),
+        "patient_archive": ("connector_sdk", "paused"),
+        "severed_cable": ("aws_lambda", "scheduled"),
+        "twin_harvest": ("connector_sdk", "scheduled"),
     }
-    assert {each.group_id for each in found.values()} == {"warehouse"}
     assert {name for name, each in found.items() if each.state is None} == {
         "quiet_meadow",
         "postgres_mirror",
@@ -729,6 +1191,28 @@ def test_a_new_sandbox_has_one_connection_of_each_kind() -> None:
     orders = json.loads(found["speak_inexpensive"].state or "")
     assert orders.keys() == {"orders", "customers", "schema_version"}
     assert 1_800_000 < len(found["vast_library"].state or "") < 2_200_000
+
+
+def test_two_seeded_connections_are_named_alike() -> None:
+    with closing(Sandbox()) as sandbox:
+        names = {group.id: group.name for group in sandbox.world.groups()}
+        alike = [each for each in sandbox.world.connections() if each.schema == "orders_api"]
+
+    assert {each.id: names[each.group_id] for each in alike} == {
+        "speak_inexpensive": "Production warehouse",
+        "twin_harvest": "Staging warehouse",
+    }
+
+
+def test_the_seed_has_what_an_update_must_tell() -> None:
+    with closing(Sandbox()) as sandbox:
+        broken = sandbox.connection("severed_cable")
+        historical = sandbox.connection("patient_archive")
+        manual = sandbox.connection("idle_turbine")
+
+    assert (broken.setup_state, broken.paused) == ("broken", True)
+    assert (historical.is_historical_sync, historical.paused) == (True, True)
+    assert (manual.schedule_type, manual.paused) == ("manual", False)
 
 
 def test_the_seeded_states_are_exact_and_compact() -> None:
