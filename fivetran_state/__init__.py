@@ -1,3 +1,3 @@
 """Reads and safely changes the state of Fivetran connections."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -11,33 +11,43 @@ import math
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
-from itertools import islice
-from typing import Any, Literal, NoReturn, TypeAlias
+from itertools import islice, zip_longest
+from typing import Any, Literal, NoReturn, TypeAlias, TypeGuard
 from urllib.parse import quote, unquote
 
-import jsonpatch
-import jsonpointer
 import simplejson
 
 from fivetran_state.text import HIDDEN, escape, shown, visible
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 9_999_999
 """The largest document, in bytes of UTF-8."""
 MAX_DEPTH = 100
 """How many objects and arrays may lie inside each other."""
+MAX_ANSWER_BYTES = 4 * MAX_BYTES + 1_000_000
+"""The largest answer of Fivetran. Escapes and white space make a state longer than MAX_BYTES."""
 MOST_OPERATIONS = 10_000
 """Of a JSON patch."""
 MOST_COPIED = 200_000
 """Values, in all, that a JSON patch may copy."""
+MOST_KEPT = 50
+"""Paths that `Applied` lists."""
 LONGEST_PATH = 1000
 """Characters of a JSON Pointer that is shown."""
 
 
 class InvalidState(ValueError):
-    """A document is refused: it is not JSON, not an object, or beyond the limits."""
+    """A document is refused: it is not JSON, not an object, or beyond the limits.
+
+    `problem` says what is wrong; the message adds what to do about it.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(f"{problem}; {advice}" if advice else problem)
+        self.problem = problem
 
 
 class InvalidChange(ValueError):
@@ -49,7 +59,7 @@ class NotThere(LookupError):
 
 
 class Number(Decimal):
-    """A JSON number that is no plain int, with its spelling.
+    """A JSON number that is not a plain int, with its spelling.
 
     ``str(number)`` is the token as it was parsed ("1.10", "1e400", "-0"); it compares and computes
     as the Decimal it is. Raises InvalidState for anything but a JSON number within Decimal's range.
@@ -65,7 +75,8 @@ class Number(Decimal):
             number = super().__new__(cls, spelling)
         except InvalidOperation:
             raise InvalidState(
-                f"the number {shown(spelling)} is out of range; use an exponent within ±{MAX_EMAX}"
+                f"the number {shown(spelling)} is out of range",
+                f"use an exponent within ±{MAX_EMAX}",
             ) from None
         number._spelling = spelling
         return number
@@ -86,13 +97,33 @@ class Number(Decimal):
 JsonValue: TypeAlias = dict[str, Any] | list[Any] | str | int | Number | bool | None
 State: TypeAlias = dict[str, Any]
 
+
+@dataclass(frozen=True)
+class RawDocument:
+    """The exact JSON text of what Fivetran keeps where it cannot be used as a state.
+
+    `problem` is a sentence fragment: "it is an array, not an object".
+    """
+
+    text: str
+    problem: str
+
+
+Document: TypeAlias = State | RawDocument
+"""What Fivetran keeps as the state of a connection."""
+
 # A path is a tuple until it is shown: below a key of megabytes, pointers would cost gigabytes.
 _Path: TypeAlias = tuple[str | int, ...]
+# The places of the numbers that were taken for roundings; None for an exact change.
+_Kept: TypeAlias = dict[_Path, None] | None
 _Op: TypeAlias = Literal["add", "remove", "replace"]
-_Difference: TypeAlias = tuple[_Op, _Path, JsonValue, JsonValue]
+_Difference: TypeAlias = tuple[_Op, _Path, JsonValue | RawDocument, JsonValue | RawDocument]
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_VERSION = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}", re.ASCII)
+_SPACE = re.compile(r"[ \t\n\r]*")
+_STRING_OR_BRACKETS = re.compile(r'"|[\[{]+|[\]}]+')
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
 # normalize() rounds to its context: this one holds every Number.
@@ -100,70 +131,114 @@ _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def parse(document: str | bytes) -> State:
-    """The state that a JSON text holds.
+    """The state that a JSON text holds. A byte order mark at its start is ignored.
 
-    Raises InvalidState if the text is not JSON (or UTF-8), its top is no object, an object has a
-    key twice, a number is NaN or infinite, or it exceeds MAX_BYTES or MAX_DEPTH.
+    Raises InvalidState if the text is not JSON (or UTF-8), its top is not an object, an object has
+    a key twice, a number is NaN or infinite, or it exceeds MAX_BYTES or MAX_DEPTH.
     """
     value = parse_value(document)
     if not isinstance(value, dict):
-        raise InvalidState(f"a state is a JSON object, this is {_a(value)}; wrap it in an object")
+        raise InvalidState(f"a state is a JSON object, this is {_a(value)}", "wrap it in an object")
     return value
 
 
 def parse_value(document: str | bytes) -> JsonValue:
     """Like `parse`, for any JSON value."""
-    try:
-        encoded = document.encode() if isinstance(document, str) else document
-        text = encoded.decode()
-    except UnicodeError as error:
-        position = getattr(error, "start", 0)
-        raise InvalidState(f"not valid UTF-8 at position {position}; encode it as UTF-8") from None
+    text = _text(document)
+    encoded = text.encode()
     # What `dump` wrote may be three times as large, by its escapes, as what it stands for.
     if len(encoded) - 5 * encoded.count(b"\\u") > MAX_BYTES:
         raise _too_large()
-    try:
-        value: JsonValue = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise InvalidState(
-            f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; fix the text"
-        ) from None
-    except RecursionError:
-        raise _too_deep() from None
+    value = _decode(text)
     _refuse_deep(value)
     if len(encoded) > MAX_BYTES:
         _refuse_large(value)
     return value
 
 
+def document(text: str | bytes) -> Document:
+    """The state that a JSON text holds, or a RawDocument if the JSON is not a usable state.
+
+    Raises InvalidState if the text is not JSON (or UTF-8). White space around the value is dropped.
+    """
+    text = _text(text)
+    try:
+        found, end = _document_at(text, _after_space(text, 0))
+        _refuse_more(text, end)
+    except json.JSONDecodeError as error:
+        raise _not_json(error) from None
+    return found
+
+
+def parse_answer(content: bytes) -> dict[str, Any]:
+    """One of Fivetran's answers: ``{"code": ..., "data": {...}}``, numbers exact.
+
+    ``data.state``, if it is there and not null, is a Document. The limits of `parse` hold for it
+    alone. Elsewhere in the answer a key may occur twice: the last one counts. Raises InvalidState
+    if the content is not JSON, not an object, or larger than MAX_ANSWER_BYTES.
+    """
+    if len(content) > MAX_ANSWER_BYTES:
+        raise InvalidState(f"an answer larger than {MAX_ANSWER_BYTES:,} bytes")
+    text = _text(content)
+    start = _after_space(text, 0)
+    try:
+        if not text.startswith("{", start):
+            value, end = _ENVELOPE_DECODER.raw_decode(text, start)
+            _refuse_more(text, end)
+            raise InvalidState(f"an answer is a JSON object, this is {_a(value)}")
+        answer, end = _object_at(text, start, _answer_member_at)
+        _refuse_more(text, end)
+    except json.JSONDecodeError as error:
+        raise _not_json(error) from None
+    except RecursionError:
+        raise InvalidState("an answer that is nested too deep") from None
+    return answer
+
+
 def adopt(value: object) -> JsonValue:
     """A fresh copy, in this module's values, of what some other JSON parser made.
 
     Takes dict, list, str, int, float, bool, None and Decimal; raises InvalidState for any other
-    type, keys that are no strings, NaN and infinities, and beyond the limits of `parse`.
+    type, keys that are not strings, NaN and infinities, and beyond the limits of `parse`.
     """
     adopted = _adopt(value, ())
     _refuse_large(adopted)
     return adopted
 
 
-def dump(value: JsonValue) -> str:
-    """Exact, compact JSON: keys in their order, numbers in their spelling, ASCII only."""
-    return _ENCODER.encode(value)
+def dump(value: JsonValue | RawDocument) -> str:
+    """Exact, compact JSON: keys in their order, numbers in their spelling, ASCII only.
+
+    The text of a RawDocument is left as it is.
+    """
+    return value.text if isinstance(value, RawDocument) else _ENCODER.encode(value)
 
 
-def version(state: State) -> str:
-    """16 hex digits that are equal for states that are `same`."""
-    return hashlib.sha256(_canonical(state).encode()).hexdigest()[:16]
+def version(document: Document) -> str:
+    """32 hex digits that are equal for documents that are `same`.
+
+    Release 0.1 kept the first 16 of them.
+    """
+    # The canonical text of a state begins with {, so a raw document never has a state's version.
+    text = f"raw:{document.text}" if isinstance(document, RawDocument) else _canonical(document)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def same(a: JsonValue, b: JsonValue) -> bool:
+def is_version(text: str) -> bool:
+    """Whether a text has the form of a version: 32 hex digits, or the 16 of release 0.1."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def same(a: JsonValue | RawDocument, b: JsonValue | RawDocument) -> bool:
     """Whether two values are equal but for key order and the spelling of decimals.
 
-    1.10 is 1.1 and 100.0 is 1e2, but 1, 1.0 and true differ, as do 0, -0, 0.0 and -0.0.
+    1.10 is 1.1 and 100.0 is 1e2, but 1, 1.0 and true differ, as do 0, -0, 0.0 and -0.0. A
+    RawDocument equals only one with the same text.
     """
     if type(a) is type(b) and isinstance(a, str | int):
         return a == b
+    if isinstance(a, RawDocument) or isinstance(b, RawDocument):
+        return type(a) is type(b) and dump(a) == dump(b)
     return a is b or _canonical(a) == _canonical(b)
 
 
@@ -172,33 +247,75 @@ class Change:
     """What to do to a state.
 
     ``new_state`` is the whole state, ``merge_patch`` an RFC 7386 object, ``json_patch`` an RFC 6902
-    array. ``exact`` is false if the value came through a parser that rounds numbers to doubles.
+    array. ``part`` is ``{"path": pointer, "value": any}``, or without the value a removal.
+    ``exact`` is false if the value came through a parser that rounds numbers to doubles; a part is
+    always exact.
     """
 
-    kind: Literal["new_state", "merge_patch", "json_patch"]
+    kind: Literal["new_state", "merge_patch", "json_patch", "part"]
     value: JsonValue
     exact: bool = True
 
 
-def apply(change: Change, state: State) -> State:
+@dataclass(frozen=True)
+class Applied:
+    """A changed state, and the numbers that the change did not touch although it named them.
+
+    `kept` holds the `shown_path` of the first numbers whose new value was taken for a rounding of
+    the old one, which stays; `kept_total` counts all of them.
+    """
+
+    after: State
+    kept: tuple[str, ...]
+    kept_total: int
+
+
+def check(change: Change) -> None:
+    """Raises InvalidChange for what is wrong with a change whatever the state is."""
+    value = change.value
+    if change.kind == "new_state":
+        if not isinstance(value, dict):
+            raise InvalidChange(f"a state is a JSON object, this is {_a(value)}")
+    elif change.kind == "part":
+        _check_part(value)
+    else:
+        if change.kind == "json_patch":
+            _check_json_patch(value)
+        elif not isinstance(value, dict):
+            raise InvalidChange(f"a merge patch is a JSON object, this is {_a(value)}")
+        if not value:
+            raise InvalidChange("the patch is empty: it changes nothing; name what to change")
+
+
+def apply(change: Change, before: Document) -> State:
+    """The state after the change; see `applied`."""
+    return applied(change, before).after
+
+
+def applied(change: Change, before: Document) -> Applied:
     """The state after the change; neither argument is mutated or shared.
 
-    A number of an inexact change that, as a double, equals the one in its place keeps the exact
-    number that was there. Raises InvalidChange if the change is malformed, does not fit, or its
-    result is no object within the limits.
+    JavaScript and many other hosts keep numbers as doubles. A number of an inexact change that is
+    spelled as JavaScript prints the double of the number in its place leaves that number as it is.
+    Raises InvalidChange if the change is malformed, does not fit, or its result is not an object
+    within the limits. Only ``new_state`` fits a RawDocument.
     """
+    check(change)
+    kept: _Kept = None if change.exact or change.kind == "part" else {}
     result: Any
     if change.kind == "new_state":
-        result = _copy(change.value)
+        result = _restored(change.value, before, (), kept)
+    elif isinstance(before, RawDocument):
+        raise InvalidChange(
+            f"what is there is not a usable state ({before.problem}); "
+            "replace the whole state with new_state"
+        )
     elif change.kind == "merge_patch":
-        if not isinstance(change.value, dict):
-            raise InvalidChange(f"a merge patch is a JSON object, this is {_a(change.value)}")
-        result = _merge(_copy(state), change.value)
+        result = _merge(_copy(before), _restored(change.value, before, (), kept))
+    elif change.kind == "json_patch":
+        result = _json_patch(_copy(before), change.value, kept)
     else:
-        result = _json_patch(_copy(state), change.value, change.exact)
-    if not change.exact:
-        rounded = {id(leaf) for _, leaf in _leaves(change.value)}
-        result = _respell(result, state, rounded)
+        result = _with_part(_copy(before), change.value)
     if not isinstance(result, dict):
         raise InvalidChange(f"a state is a JSON object, the change makes it {_a(result)}")
     try:
@@ -206,17 +323,45 @@ def apply(change: Change, state: State) -> State:
         _refuse_large(result)
     except InvalidState as error:
         raise InvalidChange(f"the change makes the state too big: {error}") from None
-    return result
+    kept = kept or {}
+    paths = (shown_path(_pointer(path)) for path in islice(kept, MOST_KEPT))
+    return Applied(result, tuple(paths), len(kept))
+
+
+def part_of(source: State, pointer: str) -> Change:
+    """The change that gives the value at a JSON Pointer what it is in `source`.
+
+    If it is not there, the change removes it. Raises NotThere if the pointer is malformed.
+    """
+    tokens = _tokens(pointer)
+    part: State = {"path": pointer}
+    with suppress(NotThere):
+        part["value"] = _copy(_at(source, tokens))
+    return Change("part", part)
+
+
+def parse_change(
+    kind: Literal["new_state", "merge_patch", "json_patch", "part"], text: str, exact: bool = True
+) -> Change:
+    """A change whose value `dump` wrote.
+
+    The limits of `parse` do not hold for it: a part of the largest state is larger than a state.
+    Raises InvalidState if the text is not JSON.
+    """
+    return Change(kind, _decode(text), exact)
 
 
 @dataclass(frozen=True)
 class DiffEntry:
-    """One difference at a JSON Pointer; `before` is None for an add, `after` for a remove."""
+    """One difference at a JSON Pointer; `before` is None for an add, `after` for a remove.
+
+    A RawDocument is only ever replaced as a whole, at the pointer "".
+    """
 
     op: _Op
     path: str
-    before: JsonValue
-    after: JsonValue
+    before: JsonValue | RawDocument
+    after: JsonValue | RawDocument
 
 
 @dataclass(frozen=True)
@@ -227,40 +372,34 @@ class Diff:
     total: int
 
 
-def diff(before: JsonValue, after: JsonValue, limit: int = 50) -> Diff:
+def diff(before: JsonValue | RawDocument, after: JsonValue | RawDocument, limit: int = 50) -> Diff:
     """How two values differ, by the equality of `same`; the first `limit` entries are kept.
 
     In document order, which is also an order in which a JSON patch could apply them: what is new
     in an object comes last, and the surplus of an array goes from its end.
     """
     found = _differences(before, after, ())
-    changes = [
-        DiffEntry(op, _pointer(path), old, new) for op, path, old, new in islice(found, limit)
-    ]
+    changes = [_diff_entry(difference) for difference in islice(found, limit)]
     return Diff(changes, len(changes) + sum(1 for _ in found))
 
 
-def preview(value: JsonValue, limit: int = 200) -> str:
+def differences(
+    before: JsonValue | RawDocument, after: JsonValue | RawDocument
+) -> Iterator[DiffEntry]:
+    """Every entry of `diff`, in its order, one at a time: all of them may not fit into memory."""
+    return map(_diff_entry, _differences(before, after, ()))
+
+
+def preview(value: JsonValue | RawDocument, limit: int = 200) -> str:
     """The JSON text, cut to `limit` characters with its full size noted: ``{"a":… (5,120 bytes)``."""
     text = dump(value)
     cut = visible(text[:limit])  # JSON leaves one control as it is: delete.
-    return cut if len(text) <= limit else f"{cut}… ({len(text):,} bytes)"
+    return cut if len(text) <= limit else f"{cut}… ({len(text.encode()):,} bytes)"
 
 
 def at(value: JsonValue, pointer: str) -> JsonValue:
     """The value at a JSON Pointer (RFC 6901), or at its form with a #. Raises NotThere."""
-    tokens = _tokens(pointer)
-    for depth, token in enumerate(tokens):
-        if isinstance(value, dict) and token in value:
-            value = value[token]
-        elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
-            value = value[int(token)]
-        else:
-            parent = f"{shown(_pointer(tokens[:depth]))}, " if depth else "the top, "
-            raise NotThere(
-                f"nothing at {shown(pointer)}; the nearest is {parent}{_describe(value)}"
-            )
-    return value
+    return _at(value, _tokens(pointer))
 
 
 @dataclass(frozen=True)
@@ -362,14 +501,14 @@ def _is_integer(text: str) -> bool:
 
 
 def _constant(name: str) -> NoReturn:
-    raise InvalidState(f"{name} is not a JSON number; use null, a string or a finite number")
+    raise InvalidState(f"{name} is not a JSON number", "use null, a string or a finite number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise InvalidState(f"an object has the key {shown(dump(twice))} twice; keep one of them")
+        raise InvalidState(f"an object has the key {shown(dump(twice))} twice", "keep one of them")
     return members
 
 
@@ -384,6 +523,12 @@ _DECODER = json.JSONDecoder(
     parse_constant=_constant,
     object_pairs_hook=_object,
 )
+# Where a key occurs twice, the last one counts.
+_ENVELOPE_DECODER = json.JSONDecoder(
+    parse_int=_integer, parse_float=Number, parse_constant=_constant
+)
+# Finds the end of whatever Python takes for JSON, and converts nothing.
+_LENIENT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _ENCODER = simplejson.JSONEncoder(separators=(",", ":"), use_decimal=True)
 # Without use_decimal every Number goes through `default`, within the encoder's one pass.
 _CANONICAL_ENCODER = simplejson.JSONEncoder(
@@ -398,6 +543,134 @@ def _canonical(value: JsonValue) -> str:
     return _CANONICAL_ENCODER.encode(value)
 
 
+def _text(document: str | bytes) -> str:
+    try:
+        encoded = document.encode() if isinstance(document, str) else document
+        return encoded.decode().removeprefix("\ufeff")
+    except UnicodeError as error:
+        position = getattr(error, "start", 0)
+        raise InvalidState(
+            f"not valid UTF-8 at position {position}", "encode it as UTF-8"
+        ) from None
+
+
+def _decode(text: str) -> JsonValue:
+    try:
+        value: JsonValue = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _not_json(error) from None
+    except RecursionError:
+        raise _too_deep() from None
+    return value
+
+
+def _not_json(error: json.JSONDecodeError) -> InvalidState:
+    return InvalidState(
+        f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}", "fix the text"
+    )
+
+
+def _after_space(text: str, index: int) -> int:
+    match = _SPACE.match(text, index)
+    return match.end() if match else index
+
+
+def _refuse_more(text: str, end: int) -> None:
+    end = _after_space(text, end)
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _document_at(text: str, start: int) -> tuple[Document, int]:
+    """The document that starts here, and where it ends."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+        _refuse_deep(value)
+        # A character is at most four bytes of UTF-8.
+        if 4 * (end - start) > MAX_BYTES:
+            _refuse_large(value)
+    except InvalidState as error:
+        end = _end_of_value(text, start)
+        return RawDocument(text[start:end], error.problem), end
+    except RecursionError:
+        end = _end_of_value(text, start)
+        return RawDocument(text[start:end], _too_deep().problem), end
+    if isinstance(value, dict):
+        return value, end
+    problem = f"it is {_a(value)}, not an object"
+    if isinstance(value, str) and _holds_state(value):
+        problem = "it is a string that holds a JSON object: it was encoded twice"
+    return RawDocument(text[start:end], problem), end
+
+
+def _holds_state(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidState:
+        return False
+    return True
+
+
+def _end_of_value(text: str, start: int) -> int:
+    try:
+        _, end = _LENIENT_DECODER.raw_decode(text, start)
+    except RecursionError:
+        return _end_of_nested(text, start)
+    return end
+
+
+def _end_of_nested(text: str, start: int) -> int:
+    """Where an object or array ends that is nested too deep for a parser."""
+    depth, index = 0, start
+    while found := _STRING_OR_BRACKETS.search(text, index):
+        index, size = found.end(), len(found[0])
+        if found[0] == '"':
+            _, index = _LENIENT_DECODER.raw_decode(text, found.start())
+        elif found[0][0] in "[{":
+            depth += size
+        elif depth > size:
+            depth -= size
+        else:
+            return found.start() + depth
+    raise json.JSONDecodeError("Unterminated object or array starting", text, start)
+
+
+def _object_at(
+    text: str, start: int, member_at: Callable[[str, str, int], tuple[Any, int]]
+) -> tuple[dict[str, Any], int]:
+    """The object that starts here, each member read by `member_at(key, text, index)`."""
+    members: dict[str, Any] = {}
+    index = _after_space(text, start + 1)
+    if text.startswith("}", index):
+        return members, index + 1
+    while True:
+        if not text.startswith('"', index):
+            raise json.JSONDecodeError("Expecting a property name in quotes", text, index)
+        key, index = _ENVELOPE_DECODER.raw_decode(text, index)
+        index = _after_space(text, index)
+        if not text.startswith(":", index):
+            raise json.JSONDecodeError("Expecting ':' delimiter", text, index)
+        members[key], index = member_at(key, text, _after_space(text, index + 1))
+        index = _after_space(text, index)
+        if text.startswith("}", index):
+            return members, index + 1
+        if not text.startswith(",", index):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, index)
+        index = _after_space(text, index + 1)
+
+
+def _answer_member_at(key: str, text: str, index: int) -> tuple[Any, int]:
+    if key == "data" and text.startswith("{", index):
+        return _object_at(text, index, _data_member_at)
+    return _ENVELOPE_DECODER.raw_decode(text, index)
+
+
+def _data_member_at(key: str, text: str, index: int) -> tuple[Any, int]:
+    if key == "state" and not text.startswith("null", index):
+        return _document_at(text, index)
+    return _ENVELOPE_DECODER.raw_decode(text, index)
+
+
 def _adopt(value: object, path: _Path) -> JsonValue:
     if len(path) >= MAX_DEPTH and isinstance(value, dict | list):
         raise _too_deep()
@@ -406,21 +679,30 @@ def _adopt(value: object, path: _Path) -> JsonValue:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidState(f"a key at {_place(path)} is no string; JSON keys are strings")
+                raise InvalidState(
+                    f"a key at {_place(path)} is not a string", "JSON keys are strings"
+                )
         return {key: _adopt(member, (*path, key)) for key, member in value.items()}
     if isinstance(value, list):
         return [_adopt(item, (*path, index)) for index, item in enumerate(value)]
     if not isinstance(value, int | float | Decimal):
         raise InvalidState(
-            f"the {type(value).__name__} at {_place(path)} is not JSON; "
-            "use an object, array, string, number, boolean or null"
+            f"the value at {_place(path)} is not JSON",
+            "use an object, array, string, number, boolean or null",
         )
+    if not isinstance(value, int) and not Decimal(value).is_finite():
+        raise InvalidState(f"the number at {_place(path)} is not finite", "use null or a string")
     try:
         # Of a float, repr is the shortest text that means this float.
         text = repr(value) if isinstance(value, float) else str(value)
+    except ValueError:
+        raise InvalidState(
+            f"the number at {_place(path)} has too many digits", "send it in JSON text"
+        ) from None
+    try:
         return _integer(text) if _is_integer(text) else Number(text)
-    except ValueError as error:
-        raise InvalidState(f"the number at {_place(path)}: {shown(str(error), 150)}") from None
+    except InvalidState as error:
+        raise InvalidState(f"at {_place(path)}, {shown(str(error), 150)}") from None
 
 
 def _refuse_deep(value: JsonValue) -> None:
@@ -440,11 +722,11 @@ def _refuse_large(value: JsonValue) -> None:
 
 
 def _too_deep() -> InvalidState:
-    return InvalidState(f"nested deeper than {MAX_DEPTH} levels; flatten it")
+    return InvalidState(f"it is nested deeper than {MAX_DEPTH} levels", "flatten it")
 
 
 def _too_large() -> InvalidState:
-    return InvalidState(f"larger than {MAX_BYTES:,} bytes; make it smaller")
+    return InvalidState(f"it is larger than {MAX_BYTES:,} bytes", "make it smaller")
 
 
 # Changing
@@ -479,58 +761,158 @@ _OPERATIONS = {
     "copy": ("from", "path"),
     "test": ("path", "value"),
 }
-_PATCH_ERRORS = (
-    *(jsonpatch.JsonPatchException, jsonpointer.JsonPointerException),
-    *(LookupError, RecursionError, TypeError, ValueError),
-)
 
 
-def _json_patch(state: Any, patch: JsonValue, exact: bool) -> Any:
-    """RFC 6902, in place."""
+def _check_part(part: JsonValue) -> None:
+    if not isinstance(part, dict) or not isinstance(part.get("path"), str):
+        raise InvalidChange("a part is a JSON object with a path, which is a string")
+    try:
+        tokens = _tokens(part["path"])
+    except NotThere as error:
+        raise InvalidChange(str(error)) from None
+    if not tokens and "value" not in part:
+        raise InvalidChange("the whole state cannot be removed; give a value")
+
+
+def _check_json_patch(patch: JsonValue) -> None:
     if not isinstance(patch, list):
         raise InvalidChange(f"a JSON patch is an array of operations, this is {_a(patch)}")
     if len(patch) > MOST_OPERATIONS:
         raise InvalidChange(f"more than {MOST_OPERATIONS:,} operations; make the change by fewer")
-    copied, copied_bytes = 0, 0
     for index, operation in enumerate(patch):
-        kind = _operation_kind(index, operation)
+        _check_operation(f"operation {index}", operation)
+
+
+def _check_operation(name: str, operation: JsonValue) -> None:
+    known = "its op is one of " + ", ".join(_OPERATIONS)
+    if not isinstance(operation, dict):
+        raise InvalidChange(f"{name} is {_a(operation)}; it has to be an object, and {known}")
+    if "op" not in operation:
+        raise InvalidChange(f"{name} has no op; {known}")
+    kind = operation["op"]
+    if not isinstance(kind, str) or kind not in _OPERATIONS:
+        raise InvalidChange(f"{name} has the unknown op {preview(kind, 40)}; {known}")
+    for member in _OPERATIONS[kind]:
+        if member not in operation:
+            raise InvalidChange(f"{name} ({kind}) has no {member}; add it")
+        if member == "value":
+            continue
+        pointer = operation[member]
+        if not isinstance(pointer, str):
+            raise InvalidChange(f"{name} ({kind}): its {member} is {_a(pointer)}, not a string")
         try:
-            for member in {"from", "path"}.intersection(_OPERATIONS[kind]):
-                operation = operation | {member: _without_fragment(operation[member])}
-            if kind != "add":
-                subject = at(state, operation[_OPERATIONS[kind][0]])
-            if kind == "test":
-                _test(subject, operation["value"], exact)
-                continue
-            if kind == "copy":
-                # Each copy of the whole into itself doubles it: a few dozen would fill the memory.
-                copied += _count(subject, MOST_COPIED - copied)
-                if copied > MOST_COPIED:
-                    raise InvalidChange(f"copies more than {MOST_COPIED:,} values; copy less")
-                copied_bytes += len(dump(subject))
-                if copied_bytes > MAX_BYTES:
-                    raise InvalidChange(f"copies more than {MAX_BYTES:,} bytes; copy less")
-                operation = {"op": "add", "path": operation["path"], "value": subject}
-            # A copy, as old releases of the library put the operation's own value into the state.
-            state = jsonpatch.JsonPatch([_copy(operation)]).apply(state, in_place=True)
-        except _PATCH_ERRORS as error:
-            where = f"operation {index} ({kind} {shown(operation['path'])})"
-            raise InvalidChange(f"{where}: {shown(str(error), 200)}") from None
+            _tokens(pointer)
+        except NotThere as error:
+            raise InvalidChange(f"{name} ({kind}): its {member} {error}") from None
+
+
+class _CopyBudget:
+    """Each copy of the whole into itself doubles it: a few dozen would fill the memory."""
+
+    def __init__(self) -> None:
+        self._values, self._bytes = MOST_COPIED, MAX_BYTES
+
+    def spend_on(self, value: JsonValue) -> None:
+        self._values -= _count(value, self._values)
+        if self._values < 0:
+            raise InvalidChange(f"copies more than {MOST_COPIED:,} values; copy less")
+        self._bytes -= len(dump(value))
+        if self._bytes < 0:
+            raise InvalidChange(f"copies more than {MAX_BYTES:,} bytes; copy less")
+
+
+def _json_patch(state: Any, patch: Any, kept: _Kept) -> Any:
+    """RFC 6902, in place, for a patch that was checked."""
+    budget = _CopyBudget()
+    for index, operation in enumerate(patch):
+        try:
+            state = _operate(state, operation, budget, kept)
+        except (InvalidChange, NotThere, RecursionError) as error:
+            problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
+            path = shown(operation["path"]) or '""'
+            where = f"operation {index} ({operation['op']} {path})"
+            raise InvalidChange(f"{where}: {shown(problem, 250)}") from None
     return state
 
 
-def _operation_kind(index: int, operation: object) -> str:
-    kind = operation.get("op") if isinstance(operation, dict) else None
-    if not isinstance(operation, dict) or not isinstance(kind, str) or kind not in _OPERATIONS:
-        raise InvalidChange(
-            f"operation {index} is no object with one of these as its op: {', '.join(_OPERATIONS)}"
+def _operate(state: Any, operation: dict[str, Any], budget: _CopyBudget, kept: _Kept) -> Any:
+    kind, path = operation["op"], _tokens(operation["path"])
+    if kind == "remove":
+        return _remove(state, path)
+    if kind in ("move", "copy"):
+        source = _tokens(operation["from"])
+        value = _at(state, source)
+        if kind == "copy":
+            budget.spend_on(value)
+            return _put(state, path, _copy(value), inserts=True)
+        if path == source:
+            return state
+        if path[: len(source)] == source:
+            raise InvalidChange("a value cannot be moved into itself")
+        return _put(_remove(state, source), path, value, inserts=True)
+    value = operation["value"]
+    if kind == "test":
+        _test(_at(state, path), value, exact=kept is None)
+        return state
+    if kind == "replace":
+        return _put(state, path, _restored(value, _at(state, path), path, kept), inserts=False)
+    return _put(state, path, _restored(value, _overwritten(state, path), path, kept), inserts=True)
+
+
+def _overwritten(state: JsonValue, path: list[str]) -> JsonValue:
+    """What an add replaces; None if it inserts."""
+    try:
+        parent = _at(state, path[:-1])
+    except NotThere:
+        return None
+    if not path:
+        return state
+    return parent.get(path[-1]) if isinstance(parent, dict) else None
+
+
+def _with_part(state: Any, part: Any) -> Any:
+    tokens = _tokens(part["path"])
+    try:
+        if "value" in part:
+            return _put(state, tokens, _copy(part["value"]), inserts=False)
+        with suppress(NotThere):
+            return _remove(state, tokens)
+        return state
+    except NotThere as error:
+        raise InvalidChange(f"part {shown(part['path'])}: {shown(str(error), 250)}") from None
+
+
+def _put(state: Any, path: list[str], value: Any, *, inserts: bool) -> Any:
+    """The state, changed in place, with the value at the path.
+
+    In an array it goes before the item at the index (`inserts`) or replaces it.
+    """
+    if not path:
+        return value
+    parent, last = _at(state, path[:-1]), path[-1]
+    if isinstance(parent, dict):
+        parent[last] = value
+        return state
+    place = shown(_pointer(path[:-1])) or "the top"
+    if not isinstance(parent, list):
+        raise NotThere(f"{place} is {_a(parent)}; only an object or array has members")
+    index = len(parent) if last == "-" and inserts else _index(last)
+    if index is None or index > len(parent):
+        raise NotThere(
+            f"{shown(last)} is not an index of {place}, an array of {len(parent)}; "
+            f"use 0 to {len(parent)}"
         )
-    for member in _OPERATIONS[kind]:
-        if member not in operation:
-            raise InvalidChange(f"operation {index} ({kind}) has no {member}; add it")
-        if member != "value" and not isinstance(operation[member], str):
-            raise InvalidChange(f"operation {index} ({kind}): {member} is no JSON Pointer string")
-    return kind
+    parent[index : index if inserts else index + 1] = [value]
+    return state
+
+
+def _remove(state: Any, path: list[str]) -> Any:
+    if not path:
+        raise InvalidChange("the whole state cannot be removed; replace it with new_state")
+    _at(state, path)  # Raises NotThere.
+    parent: Any = _at(state, path[:-1])
+    del parent[path[-1] if isinstance(parent, dict) else int(path[-1])]
+    return state
 
 
 def _test(actual: JsonValue, expected: JsonValue, exact: bool) -> None:
@@ -539,14 +921,40 @@ def _test(actual: JsonValue, expected: JsonValue, exact: bool) -> None:
 
 
 def _equal(a: JsonValue, b: JsonValue, exact: bool) -> bool:
-    """RFC 6902, 4.6: 1 equals 1.0, but not true. Of an inexact change, doubles are compared."""
+    """RFC 6902, 4.6: 1 equals 1.0, but not true. In an inexact change, a rounding is equal."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[key], b[key], exact) for key in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_equal(x, y, exact) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
-    return a == b or (not exact and _is_rounded(b, a))
+    return a == b or (not exact and _is_rounding(b, a))
+
+
+def _restored(value: Any, original: object, path: Iterable[str], kept: _Kept) -> Any:
+    """A copy of the value with the numbers of `original`, which it replaces, that it rounds."""
+    if kept is None:
+        return _copy(value)
+    if isinstance(value, dict):
+        members = original if isinstance(original, dict) else {}
+        return {
+            key: _restored(member, members.get(key), (*path, key), kept)
+            for key, member in value.items()
+        }
+    if isinstance(value, list):
+        items = original if isinstance(original, list) else []
+        return [
+            _restored(item, old, (*path, str(index)), kept)
+            for index, (item, old) in enumerate(zip_longest(value, items[: len(value)]))
+        ]
+    if not _is_number(value) or not _is_number(original):
+        return value
+    if same(value, original):
+        return original
+    if _is_rounding(value, original):
+        kept[tuple(path)] = None
+        return original
+    return value
 
 
 def _double(value: int | Decimal) -> float:
@@ -558,41 +966,25 @@ def _double(value: int | Decimal) -> float:
     return min(max(nearest, -sys.float_info.max), sys.float_info.max)
 
 
-def _is_rounded(value: JsonValue, original: JsonValue) -> bool:
-    """Whether a parser that knows only doubles may have made `value` of `original`.
+def _is_number(value: object) -> TypeGuard[int | Number]:
+    return isinstance(value, int | Number) and not isinstance(value, bool)
 
-    Such a parser also writes 1.0 as 1 and -0 as 0. A decimal in place of a small integer, though,
-    is a change.
+
+def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
+    """Whether the value is spelled as JavaScript prints the double of the original.
+
+    JavaScript prints integers below 1e21 without a fraction or exponent, and -0 as 0. The spelling
+    of a float is not known here, so its value is compared.
     """
-    if isinstance(value, bool) or isinstance(original, bool):
+    if not _is_number(value) or not _is_number(original):
         return False
-    if not isinstance(value, int | Number) or not isinstance(original, int | Number):
-        return False
-    nearest = _double(value)
-    if isinstance(value, Number):
-        is_small = isinstance(original, int) and abs(original) <= 2**53
-        return (
-            not is_small
-            and Decimal(repr(nearest)) == value
-            and repr(nearest) == repr(_double(original))  # repr, as -0.0 == 0.0
-        )
-    return nearest == _double(original)
-
-
-def _respell(value: Any, original: JsonValue, rounded: set[int]) -> Any:
-    """The value with what rounding did to the numbers whose ids are in `rounded` undone.
-
-    Only to those: a number that a patch moved here may share its double with the one before.
-    """
-    if isinstance(value, dict) and isinstance(original, dict):
-        return {
-            key: _respell(member, original[key], rounded) if key in original else member
-            for key, member in value.items()
-        }
-    if isinstance(value, list) and isinstance(original, list):
-        known = [_respell(*pair, rounded) for pair in zip(value, original, strict=False)]
-        return known + value[len(known) :]
-    return original if id(value) in rounded and _is_rounded(value, original) else value
+    nearest = _double(original)
+    printed = Decimal(repr(nearest))  # The same shortest digits as in JavaScript.
+    if repr(nearest) == "-0.0" and str(value) == "-0.0":
+        return True  # JavaScript prints 0, but this is what we show for -0.
+    if nearest.is_integer() and abs(nearest) < 1e21:
+        return str(value) == str(int(printed))
+    return isinstance(value, Number) and not _is_integer(str(value)) and value == printed
 
 
 # Walking and showing
@@ -621,7 +1013,14 @@ def _leaves(value: JsonValue, path: _Path = ()) -> Iterator[tuple[_Path, JsonVal
         yield from _leaves(member, (*path, key))
 
 
-def _differences(before: JsonValue, after: JsonValue, path: _Path) -> Iterator[_Difference]:
+def _diff_entry(difference: _Difference) -> DiffEntry:
+    op, path, before, after = difference
+    return DiffEntry(op, _pointer(path), before, after)
+
+
+def _differences(
+    before: JsonValue | RawDocument, after: JsonValue | RawDocument, path: _Path
+) -> Iterator[_Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key, old in before.items():
             if key in after:
@@ -666,16 +1065,37 @@ def _without_fragment(pointer: str) -> str:
     try:
         return unquote(pointer[1:], errors="surrogatepass")
     except UnicodeError:
-        raise NotThere(f"{shown(pointer)} is no JSON Pointer: its % are not UTF-8") from None
+        raise NotThere(
+            f"{shown(pointer)} is not a JSON Pointer; its % escapes have to be UTF-8"
+        ) from None
 
 
 def _tokens(pointer: str) -> list[str]:
-    pointer = _without_fragment(pointer)
-    if (pointer and not pointer.startswith("/")) or re.search("~(?![01])", pointer):
+    text = _without_fragment(pointer)
+    if (text and not text.startswith("/")) or re.search("~(?![01])", text):
         raise NotThere(
-            f"{shown(pointer)} is no JSON Pointer: it starts with /, and ~ is written ~0, / is ~1"
+            f"{shown(pointer)} is not a JSON Pointer; start it with /, and write ~ as ~0, / as ~1"
         )
-    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+    return [token.replace("~1", "/").replace("~0", "~") for token in text.split("/")[1:]]
+
+
+def _index(token: str) -> int | None:
+    return int(token) if _INDEX.fullmatch(token) else None
+
+
+def _at(value: JsonValue, tokens: list[str]) -> JsonValue:
+    for depth, token in enumerate(tokens):
+        index = _index(token) if isinstance(value, list) else None
+        if isinstance(value, dict) and token in value:
+            value = value[token]
+        elif isinstance(value, list) and index is not None and index < len(value):
+            value = value[index]
+        else:
+            parent = shown(_pointer(tokens[:depth])) or "the top"
+            raise NotThere(
+                f"nothing at {shown(_pointer(tokens))}; the nearest is {parent}, {_describe(value)}"
+            )
+    return value
 
 
 def _pointer(path: Iterable[str | int]) -> str:
@@ -701,7 +1121,8 @@ def _a(value: JsonValue) -> str:
 def _describe(value: JsonValue) -> str:
     if isinstance(value, dict) and value:
         keys = ", ".join(shown(dump(key), 30) for key in islice(value, 5))
-        return f"an object with {len(value)} keys: {keys}{', …' if len(value) > 5 else ''}"
+        size = "1 key" if len(value) == 1 else f"{len(value)} keys"
+        return f"an object with {size}: {keys}{', …' if len(value) > 5 else ''}"
     return f"an array of {len(value)}" if isinstance(value, list) else _a(value)
 
 

@@ -1,11 +1,14 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import jsonpatch
+import jsonpointer
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,18 +17,24 @@ from fivetran_state.state import (
     InvalidChange,
     InvalidState,
     JsonValue,
+    NotThere,
     Number,
     State,
     adopt,
+    applied,
     apply,
     at,
     diff,
+    differences,
+    document,
     dump,
     hides,
     inexact,
     outline,
     parse,
+    parse_answer,
     parse_value,
+    part_of,
     plain,
     same,
     shown_path,
@@ -77,14 +86,22 @@ def objects(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 states = objects(leaves)
+merge_patches = states.filter(bool)
+
+
+def escaped(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    return '"' + re.sub("....", lambda unit: f"\\u{unit[0]}", units) + '"'
 
 
 def written(value: JsonValue, rng: random.Random | None = None) -> str:
-    """JSON by other means than `dump`; with `rng`, in any order and with any white space."""
+    """JSON by other means than `dump`; with `rng`, in any order, white space and escapes."""
     space = rng.choice(["", " ", "\n\t"]) if rng else ""
+    if isinstance(value, str):
+        return escaped(value) if rng and rng.random() < 0.3 else json.dumps(value)
     if isinstance(value, dict):
         pairs = [
-            f"{space}{json.dumps(key)}{space}:{written(member, rng)}"
+            f"{space}{written(key, rng)}{space}:{written(member, rng)}"
             for key, member in value.items()
         ]
         if rng:
@@ -98,6 +115,31 @@ def written(value: JsonValue, rng: random.Random | None = None) -> str:
 def tokens(text: str) -> Any:
     """What a text says, numbers as they are spelled, by Python's own parser."""
     return json.loads(text, parse_int=lambda n: ("#", n), parse_float=lambda n: ("#", n))
+
+
+def javascript(spelling: str) -> str:
+    """JSON.stringify(JSON.parse(spelling)) of a number, by ECMAScript's Number::toString."""
+    double = float(spelling)
+    if not math.isfinite(double):
+        return "null"
+    if double == 0:
+        return "0"
+    shortest = next(
+        text
+        for text in (f"{abs(double):.{places}e}" for places in range(17))
+        if float(text) == abs(double)
+    )
+    mantissa, _, exponent = shortest.partition("e")
+    digits = mantissa.replace(".", "").rstrip("0")
+    point = int(exponent) + 1
+    sign = "-" if double < 0 else ""
+    if 0 < point <= 21:
+        whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
+        return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    fraction = f".{digits[1:]}" if digits[1:] else ""
+    return f"{sign}{digits[0]}{fraction}e{point - 1:+d}"
 
 
 def pointers(value: JsonValue, path: str = "") -> Iterator[str]:
@@ -130,6 +172,37 @@ def test_every_spelling_survives_parsing_and_dumping(state: State, rng: random.R
 
 
 @examples
+@given(states, st.randoms(use_true_random=False))
+def test_what_is_written_can_be_read_back(state: State, rng: random.Random) -> None:
+    after = apply(Change("new_state", state), {})
+    for text in (dump(after), written(after, rng)):
+        answer = parse_answer(f'{{"code":"Success","data":{{"state":{text}}}}}'.encode())
+        assert same(answer["data"]["state"], after)
+        assert version(answer["data"]["state"]) == version(after)
+
+
+@examples
+@given(st.text('{}[]",:01eE+-\\ud8ntfNa \n', max_size=20))
+def test_any_text_is_a_document_as_python_reads_it(text: str) -> None:
+    try:
+        json.loads(text)
+    except ValueError:
+        found = None
+    else:
+        found = document(text)
+        assert document(dump(found)) == found
+        assert isinstance(found, dict) or found.text == text.strip()
+    content = f'{{"data":{{"x":[],"state":{text}\n}},"y":1}}'.encode()
+    try:
+        again = parse_answer(content)["data"]["state"]
+    except InvalidState:
+        assert found is None
+    else:
+        # A text may be JSON only together with what is around it.
+        assert found is None or same(again, found) or again is None
+
+
+@examples
 @given(states)
 def test_adopting_an_own_value_changes_nothing(state: State) -> None:
     assert dump(adopt(state)) == dump(state)
@@ -148,9 +221,10 @@ def test_a_version_ignores_key_order_and_white_space(state: State, rng: random.R
 def test_a_version_changes_with_any_leaf(
     state: State, leaf: JsonValue, data: st.DataObject
 ) -> None:
-    path = data.draw(st.sampled_from(list(pointers(state))))
+    state |= {"leaf": leaf}  # There is always one.
+    places = [path for path in pointers(state) if not isinstance(at(state, path), dict | list)]
+    path = data.draw(st.sampled_from(places))
     old = at(state, path)
-    assume(path and not isinstance(old, dict | list))
     patch: JsonValue = [{"op": "replace", "path": path, "value": leaf}]
     changed = apply(Change("json_patch", patch), state)
     assert (version(changed) == version(state)) == alike(leaf, old)
@@ -186,7 +260,7 @@ def test_key_order_and_spelling_are_no_difference(state: State, rng: random.Rand
 
 
 @examples
-@given(states, states)
+@given(states, merge_patches)
 def test_a_merge_patch_applied_twice_is_applied_once(state: State, patch: State) -> None:
     once = apply(Change("merge_patch", patch), state)
     assert dump(apply(Change("merge_patch", patch), once)) == dump(once)
@@ -200,6 +274,7 @@ plain_objects = objects(st.none() | st.booleans() | st.integers(2, 9) | texts)
 @given(plain_objects, plain_objects)
 def test_a_json_patch_of_the_library_leads_to_its_target(before: State, after: State) -> None:
     patch = jsonpatch.make_patch(before, after).patch
+    assume(patch)
     assert same(apply(Change("json_patch", adopt(patch)), before), after)
 
 
@@ -208,8 +283,9 @@ def test_a_json_patch_of_the_library_leads_to_its_target(before: State, after: S
 def test_a_diff_is_a_patch(before: State, after: State) -> None:
     patch: JsonValue = [
         {"op": entry.op, "path": entry.path, "value": entry.after}
-        for entry in diff(before, after, limit=10_000).changes
+        for entry in differences(before, after)
     ]
+    assume(patch)
     assert same(apply(Change("json_patch", patch), before), after)
 
 
@@ -220,10 +296,11 @@ def test_a_limited_diff_begins_like_the_whole(before: State, after: State, limit
     assert len(every.changes) == every.total
     assert diff(before, after, limit).changes == every.changes[:limit]
     assert diff(before, after, limit).total == every.total
+    assert list(differences(before, after)) == every.changes
 
 
 @examples
-@given(states, states, st.booleans())
+@given(states, merge_patches, st.booleans())
 def test_what_a_merge_patch_does_not_name_keeps_its_spelling(
     state: State, patch: State, exact: bool
 ) -> None:
@@ -248,11 +325,124 @@ def test_what_a_json_patch_does_not_name_keeps_its_spelling(
     assert dump({key: result["here"]["copied"][key] for key in kept}) == dump(kept)
 
 
+numbers = spellings.filter(lambda spelling: math.isfinite(float(spelling)))
+
+
 @examples
-@given(objects(texts | fractions.filter(lambda n: math.isfinite(float(n))).map(Number)))
-def test_a_state_sent_back_through_doubles_loses_nothing(state: State) -> None:
-    sent_back = adopt(json.loads(dump(state)))
-    assert dump(apply(Change("new_state", sent_back, exact=False), state)) == dump(state)
+@given(objects(texts | numbers.map(parse_value)))
+def test_a_state_sent_back_by_javascript_loses_nothing(state: State) -> None:
+    def number(text: str) -> Any:
+        return json.loads(javascript(text))
+
+    sent = adopt(json.loads(dump(state), parse_int=number, parse_float=number))
+    found = applied(Change("new_state", sent, exact=False), state)
+    assert dump(found.after) == dump(state)
+    assert found.kept_total == diff(sent, state).total
+    assert found.kept == tuple(shown_path(entry.path) for entry in differences(sent, state))
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> tuple[str, str]:
+    """The spellings of a number and of another that is near it, or printed for it."""
+    spelling = draw(numbers)
+    printed = javascript(spelling)
+    near = [printed, repr(float(spelling)), str(int(float(spelling)))]
+    if "e" not in printed and "." not in printed:
+        near += [str(int(printed) + draw(st.integers(-300, 300))), f"{printed}.0"]
+    return spelling, draw(st.sampled_from(near) | numbers)
+
+
+@examples
+@given(neighbours())
+def test_only_what_javascript_prints_is_a_rounding(pair: tuple[str, str]) -> None:
+    spelling, sent = pair
+    old, new = parse_value(spelling), adopt(json.loads(sent))
+    after = apply(Change("merge_patch", {"n": new}, exact=False), {"n": old})["n"]
+    printed = javascript(spelling)
+    if sent.lstrip("-").isdigit():
+        rounding = str(int(sent)) == printed
+    else:
+        rounding = not printed.lstrip("-").isdigit() and float(sent) == float(printed)
+        # JavaScript prints 0, but this is what we show for it.
+        rounding |= sent == repr(float(spelling)) == "-0.0"
+    assert dump(after) == dump(old if rounding or same(old, new) else new)
+
+
+def without(state: State, pointer: str) -> State:
+    state = parse(dump(state))
+    above, _, last = pointer.rpartition("/")
+    try:
+        at(state, pointer)
+    except NotThere:
+        return state
+    parent: Any = at(state, above)
+    if isinstance(parent, dict):
+        del parent[last.replace("~1", "/").replace("~0", "~")]
+    else:
+        del parent[int(last)]
+    return state
+
+
+@examples
+@given(states, states, st.data())
+def test_a_part_is_what_it_was_and_nothing_else_changes(
+    source: State, state: State, data: st.DataObject
+) -> None:
+    places = [*pointers(source), *pointers(state), "/a/b", "/0/0"]
+    pointer = data.draw(st.sampled_from([place for place in places if place]))
+    change = part_of(source, pointer)
+    try:
+        wanted = at(source, pointer)
+    except NotThere:
+        assert dump(apply(change, state)) == dump(without(state, pointer))
+        return
+    try:
+        after = apply(change, state)
+    except InvalidChange:
+        assume(not pointer.endswith("/-"))
+        add: JsonValue = [{"op": "add", "path": pointer, "value": 1}]
+        with pytest.raises(InvalidChange):
+            apply(Change("json_patch", add), state)
+        return
+    assert dump(at(after, pointer)) == dump(wanted)
+    assert dump(without(after, pointer)) == dump(without(state, pointer))
+
+
+places = st.sampled_from(["", "/a", "/a/b", "/a/0", "/a/-", "/b", "/b/1", "/b/b"])
+small = st.recursive(
+    st.integers(2, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=8,
+)
+
+
+@examples
+@given(
+    st.fixed_dictionaries({"a": small, "b": small}),
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),
+                "path": places,
+                "from": places,
+                "value": small,
+            }
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_a_json_patch_does_what_the_library_does(state: State, patch: list[dict[str, Any]]) -> None:
+    try:
+        expected = jsonpatch.apply_patch(state, patch)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError):
+        expected = None
+    change = Change("json_patch", list(patch))
+    if isinstance(expected, dict):
+        assert apply(change, state) == expected
+    else:
+        with pytest.raises(InvalidChange):
+            apply(change, state)
 
 
 operations = st.fixed_dictionaries(
