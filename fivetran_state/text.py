@@ -1,12 +1,12 @@
-"""Text from outside, made fit to be shown: nothing in it that does not show, and no end to it.
+"""Text from outside, made fit to be shown: all of it shows, and it has an end.
 
 A state, a name, a reason or an error message may hold escape sequences that move a terminal's
-cursor, characters that turn the reading order round, and characters that a person does not see but
-a model reads.
+cursor, characters that turn the reading order round, characters that a person does not see but a
+model reads, markup, and letters that look like others.
 """
 
-import json
 import re
+import unicodedata
 
 _CONTROLS = "\x00-\x1f"
 _NOT_SHOWN_BY_JSON = (
@@ -27,7 +27,39 @@ HIDDEN = re.compile(f"[{_NOT_SHOWN_BY_JSON}]")
 
 _UNFIT = re.compile(f"[{_CONTROLS}{_NOT_SHOWN_BY_JSON}]")
 
-_WORD = re.compile(r"[\w/~.#%-]+")
+_WORD = re.compile(r"[A-Za-z0-9/]([\w/.-]*[A-Za-z0-9/])?", re.ASCII)
+
+# File name endings that are not top-level domains: "orders.csv" is not made a link, "orders.io" is.
+_FILE_ENDINGS = "avro|csv|gz|json|jsonl|log|orc|parquet|sql|tsv|txt|xml|yaml|yml"
+_MARKUP = rf"""
+    ["\\`*<>(){{}}|~^$&@#\[\]]      # Markdown, HTML, maths, mentions, and our own marks.
+  | (?<![A-Za-z0-9_])_+ | _+(?![A-Za-z0-9_])    # Emphasis, but inside of a word.
+  | (?<![0-9]): | :(?![0-9]{{2}}(?![0-9]))      # Schemes and :emoji:, but not 10:30:00.
+  | (?<=/)/                                     # Addresses without a scheme.
+  | (?<=[Ww])\. | \.(?=\.) | (?<=\.)\.          # Addresses like www.
+  | \.(?=[^\W\d_])(?!({_FILE_ENDINGS})(?![\w.-]))       # Addresses like example.com.
+  | [-+,!?]{{2,}}                               # Dashes and whatever else typographers join.
+  | (?<![A-Za-z0-9])={{2,}} | ={{2,}}(?!=|\Z) | ={{3,}}  # Highlighting, but not the end of base64.
+  | (?<=[ ])[ ]                                 # HTML shows several spaces as one.
+"""
+# Each looks like a sign or like a letter of its own script, which stays as it is.
+_TWINS = "ÐĔĕ一丨丶丿亅乂二十口囗八力工卜夕千才曰へべぺ"
+_NOT_LITERAL = re.compile(rf"(?P<word>[^\W\d_{_TWINS}]+) | {_MARKUP} | [^\x20-\x7e]", re.VERBOSE)
+
+_SCRIPTS = {
+    "Latin": "A-Za-z\u00c0-\u017f\u01a0\u01a1\u01af\u01b0\u1ea0-\u1ef9",
+    "Greek": "\u0370-\u03ff",
+    "Cyrillic": "\u0400-\u045f\u0490\u0491",
+    "Japanese or Chinese": "\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff",
+    "Korean": "\uac00-\ud7a3",
+}
+_ONE_SCRIPT = re.compile("|".join(f"[{letters}]+" for letters in _SCRIPTS.values()))
+_LATIN = re.compile(f"[{_SCRIPTS['Latin']}]+")
+_LIKE_LATIN = re.compile(f"[{_SCRIPTS['Greek']}{_SCRIPTS['Cyrillic']}]+")
+# Latin letters without a decomposition that nobody takes for an ASCII letter.
+_DISTINCT_LATIN = frozenset("ßæÆœŒøØðþÞđĐħĦłŁŋŊ")
+# Greek and Cyrillic letters that nobody takes for a Latin letter or a digit.
+_DISTINCT = frozenset("δζθλμξπςφψωΓΔΘΛΞΠΣΦΨΩджзийлпфцшщъыэюяґБГДЖИЙЛПФЦШЩЪЫЭЮЯҐ")
 
 
 def visible(text: str) -> str:
@@ -42,11 +74,53 @@ def shown(text: str, limit: int = 60) -> str:
 
 
 def quoted(text: str) -> str:
-    """Visible text, as JSON text unless it is a plain word: so it cannot pass for its surroundings."""
-    return text if _WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    """A plain ASCII word as it is, any other text as a JSON string of `literal` text.
+
+    So it stands on one line, cannot pass for its surroundings, and reads the same in plain text,
+    Markdown and HTML. `json.loads` of what is in quotes is the text.
+    """
+    inside = literal(text)
+    return text if inside == text and _WORD.fullmatch(text) else f'"{inside}"'
+
+
+def literal(text: str) -> str:
+    """The inside of a JSON string that reads the same in plain text, Markdown and HTML.
+
+    Written by code point (`\\u0060`) are: quotation marks and backslashes, which Markdown would take
+    for its own escapes; markup, links, emoji codes, and repeated spaces; whatever is neither ASCII
+    nor a letter; and letters that pass for others (see `_reads_as_itself`).
+    """
+    return _NOT_LITERAL.sub(_literal, text)
 
 
 def escape(character: str) -> str:
     """`\\u202e`; of a character beyond 16 bits, as in JSON, two of them."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _literal(found: re.Match[str]) -> str:
+    word = found["word"]
+    if word is None:
+        return "".join(map(escape, found[0]))
+    if word.isascii() or _reads_as_itself(word):
+        return word
+    return "".join(each if each.isascii() else escape(each) for each in word)
+
+
+def _reads_as_itself(word: str) -> bool:
+    """Whether no letter of the word passes for another: all are of one script, and of that kind.
+
+    Other scripts than these are full of look-alikes, need combining marks, which may cover their
+    surroundings, or are written from right to left, which moves the text next to them.
+    """
+    if not _ONE_SCRIPT.fullmatch(word) or unicodedata.normalize("NFKC", word) != word:
+        return False
+    if _LATIN.fullmatch(word):
+        return all(_is_distinct_latin(letter) for letter in word)
+    # One distinct letter among look-alikes is easily overlooked.
+    return not _LIKE_LATIN.fullmatch(word) or sum(letter in _DISTINCT for letter in word) >= 2
+
+
+def _is_distinct_latin(letter: str) -> bool:
+    return letter in _DISTINCT_LATIN or unicodedata.normalize("NFD", letter)[0].isascii()

@@ -1,0 +1,143 @@
+"""What a person reads before agreeing to a change.
+
+Hosts differ: one shows plain text, one renders Markdown, one folds line breaks. So each change is
+one numbered line that needs no line break, and text from outside stands in it literally. Such text
+has no parentheses: `(2 of 3)` begins a line, wherever it stands.
+"""
+
+import json
+import re
+from itertools import islice
+from typing import TypeGuard
+
+from fivetran_state import state
+from fivetran_state.state import DiffEntry, JsonValue, Number, RawDocument
+from fivetran_state.text import literal, quoted
+
+MAX_QUESTION = 6000
+"""Characters of all lines together: four screens. Nobody reads more before agreeing."""
+MAX_CHANGES = 100
+
+_CONTEXT = 20
+"""Characters that are shown on either side of what differs."""
+_MIN_CUT = 60
+"""Fewer characters than these are not worth leaving out."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Markdown's hard line break. In plain text the two spaces do not show.
+_LINE_END = "  \n"
+
+
+class TooLarge(Exception):
+    """The changes cannot all be shown whole, so they must not be asked about."""
+
+    def __init__(self, total_changes: int) -> None:
+        super().__init__(f"{total_changes:,} changes are too much to show in full")
+        self.total_changes = total_changes
+
+
+def changes_in_full(
+    before: JsonValue | RawDocument, after: JsonValue | RawDocument, *, limit: int = MAX_QUESTION
+) -> list[str]:
+    """All changes, one a line, without line breaks: first of what exists, then what is added.
+
+    `(1 of 3) /cursor: from "2026-01-02" to "2026-01-01"`, `(2 of 3) /old: removed, was 1` and
+    `(3 of 3) /new: added, {"a":1}`. Values are exact JSON text. Where long strings or numbers begin
+    or end alike, `…(4,980 characters the same)…` stands for that; all that differs is shown.
+
+    Raises TooLarge if there are more than MAX_CHANGES, or the lines have more than `limit`
+    characters in total. A RawDocument is shown as `the text "…"`, a JSON string of its text.
+    """
+    differences = state.differences(before, after)
+    first = list(islice(differences, MAX_CHANGES))
+    total = len(first) + sum(1 for _ in differences)
+    if total > MAX_CHANGES:
+        raise TooLarge(total)
+    lines: list[str] = []
+    room = limit
+    # The sort is stable: within each kind the order stays that of the document.
+    for entry in sorted(first, key=lambda entry: entry.op == "add"):
+        lines.append(f"({len(lines) + 1} of {total}) {_line(entry, room)}")
+        room -= len(lines[-1]) + len(_LINE_END)
+        if room < 0:
+            raise TooLarge(total)
+    return lines
+
+
+def message(heading: list[str], changes: list[str], closing: list[str]) -> str:
+    """The whole question: three paragraphs, in which each line ends as in plain text and Markdown.
+
+    Every line has to begin with a word of ours, and hold text from outside only as `quoted`. Lines
+    must not have line breaks, and an empty paragraph is left out.
+    """
+    paragraphs = (_LINE_END.join(lines) for lines in (heading, changes, closing))
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _line(entry: DiffEntry, room: int) -> str:
+    """What one change is. Text far beyond `room` characters is not written to its end."""
+    where = quoted(entry.path[: room + 1]) if entry.path else "(everything)"
+    if entry.op == "add":
+        return f"{where}: added, {_json(entry.after, room)}"
+    if entry.op == "remove":
+        return f"{where}: removed, was {_json(entry.before, room)}"
+    old, new = _apart(entry.before, entry.after, room)
+    return f"{where}: from {old} to {new}"
+
+
+def _json(value: JsonValue | RawDocument, room: int) -> str:
+    if isinstance(value, RawDocument):
+        return f'the text "{literal(value.text[: room + 1])}"'
+    # `dump` writes six characters for one that may be shown.
+    text = state.dump(value)[: 6 * (room + 1)]
+    return _STRING.sub(lambda found: f'"{literal(json.loads(found[0]))}"', text)
+
+
+def _apart(
+    before: JsonValue | RawDocument, after: JsonValue | RawDocument, room: int
+) -> tuple[str, str]:
+    """The two values of a replacement, without what is the same at both ends if that is long."""
+    if isinstance(before, str) and isinstance(after, str):
+        old, new = _without_same_ends(before, after, room)
+        return f'"{old}"', f'"{new}"'
+    if _is_number(before) and _is_number(after):
+        return _without_same_ends(state.dump(before), state.dump(after), room)
+    # Values of different types begin differently.
+    return _json(before, room), _json(after, room)
+
+
+def _without_same_ends(before: str, after: str, room: int) -> tuple[str, str]:
+    start = _same_beginning(before, after)
+    end = min(_same_beginning(before[::-1], after[::-1]), min(len(before), len(after)) - start)
+    return _window(before, start, end, room), _window(after, start, end, room)
+
+
+def _window(text: str, start: int, end: int, room: int) -> str:
+    """The text with all but _CONTEXT characters of its first `start` and last `end` left out."""
+    skipped, dropped = _left_out(start), _left_out(end)
+    middle = text[skipped : len(text) - dropped][: room + 1]
+    return f"{_mark(skipped)}{literal(middle)}{_mark(dropped)}"
+
+
+def _left_out(same: int) -> int:
+    return same - _CONTEXT if same - _CONTEXT >= _MIN_CUT else 0
+
+
+def _mark(count: int) -> str:
+    # `literal` text has neither an ellipsis nor parentheses, so no value can imitate this.
+    return f"…({count:,} characters the same)…" if count else ""
+
+
+def _same_beginning(a: str, b: str) -> int:
+    """How many characters two texts begin with in common."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _is_number(value: JsonValue | RawDocument) -> TypeGuard[int | Number]:
+    return isinstance(value, int | Number) and not isinstance(value, bool)
