@@ -1,17 +1,23 @@
 """Servers that are killed and stopped at random while they update, and a check of what they did.
 
-    .venv/bin/python -m benchmarks.chaos [--kills 300] [--minutes 10] [--postgres] [--seed 7]
+    .venv/bin/python -m benchmarks.chaos [--kills 300] [--postgres] [--seed 7]
 
 Several server processes share a database. Each has an assistant that updates random connections,
-some of which sync. Meanwhile servers are killed (SIGKILL) or stopped for a while (SIGSTOP), and
-calls to the simulated Fivetran go wrong. At the end the sandbox's log is held against the
-promises; every violation is printed, and makes the exit code 1.
+some of which sync. Meanwhile
+
+- servers are killed (SIGKILL) or stopped for a while (SIGSTOP);
+- calls to the simulated Fivetran go wrong, or Fivetran keeps another state than was written;
+- people pause and resume connections, write states and start syncs;
+- API keys are revoked and replaced. Servers that run with a revoked key are killed, or closed so
+  that they hand over what they do, after a few seconds or half a minute.
+
+At the end the sandbox's log is held against the promises (`benchmarks/promises.py` has the rules);
+every violation is printed, and makes the exit code 1.
 """
 
 import argparse
 import json
 import logging
-import math
 import os
 import random
 import shutil
@@ -28,16 +34,19 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from benchmarks.watched import Updates, Watched
+from benchmarks.promises import Updates
+from benchmarks.watched import Watched
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
 
 ROOT = Path(__file__).parent.parent
 CONNECTIONS = 6
+SERVERS = 4
 WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
 FAULTS: tuple[FaultKind, ...] = (
     "status",
@@ -49,6 +58,7 @@ FAULTS: tuple[FaultKind, ...] = (
     "hang",
     "apply_then_hang",
 )
+SECRET = "sandbox"
 
 
 @dataclass
@@ -60,46 +70,52 @@ class Chaos:
     folder: Path
     seed: int
     kills: int
-    servers: int = 4
-    minutes: float = math.inf
+    servers: int
     happened: Counter[str] = field(default_factory=Counter)
-    pids: dict[int, int] = field(default_factory=dict)
-    busy: set[int] = field(default_factory=set)
-    """The servers that have updated something since they were started; only these are killed."""
+    up: "dict[int, _Server]" = field(default_factory=dict)
     updates: Updates = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.connections = Watched(self.sandbox, CONNECTIONS)
+        self.keys = [self._new_key(), self._new_key()]
+        """The valid ones; each server is started with one of them."""
 
     async def play(self) -> None:
         """Until there have been enough kills; then everything is left to come to its end."""
         self.done = anyio.Event()
         async with anyio.create_task_group() as tasks:
             for number in range(self.servers):
-                tasks.start_soon(self._assistant, number)
+                tasks.start_soon(self._assistant, number, tasks)
             tasks.start_soon(self._kill)
             tasks.start_soon(self._break_calls)
+            tasks.start_soon(self._interfere)
+            tasks.start_soon(self._replace_keys, tasks)
         self.sandbox.clear_faults()
         await self._collect()
 
-    async def _assistant(self, number: int) -> None:
+    async def _assistant(self, number: int, tasks: TaskGroup) -> None:
         chance = random.Random(f"{self.seed} {number}")
         while not self.done.is_set():
-            async with self._server(number) as client:
-                with suppress(MCPError):  # The server was killed.
+            async with _Server(self) as server:
+                self.up[number] = server
+                if server.key not in self.keys:  # Revoked while the server was starting.
+                    tasks.start_soon(self._end_soon, number, server)
+                with server.scope, suppress(MCPError):  # The server was killed.
                     while not self.done.is_set():
-                        if await self._update(client, chance):
-                            self.busy.add(number)
-            self.busy.discard(number)
+                        if await self._update(server.client, chance):
+                            server.is_busy = True
+                del self.up[number]
             self.happened["servers that ended"] += 1
 
     async def _update(self, client: Client, chance: random.Random) -> bool:
-        """Read a connection and update it; whether the update was seen to its end."""
+        """Read a connection and update it; whether an update was started that has not failed."""
         name = chance.choice(self.connections.names)
-        seen = await client.call_tool("get_state", {"connection_id": name})
+        with self.connections.read(name):
+            seen = await client.call_tool("get_state", {"connection_id": name})
         if seen.structured_content is None:
             self.happened["reads that failed"] += 1
+            await anyio.sleep(0.2)
             return False
         version, marker = seen.structured_content["version"], uuid.uuid4().hex
         arguments = {
@@ -117,50 +133,102 @@ class Chaos:
         else:
             self.happened[f"answers: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
         if chance.random() < 0.2:
-            await client.call_tool("update_state", arguments)  # The same request once more.
-        return (result.structured_content or {}).get("status") == "updated"
+            with self.connections.read(name):
+                await client.call_tool("update_state", arguments)  # The same request once more.
+        return result.structured_content is not None
 
     async def _kill(self) -> None:
-        until = time.monotonic() + 60 * self.minutes
-        while self.happened["kills"] < self.kills and time.monotonic() < until:
-            await anyio.sleep(self.random.uniform(0.2, 1.8))
-            if not self.busy:
+        while self.happened["kills"] < self.kills:
+            await anyio.sleep(self.random.uniform(0.1, 1.2))
+            # Only servers that have started an update.
+            busy = [server for server in self.up.values() if server.is_busy]
+            if not busy:
                 continue
-            number = self.random.choice(sorted(self.busy))
+            server = self.random.choice(busy)
             with suppress(ProcessLookupError):
                 if self.random.random() < 0.15:
-                    os.kill(self.pids[number], signal.SIGSTOP)
+                    os.kill(server.pid, signal.SIGSTOP)
                     self.happened["stops"] += 1
                     await anyio.sleep(self.random.uniform(0.1, 2))
-                    os.kill(self.pids[number], signal.SIGCONT)
+                    os.kill(server.pid, signal.SIGCONT)
                 else:
-                    self.busy.discard(number)
-                    os.kill(self.pids.pop(number), signal.SIGKILL)
+                    server.is_busy = False
+                    os.kill(server.pid, signal.SIGKILL)
                     self.happened["kills"] += 1
         self.done.set()
 
     async def _break_calls(self) -> None:
         while not self.done.is_set():
-            await anyio.sleep(self.random.uniform(0.1, 0.6))
-            kind = self.random.choice(FAULTS)
-            # 409 and 429 mean that nothing was done, so only these may follow on an effect.
-            statuses = [500, 502, 503] if kind == "apply_then_fail" else [409, 429, 500, 503]
-            self.sandbox.fault(
-                kind,
-                method=self.random.choice([None, "GET", "PATCH"]),
-                path="/connections/chaos_",
-                status=self.random.choice(statuses),
-                headers={"Retry-After": "1"},
-            )
-            self.happened["faults"] += 1
+            await anyio.sleep(self.random.uniform(0.1, 0.5))
+            self._add_fault()
+            # Left in place, faults would pile up while updates wait: no call would ever succeed.
+            await anyio.sleep(0.2)
+            self.sandbox.clear_faults()
+
+    def _add_fault(self) -> None:
+        path = "/connections/chaos_"
+        if self.random.random() < 0.05:
+            is_told = self.random.random() < 0.5
+            body = self.connections.replaced_state(told=is_told)
+            self.sandbox.fault("wrong_state" if is_told else "lost_write", path=path, body=body)
+            return
+        kind = self.random.choice(FAULTS)
+        # 409 and 429 mean that nothing was done, so only these may follow on an effect.
+        statuses = [500, 502, 503] if kind == "apply_then_fail" else [409, 429, 500, 503]
+        self.sandbox.fault(
+            kind,
+            method=self.random.choice([None, "GET", "PATCH"]),
+            path=path,
+            status=self.random.choice(statuses),
+            headers={"Retry-After": "1"},
+        )
+
+    async def _interfere(self) -> None:
+        while not self.done.is_set():
+            await anyio.sleep(self.random.uniform(0.1, 1.2))
+            self.happened[f"people: {self.connections.act(self.random)}"] += 1
+
+    async def _replace_keys(self, tasks: TaskGroup) -> None:
+        while not self.done.is_set():
+            await self._pause(self.random.uniform(6, 14))
+            revoked = self.keys.pop(0)
+            self.sandbox.revoke_key(revoked)
+            self.connections.key_was_revoked()
+            self.keys.append(self._new_key())
+            self.happened["keys revoked"] += 1
+            for number, server in self.up.items():
+                if server.key == revoked:
+                    tasks.start_soon(self._end_soon, number, server)
+
+    async def _end_soon(self, number: int, server: "_Server") -> None:
+        lives_on = self.random.random() < 0.3
+        await self._pause(self.random.uniform(10, 30) if lives_on else self.random.uniform(1, 6))
+        if self.up.get(number) is not server:
+            return
+        if self.random.random() < 0.5:
+            server.scope.cancel()
+            self.happened["servers with a revoked key: closed"] += 1
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(server.pid, signal.SIGKILL)
+                self.happened["servers with a revoked key: killed"] += 1
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self.done.wait()
+
+    def _new_key(self) -> str:
+        key = f"key-{uuid.uuid4().hex}"
+        self.sandbox.add_key(key, SECRET)
+        return key
 
     async def _collect(self) -> None:
         """Wait for every update, with a fresh server that recovers what is left."""
-        async with self._server(self.servers) as client:
+        async with _Server(self) as server:
 
             async def status(workflow_id: str) -> dict[str, Any] | None:
                 arguments = {"workflow_id": workflow_id, "wait_seconds": 50}
-                found = await client.call_tool("workflow_status", arguments)
+                found = await server.client.call_tool("workflow_status", arguments)
                 answer: dict[str, Any] | None = found.structured_content
                 return answer
 
@@ -170,37 +238,42 @@ class Chaos:
         """Every broken promise, in a sentence."""
         return self.connections.violations(self.updates)
 
-    def _server(self, number: int) -> "_Server":
-        return _Server(self, number)
-
 
 class _Server:
     """A server process whose pid is known, and a client of it."""
 
-    def __init__(self, chaos: Chaos, number: int) -> None:
-        self._chaos = chaos
-        self._number = number
+    client: Client
+    pid: int
 
-    async def __aenter__(self) -> Client:
+    def __init__(self, chaos: Chaos) -> None:
+        self._chaos = chaos
+        self.key = chaos.random.choice(chaos.keys)
+        self.scope = anyio.CancelScope()
+        """Around all that is asked of it: cancelled, its user leaves."""
+        self.is_busy = False
+        """It has started an update."""
+
+    async def __aenter__(self) -> "_Server":
         pid_file = self._chaos.folder / f"{uuid.uuid4().hex}.pid"
         command = [sys.executable, str(ROOT / "server.py")]
+        credentials = {"FIVETRAN_API_KEY": self.key, "FIVETRAN_API_SECRET": SECRET}
         parameters = StdioServerParameters(
             command="/bin/sh",
             args=["-c", WRITE_PID_AND_BECOME_THE_SERVER, str(pid_file), *command],
-            env=self._chaos.environment,
+            env=self._chaos.environment | credentials,
             cwd=self._chaos.folder,
         )
         self._stderr = (self._chaos.folder / "stderr.txt").open("a")
-        self._client = Client(stdio_client(parameters, self._stderr))
-        client = await self._client.__aenter__()
-        await client.list_tools()
-        self._chaos.pids[self._number] = int(pid_file.read_text())
-        return client
+        self.client = await Client(stdio_client(parameters, self._stderr)).__aenter__()
+        await self.client.list_tools()
+        self.pid = int(pid_file.read_text())
+        if self.key in self._chaos.keys:
+            self._chaos.connections.server_is_up()
+        return self
 
     async def __aexit__(self, *error: Any) -> None:
-        self._chaos.pids.pop(self._number, None)
         self._stderr.close()
-        await self._client.__aexit__(*error)
+        await self.client.__aexit__(*error)
 
 
 @contextmanager
@@ -218,24 +291,20 @@ def database(postgres: bool, folder: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def run(
-    *, seed: int, kills: int, servers: int, postgres: bool = False, minutes: float = math.inf
-) -> Chaos:
+def run(*, seed: int, kills: int, servers: int = SERVERS, postgres: bool = False) -> Chaos:
     """One run in a directory of its own."""
     folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # It complains of the faults.
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())  # It logs the faults.
     sandbox = Sandbox(seed=False)
     sandbox.api.requests_per_hour = 1_000_000
     try:
         with database(postgres, folder) as variables, SandboxServer(sandbox) as server:
             environment = {
-                "FIVETRAN_API_KEY": "sandbox",
-                "FIVETRAN_API_SECRET": "sandbox",
                 "FIVETRAN_API_URL": server.url,
                 "FIVETRAN_STATE_DATA_DIR": str(folder / "data"),
                 "FIVETRAN_STATE_HTTP_TIMEOUT": "2",
             }
-            chaos = Chaos(environment | variables, sandbox, folder, seed, kills, servers, minutes)
+            chaos = Chaos(environment | variables, sandbox, folder, seed, kills, servers)
             anyio.run(chaos.play)
             return chaos
     finally:
@@ -245,19 +314,26 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--servers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", action="store_true")
     arguments = parser.parse_args()
     start = time.monotonic()
     chaos = run(**vars(arguments))
     violations = chaos.violations()
+    connections = chaos.connections
+    faults = Counter(request.fault for request in chaos.sandbox.log if request.fault is not None)
     for what, times in sorted(chaos.happened.items()):
         print(f"{times:6}  {what}")
+    for kind, times in sorted(faults.items()):
+        print(f"{times:6}  faults: {kind}")
     for status, times in sorted(Counter(u["status"] for u in chaos.updates).items()):
         print(f"{times:6}  updates {status}")
     print(f"{len(chaos.updates):6}  updates in {time.monotonic() - start:.0f} s")
+    for what, times in sorted(connections.findings.unavoidable.items()):
+        print(f"{times:6}  unavoidable: {what}")
+    print(f"{connections.longest_pause:6.1f}  s, the longest pause by an update")
+    longest = connections.longest_pause_after_a_new_key
+    print(f"{longest:6.1f}  s, the longest after a revoked key was replaced")
     for violation in violations:
         print("VIOLATION", violation)
     print(f"{len(violations):6}  violations")

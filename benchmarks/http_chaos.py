@@ -31,7 +31,8 @@ from mcp_types import ElicitRequestParams, ElicitResult, TextContent
 
 from benchmarks.balancer import Balancer
 from benchmarks.chaos import database
-from benchmarks.watched import Updates, Watched
+from benchmarks.promises import Updates
+from benchmarks.watched import Watched
 from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer

@@ -1,25 +1,34 @@
-"""Connections that many update at a time, and what no update may have done to them."""
+"""Connections that many update at a time while people act on them, and a check of what came of it."""
 
-import itertools
 import json
+import random
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fivetran_state import state
-from fivetran_state.ids import UpdateId
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from benchmarks.promises import (
+    HELD_AFTER_A_NEW_KEY,
+    Act,
+    ActKind,
+    Findings,
+    Record,
+    Updates,
+)
+from fivetran_state.sandbox import Sandbox
 
-Updates = list[dict[str, Any]]
-"""What `workflow_status` answers about each update, once all have ended."""
+ACTS: tuple[ActKind, ...] = ("pause", "resume", "write", "sync")
 
 
 class Watched:
     """New connections of a sandbox: of each three one is paused and one syncs every few seconds.
 
     Every update of them is a merge patch `change(marker, version)` with `marker` as its reason.
+    `act` is what a person does. The sandbox must answer without latency: only then is the order of
+    its log the order in which requests took effect.
     """
 
     def __init__(self, sandbox: Sandbox, count: int) -> None:
@@ -38,53 +47,153 @@ class Watched:
                 stopped_sync_counts=bool(number % 2),
             )
         self._paused_before = {name: sandbox.connection(name).paused for name in self.names}
+        self._acts: dict[str, list[Act]] = defaultdict(list)
+        self._other_reads: dict[str, list[range]] = defaultdict(list)
+        self._told_markers: set[str] = set()
+        self._waits_for_a_key = False
+        self._keys_replaced_at: list[float] = []
+        self.findings = Findings()
 
     @staticmethod
     def change(marker: str, version: str) -> dict[str, str]:
         """A merge patch from which one can see whose it is and which version it was made for."""
         return {"marker": marker, "over": version}
 
+    def act(self, chance: random.Random) -> ActKind:
+        """A person does something to a connection, more often to one that is being updated."""
+        name = self.sandbox.log[-1].connection_id if self.sandbox.log else None
+        if name not in self.names or chance.random() < 0.4:
+            name = chance.choice(self.names)
+        kind = chance.choices(ACTS, (3, 4, 3, 2))[0]
+        marker = f"person {uuid.uuid4().hex}" if kind == "write" else None
+        with self.sandbox.world.transaction():  # No request takes effect meanwhile.
+            position = self._position()
+            paused = self.sandbox.connection(name).paused
+            if kind == "write":
+                document = {"cursor": "2026-02-02T00:00:00Z", "marker": marker}
+                self.sandbox.set_state(name, json.dumps(document))
+            elif kind == "sync":
+                self.sandbox.start_sync(name)
+            else:
+                self.sandbox.set_paused(name, kind == "pause")
+            self._acts[name].append(Act(position, time.time(), kind, paused, marker))
+        return kind
+
+    def _position(self) -> int:
+        """The index of the first request that has not taken effect, within a transaction."""
+        if not self.sandbox.log:
+            return 0
+        last = self.sandbox.log[-1]
+        is_under_way = last.connection_id is not None and last.paused is None
+        return last.index + (not is_under_way)
+
+    @contextmanager
+    def read(self, name: str) -> Iterator[None]:
+        """Around a call that reads the connection for somebody, and not for an update."""
+        start = len(self.sandbox.log)
+        try:
+            yield
+        finally:
+            self._other_reads[name].append(range(start, len(self.sandbox.log)))
+
+    def replaced_state(self, *, told: bool) -> str:
+        """A state to put in place of what is written; `told`: Fivetran's answer shows it."""
+        marker = f"replaced {uuid.uuid4().hex}"
+        if told:
+            self._told_markers.add(marker)
+        return json.dumps({"cursor": "2026-03-03T00:00:00Z", "marker": marker})
+
+    def key_was_revoked(self) -> None:
+        self._waits_for_a_key = True
+
+    def server_is_up(self) -> None:
+        """One that was started with a valid key."""
+        if self._waits_for_a_key:
+            self._waits_for_a_key = False
+            self._keys_replaced_at.append(time.time())
+
     async def updates(self, status: Callable[[str], Awaitable[dict[str, Any] | None]]) -> Updates:
         """All of them, by what tells an update's status by its id, or None if there is none."""
         found = []
         for name in self.names:
             number = 1
-            while (update := await status(f"{name}:{number}")) is not None:
+            while True:
+                with self.read(name):
+                    update = await status(f"{name}:{number}")
+                if update is None:
+                    break
                 found.append(update)
                 number += 1
         return found
 
     def violations(self, updates: Updates) -> list[str]:
-        """Every broken promise, in a sentence."""
-        found = [
-            f"{update['workflow_id']} has not ended: {update['message']}"
-            for update in updates
-            if update["status"] == "running"
-        ]
-        for name, paused in self._paused_before.items():
-            if self.sandbox.connection(name).paused != paused:
-                found.append(f"{name} ended with paused={not paused}")
-                self._keep(name, [u for u in updates if u["connection_id"] == name])
+        """Every broken promise, in a sentence; `findings` has what else there is to say."""
+        self.findings = Findings(
+            [
+                f"{update['workflow_id']} has not ended: {update['message']}"
+                for update in updates
+                if update["status"] == "running"
+            ]
+        )
         for name in self.names:
             mine = [update for update in updates if update["connection_id"] == name]
-            requests = [r for r in self.sandbox.log if r.connection_id == name and r.applied]
-            broken = list(_broken_by(name, mine, requests))
-            found += broken
-            if broken:
+            found = self._record(name, mine).check()
+            self.findings.add(found)
+            if found.violations:
                 self._keep(name, mine)
-        return found
+        for name, seconds in self._held_after_a_new_key():
+            if seconds > HELD_AFTER_A_NEW_KEY:
+                self.findings.violations.append(
+                    f"{name} was paused for {seconds:.1f} s after a server with a new key was up"
+                )
+                self._keep(name, [update for update in updates if update["connection_id"] == name])
+        return self.findings.violations
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds for which an update kept a connection paused."""
+        return max((hold.end - hold.start for hold in self.findings.holds), default=0.0)
+
+    @property
+    def longest_pause_after_a_new_key(self) -> float:
+        """Seconds for which a connection stayed paused after a server with a valid key was up."""
+        return max((seconds for _, seconds in self._held_after_a_new_key()), default=0.0)
+
+    def _held_after_a_new_key(self) -> list[tuple[str, float]]:
+        return [
+            (hold.connection_id, hold.end - replaced_at)
+            for hold in self.findings.holds
+            for replaced_at in self._keys_replaced_at
+            if hold.start <= replaced_at < hold.end
+        ]
+
+    def _record(self, name: str, updates: Updates) -> Record:
+        return Record(
+            name,
+            updates,
+            [request for request in self.sandbox.log if request.connection_id == name],
+            self._acts[name],
+            self._paused_before[name],
+            self.sandbox.connection(name).paused,
+            self._other_reads[name],
+            frozenset(self._told_markers),
+        )
 
     def _keep(self, name: str, updates: Updates) -> None:
         """Everything about a connection, for whoever looks for the cause."""
         order = {update["reason"]: number for number, update in enumerate(updates, 1)}
 
-        def whose(document: Any) -> int | None:
-            return order.get(document.get("marker")) if isinstance(document, dict) else None
+        def whose(document: Any) -> Any:
+            marker = document.get("marker") if isinstance(document, dict) else None
+            return order.get(marker, marker)
 
+        acts = list(self._acts[name])
         with Path(f"chaos-{name}.log").open("w") as file:
             for request in self.sandbox.log:
                 if request.connection_id != name:
                     continue
+                while acts and acts[0].position <= request.index:
+                    print(acts.pop(0), file=file)
                 body = request.body or {}
                 print(
                     request.index,
@@ -94,53 +203,14 @@ class Watched:
                     body.get("paused", ""),
                     f"writes={whose(body.get('state'))}" if "state" in body else "",
                     f"was={whose(json.loads(request.state or '{}'))}",
+                    f"paused={request.paused} syncing={request.syncing}",
                     f"status={request.status} fault={request.fault} applied={request.applied}",
+                    "other"
+                    if any(request.index in each for each in self._other_reads[name])
+                    else "",
                     file=file,
                 )
+            for act in acts:
+                print(act, file=file)
             for update in updates:
                 print(json.dumps(update), file=file)
-
-
-def _broken_by(name: str, updates: Updates, requests: list[LoggedRequest]) -> Iterator[str]:
-    numbers = [UpdateId.parse(update["workflow_id"]).number for update in updates]
-    if numbers != list(range(1, len(numbers) + 1)):
-        yield f"{name}: the numbers have gaps: {numbers}"
-    # A request that is repeated after its update has failed is another update.
-    numbered: dict[str, list[int]] = defaultdict(list)
-    for number, update in enumerate(updates, 1):
-        numbered[update["reason"]].append(number)
-    written: dict[int, state.State] = {}
-    rolled_back: set[int] = set()
-    latest = 0
-    for request in requests:
-        if request.method != "PATCH" or not request.path.endswith("/state"):
-            continue
-        where = f"{name}, request {request.index}"
-        target, before = request.body["state"], state.parse(request.state or "{}")
-        if request.syncing or not request.paused:
-            yield f"{where}: written while syncing={request.syncing}, paused={request.paused}"
-        if state.same(before, target):
-            yield f"{where}: written a second time"
-        if latest in written and state.same(target, written[latest]):
-            rolled_back.add(latest)
-            continue
-        if state.version(before) != target["over"]:
-            yield f"{where}: written over version {state.version(before)}, not {target['over']}"
-        mine = reversed(numbered[target["marker"]])
-        number = next((n for n in mine if _began(updates[n - 1]) <= request.time), 0)
-        if number <= latest:
-            yield f"{where}: update {number} wrote after update {latest}"
-        latest = number
-        written[latest] = before
-    for number, update in enumerate(updates, 1):
-        code = update.get("error", {}).get("code", update["status"])
-        is_written, is_undone = number in written, number in rolled_back
-        if code != "rollback_failed" and (is_written and not is_undone) != (code == "updated"):
-            yield f"{update['workflow_id']}: {code}, but {is_written=} and {is_undone=}"
-    for earlier, later in itertools.pairwise(updates):
-        if earlier.get("ended_at", "9") > later["started_at"]:
-            yield f"{later['workflow_id']} began before {earlier['workflow_id']} had ended"
-
-
-def _began(update: dict[str, Any]) -> float:
-    return datetime.fromisoformat(update["started_at"].replace("Z", "+00:00")).timestamp()

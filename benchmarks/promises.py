@@ -1,0 +1,375 @@
+"""The promises about one connection, checked against the sandbox's log and what people did to it.
+
+Fivetran has no conditional write, so no client can avoid two kinds of races:
+
+- Somebody acts between an update's last look and its next change. A look is a GET that was answered
+  to the update, or the answer to its own PATCH of the connection.
+- Somebody pauses a connection while an update holds it paused, or before the update's own pause
+  takes effect: nothing in the API tells the two pauses apart.
+
+Both are counted as `unavoidable`. What happened before the last look is a violation.
+
+**The paused flag.** People's acts and our PATCHes are replayed in the order in which they took
+effect. Two rules say how a connection may end:
+
+1. It may end paused only if a person, or its beginning, was the last to turn it from running to
+   paused. If an update was the last, it was left paused.
+2. An update may turn it from paused to running only if the last act of a person was a resume, or if
+   that person's pause was invisible to it. A pause is visible if the update looked after it, and
+   had sent no pause of its own since it had last seen the connection running.
+
+So a person's resume always ends running. A person's pause ends paused, unless it was invisible.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Literal
+
+from fivetran_state import state
+from fivetran_state.ids import UpdateId
+from fivetran_state.sandbox import LoggedRequest
+
+Updates = list[dict[str, Any]]
+"""What `workflow_status` answers about each update, once all have ended."""
+
+ActKind = Literal["pause", "resume", "write", "sync"]
+
+LATE_ARRIVAL = 0.05
+"""Seconds for which a request may be under way."""
+
+HELD_AFTER_A_NEW_KEY = 30.0
+"""Seconds for which a connection may stay paused after a server with a valid key is up."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a person did to a connection, directly before the request with index `position`."""
+
+    position: int
+    time: float
+    kind: ActKind
+    was_paused: bool
+    marker: str | None = None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A time, in seconds since the epoch, for which an update kept a connection paused."""
+
+    connection_id: str
+    start: float
+    end: float
+
+
+@dataclass
+class Findings:
+    """What came of the check of one connection, or of several."""
+
+    violations: list[str] = field(default_factory=list)
+    unavoidable: Counter[str] = field(default_factory=Counter)
+    holds: list[Hold] = field(default_factory=list)
+
+    def add(self, other: "Findings") -> None:
+        self.violations += other.violations
+        self.unavoidable += other.unavoidable
+        self.holds += other.holds
+
+
+@dataclass
+class Record:
+    """All that is known about one connection.
+
+    `other_reads` are ranges of the log in which somebody who only reads asked for the connection:
+    a GET in there is not taken for an update's look. `told_markers` mark the states that Fivetran
+    put in place of a write, and named in its answer.
+    """
+
+    connection_id: str
+    updates: Updates
+    requests: Sequence[LoggedRequest]
+    acts: Sequence[Act]
+    was_paused: bool
+    is_paused: bool
+    other_reads: Sequence[range] = ()
+    told_markers: frozenset[str] = frozenset()
+
+    def check(self) -> Findings:
+        return _Check(self).findings
+
+
+@dataclass(frozen=True)
+class _Write:
+    index: int
+    target: dict[str, Any]
+
+
+class _Check:
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.name = record.connection_id
+        self.findings = Findings()
+        self.indexes = [request.index for request in record.requests]
+        self.times = [request.time for request in record.requests]
+        self.began = [_seconds(update["started_at"]) for update in record.updates]
+        self.other_reads = {index for reads in record.other_reads for index in reads}
+        self.written: dict[int, _Write] = {}
+        self.uncertain: set[int] = set()
+        """The updates with a write that did not take effect, but was not answered so either."""
+        self.undone: set[int] = set()
+        # A request that is repeated after its update has failed is another update.
+        self.numbers: dict[str, list[int]] = defaultdict(list)
+        for number, update in enumerate(record.updates, 1):
+            self.numbers[update["reason"]].append(number)
+        self._check_numbers()
+        self._check_flag()
+        for request in record.requests:
+            if request.applied and is_write(request):
+                self._check_write(request)
+            elif request.fault is not None and is_write(request):
+                self.uncertain.add(self._number_of(request.body["state"], request.time))
+        for number, update in enumerate(record.updates, 1):
+            self._check_outcome(number, update)
+
+    def _broken(self, what: str, request: LoggedRequest | None = None) -> None:
+        where = "" if request is None else f", request {request.index}"
+        self.findings.violations.append(f"{self.name}{where}: {what}")
+
+    def _check_numbers(self) -> None:
+        updates = self.record.updates
+        numbers = [UpdateId.parse(update["workflow_id"]).number for update in updates]
+        if numbers != list(range(1, len(numbers) + 1)):
+            self._broken(f"the numbers have gaps: {numbers}")
+        for earlier, later in pairwise(updates):
+            if earlier.get("ended_at", "9") > later["started_at"]:
+                self._broken(f"{later['workflow_id']} began before the one before it had ended")
+        for marker, mine in self.numbers.items():
+            if sum(updates[number - 1]["status"] == "updated" for number in mine) > 1:
+                self._broken(f"the request {marker} was carried out twice: {mine}")
+
+    def _check_flag(self) -> None:
+        wish: Act | None = None
+        wants_pause = self.record.was_paused
+        held_since: LoggedRequest | None = None
+        for event in self._timeline():
+            if isinstance(event, Act):
+                if event.kind in ("pause", "resume"):
+                    wish, wants_pause = event, event.kind == "pause"
+                if event.kind == "resume":
+                    self._end_hold(held_since, event.time)
+                    held_since = None
+                continue
+            paused = event.body["paused"]
+            self._check_owner(event)
+            if paused == event.paused:
+                continue
+            if paused:
+                held_since = event
+                continue
+            self._end_hold(held_since, event.time)
+            held_since = None
+            if wants_pause:
+                self._check_resume(event, -1 if wish is None else wish.position)
+                wants_pause = False
+        if held_since is not None:
+            self._broken("an update left it paused", held_since)
+        elif self.record.is_paused != wants_pause and not wants_pause:
+            self._broken("it ended paused although a person resumed it")
+
+    def _timeline(self) -> Iterator[Act | LoggedRequest]:
+        acts = list(self.record.acts)
+        for request in self.record.requests:
+            while acts and acts[0].position <= request.index:
+                yield acts.pop(0)
+            if request.applied and sets_paused(request) is not None:
+                yield request
+        yield from acts
+
+    def _end_hold(self, since: LoggedRequest | None, until: float) -> None:
+        if since is not None:
+            self.findings.holds.append(Hold(self.name, since.time, until))
+
+    def _check_owner(self, request: LoggedRequest) -> None:
+        number = self._number_at(request.time)
+        if number == 0 or request.time > self._end_of(number) + LATE_ARRIVAL:
+            self._broken("changed by no update that was running", request)
+
+    def _check_resume(self, resume: LoggedRequest, paused_at: int) -> None:
+        number = self._number_at(resume.time)
+        if number and not self._could_see(number, paused_at, resume.index):
+            self.findings.unavoidable["people's pauses that left no trace"] += 1
+            return
+        self._broken("resumed over a person's pause that could be seen", resume)
+
+    def _could_see(self, number: int, paused_at: int, before: int) -> bool:
+        looks = [
+            look
+            for look in self._looks(number, before)
+            if look.method == "GET" and not is_state(look)
+        ]
+        seen = min((look.index for look in looks if look.index >= paused_at), default=None)
+        if seen is None:
+            return False
+        last_seen_running = max(
+            (look.index for look in looks if look.index < paused_at and not look.paused),
+            default=-1,
+        )
+        return not any(
+            last_seen_running < request.index < seen
+            for request in self.record.requests
+            if sets_paused(request) and request.time >= self.began[number - 1]
+        )
+
+    def _check_write(self, request: LoggedRequest) -> None:
+        target, before = request.body["state"], state.parse(request.state or "{}")
+        latest = max(self.written, default=0)
+        is_undo = latest > 0 and state.version(target) == self.written[latest].target["over"]
+        number = latest if is_undo else self._number_of(target, request.time)
+        if number == 0:
+            self._broken(f"written by no update: {state.dump(target)}", request)
+            return
+        looks = list(self._looks(number, request.index))
+        # Its first looks may have been taken for somebody else's.
+        start = self.indexes[bisect_left(self.times, self.began[number - 1])] - 1
+        state_look = max((each.index for each in looks if is_state(each)), default=start)
+        look = max((each.index for each in looks if not is_state(each)), default=start)
+        syncs = self._acts_between(look, request.index, "resume", "sync")
+        if (request.syncing or not request.paused) and not self._excused(
+            syncs, "writes just after a person's resume"
+        ):
+            self._broken(
+                f"written while syncing={request.syncing}, paused={request.paused}", request
+            )
+        if state.same(before, target):
+            self._broken("written a second time", request)
+        if (
+            not self._is_ours(before, latest)
+            if is_undo
+            else (state.version(before) != target["over"])
+        ):
+            races = [*self._acts_between(state_look, request.index, "write"), *syncs]
+            if not self._excused(races, "writes over a person's that no client could see"):
+                self._broken(
+                    f"{'put back' if is_undo else 'written'} over version {state.version(before)}",
+                    request,
+                )
+        if is_undo:
+            self.undone.add(latest)
+            return
+        if number <= latest:
+            self._broken(f"update {number} wrote after update {latest}", request)
+        self.written[number] = _Write(request.index, target)
+
+    def _number_of(self, target: dict[str, Any], time: float) -> int:
+        mine = reversed(self.numbers.get(target.get("marker", ""), []))
+        return next((number for number in mine if self.began[number - 1] <= time), 0)
+
+    def _is_ours(self, before: state.State, latest: int) -> bool:
+        return (
+            state.same(before, self.written[latest].target)
+            or before.get("marker") in self.record.told_markers
+        )
+
+    def _excused(self, acts: Iterable[Act], as_what: str) -> bool:
+        is_excused = any(True for _ in acts)
+        self.findings.unavoidable[as_what] += is_excused
+        return is_excused
+
+    def _acts_between(self, look: int, change: int, *kinds: ActKind) -> list[Act]:
+        return [
+            act for act in self.record.acts if look < act.position <= change and act.kind in kinds
+        ]
+
+    def _check_outcome(self, number: int, update: dict[str, Any]) -> None:
+        code = update.get("error", {}).get("code", update["status"])
+        write, is_undone = self.written.get(number), number in self.undone
+        if write is None:
+            match code:
+                case "updated":
+                    is_told = False
+                case "rollback_failed":
+                    is_told = number in self.uncertain
+                case "verification_failed":
+                    # It may be unclear whether it was written, if somebody has written since.
+                    is_told = self._was_interfered_with(number)
+                case _:
+                    is_told = True
+        elif is_undone:
+            is_told = code in ("verification_failed", "rollback_failed")
+        else:
+            reads = [self._shows(read, write.target) for read in self._reads_after(write, number)]
+            match code:
+                case "updated":
+                    is_told = True in reads
+                case "verification_failed" | "conflict":
+                    # It was seen to be another state, and left as it is.
+                    is_told = False in reads
+                case _:
+                    is_told = code == "rollback_failed"
+        if not is_told:
+            written = "written" if write else "not written"
+            self._broken(f"{update['workflow_id']} was told {code}, but is {written}, {is_undone=}")
+
+    def _was_interfered_with(self, number: int) -> bool:
+        return any(
+            self.began[number - 1] <= act.time <= self._end_of(number) and act.kind != "pause"
+            for act in self.record.acts
+        )
+
+    def _reads_after(self, write: _Write, number: int) -> Iterator[LoggedRequest]:
+        """The state as it was read between the write and the resume, or the update's end."""
+        for request in self.record.requests[bisect_right(self.indexes, write.index) :]:
+            if request.time > self._end_of(number):
+                return
+            if sets_paused(request) is False and request.applied:
+                return
+            if is_answered(request) and request.method == "GET" and is_state(request):
+                yield request
+
+    @staticmethod
+    def _shows(read: LoggedRequest, target: state.State) -> bool:
+        return state.same(state.parse_value(read.state or "null"), target)
+
+    def _looks(self, number: int, before: int) -> Iterator[LoggedRequest]:
+        """What the update has seen before the request with this index, the last one first."""
+        for request in reversed(self.record.requests[: bisect_left(self.indexes, before)]):
+            if request.time < self.began[number - 1]:
+                return
+            is_its_own = request.method == "GET" and request.index not in self.other_reads
+            if is_answered(request) and (is_its_own or sets_paused(request) is not None):
+                yield request
+
+    def _number_at(self, time: float) -> int:
+        """Of the latest update that had begun by then; 0 if none had."""
+        return bisect_right(self.began, time)
+
+    def _end_of(self, number: int) -> float:
+        ended_at = self.record.updates[number - 1].get("ended_at")
+        return float("inf") if ended_at is None else _seconds(ended_at)
+
+
+def is_state(request: LoggedRequest) -> bool:
+    return request.path.endswith("/state")
+
+
+def is_write(request: LoggedRequest) -> bool:
+    return request.method == "PATCH" and is_state(request)
+
+
+def is_answered(request: LoggedRequest) -> bool:
+    return request.status == 200 and request.fault is None
+
+
+def sets_paused(request: LoggedRequest) -> bool | None:
+    """What a PATCH of a connection asks for; None for any other request."""
+    if request.method != "PATCH" or is_state(request):
+        return None
+    paused: bool = request.body["paused"]
+    return paused
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
