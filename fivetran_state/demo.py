@@ -34,7 +34,7 @@ class _Demo:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._console = Console(highlight=False)
-        # An eye on the simulated Fivetran that is not the server's.
+        # Shows what the simulated Fivetran has, without asking the server.
         (home / "sandbox").mkdir(mode=0o700)
         self._fivetran = Sandbox(home / "sandbox" / "world.db")
 

@@ -25,13 +25,11 @@ import httpx
 import sqlalchemy
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
 from dbos import error as dbos_error
-from dbos._dbos import _get_dbos_instance
-from dbos._utils import INTERNAL_QUEUE_NAME
 from filelock import FileLock
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from fivetran_state import updates, vault, workflow
+from fivetran_state import dbos_internals, updates, vault, workflow
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -51,8 +49,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WORKFLOW_VERSION = 1
-"""Raised only when the workflow's steps change in a way that an older checkpoint cannot follow."""
+WORKFLOW_VERSION = 2
+"""Raised when an older program could not go on with what this one has recorded. This one goes on
+with what all older ones have recorded: so it may run beside them while they are replaced."""
 
 GUESTS = "guests"
 """Stands for an account where a server has none of its own."""
@@ -63,6 +62,8 @@ GUEST_INTERVAL = 300.0
 RECOVERY_INTERVAL = 2.0
 MESSAGE_INTERVAL = 0.2
 """Seconds after which a workflow notices a message, where the database does not tell."""
+LONGEST_GIVEN_UP = 300.0
+"""Seconds, at most, until a process tries again what Fivetran has refused its key."""
 CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
 START_PATIENCE = 20.0
@@ -121,6 +122,14 @@ class Engine:
         self._is_closing = False
         self._one_recovery_at_a_time = threading.Lock()
         self._stopped_before: set[str] = set()
+        self._missing_before: set[str] = set()
+        self._given_up: dict[str, tuple[int, float]] = {}
+        """How often this process gave an update up, and when it may try again."""
+        self._refusals = 0
+        """How often in a row Fivetran has refused the key of this process's own account."""
+        self._ask_again_at = 0.0
+        self._superseded: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begin to come up, in the background."""
@@ -177,9 +186,20 @@ class Engine:
             self._guests.popitem(last=False)
         return guest
 
-    def client_of(self, sealed: str) -> Fivetran:
-        """A client made of a guest's sealed credentials."""
+    def client_of(self, account: str | None, sealed: str, workflow_id: str | None) -> Fivetran:
+        """A client of a guest's account, with these credentials.
+
+        If Fivetran has refused them for this update: with the newest ones the account came with.
+        """
         assert self._serializer is not None, "it is up"
+        newest = max(
+            (each for each in self._guests.values() if each[0].id == account),
+            key=lambda each: each[1],
+            default=None,
+        )
+        refused = workflow_id in self._given_up
+        if refused and newest is not None and newest[0].credentials is not None:
+            sealed = newest[0].credentials
         credentials = self._serializer.deserialize(sealed)
         return self._client(credentials["key"], credentials["secret"])
 
@@ -253,9 +273,11 @@ class Engine:
         `after` is an executor that is about to die: its updates are waited for too.
         """
         await self.up()
-        while True:
+        patience_ends = time.monotonic() + workflow.PATIENCE
+        while time.monotonic() < patience_ends:
             await asyncio.to_thread(self._recover_once)
-            closing = after in await asyncio.to_thread(updates.unfinished_by_executor)
+            rows = await asyncio.to_thread(updates.unfinished_rows)
+            closing = after is not None and after in (row.executor_id for row in rows)
             if not closing and not await updates.unfinished(self._executor_id):
                 return
             await asyncio.sleep(RECOVERY_INTERVAL / 8)
@@ -284,8 +306,14 @@ class Engine:
             if self._fivetran is not None:
                 self._account_id = await self._account(self._fivetran)
             application = f"fivetran-state-{_safe(self._account_id)}"
+            self._loop = asyncio.get_running_loop()
             workflow.bind(
-                self._fivetran, application, self.client_of, self._prove, updates.is_cancelled
+                self._fivetran,
+                application,
+                self.client_of,
+                self._prove,
+                updates.is_cancelled,
+                self._release,
             )
             self._launch(await self._prepared(application))
             await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
@@ -453,24 +481,131 @@ class Engine:
             await asyncio.sleep(RECOVERY_INTERVAL)
 
     def _recover_once(self) -> None:
-        """Keep our own lock; recover the updates of every executor whose lock is free, and ours
-        that the loss of the database has stopped."""
+        """Keep our own lock; take up what executors whose lock is free have left, and what of ours
+        has stopped."""
         with self._one_recovery_at_a_time:
             if not self._locks.is_held():
                 self._take_lock_again()
-            unfinished = updates.unfinished_by_executor()
-            mine = {id_ for id_ in unfinished.pop(self._executor_id, []) if _is_update(id_)}
-            for executor_id, workflow_ids in unfinished.items():
-                with self._locks.take(executor_id) as is_dead:
+            by_executor: dict[str | None, list[updates.Unfinished]] = {}
+            rows = updates.unfinished_rows()
+            self._break_off_deleted({row.workflow_id for row in rows})
+            if rows and not self._has_usable_key():
+                rows = [row for row in rows if _is_guests(row.workflow_id)]
+            for row in rows:
+                if self._may_take_up(row):
+                    by_executor.setdefault(row.executor_id, []).append(row)
+            mine = by_executor.pop(self._executor_id, [])
+            for executor_id, rows in by_executor.items():
+                with self._locks.take(executor_id or "unknown") as is_dead:
                     if is_dead:
-                        logger.warning("Executor %s died: recovering %s", executor_id, workflow_ids)
-                        _recover(workflow_ids, executor_id)
-            # Seen twice, because one that has just been started is not running yet.
-            stopped = mine - workflow.running.keys()
-            if found := stopped & self._stopped_before:
-                logger.warning("Going on with %s", sorted(found))
-                _recover(sorted(found), self._executor_id)
-            self._stopped_before = stopped - found
+                        ids = [row.workflow_id for row in rows]
+                        logger.warning("Executor %s died: recovering %s", executor_id, ids)
+                        for row in rows:
+                            self._take_up(row)
+            self._take_up_stopped(mine)
+            self._settle()
+
+    def _may_take_up(self, row: updates.Unfinished) -> bool:
+        if row.status == updates.ENQUEUED:
+            # DBOS runs those of this version itself. An older program may be gone for good.
+            return row.version in self._versions()[1:]
+        if row.was_ended_from_outside:
+            return not self._is_superseded(row)
+        if row.status != updates.PENDING:
+            return False
+        _, not_before = self._given_up.get(row.workflow_id, (0, 0.0))
+        return row.version in self._versions() and time.monotonic() >= not_before
+
+    def _has_usable_key(self) -> bool:
+        """Whether the key works, as far as is known: after a refusal, Fivetran is asked again.
+
+        A process with a refused key takes no update from processes with a better one.
+        """
+        if not self._refusals or self._fivetran is None or self._loop is None:
+            return True
+        if time.monotonic() < self._ask_again_at:
+            return False
+        asking = asyncio.run_coroutine_threadsafe(self._fivetran.accepts_key(), self._loop)
+        if asking.result():
+            self._refusals = 0
+            return True
+        self._note_refusal()
+        return False
+
+    def _note_refusal(self) -> None:
+        self._refusals += 1
+        self._ask_again_at = time.monotonic() + min(2.0**self._refusals, LONGEST_GIVEN_UP)
+
+    def _is_superseded(self, row: updates.Unfinished) -> bool:
+        if row.workflow_id not in self._superseded and updates.is_superseded(row):
+            self._superseded.add(row.workflow_id)
+        return row.workflow_id in self._superseded
+
+    def _take_up(self, row: updates.Unfinished) -> None:
+        if row.was_ended_from_outside:
+            logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
+            updates.note_outside_end(row.workflow_id)
+        dbos_internals.claim(
+            row.workflow_id,
+            executor_id=row.executor_id,
+            status=row.status,
+            versions=self._versions(),
+        )
+
+    def _take_up_stopped(self, mine: list[updates.Unfinished]) -> None:
+        """Go on with what the loss of the database, or somebody in the database, has stopped."""
+        for row in mine:
+            if row.was_ended_from_outside and row.workflow_id not in workflow.changing:
+                self._break_off(row.workflow_id)
+        stopped = {
+            row.workflow_id: row
+            for row in mine
+            if _is_update(row.workflow_id) and row.workflow_id not in workflow.running
+        }
+        # Seen twice, because one that has just been started is not running yet.
+        for workflow_id in stopped.keys() & self._stopped_before:
+            logger.warning("Going on with %s", workflow_id)
+            self._take_up(stopped.pop(workflow_id))
+        self._stopped_before = set(stopped)
+
+    def _break_off_deleted(self, unfinished: set[str]) -> None:
+        """End runs here whose rows somebody has deleted; seen twice, as one may just be ending."""
+        missing = set(workflow.running) - unfinished
+        for workflow_id in missing & self._missing_before:
+            if workflow_id not in workflow.changing and not updates.exists(workflow_id):
+                self._break_off(workflow_id)
+        self._missing_before = missing
+
+    def _break_off(self, workflow_id: str) -> None:
+        """End the run of a workflow that is not to go on; it may be asleep for minutes."""
+        task = workflow.tasks.get(workflow_id)
+        if task is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    def _settle(self) -> None:
+        """Resume what a run here has paused whose row is gone, or was ended by something else."""
+        for workflow_id, request in list(workflow.unsettled.items()):
+            del workflow.unsettled[workflow_id]
+            if self._loop is not None and not updates.is_settled(workflow_id):
+                logger.error("%s was ended in the database: resuming its connection", workflow_id)
+                asyncio.run_coroutine_threadsafe(workflow.mend(request), self._loop)
+
+    def _versions(self) -> list[str]:
+        """The application versions whose updates this program can go on with, its own first."""
+        return [
+            f"{workflow.application_name}-{number}" for number in range(WORKFLOW_VERSION, 0, -1)
+        ]
+
+    async def _release(self, workflow_id: str) -> None:
+        """Let any process take the update up whose key Fivetran accepts; this one too, later."""
+        times, _ = self._given_up.get(workflow_id, (0, 0.0))
+        not_before = time.monotonic() + min(2.0**times, LONGEST_GIVEN_UP)
+        self._given_up[workflow_id] = times + 1, not_before
+        logger.warning("Giving %s up: Fivetran refuses the API key", workflow_id)
+        if not _is_guests(workflow_id):
+            self._note_refusal()
+        to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
+        await asyncio.to_thread(dbos_internals.release, workflow_id, to)
 
     def _take_lock_again(self) -> None:
         logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
@@ -516,14 +651,10 @@ def _no_credentials() -> MissingCredentials:
     return MissingCredentials("FIVETRAN_API_KEY and FIVETRAN_API_SECRET are not both set.")
 
 
+def _is_guests(workflow_id: str) -> bool:
+    """Whether it is an update of another account, which brings its own credentials."""
+    return "/" in workflow_id
+
+
 def _is_update(workflow_id: str) -> bool:
     return not workflow_id.startswith("key:")
-
-
-def _recover(workflow_ids: list[str], executor_id: str) -> None:
-    # Private, and the only way there is: DBOS recovers no other executor's workflows. Atomic: a
-    # workflow that somebody else has taken over meanwhile is left alone.
-    for workflow_id in workflow_ids:
-        _get_dbos_instance()._sys_db.reenqueue_for_recovery(
-            workflow_id, [executor_id], INTERNAL_QUEUE_NAME
-        )

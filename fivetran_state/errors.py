@@ -15,6 +15,9 @@ FivetranStateError
 ├── IdempotencyKeyReused      idempotency_key_reused
 ├── Conflict                  conflict
 ├── InvalidChange             invalid_change
+├── NothingToUndo             nothing_to_undo
+├── ResyncPending             resync_pending
+├── TooLargeToConfirm         too_large_to_confirm
 ├── NotConfirmed              not_confirmed
 ├── Cancelled                 cancelled
 ├── Undone                    undone
@@ -118,14 +121,14 @@ class InsufficientScope(FivetranStateError):
 
 
 class CannotServe(FivetranStateError):
-    """The HTTP server does not start the way it is set up."""
+    """The HTTP server cannot start with these settings."""
 
     code = "cannot_serve"
-    hint = "docs/http.md says who may, and how."
+    hint = "Correct the setting that the message names; docs/http.md explains them."
 
 
 class AuthenticationUnavailable(FivetranStateError):
-    """Tokens cannot be checked at the moment: the file, or the issuer's keys, cannot be had."""
+    """Tokens cannot be checked at the moment: the file, or the issuer's keys, cannot be read."""
 
     code = "authentication_unavailable"
     hint = "Call again in a minute; if it persists, read the server's log on stderr."
@@ -152,12 +155,12 @@ class DatabaseUnavailable(FivetranStateError):
 
 
 class UnusableKey(FivetranStateError):
-    """The key that opens what is stored is missing, malformed or another one; nothing was changed."""
+    """The key that opens what is stored is missing, malformed or a different one; nothing was changed."""
 
     code = "unusable_key"
     hint = (
         "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with and restart the "
-        "server; after a change of keys, add the old one behind the new one, after a comma."
+        "server. After changing the key, append the old one to the new one, after a comma."
     )
 
 
@@ -194,14 +197,14 @@ class IdempotencyKeyReused(FivetranStateError):
 class Conflict(FivetranStateError):
     """The state is not the version that was expected, or somebody changed it while the update ran.
 
-    What is there now was left as it is, and the connection is as paused as it was before.
+    What is there now was left as it is. The connection is resumed if the update had paused it.
     Details: `current_version`.
     """
 
     code = "conflict"
     hint = (
-        "Read the state again with get_state, check that the change still makes sense, and send "
-        "the new version. If syncs keep moving the state, the user may pause the connection first."
+        "Repeat the call without expected_version for a new plan. Show the plan to the user, then "
+        "apply it. Do not pause the connection by other means."
     )
 
 
@@ -210,6 +213,35 @@ class InvalidChange(FivetranStateError):
 
     code = "invalid_change"
     hint = "Read the state again with get_state and correct what the message names in the change."
+
+
+class NothingToUndo(FivetranStateError):
+    """restore_from names an update that wrote nothing; nothing was changed by this call."""
+
+    code = "nothing_to_undo"
+    hint = "Find the update to undo with list_workflows: one that ended as updated."
+
+
+class ResyncPending(FivetranStateError):
+    """A historical re-sync is pending or running; it starts from an empty state and would overwrite
+    what is written now. Nothing was written, and the connection was not paused."""
+
+    code = "resync_pending"
+    hint = (
+        "Tell the user. Wait until the re-sync has ended, or, if they want the change all the same, "
+        "repeat the call with allow_resync set to true."
+    )
+
+
+class TooLargeToConfirm(FivetranStateError):
+    """The question to the user cannot show every change in full, so it was not asked; nothing was
+    written."""
+
+    code = "too_large_to_confirm"
+    hint = (
+        "Make the change in smaller steps, or undo only a part with `only`. Where nobody has to be "
+        "asked (FIVETRAN_STATE_CONFIRM=never, or REST), a plan's version can be applied at once."
+    )
 
 
 class NotConfirmed(FivetranStateError):
@@ -251,27 +283,34 @@ class TooLateToCancel(FivetranStateError):
 
 
 class SyncStillRunning(FivetranStateError):
-    """The running sync did not finish in time; nothing was written, the connection is as it was."""
+    """Fivetran did not stop the running sync in time; nothing was written, the connection is resumed."""
 
     code = "sync_still_running"
     hint = (
-        "Try again when get_state no longer shows the connection as syncing, or have the operator "
+        "Try again when get_state no longer shows the connection as syncing, or ask the operator to "
         "raise FIVETRAN_STATE_SYNC_WAIT."
     )
 
 
 class VerificationFailed(FivetranStateError):
-    """Fivetran did not keep what was written; the state from before was put back and checked."""
+    """After the write the state was not what was written.
+
+    If Fivetran said that it kept something else, the state from before was put back and checked. If
+    somebody else may have written, what is there was left as it is. The message says which, and
+    what differs. Details: `current_version`, `differences`.
+    """
 
     code = "verification_failed"
     hint = (
-        "Nothing is broken: the state is as before. Look in the change for what Fivetran may not "
-        "keep as it is, such as very large or unusual values, and try a smaller change."
+        "Read the state with get_state. If the state from before is back, look in the change for "
+        "values that Fivetran may not keep as they are. If somebody else has written, agree with "
+        "them, then make a new plan."
     )
 
 
 class RollbackFailed(FivetranStateError):
-    """Fivetran did not keep what was written, and the state from before could not be put back.
+    """What was written could not be read back, or Fivetran did not keep it and the state from before
+    could not be put back.
 
     The state may be the old one, the new one or neither. The connection is as paused as it was
     before, so that a running one may sync with it.
@@ -279,16 +318,16 @@ class RollbackFailed(FivetranStateError):
 
     code = "rollback_failed"
     hint = (
-        "Act before the next sync: pause the connection in Fivetran, read the state with get_state, "
-        "and put it right, for example with this workflow_id as restore_from, which is the state "
-        "from before."
+        "Tell the user, and act before the next sync: read the state with get_state, and put it right "
+        "with update_state, for example with this workflow_id as restore_from, which puts back the "
+        "state from before."
     )
 
 
 class LeftPaused(FivetranStateError):
-    """Fivetran refused for a day to resume the connection: the connection is still paused.
+    """Fivetran did not resume the connection for a day: the connection is still paused.
 
-    Details: `still_paused`, and `so_far`, which tells what was or was not written before that.
+    Details: `paused_by_update`, and `so_far`, which tells what was or was not written before that.
     """
 
     code = "left_paused"
@@ -303,8 +342,8 @@ class InternalError(FivetranStateError):
 
     code = "internal_error"
     hint = (
-        "Look with list_workflows whether an update is running or how it ended; read the server's "
-        "log on stderr, and report it."
+        "Check with list_workflows whether an update is running, or how it ended. Read the server's "
+        "log on stderr, and report the fault."
     )
 
 
@@ -315,10 +354,11 @@ class FivetranError(FivetranStateError):
     follows here, if Fivetran gave them.
     """
 
+    is_live = False
+    """True on the error that an answer of Fivetran raised, not on its copy from a checkpoint."""
+
     code = "fivetran_error"
-    hint = (
-        "Correct what fivetran_message names. If it is a 5xx or makes no sense, call again later."
-    )
+    hint = "Correct what fivetran_message names. If it makes no sense, call again later."
 
 
 class Unauthorized(FivetranError):
@@ -350,20 +390,20 @@ class ConnectionNotFound(FivetranError):
 
 
 class StateNotKept(FivetranError):
-    """The connection's service keeps no state: only Functions and Connector SDK do."""
+    """The connection's service keeps no state: only Functions and Connector SDK connections do."""
 
     code = "state_not_kept"
-    hint = "Choose a connection for which list_connections says keeps_state."
+    hint = "Choose a connection whose keeps_state is true in list_connections."
 
 
 class NoStateYet(FivetranError):
-    """Nothing has been written to the connection's state yet (400).
+    """The connector has not written a state yet (400), and nobody else can write the first one.
 
-    It counts as an empty state, so that no tool answers with it.
+    Nothing was written, and the connection was not paused.
     """
 
     code = "no_state_yet"
-    hint = "Go on as with an empty state, {}."
+    hint = "Let the connector run once: its first sync creates the state. Then read it again."
 
 
 class SyncRunning(FivetranError):
@@ -377,13 +417,10 @@ class SyncRunning(FivetranError):
 
 
 class InvalidStateDocument(FivetranError):
-    """Fivetran's state cannot be handled safely: no object, a key twice, too deep or too large."""
+    """Fivetran's answer is far larger than any state can be; it was not read."""
 
     code = "invalid_state_document"
-    hint = (
-        "Correct the state by other means first (Fivetran's API, or the connector's own code): "
-        "this server refuses to change what it cannot read exactly."
-    )
+    hint = "Make the state smaller first, with Fivetran's API or in the connector's code."
 
 
 class RateLimited(FivetranError):
@@ -397,7 +434,7 @@ class RateLimited(FivetranError):
 
 
 class FivetranUnavailable(FivetranError):
-    """Fivetran did not answer, or answered what cannot be used.
+    """Fivetran did not answer, or its answer cannot be used.
 
     An update that has paused a connection does not end with this while it lasts, but keeps trying
     for a day. Details: `maybe_applied`, if a change may have taken effect all the same.

@@ -3,10 +3,11 @@
 Source of every fact: Fivetran's public API reference and support pages, as of 2026-11.
 """
 
-import json
+import asyncio
 import logging
 import math
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,11 @@ STATEFUL_SERVICES = frozenset(
 LONGEST_SHORT_WAIT = 5.0
 """Seconds of Retry-After that a call sits out; what is longer is the caller's to wait for."""
 
+GROUPS_INTERVAL = 600.0
+"""Seconds for which the names of groups are remembered."""
+SHORT_TIMEOUT = 2.0
+"""Seconds to wait for an answer that only helps."""
+
 LONGEST_LABEL = 200
 LONGEST_CURSOR = 1000
 
@@ -63,6 +69,10 @@ class Connection:
     setup_state: str
     succeeded_at: str | None
     failed_at: str | None
+    schedule_type: str = "auto"
+    """`auto`, or `manual`: then no sync starts by itself."""
+    is_historical_sync: bool = False
+    """A historical re-sync is pending or running: it begins from an empty state."""
 
     @property
     def keeps_state(self) -> bool:
@@ -70,8 +80,15 @@ class Connection:
 
     @property
     def is_drained(self) -> bool:
-        """Paused with no sync running. `rescheduled` may last for hours, but runs nothing."""
-        return self.paused and self.sync_state in ("paused", "rescheduled")
+        """Paused, and no sync runs.
+
+        `rescheduled` may last for hours, but runs nothing; `scheduled` is seen on broken connections.
+        """
+        return self.paused and self.sync_state in ("paused", "rescheduled", "scheduled")
+
+    @property
+    def never_syncs_by_itself(self) -> bool:
+        return self.schedule_type == "manual"
 
     @classmethod
     def from_json(cls, details: Any, *, changed: bool = False) -> "Connection":
@@ -93,6 +110,8 @@ class Connection:
                 setup_state=_label(details["status"].get("setup_state") or "unknown"),
                 succeeded_at=_label(details.get("succeeded_at") or "") or None,
                 failed_at=_label(details.get("failed_at") or "") or None,
+                schedule_type=_label(details.get("schedule_type") or "auto"),
+                is_historical_sync=details["status"].get("is_historical_sync") is True,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise FivetranUnavailable(
@@ -145,6 +164,8 @@ class Fivetran:
             transport=transport,
             verify=_tls() if transport is None else True,
         )
+        self._group_names: dict[str, str] = {}
+        self._ask_for_groups_at = 0.0
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -156,6 +177,16 @@ class Fivetran:
             raise FivetranUnavailable("Fivetran's answer names no account.")
         return account_id
 
+    async def accepts_key(self) -> bool:
+        """Whether Fivetran accepts the API key; True if it does not say."""
+        try:
+            await self._call("GET", "/v1/account/info", attempts=1, timeout=SHORT_TIMEOUT)
+        except Unauthorized:
+            return False
+        except FivetranError:
+            return True
+        return True
+
     async def list_connections(
         self, *, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[Connection], str | None]:
@@ -166,33 +197,93 @@ class Fivetran:
         if not isinstance(items, list):
             raise FivetranUnavailable("Fivetran's answer lists no connections.")
         if following is not None and not is_cursor(following):
-            raise FivetranUnavailable("Fivetran's list of connections cannot be gone on with.")
+            raise FivetranUnavailable("Fivetran's answer has an unusable next_cursor.")
         return [Connection.from_json(item) for item in items], following
 
     async def get_connection(self, connection_id: str) -> Connection:
         return Connection.from_json(await self._call("GET", _path(connection_id)))
 
     async def set_paused(self, connection_id: str, paused: bool) -> Connection:
-        """Pauses or resumes; harmless when it is so already."""
-        details = await self._call("PATCH", _path(connection_id), body={"paused": paused})
+        """Pauses or resumes; harmless when it is so already.
+
+        Fivetran would run the connection's setup tests, which can take minutes, unless told not to.
+        """
+        body = {"paused": paused, "run_setup_tests": False}
+        details = await self._call("PATCH", _path(connection_id), body=body)
         return Connection.from_json(details, changed=True)
 
-    async def get_state(self, connection_id: str) -> state.State:
-        """The whole state; raises `NoStateYet` or `StateNotKept` where there is none.
+    async def start_sync(self, connection_id: str) -> None:
+        """Starts a sync unless one is running."""
+        await self._call("POST", f"{_path(connection_id)}/sync", body={"force": False})
 
-        Fivetran answers both with 400, so ask only for connections whose service keeps a state.
+    async def get_state(self, connection_id: str) -> state.Document:
+        """What is there in place of a state, whatever it is; raises `NoStateYet` if nothing is.
+
+        Fivetran answers 400 for a service without state as well: ask about connections that keep one.
         """
         answer = await self._call("GET", f"{_path(connection_id)}/state")
-        document = answer.get("state", "missing")
+        if "state" not in answer:
+            raise FivetranUnavailable("Fivetran's answer holds no state.")
+        document: state.Document | None = answer["state"]
         if document is None:
-            return {}
-        if not isinstance(document, dict):
-            raise InvalidStateDocument("Fivetran's answer holds no state that is a JSON object.")
+            raise NoStateYet(f"{connection_id} has no state yet.")
         return document
 
-    async def set_state(self, connection_id: str, document: state.State) -> None:
-        """Replaces the whole state; raises `SyncRunning` when a sync is in progress."""
-        await self._call("PATCH", f"{_path(connection_id)}/state", body={"state": document})
+    async def get_state_or_none(self, connection: Connection) -> state.Document | None:
+        """What is there, or None: nothing yet, or the service keeps no state."""
+        if not connection.keeps_state:
+            return None
+        try:
+            return await self.get_state(connection.id)
+        except NoStateYet:
+            return None
+
+    async def get_connection_and_state(
+        self, connection_id: str
+    ) -> tuple[Connection, state.Document | None]:
+        """Both, asked for at once; in place of the state, None as in `get_state_or_none`."""
+        connection, document = await asyncio.gather(
+            self.get_connection(connection_id),
+            self.get_state(connection_id),
+            return_exceptions=True,
+        )
+        if isinstance(connection, BaseException):
+            raise connection
+        if not connection.keeps_state or isinstance(document, NoStateYet):
+            return connection, None
+        if isinstance(document, BaseException):
+            raise document
+        return connection, document
+
+    async def set_state(self, connection_id: str, document: state.State) -> state.Document | None:
+        """Replaces the whole state; what Fivetran says that it keeps now, if it says so.
+
+        Raises `SyncRunning` when a sync is in progress.
+        """
+        answer = await self._call(
+            "PATCH", f"{_path(connection_id)}/state", body={"state": document}
+        )
+        kept: state.Document | None = answer.get("state")
+        return kept
+
+    async def group_names(self) -> dict[str, str]:
+        """Group id → name, of the account's first thousand groups, as they were lately.
+
+        Names only help people: if Fivetran does not tell them, the last ones known are returned.
+        """
+        if time.monotonic() < self._ask_for_groups_at:
+            return self._group_names
+        self._ask_for_groups_at = time.monotonic() + GROUPS_INTERVAL
+        try:
+            page = await self._call(
+                "GET", "/v1/groups", params={"limit": "1000"}, attempts=1, timeout=SHORT_TIMEOUT
+            )
+            self._group_names = {
+                _label(group["id"]): _label(group["name"]) for group in page["items"]
+            }
+        except (FivetranError, KeyError, TypeError) as error:
+            logger.warning("Fivetran does not tell the groups' names (%s)", type(error).__name__)
+        return self._group_names
 
     async def _call(
         self,
@@ -201,6 +292,8 @@ class Fivetran:
         *,
         params: dict[str, str] | None = None,
         body: dict[str, Any] | None = None,
+        attempts: int = _ATTEMPTS,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         request = self._http.build_request(
             method,
@@ -208,8 +301,9 @@ class Fivetran:
             params=params,
             content=None if body is None else state.dump(body),
             headers=None if body is None else {"Content-Type": "application/json"},
+            timeout=self._http.timeout if timeout is None else timeout,
         )
-        return await _with_retries(lambda: self._send(request))
+        return await _with_retries(lambda: self._send(request), attempts)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         changes = request.method != "GET"
@@ -236,9 +330,11 @@ def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
 stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
 
-async def _with_retries(send: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+async def _with_retries(
+    send: Callable[[], Awaitable[dict[str, Any]]], attempts: int
+) -> dict[str, Any]:
     async for attempt in stamina.retry_context(
-        on=_is_worth_a_retry, attempts=_ATTEMPTS, wait_initial=0.2, wait_max=2, wait_jitter=0.2
+        on=_is_worth_a_retry, attempts=attempts, wait_initial=0.2, wait_max=2, wait_jitter=0.2
     ):
         with attempt:
             return await send()
@@ -254,31 +350,23 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
 
 def _path(connection_id: str) -> str:
     if not is_connection_id(connection_id):
-        raise InvalidRequest(f"'{shown(connection_id)}' is no connection id; nothing was sent.")
+        raise InvalidRequest(
+            f"'{shown(connection_id)}' is not a connection's id; nothing was sent."
+        )
     return f"/v1/connections/{quote(connection_id, safe='')}"
 
 
 def _data(response: httpx.Response, changes: bool) -> dict[str, Any]:
+    content = response.content
     try:
-        body = state.parse(response.content)
+        data = state.parse_answer(content).get("data")
     except state.InvalidState as error:
-        if _is_json(response.content):
-            raise InvalidStateDocument(f"Fivetran's answer cannot be used: {error}") from error
+        if not changes and len(content) > state.MAX_ANSWER_BYTES:
+            raise InvalidStateDocument(f"Fivetran's answer is too large: {error}.") from error
         raise FivetranUnavailable(
-            "Fivetran answered with something that is not JSON.", maybe_applied=changes or None
+            "Fivetran's answer is not what its reference describes.", maybe_applied=changes or None
         ) from error
-    data = body.get("data")
     return data if isinstance(data, dict) else {}
-
-
-def _is_json(content: bytes) -> bool:
-    try:
-        json.loads(content)
-    except RecursionError:
-        return True
-    except ValueError:
-        return False
-    return True
 
 
 def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
@@ -314,7 +402,9 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
         409: SyncRunning if changes else FivetranError,
         400: NoStateYet if on_state and not changes else FivetranError,
     }
-    return refusals.get(status, FivetranError)(f"Fivetran refused {what}: {says}", **details)
+    error = refusals.get(status, FivetranError)(f"Fivetran refused {what}: {says}", **details)
+    error.is_live = True
+    return error
 
 
 def _retry_after(response: httpx.Response) -> float:

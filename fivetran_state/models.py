@@ -58,10 +58,10 @@ class Change(Model):
     after: str | None = None
 
 
-def changes_between(before: state.State, after: state.State) -> tuple[list[Change], int]:
+def changes_between(before: state.Document, after: state.Document) -> tuple[list[Change], int]:
     """The first `SHOWN_CHANGES` differences, and how many there are."""
 
-    def shown(value: state.JsonValue) -> str:
+    def shown(value: state.JsonValue | state.RawDocument) -> str:
         return state.preview(value, SHOWN_CHARACTERS)
 
     found = state.diff(before, after, limit=SHOWN_CHANGES)
@@ -77,13 +77,27 @@ def changes_between(before: state.State, after: state.State) -> tuple[list[Chang
     return changes, found.total
 
 
-class ConnectionSummary(Model):
-    id: str
-    name: str = Field(description="The schema name it is known by.")
+class ConnectionFacts(Model):
+    """What tells connections apart, and what is unusual about one."""
+
+    name: str = Field(description="Its schema name.")
     service: str
-    keeps_state: bool = Field(description="Only these can be read and updated here.")
+    group_id: str
+    group_name: str | None = None
     paused: bool
     sync_state: str
+    setup_state: str | None = Field(None, description="Only if not connected: it does not sync.")
+    schedule_type: str | None = Field(None, description="Only if manual: no sync starts by itself.")
+    is_historical_sync: bool | None = Field(
+        None,
+        description="Only if true: a historical re-sync, which begins empty, is pending or running.",
+    )
+
+
+class ConnectionSummary(ConnectionFacts):
+    id: str
+    keeps_state: bool
+    unusable_because: str | None = Field(None, description="Why it cannot be used here.")
 
 
 class ConnectionPage(Model):
@@ -99,26 +113,29 @@ class OutlineEntry(Model):
     preview: str | None = None
 
 
-class StateView(Model):
+class StateView(ConnectionFacts):
     _null_says_something: ClassVar[frozenset[str]] = frozenset({"state"})
 
     connection_id: str
-    name: str
-    service: str
-    version: str = Field(description="Of the whole state; update_state wants it.")
-    paused: bool
-    sync_state: str
+    version: str = Field(
+        description="Of the whole state: update_state takes it as expected_version."
+    )
     path: str | None = None
     bytes: int = Field(description="Size of the value at path.")
     state: Any = Field(None, description="The value at path.")
     state_json: str | None = Field(
-        None, description="JSON text instead, if characters would not show."
+        None,
+        description="JSON text instead, if some characters are invisible or it is not a state.",
     )
+    problem: str | None = Field(
+        None, description="Why it is not a usable state; only a whole new_state can replace it."
+    )
+    hint: str | None = Field(None, description="How to get what is not shown.")
     outline: list[OutlineEntry] | None = Field(
         None, description="In place of a large state; use path to go deeper."
     )
     exact_numbers: dict[str, str] | None = Field(
-        None, description="By path, exactly: the first 50 numbers that a double would change."
+        None, description="Exact text, by path, of the first 50 numbers that a double cannot hold."
     )
     update_in_progress: str | None = Field(None, description="A workflow_id.")
 
@@ -142,7 +159,11 @@ class Update(Model):
     changes: list[Change] | None = None
     changes_total: int | None = None
     was_paused: bool | None = None
-    still_paused: bool = Field(False, description="Paused by this update and not yet resumed.")
+    paused_by_update: bool = Field(False, description="Paused by this update, not yet resumed.")
+    paused_seconds: float | None = None
+    kept_numbers: list[str] | None = Field(
+        None, description="Paths of numbers kept because the given ones look rounded."
+    )
 
 
 class UpdatesView(Model):
@@ -152,6 +173,14 @@ class UpdatesView(Model):
     status: Literal["running", "updated", "cancelled", "failed"]
     updates: list[Update] = Field(description="Those that have been started, in order.")
     error: Failure | None = Field(None, description="Why none of them was changed.")
+
+
+class Since(Model):
+    """What has happened since an update ended."""
+
+    sync: Literal["none", "running", "succeeded", "failed"]
+    state_moved: bool | None = None
+    version: str | None = Field(None, description="Of the state now.")
 
 
 class StepView(Model):
@@ -167,6 +196,7 @@ class WorkflowView(Update):
     started_at: str
     ended_at: str | None = None
     error: Failure | None = None
+    since: Since | None = Field(None, description="What has happened since it ended.")
 
 
 class WorkflowSummary(Model):
@@ -184,3 +214,4 @@ class WorkflowSummary(Model):
 class WorkflowPage(Model):
     workflows: list[WorkflowSummary]
     next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")
+    message: str | None = Field(None, description="What an empty page means.")

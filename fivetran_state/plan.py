@@ -1,12 +1,18 @@
-"""What an update would do to the state as it is now, for whoever decides about it."""
+"""What an update would do to the state as it is now, for the person or the agent that decides."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from fivetran_state import state
 from fivetran_state.errors import InvalidChange
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import Change, Update, changes_between
+from fivetran_state.text import quoted
+
+NAMED_PATHS = 5
+"""How many paths a warning names."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +21,11 @@ class Wanted:
 
     change: state.Change
     source: str | None = None
-    warning: str | None = None
     copied_from: Connection | None = None
+    undoes: str | None = None
+    """The workflow id of the update whose state before is put back."""
+    undone_paths: frozenset[str] = frozenset()
+    """What that update itself has changed."""
 
     @property
     def what(self) -> str:
@@ -29,43 +38,74 @@ class Plan:
     """One change to one version of one connection's state."""
 
     connection: Connection
+    group_name: str | None
     wanted: Wanted
+    then_sync: bool
+    sync_wait: float
+    before: state.Document
+    applied: state.Applied
     version_before: str
     version_after: str
     changes: list[Change]
     """The first of them."""
     changes_total: int
-    sync_wait: float
 
     @classmethod
     def of(
-        cls, connection: Connection, before: state.State, wanted: Wanted, sync_wait: float
+        cls,
+        connection: Connection,
+        before: state.Document,
+        wanted: Wanted,
+        *,
+        group_name: str | None = None,
+        then_sync: bool = False,
+        sync_wait: float = 0,
     ) -> "Plan":
         """Raises `InvalidChange`."""
         try:
-            after = state.apply(wanted.change, before)
+            applied = state.applied(wanted.change, before)
         except (state.InvalidChange, state.InvalidState) as error:
             raise InvalidChange(f"{error}; nothing was written.") from error
-        changes, total = changes_between(before, after)
+        changes, total = changes_between(before, applied.after)
         return cls(
             connection=connection,
+            group_name=group_name,
             wanted=wanted,
+            then_sync=then_sync,
+            sync_wait=sync_wait,
+            before=before,
+            applied=applied,
             version_before=state.version(before),
-            version_after=state.version(after),
+            version_after=state.version(applied.after),
             changes=changes,
             changes_total=total,
-            sync_wait=sync_wait,
+        )
+
+    @property
+    def described_connection(self) -> str:
+        """The connection, told apart from others of the same name."""
+        connection = self.connection
+        group = quoted(connection.group_id)
+        if self.group_name is not None and self.group_name != connection.group_id:
+            group = f"{quoted(self.group_name)} ({group})"
+        return (
+            f"{quoted(connection.id)}, the {quoted(connection.service)} connection "
+            f"{quoted(connection.schema)} in the group {group}"
         )
 
     def to_update(self) -> Update:
-        """As a caller sees it who cannot be asked."""
+        """The answer to a caller who asks for the plan, or who cannot be asked."""
         if self.changes_total:
             message = (
-                f"Nothing was written. To apply exactly this, call again with "
-                f"expected_version {self.version_before!r}. {self.consequences}"
+                f"Nothing was written. To apply exactly this to {self.described_connection}, call "
+                f"again with expected_version {self.version_before!r}. {' '.join(self.consequences)}"
             )
         else:
-            message = "The change would leave the state as it is. Nothing was written."
+            no_sync = " No sync was started." if self.then_sync else ""
+            notes = "".join(f" {each}" for each in (*self._kept_numbers(), *self._absent_part()))
+            message = (
+                f"The change would leave the state as it is. Nothing was written.{no_sync}{notes}"
+            )
         return Update(
             connection_id=self.connection.id,
             status="planned",
@@ -75,39 +115,104 @@ class Plan:
             changes=self.changes,
             changes_total=self.changes_total,
             was_paused=self.connection.paused,
+            kept_numbers=list(self.applied.kept) or None,
         )
 
     @property
-    def consequences(self) -> str:
-        """What will happen to the connection, and what to be careful about, in sentences."""
-        return " ".join(filter(None, [self._pause, self.wanted.warning, self._copy]))
+    def consequences(self) -> list[str]:
+        """What happens to the connection, and what to be careful about, in sentences."""
+        return [
+            *self._pause(),
+            *self._oddities(),
+            *self._losses(),
+            *self._kept_numbers(),
+            *self._source(),
+        ]
 
-    @property
-    def _pause(self) -> str:
-        if self.connection.paused:
-            return "The connection is paused and stays so."
-        if self.connection.sync_state == "syncing":
-            return (
-                "The connection is syncing: it will be paused, its sync waited for "
-                f"(at most {_duration(self.sync_wait)}), and resumed afterwards."
+    def _pause(self) -> Iterator[str]:
+        connection = self.connection
+        if connection.paused and connection.sync_state == "syncing":
+            yield "The connection is paused and stays paused; its last sync is still stopping."
+        elif connection.paused:
+            yield "The connection is paused and stays paused."
+        elif connection.sync_state == "syncing":
+            yield (
+                "A sync is running: Fivetran is asked to stop it, which may take up to "
+                f"{_duration(self.sync_wait)}. What it has saved so far stays, and the connection "
+                "is resumed afterwards. If the sync moves the state before it stops, the update "
+                "ends in a conflict and writes nothing."
             )
-        return "The connection will be paused for a moment and resumed."
+        else:
+            yield "The connection is paused for a moment and resumed."
+        if self.then_sync and not connection.paused:
+            yield "Then a sync is started."
 
-    @property
-    def _copy(self) -> str | None:
+    def _oddities(self) -> Iterator[str]:
+        connection = self.connection
+        if connection.is_historical_sync:
+            yield (
+                "Careful: a historical re-sync is pending or running. It begins with an empty state "
+                "and overwrites this change. To make the change anyway, set allow_resync."
+            )
+        if connection.setup_state not in ("connected", "unknown"):
+            yield (
+                f"Its set-up is {quoted(connection.setup_state)}: it does not sync until that is "
+                "repaired in Fivetran."
+            )
+        if connection.never_syncs_by_itself and not self.then_sync:
+            yield "Its schedule is manual: no sync starts by itself."
+
+    def _losses(self) -> Iterator[str]:
+        if not self.applied.after and self.changes_total:
+            yield "Careful: with an empty state the connector starts over from the beginning."
+        if isinstance(self.before, state.RawDocument):
+            yield "What is there now is not a usable state."
+
+    def _kept_numbers(self) -> Iterator[str]:
+        total = self.applied.kept_total
+        if total:
+            yield (
+                f"The exact numbers stay at {_listed(self.applied.kept, total)}, because the given "
+                "ones look rounded. To change them, give the change as JSON text."
+            )
+
+    def _absent_part(self) -> Iterator[str]:
+        change = self.wanted.change
+        if change.kind == "part" and isinstance(change.value, dict) and "value" not in change.value:
+            yield f"There is nothing at {quoted(change.value['path'])} in either state."
+
+    def _source(self) -> Iterator[str]:
+        if self.wanted.undoes is not None:
+            yield from self._moved_since(self.wanted.undoes)
         other = self.wanted.copied_from
         if other is None:
-            return None
+            return
         if other.service != self.connection.service:
-            return (
-                f"Careful: this is the state of a {other.service} connection, {other.id}, "
-                f"and {self.connection.id} is a {self.connection.service} connection."
+            yield (
+                f"Careful: this state comes from {other.id}, whose service is "
+                f"{quoted(other.service)}; the service of {self.connection.id} is "
+                f"{quoted(self.connection.service)}."
             )
-        return f"The new state is that of {other.id}, a {other.service} connection as well."
+        else:
+            yield f"This state comes from {other.id}, a connection of the same service."
+
+    def _moved_since(self, workflow_id: str) -> Iterator[str]:
+        moved = [
+            state.shown_path(difference.path)
+            for difference in state.differences(self.before, self.applied.after)
+            if difference.path not in self.wanted.undone_paths
+        ]
+        if moved:
+            paths = _listed(tuple(islice(moved, NAMED_PATHS)), len(moved))
+            yield (
+                f"Careful: {workflow_id} did not change all of this. {_counted(len(moved), 'value')} "
+                f"moved since then, by syncs or by other updates, and would move back too: {paths}. "
+                "To put back only a part, name its path in `only`."
+            )
 
 
 class Confirmation(Protocol):
-    """Asks whoever decides."""
+    """Asks the person who decides."""
 
     @property
     def version(self) -> str | None:
@@ -116,8 +221,19 @@ class Confirmation(Protocol):
     async def covers(self, plan: Plan, latest: int) -> bool:
         """Whether exactly this was confirmed, with `latest` the connection's newest update.
 
-        If not it asks; the answer counts the next time. Raises `NotConfirmed`.
+        If not it asks; the answer counts the next time. Raises `NotConfirmed`, or
+        `TooLargeToConfirm` if the question could not show every change in full.
         """
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(paths: tuple[str, ...], total: int) -> str:
+    named = ", ".join(quoted(path) if path else "(everything)" for path in paths[:NAMED_PATHS])
+    more = total - min(len(paths), NAMED_PATHS)
+    return f"{named} and {more:,} more" if more > 0 else named
 
 
 def _duration(seconds: float) -> str:

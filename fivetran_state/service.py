@@ -5,9 +5,10 @@ import copy
 import hashlib
 import platform
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, cast
 
@@ -15,16 +16,16 @@ from fivetran_state import __version__, state, together, updates, views
 from fivetran_state.config import Settings
 from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
-    Conflict,
     ConnectionNotFound,
     FivetranError,
     FivetranStateError,
     Forbidden,
+    InvalidChange,
     InvalidRequest,
     LeftPaused,
     NoStateYet,
     NotAllowed,
-    StateNotKept,
+    NothingToUndo,
     TooLateToCancel,
     Unauthorized,
     UnusableKey,
@@ -35,6 +36,7 @@ from fivetran_state.ids import UpdateId, is_connection_id, is_update_number
 from fivetran_state.models import (
     ConnectionPage,
     ConnectionSummary,
+    Since,
     StateView,
     Update,
     UpdatesView,
@@ -43,7 +45,14 @@ from fivetran_state.models import (
 )
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.text import shown, visible
-from fivetran_state.workflow import Progress, UpdateRequest
+from fivetran_state.workflow import (
+    Progress,
+    UpdateRequest,
+    conflict,
+    refuse_impossible_sync,
+    refuse_pending_resync,
+    state_not_kept,
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,16 @@ class Finding:
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
+LARGEST_MAX_BYTES = 1_000_000
 AHEAD = 0.01
 """Seconds by which Fivetran, which takes longer, is asked before the database is."""
 LARGEST_PAGE = 1000
 _SKIPPED = re.compile("[0-9]{1,4}")
 MOST_PAGES_SEARCHED = 20
+MAX_SEEN = 10_000
+"""Connections of which a process remembers whether they were paused."""
+READ_AT_ONCE = 8
+"""Connections that one request has looked at, at the same time."""
 
 
 async def _ignore(progress: Progress) -> None:
@@ -76,6 +90,8 @@ class Service:
         self._settings = settings
         self._engine = Engine(settings)
         self._guest: Account | None = None
+        self._seen_paused: OrderedDict[str, bool] = OrderedDict()
+        """By owner: only a hint, in which order an update had best read."""
 
     async def of(self, api_key: str, api_secret: str) -> "Service":
         """The same capabilities, for the account that these credentials are of."""
@@ -114,29 +130,31 @@ class Service:
     async def left_paused(self) -> dict[str, str]:
         """Connection id → workflow id, where an update paused it and Fivetran still has it so.
 
-        A guest's connection is named behind its account; it counts as paused, too, if the guest's
-        credentials do not hold any more.
+        A guest's connection is named behind its account. A connection that Fivetran does not show,
+        because it refuses the key, counts as paused.
         """
         await self._engine.up()
         found = {}
         for owner, workflow_id in (await updates.left_paused()).items():
             request = (await updates.get(workflow_id)).request
             with suppress(ConnectionNotFound):
-                if await self._is_paused(request):
+                if await self._is_paused(request, workflow_id):
                     found[owner] = workflow_id
         return found
 
-    async def _is_paused(self, request: UpdateRequest) -> bool:
-        if "credentials" not in request:
-            fivetran = await self._engine.ready()
-            return (await fivetran.get_connection(request["connection_id"])).paused
-        fivetran = self._engine.client_of(request["credentials"])
-        try:
-            return (await fivetran.get_connection(request["connection_id"])).paused
-        except (Unauthorized, Forbidden):
-            return True
-        finally:
-            await fivetran.aclose()
+    async def _is_paused(self, request: UpdateRequest, workflow_id: str) -> bool:
+        async with AsyncExitStack() as stack:
+            if "credentials" in request:
+                fivetran = self._engine.client_of(
+                    request.get("account"), request["credentials"], workflow_id
+                )
+                stack.push_async_callback(fivetran.aclose)
+            else:
+                fivetran = await self._engine.ready()
+            try:
+                return (await fivetran.get_connection(request["connection_id"])).paused
+            except (Unauthorized, Forbidden):
+                return True
 
     async def diagnose(self) -> list[Finding]:
         """What an operator wants to know first, each with whether it is well."""
@@ -185,9 +203,12 @@ class Service:
         """The account's connections whose id or name contains `name`, of one service, page by page.
 
         Fivetran cannot search, so its pages are read until `limit` are found. Our cursor is where
-        to go on: how many to skip of which of Fivetran's pages.
+        to go on: how many to skip of which of Fivetran's pages. Raises `InvalidRequest` for a service
+        that none of them has.
         """
         fivetran = (await self._account()).fivetran
+        group_names = await fivetran.group_names()
+        services: set[str] = set()
         skip, at = _place(cursor) if cursor else (0, None)
         is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
@@ -200,13 +221,19 @@ class Service:
                 if cursor and at and error.details.get("status") == 400:
                     raise _not_a_cursor(cursor) from error
                 raise
+            services |= {each.service for each in page if self._settings.allows(each.id)}
             for index, connection in enumerate(page[skip:], skip):
                 if not self._is_wanted(connection, name, service):
                     continue
                 if len(found) == limit:
                     return ConnectionPage(connections=found, next_cursor=f"{index}:{at or ''}")
-                found.append(views.connection(connection))
+                found.append(views.connection(connection, group_names))
             if following is None:
+                if service is not None and cursor is None and service not in services:
+                    raise InvalidRequest(
+                        f"There is no connection of the service '{shown(service)}'. Services in "
+                        f"use: {', '.join(sorted(services)) or 'none'}."
+                    )
                 return ConnectionPage(connections=found)
             skip, at = 0, following
             if len(found) == limit:
@@ -233,36 +260,22 @@ class Service:
         `exact`: whatever its size, for `to_json(exactly=True)`.
         """
         fivetran = await self._fivetran_for(connection_id)
-        reading = asyncio.ensure_future(_read(fivetran, connection_id))
-        # Both are waited for, but the database shall not keep the requests from being sent.
+        owner = await self._owner(connection_id)
+        reading = asyncio.ensure_future(self._read(fivetran, connection_id))
+        naming = asyncio.ensure_future(fivetran.group_names())
+        # All are waited for, but the database shall not keep the requests from being sent.
         await asyncio.wait({reading}, timeout=AHEAD)
-        running, (connection, document) = await asyncio.gather(
-            updates.running(await self._owner(connection_id)), reading
+        running, (connection, document), group_names = await asyncio.gather(
+            updates.running(owner), reading, naming
         )
-        try:
-            value = state.at(document, path or "")
-        except state.NotThere as error:
-            raise InvalidRequest(f"path: {error}") from error
-        text = state.dump(value)
-        content: dict[str, Any]
-        if exact:
-            content = {"state": value}
-        elif len(text) > max_bytes:
-            content = {"outline": views.outline(value, path or "", max_bytes)}
-        elif state.hides(value):
-            content = {"state_json": visible(text)}
-        else:
-            content = {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
+        text, content = await asyncio.to_thread(_content, document, path or "", max_bytes, exact)
         return StateView(
             connection_id=connection_id,
-            name=connection.schema,
-            service=connection.service,
             version=state.version(document),
-            paused=connection.paused,
-            sync_state=connection.sync_state,
             path=None if path is None else state.shown_path(path),
             bytes=len(text),
             update_in_progress=running,
+            **views.facts(connection, group_names),
             **content,
         )
 
@@ -272,25 +285,64 @@ class Service:
         change: Mapping[str, object],
         *,
         expected_version: str | None = None,
+        only: str | None = None,
+        then_sync: bool = False,
     ) -> Update:
         """What the change would do to the state as it is now; nothing is written."""
-        wanted = await self._wanted(connection_id, change)
-        return (await self._plan(connection_id, wanted, expected_version)).to_update()
+        _check_version(expected_version)
+        wanted = await self._wanted(connection_id, change, only)
+        plan = await self._plan(connection_id, wanted, expected_version, then_sync=then_sync)
+        return plan.to_update()
 
-    async def _plan(self, connection_id: str, wanted: Wanted, expected_version: str | None) -> Plan:
+    async def _plan(
+        self,
+        connection_id: str,
+        wanted: Wanted,
+        expected_version: str | None,
+        *,
+        then_sync: bool = False,
+    ) -> Plan:
+        """Raises what the update would be refused for, but for a re-sync, of which the plan warns."""
         fivetran = await self._fivetran_for(connection_id)
-        connection, before = await _read(fivetran, connection_id)
+        (connection, before), group_names = await asyncio.gather(
+            self._read(fivetran, connection_id), fivetran.group_names()
+        )
         # In a thread: of a large state it takes seconds, in which everybody else would wait.
         plan = await asyncio.to_thread(
-            Plan.of, connection, before, wanted, self._settings.sync_wait
+            Plan.of,
+            connection,
+            before,
+            wanted,
+            group_name=group_names.get(connection.group_id),
+            then_sync=then_sync,
+            sync_wait=self._settings.sync_wait,
         )
         if expected_version is not None and expected_version != plan.version_before:
-            raise Conflict(
-                f"The state is version {plan.version_before}, not '{shown(expected_version)}'; "
-                "nothing was written.",
-                current_version=plan.version_before,
-            )
+            raise conflict(expected_version, plan.version_before)
+        if then_sync:
+            refuse_impossible_sync(connection)
         return plan
+
+    async def _read(
+        self, fivetran: Fivetran, connection_id: str
+    ) -> tuple[Connection, state.Document]:
+        """The connection and what is there in place of a state, asked for at the same time.
+
+        Raises `StateNotKept` or `NoStateYet` if nothing can be there.
+        """
+        connection, document = await fivetran.get_connection_and_state(connection_id)
+        owner = await self._owner(connection_id)
+        self._seen_paused[owner] = connection.paused
+        self._seen_paused.move_to_end(owner)
+        if len(self._seen_paused) > MAX_SEEN:
+            self._seen_paused.popitem(last=False)
+        if not connection.keeps_state:
+            raise state_not_kept(connection)
+        if document is None:
+            raise NoStateYet(
+                f"{connection_id} ({connection.service}, {connection.schema}) has no state yet."
+            )
+        return connection, document
 
     async def update_state(
         self,
@@ -298,6 +350,9 @@ class Service:
         change: Mapping[str, object],
         *,
         expected_version: str | None,
+        only: str | None = None,
+        then_sync: bool = False,
+        allow_resync: bool = False,
         reason: str | None = None,
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
@@ -312,53 +367,59 @@ class Service:
         """
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
+        _check_version(expected_version)
         fivetran = await self._fivetran_for(connection_id)
+        options = _Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
         handle = None
-        unread = _unread(change)
+        unread = _unread(change, only)
         if idempotency_key is not None and unread is not None:
             version = _seen(expected_version, confirmation)
             if version is not None or confirmation is None:
                 # The source may be gone, now that the update is done.
                 handle = await updates.with_key(
-                    await self._request(connection_id, unread, version, reason, idempotency_key)
+                    await self._request(connection_id, unread, options.with_version(version))
                 )
         while handle is None:
-            wanted = await self._wanted(connection_id, change)
+            wanted = await self._wanted(connection_id, change, only)
             version = _seen(expected_version, confirmation)
             plan = None
             if confirmation is not None and version is None:
-                plan = await self._plan(connection_id, wanted, None)
+                plan = await self._plan(connection_id, wanted, None, then_sync=then_sync)
                 version = plan.version_before
-            request = await self._request(connection_id, wanted, version, reason, idempotency_key)
+            request = await self._request(connection_id, wanted, options.with_version(version))
 
             async def state_is_expected(version: str | None = version) -> bool:
-                # Who expects no version, and repeats a change, wants it made again.
+                # Without an expected version, repeating a change means to make it again.
                 return (
                     version is None
-                    or state.version(await _state_of(fivetran, connection_id)) == version
+                    or state.version(await fivetran.get_state(connection_id)) == version
                 )
 
             latest, handle = await updates.attach(request, state_is_expected)
             if handle is None and confirmation is not None:
-                plan = plan or await self._plan(connection_id, wanted, expected_version)
+                plan = plan or await self._plan(
+                    connection_id, wanted, expected_version, then_sync=then_sync
+                )
                 if not plan.changes_total:
                     return plan.to_update()
+                if not allow_resync:
+                    refuse_pending_resync(plan.connection)
                 if not await confirmation.covers(plan, latest):
                     continue  # It may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
         await updates.follow(handle, wait_seconds, on_progress)
-        answer = views.answer(await updates.get(handle.workflow_id))
+        answer = await self._answer(handle.workflow_id)
         if isinstance(answer, FivetranStateError):
             raise answer
         return answer
 
+    async def _answer(self, workflow_id: str) -> Update | FivetranStateError:
+        update = await updates.get(workflow_id)
+        steps = [] if update.status == "running" else await updates.steps(workflow_id)
+        return views.answer(update, steps)
+
     async def _request(
-        self,
-        connection_id: str,
-        wanted: Wanted,
-        expected_version: str | None,
-        reason: str | None,
-        idempotency_key: str | None,
+        self, connection_id: str, wanted: Wanted, options: "_Options"
     ) -> UpdateRequest:
         request = UpdateRequest(
             connection_id=connection_id,
@@ -366,40 +427,43 @@ class Service:
             change=state.dump(wanted.change.value),
             change_is_exact=wanted.change.exact,
             source=wanted.source,
-            expected_version=expected_version,
-            reason=reason,
-            idempotency_key=idempotency_key or _derived_key(expected_version, wanted),
-            key_was_given=idempotency_key is not None,
+            expected_version=options.expected_version,
+            reason=options.reason,
+            idempotency_key=options.idempotency_key or _derived_key(options, wanted),
+            key_was_given=options.idempotency_key is not None,
             sync_wait=self._settings.sync_wait,
         )
+        if options.then_sync:
+            request["then_sync"] = True
+        if options.allow_resync:
+            request["allow_resync"] = True
+        if self._seen_paused.get(await self._owner(connection_id)):
+            request["seen_paused"] = True
         request.update(cast(Any, (await self._account()).in_request()))
         return request
 
-    async def states_of(self, workflow_id: str) -> tuple[state.State, state.State]:
+    async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
         """The state that an update found, and the one that it left."""
         await self._check_update(workflow_id)
         request = (await updates.get(workflow_id)).request
-        before = state.parse(await updates.state_before(workflow_id))
-        change = state.Change(
-            request["change_kind"],
-            state.parse_value(request["change"]),
-            exact=request["change_is_exact"],
-        )
-        return before, state.apply(change, before)
+        before = state.document(await updates.state_before(workflow_id))
+        return before, state.apply(_change_of(request), before)
 
     async def update_states(
         self,
         connection_ids: Sequence[str],
         change: Mapping[str, object],
         *,
+        then_sync: bool = False,
+        allow_resync: bool = False,
         reason: str | None = None,
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
     ) -> UpdatesView:
         """Make one change to several connections, in order: to all of them, or to none.
 
-        `change` is of any kind but `restore_from`. Raises the error of the connection that failed,
-        with `updates` in its details.
+        All are looked at before any is touched. `change` is of any kind but `restore_from`. Raises
+        the error of the connection that failed, with `updates` in its details.
         """
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
@@ -408,17 +472,22 @@ class Service:
         for connection_id in connection_ids:
             self.check(connection_id)
         account = (await self._account()).id
+        options = _Options(None, reason, None, then_sync, allow_resync)
 
         async def requests(wanted: Wanted) -> list[UpdateRequest]:
-            return [await self._request(id_, wanted, None, reason, None) for id_ in connection_ids]
+            return [await self._request(id_, wanted, options) for id_ in connection_ids]
 
         workflow_id = None
-        unread = _unread(change)
+        unread = _unread(change, None)
         if idempotency_key is not None and unread is not None:
             workflow_id = await together.with_key(await requests(unread), account, idempotency_key)
         if workflow_id is None:
-            wanted = await self._wanted(connection_ids[0], change)
-            workflow_id = await together.start(await requests(wanted), account, idempotency_key)
+            wanted = await self._wanted(connection_ids[0], change, None)
+            asked = await requests(wanted)
+            workflow_id = await together.attach(asked, account, idempotency_key)
+        if workflow_id is None:
+            await self._check_all(connection_ids, wanted, options)
+            workflow_id = await together.start(asked, account, idempotency_key)
         view, error = await self._together(workflow_id, wait_seconds)
         if error is not None:
             error.details |= {
@@ -427,6 +496,20 @@ class Service:
             }
             raise error
         return view
+
+    async def _check_all(
+        self, connection_ids: Sequence[str], wanted: Wanted, options: "_Options"
+    ) -> None:
+        """Raise what any of the connections would be refused for, before one of them is touched."""
+        few = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def check(connection_id: str) -> None:
+            async with few:
+                plan = await self._plan(connection_id, wanted, None, then_sync=options.then_sync)
+            if not options.allow_resync:
+                refuse_pending_resync(plan.connection)
+
+        await asyncio.gather(*map(check, connection_ids))
 
     def is_together(self, workflow_id: str) -> bool:
         """Whether it is the id of connections that are changed together."""
@@ -454,7 +537,10 @@ class Service:
         self, workflow_id: str, wait_seconds: float
     ) -> tuple[UpdatesView, FivetranStateError | None]:
         found = await together.follow(workflow_id, (await self._account()).id, wait_seconds)
-        parts = [views.update(await updates.get(id_)) for id_ in found.workflow_ids]
+        parts = [
+            views.update(await updates.get(id_), await updates.steps(id_))
+            for id_ in found.workflow_ids
+        ]
         ended = "updated" if found.error is None else views.failed(found.error)
         view = UpdatesView(
             workflow_id=workflow_id,
@@ -474,7 +560,19 @@ class Service:
             await updates.follow(await updates.find(workflow_id), wait_seconds, on_progress)
             update = await updates.get(workflow_id)
         steps = await updates.steps(workflow_id)
-        return views.workflow(update, steps)
+        return views.workflow(update, steps, await self._since(update))
+
+    async def _since(self, update: updates.Update) -> Since | None:
+        """What has happened since the update; None as well if Fivetran does not tell."""
+        if update.outcome is None or update.outcome["deleted"]:
+            return None
+        connection_id = update.request["connection_id"]
+        try:
+            fivetran = await self._fivetran_for(connection_id)
+            connection, document = await fivetran.get_connection_and_state(connection_id)
+        except FivetranError:
+            return None
+        return views.since(update.outcome, connection, document)
 
     async def task(self, workflow_id: str) -> views.Task:
         """One update, and what `update_state` would answer about it now."""
@@ -486,15 +584,27 @@ class Service:
         self, connection_id: str, *, cursor: str | None = None, limit: int = 20
     ) -> WorkflowPage:
         """The connection's updates, newest first. Pages are stable: numbers only count up."""
-        await self._fivetran_for(connection_id)
+        fivetran = await self._fivetran_for(connection_id)
         if cursor is not None and not is_update_number(cursor):
             raise _not_a_cursor(cursor)
         below = None if cursor is None else int(cursor)
         found = await updates.history(await self._owner(connection_id), below, limit)
+        if not found and cursor is None:
+            await fivetran.get_connection(connection_id)
+            return WorkflowPage(workflows=[], message=self._covered())
         lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
         return WorkflowPage(
             workflows=[views.summary(update) for update in found],
             next_cursor=str(lowest) if lowest > 1 else None,
+        )
+
+    def _covered(self) -> str:
+        """What an empty history says."""
+        days = self._settings.retention_days
+        kept = f" of the last {days:g} days" if days else ""
+        return (
+            f"There are no updates{kept}. Listed are the updates that were made through this server's "
+            "database, not syncs or changes made by other means."
         )
 
     async def list_all_workflows(
@@ -544,7 +654,7 @@ class Service:
             await updates.cancel(workflow_id)
             await updates.follow(await updates.find(workflow_id), wait_seconds, _ignore)
             update = await updates.get(workflow_id)
-        view = views.update(update)
+        view = views.update(update, await updates.steps(workflow_id))
         if view.status not in ("running", "cancelled"):
             raise _too_late(workflow_id, view.status)
         return view
@@ -567,44 +677,65 @@ class Service:
     def _may_see(self, update: UpdateId, account: str | None) -> bool:
         return update.account == account and self._settings.allows(update.connection_id)
 
-    async def _wanted(self, connection_id: str, change: Mapping[str, object]) -> Wanted:
+    async def _wanted(
+        self, connection_id: str, change: Mapping[str, object], only: str | None
+    ) -> Wanted:
         """The one change that is given; raises `InvalidRequest` if it is none or several."""
         kind, value = _the_one(change)
         if kind == "restore_from":
-            return await self._restored(connection_id, str(value))
+            return await self._restored(connection_id, str(value), only)
         if kind == "copy_from":
-            return await self._copied(str(value))
+            return await self._copied(str(value), only)
+        if only is not None:
+            raise InvalidRequest("only goes with restore_from or copy_from.")
         return Wanted(await asyncio.to_thread(_change, kind, value))
 
-    async def _restored(self, connection_id: str, workflow_id: str) -> Wanted:
+    async def _restored(self, connection_id: str, workflow_id: str, only: str | None) -> Wanted:
         if UpdateId.parse(workflow_id).owner != await self._owner(connection_id):
             raise InvalidRequest(
-                f"restore_from takes the workflow_id of an update of the same connection, which "
-                f"{workflow_id} is not; copy_from takes another connection's id."
+                f"'{shown(workflow_id)}' is not an update of {connection_id}. restore_from takes the "
+                "workflow_id of one; copy_from takes another connection's id."
             )
         await self._fivetran_for(connection_id)
-        before = state.parse(await updates.state_before(workflow_id))
-        warning = f"What syncs and updates have changed since {workflow_id} began will be undone."
+        undone = await updates.get(workflow_id)
+        if undone.status == "running":
+            raise InvalidRequest(f"{workflow_id} is still running; wait for its end, or cancel it.")
+        is_updated = undone.outcome is not None and undone.outcome["outcome"] == "updated"
+        if not is_updated and not (undone.error and await updates.may_have_written(workflow_id)):
+            raise NothingToUndo(f"{workflow_id} wrote nothing, so there is nothing to undo.")
+        before = state.document(await updates.state_before(workflow_id))
+        if isinstance(before, state.RawDocument):
+            raise InvalidChange(
+                f"Before {workflow_id} there was no usable state ({before.problem}); it cannot be "
+                "written back."
+            )
         return Wanted(
-            state.Change("new_state", before), source=f"restore_from {workflow_id}", warning=warning
+            _whole_or_part(before, only),
+            source=_source("restore_from", workflow_id, only),
+            undoes=workflow_id,
+            undone_paths=await asyncio.to_thread(_changed_paths, undone.request, before),
         )
 
-    async def _copied(self, other_id: str) -> Wanted:
+    async def _copied(self, other_id: str, only: str | None) -> Wanted:
         fivetran = await self._fivetran_for(other_id, what="copy_from")
-        other, document = await _read(fivetran, other_id)
+        other, document = await self._read(fivetran, other_id)
+        if isinstance(document, state.RawDocument):
+            raise InvalidChange(f"What {other_id} has is not a usable state: {document.problem}.")
         return Wanted(
-            state.Change("new_state", document), source=f"copy_from {other_id}", copied_from=other
+            _whole_or_part(document, only),
+            source=_source("copy_from", other_id, only),
+            copied_from=other,
         )
 
     def check(self, connection_id: str, what: str = "connection_id") -> None:
         """Raise unless the id is one and the operator allows the connection."""
         if not is_connection_id(connection_id):
             raise InvalidRequest(
-                f"{what} '{shown(connection_id)}' is no connection's id, such as "
-                "speak_inexpensive: letters, digits, '_' and '-'. list_connections finds it."
+                f"{what} '{shown(connection_id)}' is not a connection's id. An id looks like "
+                "speak_inexpensive: letters, digits, '_' and '-'. Find it with list_connections."
             )
         if not self._settings.allows(connection_id):
-            raise NotAllowed(f"This server may not touch the connection {connection_id}.")
+            raise NotAllowed(f"This server is not allowed to use the connection {connection_id}.")
 
     async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
         """The client, if the connection passes the `check`."""
@@ -652,12 +783,62 @@ def _the_one(change: Mapping[str, object]) -> tuple[str, object]:
     return kind, value
 
 
-def _unread(change: Mapping[str, object]) -> Wanted | None:
+@dataclass(frozen=True)
+class _Options:
+    """What an update is asked for besides its change."""
+
+    expected_version: str | None
+    reason: str | None
+    idempotency_key: str | None
+    then_sync: bool
+    allow_resync: bool
+
+    def with_version(self, expected_version: str | None) -> "_Options":
+        return replace(self, expected_version=expected_version)
+
+
+def _check_version(version: str | None) -> None:
+    if version is not None and not state.is_version(version):
+        raise InvalidRequest(
+            f"expected_version '{shown(version)}' is not a version. A version has 32 hexadecimal "
+            "digits; plans and get_state return it."
+        )
+
+
+def _source(kind: str, value: object, only: str | None) -> str:
+    return f"{kind} {value}" if only is None else f"{kind} {value} only {only}"
+
+
+def _whole_or_part(source: state.State, only: str | None) -> state.Change:
+    if only is None:
+        return state.Change("new_state", source)
+    try:
+        return state.part_of(source, only)
+    except state.NotThere as error:
+        raise InvalidRequest(f"only: {error}") from error
+
+
+def _change_of(request: UpdateRequest) -> state.Change:
+    return state.parse_change(
+        request["change_kind"], request["change"], exact=request["change_is_exact"]
+    )
+
+
+def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str]:
+    """What an update itself has changed."""
+    try:
+        after = state.apply(_change_of(request), before)
+    except (state.InvalidChange, state.InvalidState):
+        return frozenset()
+    return frozenset(difference.path for difference in state.differences(before, after))
+
+
+def _unread(change: Mapping[str, object], only: str | None) -> Wanted | None:
     """The change before its source is read, to look for what it has started; None without one."""
     kind, value = _the_one(change)
     if kind not in ("restore_from", "copy_from"):
         return None
-    return Wanted(state.Change("new_state", {}), source=f"{kind} {value}")
+    return Wanted(state.Change("new_state", {}), source=_source(kind, value, only))
 
 
 def _change(kind: str, value: object) -> state.Change:
@@ -668,37 +849,53 @@ def _change(kind: str, value: object) -> state.Change:
         parsed = state.parse_value(value) if isinstance(value, str) else state.adopt(value)
     except state.InvalidState as error:
         raise InvalidRequest(f"{kind}: {error}") from error
-    if not isinstance(parsed, list if kind == "json_patch" else dict):
-        raise InvalidRequest(
-            f"{kind} must be a JSON {'array' if kind == 'json_patch' else 'object'}."
-        )
-    return state.Change(cast(Any, kind), parsed, exact=exact)
-
-
-async def _read(fivetran: Fivetran, connection_id: str) -> tuple[Connection, state.State]:
-    """The connection and its state, asked for at the same time."""
-    reading = asyncio.gather(
-        fivetran.get_connection(connection_id),
-        _state_of(fivetran, connection_id),
-        return_exceptions=True,
-    )
-    connection, document = await reading
-    if isinstance(connection, BaseException):
-        raise connection
-    if not connection.keeps_state:
-        raise StateNotKept(
-            f"{connection_id} is a {connection.service} connection, which keeps no state."
-        )
-    if isinstance(document, BaseException):
-        raise document
-    return connection, document
-
-
-async def _state_of(fivetran: Fivetran, connection_id: str) -> state.State:
+    change = state.Change(cast(Any, kind), parsed, exact=exact)
     try:
-        return await fivetran.get_state(connection_id)
-    except NoStateYet:
-        return {}
+        state.check(change)
+    except state.InvalidChange as error:
+        raise InvalidRequest(f"{kind}: {error}") from error
+    return change
+
+
+def _content(
+    document: state.Document, path: str, max_bytes: int, exact: bool
+) -> tuple[str, dict[str, Any]]:
+    """JSON text of the value at the path, and the fields of `models.StateView` that show it.
+
+    Raises `InvalidRequest`.
+    """
+    if isinstance(document, state.RawDocument):
+        if path:
+            raise InvalidRequest(f"path: what is there is not a usable state ({document.problem}).")
+        shown_text = visible(document.text)
+        fields: dict[str, Any] = {"problem": document.problem}
+        if exact or len(shown_text) <= max_bytes:
+            return document.text, fields | {"state_json": shown_text}
+        return document.text, fields | {
+            "state_json": shown_text[:max_bytes],
+            "hint": _larger(len(shown_text), "This is only its beginning."),
+        }
+    try:
+        value = state.at(document, path)
+    except state.NotThere as error:
+        raise InvalidRequest(f"path: {error}") from error
+    text = state.dump(value)
+    if exact:
+        return text, {"state": value}
+    if len(text) > max_bytes:
+        if isinstance(value, dict | list):
+            outline = views.outline(value, path, max_bytes) if max_bytes else None
+            return text, {"outline": outline}
+        return text, {"hint": _larger(len(text), "The value is longer than max_bytes.")}
+    if state.hides(value):
+        return text, {"state_json": visible(text)}
+    return text, {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
+
+
+def _larger(size: int, why: str) -> str:
+    if size > LARGEST_MAX_BYTES:
+        return f"{why} It has {size:,} bytes: REST's POST /state/get returns it whole."
+    return f"{why} Call again with max_bytes {size}."
 
 
 def _place(cursor: str) -> tuple[int, str | None]:
@@ -710,7 +907,7 @@ def _place(cursor: str) -> tuple[int, str | None]:
 
 
 def _not_a_cursor(cursor: str) -> InvalidRequest:
-    return InvalidRequest(f"cursor '{shown(cursor)}' is no next_cursor of an earlier answer.")
+    return InvalidRequest(f"cursor '{shown(cursor)}' is not the next_cursor of an earlier answer.")
 
 
 def _versions() -> str:
@@ -718,8 +915,9 @@ def _versions() -> str:
     return f"fivetran-state {__version__}, {packages}, Python {platform.python_version()}"
 
 
-def _derived_key(expected_version: str | None, wanted: Wanted) -> str:
-    return hashlib.sha256(f"{expected_version}\n{wanted.what}".encode()).hexdigest()
+def _derived_key(options: _Options, wanted: Wanted) -> str:
+    sync = "\nthen_sync" if options.then_sync else ""
+    return hashlib.sha256(f"{options.expected_version}\n{wanted.what}{sync}".encode()).hexdigest()
 
 
 def _too_late(workflow_id: str, status: str) -> TooLateToCancel:

@@ -141,6 +141,14 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
     return workflow_id
 
 
+async def attach(requests: list[UpdateRequest], account: str | None, key: str | None) -> str | None:
+    """The id of the one that `start` would attach to, if there is one."""
+    if key is not None:
+        return await with_key(requests, account, key)
+    last = await updates.last_together(_prefix_of(requests, account))
+    return last[0] if last is not None and last[1] else None
+
+
 async def with_key(requests: list[UpdateRequest], account: str | None, key: str) -> str | None:
     """The id of the one that was started with this key; raises `IdempotencyKeyReused`."""
     workflow_id = _of_key(account, key)
@@ -161,13 +169,17 @@ async def _running_or_next(requests: list[UpdateRequest], account: str | None) -
     As with a connection's updates, these count up, and of several that start at the same time
     the database's primary key makes one.
     """
-    prefix = f"{_prefix(account)}{updates.asked(requests)[:-_COUNTER]}"
+    prefix = _prefix_of(requests, account)
     last = await updates.last_together(prefix)
     if last is None:
         return f"{prefix}{1:0{_COUNTER}x}"
     workflow_id, is_running = last
     number = int(workflow_id.removeprefix(prefix), 16)
     return workflow_id if is_running else f"{prefix}{number + 1:0{_COUNTER}x}"
+
+
+def _prefix_of(requests: list[UpdateRequest], account: str | None) -> str:
+    return f"{_prefix(account)}{updates.asked(requests)[:-_COUNTER]}"
 
 
 def _of_key(account: str | None, key: str) -> str:
@@ -196,7 +208,8 @@ async def follow(workflow_id: str, account: str | None, seconds: float) -> Statu
     end = asyncio.ensure_future(_end(workflow_id))
     try:
         await asyncio.wait({end}, timeout=seconds)
-        if not end.done() and await updates.is_running(workflow_id):
+        has_result = end.done() and end.exception() is None
+        if not has_result and await updates.is_running(workflow_id):
             return Status(await updates.parts_of(workflow_id, requests), False, None)
         result = await end
     finally:

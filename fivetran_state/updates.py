@@ -43,7 +43,10 @@ from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 TOGETHER = "together"
 """The name of the workflow by which several connections are changed, and what its ids begin with."""
 
-_PENDING = WorkflowStatusString.PENDING.value
+PENDING = WorkflowStatusString.PENDING.value
+ENQUEUED = WorkflowStatusString.ENQUEUED.value
+RELEASED = "released"
+"""An executor id that begins so is nobody's: the process that had the update gave it up."""
 _FAILED = [WorkflowStatusString.ERROR.value]
 KEPT = 10
 """A connection's latest updates are kept whatever their age."""
@@ -84,8 +87,25 @@ class Update:
     outcome: Outcome | None
     error: FivetranStateError | None
     progress: Progress | None
+    was_ended_from_outside: bool
+    """Somebody ended its workflow in the database; it was taken up again."""
     created_at: int
     completed_at: int | None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The row of a workflow that somebody has to bring to its end."""
+
+    workflow_id: str
+    name: str
+    executor_id: str | None
+    status: str
+    version: str | None
+
+    @property
+    def was_ended_from_outside(self) -> bool:
+        return self.status in workflow.ENDED_FROM_OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -135,20 +155,32 @@ async def leave_canary(*, anew: bool) -> None:
     await asyncio.to_thread(check_key)
 
 
-def unfinished_by_executor() -> dict[str, list[str]]:
-    """Executor id → the workflows of this account that it runs, or ran when it died."""
+def unfinished_rows() -> list[Unfinished]:
+    """The workflows of this account that are not at an end of their own."""
     with _reading():
-        rows = _reader.list_workflows(status=_PENDING, load_input=False, load_output=False)
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        found.setdefault(row.executor_id or "", []).append(row.workflow_id)
-    return found
+        rows = _reader.list_workflows(
+            status=workflow.UNFINISHED, load_input=False, load_output=False
+        )
+    return [
+        Unfinished(row.workflow_id, row.name, row.executor_id, row.status, row.app_version)
+        for row in rows
+    ]
+
+
+def is_superseded(row: Unfinished) -> bool:
+    """Whether the connection has a later update, so that nothing is to be put right for this one."""
+    if row.name != workflow.NAME:
+        return row.name != TOGETHER
+    update = UpdateId.parse(row.workflow_id)
+    following = str(UpdateId(update.owner, update.number + 1))
+    with _reading():
+        return bool(_reader.list_workflows(workflow_ids=[following], load_input=False))
 
 
 async def left_paused() -> dict[str, str]:
     """Owner → workflow id of each latest update that has not resumed its connection.
 
-    Either it is still trying, or it has given up (`left_paused`).
+    It is still trying, has given up (`left_paused`), or was ended by something else.
     """
     with _reading():
         rows = await _reader.list_workflows_async(
@@ -157,15 +189,23 @@ async def left_paused() -> dict[str, str]:
     found: dict[str, str] = {}
     for row in rows:
         owner = UpdateId.parse(row.workflow_id).owner
-        if _is_running(row):
-            progress = await _progress(row.workflow_id)
-            paused = progress is not None and progress["still_paused"]
-        else:
-            paused = isinstance(row.error, LeftPaused)
-        latest = await _latest(owner, load_input=False) if paused else None
+        latest = await _latest(owner, load_input=False) if await _may_be_paused(row) else None
         if latest is not None and latest.workflow_id == row.workflow_id:
             found[owner] = row.workflow_id
     return found
+
+
+async def _may_be_paused(row: WorkflowStatus) -> bool:
+    """Whether the update has paused its connection and not resumed it, as far as is recorded."""
+    if isinstance(row.error, LeftPaused):
+        return True
+    if isinstance(row.error, FivetranStateError) and "was_paused" in row.error.details:
+        return False  # It came to its own end, which is after the resume.
+    progress = await _progress(row.workflow_id)
+    if progress is None or not progress["still_paused"]:
+        return False
+    recorded = await steps(row.workflow_id)
+    return not any(step.name == "resume" and step.error is None for step in recorded)
 
 
 async def forget(days: float) -> int:
@@ -204,18 +244,20 @@ async def forget(days: float) -> int:
 
 async def unfinished(executor_id: str | None = None) -> list[str]:
     """The updates that run; of one executor: with those that wait for whoever takes them."""
-    with _reading():
-        rows = await _reader.list_workflows_async(
-            name=[workflow.NAME, TOGETHER],
-            status=workflow.UNFINISHED,
-            load_input=False,
-            load_output=False,
-        )
+    rows = await asyncio.to_thread(unfinished_rows)
     return [
         row.workflow_id
         for row in rows
-        if executor_id in (None, row.executor_id) or row.status != _PENDING
+        if row.name in (workflow.NAME, TOGETHER)
+        and (executor_id in (None, row.executor_id) or _waits_for_anybody(row))
+        and not (row.was_ended_from_outside and await asyncio.to_thread(is_superseded, row))
     ]
+
+
+def _waits_for_anybody(row: Unfinished) -> bool:
+    if row.was_ended_from_outside:
+        return False  # A living process takes up its own.
+    return row.status != PENDING or (row.executor_id or "").startswith(RELEASED)
 
 
 async def attach(
@@ -299,7 +341,13 @@ async def get(workflow_id: str) -> Update:
     status = await _status(workflow_id)
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
-    return _update(status, await _progress(workflow_id) if _is_running(status) else None)
+    if status.status in workflow.ENDED_FROM_OUTSIDE:
+        latest = await _latest(UpdateId.parse(workflow_id).owner, load_input=False)
+        is_latest = latest is not None and latest.workflow_id == workflow_id
+    else:
+        is_latest = True
+    progress = await _progress(workflow_id) if _is_running(status) else None
+    return _update(status, progress, is_latest=is_latest)
 
 
 async def requests_of(workflow_id: str) -> list[UpdateRequest]:
@@ -374,13 +422,50 @@ async def cancel(workflow_id: str) -> None:
     await DBOS.send_async(workflow_id, True, topic=workflow.CANCEL)  # It may be asleep.
 
 
-async def is_cancelled(workflow_id: str) -> bool:
-    """Whether somebody has asked the update to end without writing."""
+def note_outside_end(workflow_id: str) -> None:
+    """Let the update know that its workflow was ended in the database, before it is taken up again."""
+    DBOS.update_workflow_attributes(workflow_id, {workflow.CANCEL: workflow.OUTSIDE}, merge=True)
+    DBOS.send(workflow_id, workflow.OUTSIDE, topic=workflow.CANCEL)
+    with _reading():
+        parts = _reader.list_workflows(
+            name=workflow.NAME,
+            parent_workflow_id=workflow_id,
+            status=workflow.UNFINISHED,
+            load_input=False,
+        )
+    for part in parts:
+        note_outside_end(part.workflow_id)
+
+
+def exists(workflow_id: str) -> bool:
+    """Whether the workflow's row is there."""
+    with _reading():
+        return bool(_reader.list_workflows(workflow_ids=[workflow_id], load_input=False))
+
+
+async def is_cancelled(workflow_id: str) -> bool | str:
+    """Whether somebody has asked the update to end without writing; `OUTSIDE`, if in the database."""
     with _reading():
         (row,) = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
-    return bool(row.attributes and row.attributes.get(workflow.CANCEL))
+    asked: bool | str = (row.attributes or {}).get(workflow.CANCEL, False)
+    return asked
+
+
+def is_settled(workflow_id: str) -> bool:
+    """Whether the update is running, or ended by itself; False if its row is gone, or was ended by
+    something else."""
+    with _reading():
+        rows = _reader.list_workflows(workflow_ids=[workflow_id], load_input=False)
+    if not rows:
+        return False
+    (row,) = rows
+    return (
+        _is_running(row)
+        or isinstance(row.output, dict)
+        or isinstance(row.error, FivetranStateError)
+    )
 
 
 async def history(owner: str, below: int | None, limit: int) -> list[Update]:
@@ -393,7 +478,11 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
         return []
     with _reading():
         rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
-    found = [_update(row, None) for row in rows if _is_ours(row)]
+    found = [
+        _update(row, None, is_latest=_number(row.workflow_id) == newest)
+        for row in rows
+        if _is_ours(row)
+    ]
     return sorted(found, key=lambda update: _number(update.workflow_id), reverse=True)
 
 
@@ -504,8 +593,7 @@ async def state_before(workflow_id: str) -> str:
         found = await _reader.list_workflow_steps_async(workflow_id)
     before: Snapshot | None = None
     for step in found:
-        if step["function_name"] == "snapshot" and step["output"] is not None:
-            before = cast(Snapshot, step["output"])
+        before = _snapshot_in(step) or before
         if before is not None and (
             _may_have_written(step)
             if outcome is None
@@ -515,6 +603,22 @@ async def state_before(workflow_id: str) -> str:
     if before is None:
         raise WorkflowNotFound(f"{workflow_id} ended before it had read the state.")
     return before["state"]
+
+
+async def may_have_written(workflow_id: str) -> bool:
+    """Whether the update wrote, or may have written, the state."""
+    with _reading():
+        found = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
+    return any(map(_may_have_written, found))
+
+
+def _snapshot_in(step: StepInfo) -> Snapshot | None:
+    output = step["output"]
+    if step["function_name"] == "snapshot":
+        return cast("Snapshot | None", output)
+    if step["function_name"] == "inspect" and isinstance(output, dict):
+        return cast("Snapshot | None", output.get("snapshot"))  # 0.1 recorded none there.
+    return None
 
 
 def _may_have_written(step: StepInfo) -> bool:
@@ -550,12 +654,27 @@ async def follow(
                 await on_progress(progress)
             left = deadline - asyncio.get_running_loop().time()
             done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
-            if done or left <= 0:
+            if left <= 0 or (done and not await _goes_on(handle.workflow_id, end)):
                 return
+            if done:  # Only the run here has ended: it was given up, or ended from outside.
+                await asyncio.sleep(_POLL_SECONDS)
+                handle = await find(handle.workflow_id)
+                end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
     finally:
         end.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await end
+
+
+async def _goes_on(workflow_id: str, end: "asyncio.Future[Outcome]") -> bool:
+    """Whether what has ended is not the update, but a run of it."""
+    if not end.cancelled() and isinstance(end.exception(), FivetranStateError | type(None)):
+        return False
+    with _reading():
+        rows = await _reader.list_workflows_async(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
+    return any(map(_is_running, rows))
 
 
 async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | None:
@@ -623,6 +742,7 @@ async def _progress(workflow_id: str) -> Progress | None:
     last = next((s for s in reversed(steps) if s["function_name"] in workflow.STEPS), None)
     if (
         last is None
+        or last["error"] is not None
         or last["function_name"] not in workflow.AFTER
         or _told_after(told, steps, last)
     ):
@@ -632,7 +752,7 @@ async def _progress(workflow_id: str) -> Progress | None:
         phase=phase,
         message=message,
         was_paused=told["was_paused"] if told else False,
-        still_paused=told["still_paused"] if told else False,
+        still_paused=bool(told and told["still_paused"] and last["function_name"] != "resume"),
     )
 
 
@@ -644,14 +764,26 @@ def _told_after(told: Progress | None, steps: list[StepInfo], last: StepInfo) ->
     )
 
 
-def _update(status: WorkflowStatus, progress: Progress | None) -> Update:
+def _update(status: WorkflowStatus, progress: Progress | None, *, is_latest: bool = True) -> Update:
+    """`is_latest`: whether it is the connection's latest update, if it was ended from outside."""
+    is_running = _is_running(status)
+    if status.status in workflow.ENDED_FROM_OUTSIDE:
+        is_running = is_latest
+        progress = Progress(
+            phase="wait",
+            message="Somebody ended the workflow in the database: it is taken up again, to leave the "
+            "connection as it was.",
+            was_paused=progress["was_paused"] if progress else False,
+            still_paused=progress["still_paused"] if progress else False,
+        )
     return Update(
         workflow_id=status.workflow_id,
         request=_request(status),
-        status="running" if _is_running(status) else _ended(status),
+        status="running" if is_running else _ended(status),
         outcome=cast("Outcome | None", status.output),
-        error=_error(status),
-        progress=progress,
+        error=None if is_running else _error(status),
+        progress=progress if is_running else None,
+        was_ended_from_outside=(status.attributes or {}).get(workflow.CANCEL) == workflow.OUTSIDE,
         created_at=_created_at(status),
         completed_at=status.completed_at,
     )
@@ -666,7 +798,7 @@ def _in_progress(latest: WorkflowStatus) -> UpdateInProgress:
 
 def what(request: UpdateRequest) -> tuple[Any, ...]:
     change = request["source"] or (request["change_kind"], request["change"])
-    return (request["expected_version"], change)
+    return (request["expected_version"], change, request.get("then_sync", False))
 
 
 def _request(status: WorkflowStatus) -> UpdateRequest:
@@ -692,8 +824,8 @@ def _ended(status: WorkflowStatus) -> Literal["succeeded", "failed"]:
 
 
 def _error(status: WorkflowStatus) -> FivetranStateError | None:
-    if _is_running(status) or status.status == WorkflowStatusString.SUCCESS.value:
+    if status.status == WorkflowStatusString.SUCCESS.value:
         return None
     if isinstance(status.error, FivetranStateError):
         return status.error
-    return InternalError(f"The workflow ended as {status.status}.")
+    return InternalError(f"Something else than this program ended the workflow ({status.status}).")

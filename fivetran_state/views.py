@@ -1,9 +1,9 @@
 """What the surfaces return, made of what the database and Fivetran know."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal, cast
 
 from fivetran_state import state, updates
 from fivetran_state.errors import Cancelled, FivetranStateError
@@ -13,6 +13,7 @@ from fivetran_state.models import (
     ConnectionSummary,
     Failure,
     OutlineEntry,
+    Since,
     StepView,
     Update,
     WorkflowSummary,
@@ -22,6 +23,8 @@ from fivetran_state.text import shown
 from fivetran_state.workflow import STARTED, Outcome
 
 LONGEST_REASON = 500
+_SET_UP = ("connected", "unknown")
+_RUNNING = "The connection is running."
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,29 @@ class Task:
     kept_ms: int | None
 
 
-def connection(found: Connection) -> ConnectionSummary:
+def facts(found: Connection, group_names: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of `models.ConnectionFacts`."""
+    name = group_names.get(found.group_id)
+    return {
+        "name": found.schema,
+        "service": found.service,
+        "group_id": found.group_id,
+        "group_name": None if name == found.group_id else name,
+        "paused": found.paused,
+        "sync_state": found.sync_state,
+        "setup_state": found.setup_state if found.setup_state not in _SET_UP else None,
+        "schedule_type": found.schedule_type if found.never_syncs_by_itself else None,
+        "is_historical_sync": found.is_historical_sync or None,
+    }
+
+
+def connection(found: Connection, group_names: Mapping[str, str]) -> ConnectionSummary:
+    why = None if found.keeps_state else f"The service {found.service} keeps no state."
     return ConnectionSummary(
         id=found.id,
-        name=found.schema,
-        service=found.service,
         keeps_state=found.keeps_state,
-        paused=found.paused,
-        sync_state=found.sync_state,
+        unusable_because=why,
+        **facts(found, group_names),
     )
 
 
@@ -64,7 +82,7 @@ def outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineEn
     ]
 
 
-def _fields(update: updates.Update) -> dict[str, Any]:
+def _fields(update: updates.Update, steps: Sequence[updates.Step] = ()) -> dict[str, Any]:
     """The fields of `models.Update`."""
     fields: dict[str, Any] = {
         "connection_id": update.request["connection_id"],
@@ -73,19 +91,22 @@ def _fields(update: updates.Update) -> dict[str, Any]:
     if update.outcome is not None:
         return fields | {
             "status": update.outcome["outcome"],
-            "message": _ended_well(update.outcome),
+            "message": _ended_well(update),
             "version_before": update.outcome["version_before"],
             "version_after": update.outcome["version_after"],
             "changes": [Change(**change) for change in update.outcome["changes"]],
             "changes_total": update.outcome["changes_total"],
             "was_paused": update.outcome["was_paused"],
+            "paused_seconds": paused_seconds(steps),
+            "kept_numbers": update.outcome.get("kept_numbers"),
         }
     if update.error is not None:
         return fields | {
             "status": failed(update.error),
-            "message": update.error.message,
+            "message": _told(update.error),
             "was_paused": update.error.details.get("was_paused"),
-            "still_paused": bool(update.error.details.get("still_paused")),
+            "paused_by_update": is_left_paused(update.error),
+            "paused_seconds": paused_seconds(steps),
         }
     progress = update.progress or STARTED
     return fields | {
@@ -94,24 +115,46 @@ def _fields(update: updates.Update) -> dict[str, Any]:
         + " Follow it with workflow_status; it goes on by itself, even if this server stops.",
         "phase": progress["phase"],
         "was_paused": progress["was_paused"] if update.progress else None,
-        "still_paused": progress["still_paused"],
+        "paused_by_update": progress["still_paused"],
     }
 
 
-def update(found: updates.Update) -> Update:
+def is_left_paused(error: FivetranStateError) -> bool:
+    # 0.1 stored it by another name.
+    return bool(error.details.get("paused_by_update") or error.details.get("still_paused"))
+
+
+def paused_seconds(steps: Sequence[updates.Step]) -> float | None:
+    """From the pause to the resume, both as Fivetran answered them; None if there were not both."""
+    done = [step for step in steps if step.error is None and step.completed_at is not None]
+    paused = [step.completed_at for step in done if step.name == "pause"]
+    resumed = [step.completed_at for step in done if step.name == "resume"]
+    if not paused or not resumed:
+        return None
+    return round(((resumed[-1] or 0) - (paused[0] or 0)) / 1000, 3)
+
+
+def update(found: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
     """How far it is, or how it ended."""
-    return Update(**_fields(found))
+    return Update(**_fields(found, steps))
 
 
-def answer(update: updates.Update) -> Update | FivetranStateError:
+def answer(
+    update: updates.Update, steps: Sequence[updates.Step] = ()
+) -> Update | FivetranStateError:
     """What `update_state` answers, or raises."""
     if update.error is not None:
         update.error.details.setdefault("workflow_id", update.workflow_id)
+        seconds = paused_seconds(steps)
+        if seconds is not None:
+            update.error.details.setdefault("paused_seconds", seconds)
         return update.error
-    return Update(**_fields(update))
+    return Update(**_fields(update, steps))
 
 
-def workflow(update: updates.Update, steps: Sequence[updates.Step]) -> WorkflowView:
+def workflow(
+    update: updates.Update, steps: Sequence[updates.Step], since: Since | None = None
+) -> WorkflowView:
     """All that is known about it."""
     # The database's own times may have a resolution of a second; the steps' are finer.
     started = next((step.started_at for step in steps), None) or update.created_at
@@ -119,18 +162,46 @@ def workflow(update: updates.Update, steps: Sequence[updates.Step]) -> WorkflowV
     if ended is not None:
         ended = max(step.completed_at or 0 for step in steps) if steps else ended
     return WorkflowView(
-        **_fields(update),
+        **_fields(update, steps),
         steps=[_step(step) for step in steps],
         reason=_reason(update),
         started_at=_time(started),
         ended_at=None if ended is None else _time(ended),
         error=None if update.error is None else failure(update.error),
+        since=since,
     )
+
+
+def since(outcome: Outcome, now: Connection, document: state.Document | None) -> Since | None:
+    """What has happened to the connection since the update ended; None for an update of 0.1."""
+    then = outcome.get("connection")
+    if then is None:
+        return None
+    sync: Literal["none", "running", "succeeded", "failed"] = "none"
+    if now.sync_state == "syncing":
+        sync = "running"
+    elif now.succeeded_at != then["succeeded_at"] and not _is_later(
+        now.failed_at, now.succeeded_at
+    ):
+        sync = "succeeded"
+    elif now.failed_at != then["failed_at"]:
+        sync = "failed"
+    version = None if document is None else state.version(document)
+    return Since(
+        sync=sync,
+        version=version,
+        state_moved=None if version is None else version != outcome["version_after"],
+    )
+
+
+def _is_later(one: str | None, other: str | None) -> bool:
+    """Of two of Fivetran's times, which are ISO 8601 in UTC."""
+    return one is not None and (other is None or one > other)
 
 
 def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: float) -> Task:
     """For somebody who comes back for its answer; kept that long after its end, 0: for ever."""
-    answered = answer(update)
+    answered = answer(update, steps)
     # The database's own times may have a resolution of a second; the steps' are finer.
     times = [update.created_at, *(step.completed_at or 0 for step in steps)]
     kept_ms = None
@@ -173,16 +244,86 @@ def _reason(update: updates.Update) -> str | None:
     return None if reason is None else shown(reason, LONGEST_REASON)
 
 
-def _ended_well(outcome: Outcome) -> str:
-    if outcome["deleted"]:
-        now = "The connection has been deleted since."
-    elif outcome["was_paused"]:
-        now = "The connection is paused, as it was before."
-    else:
-        now = "The connection is running."
+def _ended_well(update: updates.Update) -> str:
+    outcome = cast(Outcome, update.outcome)
     if outcome["outcome"] == "unchanged":
-        return f"The state was already as wanted; nothing was written. {now}"
-    return f"The new state was written and read back from Fivetran. {now}"
+        done = "The change leaves the state as it is; nothing was written."
+    else:
+        done = "The new state was written and read back from Fivetran."
+    then_sync = update.request.get("then_sync", False)
+    sentences = [done, *_how_it_stands(outcome), *_sync(outcome, then_sync), *_kept(outcome)]
+    if update.was_ended_from_outside:
+        sentences.append("Somebody ended its workflow in the database; it was taken up again.")
+    return " ".join(sentences)
+
+
+def _how_it_stands(outcome: Outcome) -> Iterator[str]:
+    if outcome["deleted"]:
+        yield "The connection has been deleted since."
+        return
+    stored = outcome.get("connection")
+    if stored is None:  # An update of 0.1.
+        paused = outcome["was_paused"]
+        yield "The connection is paused, as it was before." if paused else _RUNNING
+        return
+    found = Connection(**stored)
+    by_others = outcome.get("by_others")
+    if found.paused:
+        yield (
+            "The connection is paused: somebody else paused it during the update."
+            if by_others == "paused"
+            else "The connection is paused, as it was before."
+        )
+    elif found.setup_state not in _SET_UP:
+        yield (
+            f"The connection is not paused, but its set-up is {found.setup_state}: it does not sync "
+            "until that is repaired in Fivetran."
+        )
+    elif found.never_syncs_by_itself:
+        postponed = " and its last sync was postponed" if found.sync_state == "rescheduled" else ""
+        yield (
+            f"The connection is not paused. Its schedule is manual{postponed}: no sync starts by "
+            "itself."
+        )
+    elif by_others == "resumed":
+        yield "The connection is running: somebody else resumed it during the update."
+    else:
+        yield _RUNNING
+    if found.is_historical_sync:
+        yield (
+            "Careful: a historical re-sync is pending or running. It begins with an empty state and "
+            "overwrites what was written."
+        )
+
+
+def _sync(outcome: Outcome, then_sync: bool) -> Iterator[str]:
+    sync = outcome.get("sync")
+    if sync is not None:
+        problem = sync["problem"]
+        yield "A sync was started." if sync["started"] else f"No sync was started: {problem}"
+    elif then_sync and outcome["outcome"] == "unchanged":
+        yield "No sync was started."
+
+
+def _kept(outcome: Outcome) -> Iterator[str]:
+    paths = outcome.get("kept_numbers")
+    if paths:
+        total = outcome.get("kept_numbers_total", len(paths))
+        more = f" and {total - 5:,} more" if total > 5 else ""
+        yield (
+            f"The exact numbers stayed at {', '.join(paths[:5])}{more}, because the given ones look "
+            "rounded. To change them, give the change as JSON text."
+        )
+
+
+def _told(error: FivetranStateError) -> str:
+    """The message, and what the details add to it."""
+    sentences = [error.message, error.details.get("differences")]
+    by_others = error.details.get("by_others")
+    if by_others is not None:
+        ends = "stays paused" if by_others == "paused" else "keeps running"
+        sentences.append(f"Somebody else {by_others} the connection meanwhile, so it {ends}.")
+    return " ".join(filter(None, sentences))
 
 
 def _step(step: updates.Step) -> StepView:

@@ -1,23 +1,26 @@
-"""The update workflow: the seven steps that change a connection's state, and nothing else.
+"""The update workflow: the steps that change a connection's state, and nothing else.
 
-inspect → pause → drain → snapshot → write → verify → resume
+inspect → pause → drain → snapshot → write → verify → resume (→ sync)
 
 Each step is checkpointed by DBOS, so that whichever process recovers the workflow goes on where
 the last one stopped. A step may run twice (a crash between its effect and its checkpoint), so
 each one that changes something looks before it repeats itself. Once the connection is paused,
 every way out leads through resume.
+
+Updates that version 0.1 began are told by what their first step recorded: the connection alone.
 """
 
 import asyncio
 import hashlib
 import logging
+import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from dbos import DBOS, SetWorkflowID, WorkflowStatusString
 from dbos import error as dbos_error
@@ -35,10 +38,12 @@ from fivetran_state.errors import (
     Forbidden,
     InternalError,
     InvalidChange,
+    InvalidRequest,
     LeftPaused,
     MissingCredentials,
     NoStateYet,
     RateLimited,
+    ResyncPending,
     RollbackFailed,
     StateNotKept,
     SyncRunning,
@@ -59,27 +64,47 @@ NAME = "update_state"
 PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
-STEPS = ("inspect", "pause", "drain", "snapshot", "write", "verify", "roll_back", "undo", "resume")
+STEPS = (
+    *("inspect", "pause", "drain", "snapshot", "write", "verify"),
+    *("roll_back", "undo", "resume", "sync"),
+)
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
-"""What an update and the workflow that it is a part of tell each other."""
+"""Messages between an update and the group that it is a part of."""
+
+ENDED_FROM_OUTSIDE = [
+    WorkflowStatusString.CANCELLED.value,
+    WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
+]
+"""Endings that no update comes to by itself. The engine takes such an update up again, so that its
+connection is resumed."""
 
 UNFINISHED = [
     WorkflowStatusString.PENDING.value,
     WorkflowStatusString.ENQUEUED.value,
     WorkflowStatusString.DELAYED.value,
+    *ENDED_FROM_OUTSIDE,
 ]
 
 PATIENCE = 24 * 3600.0
 """Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
 
 LONGEST_PAUSE_BETWEEN_TRIES = 300.0
+VERIFY_PATIENCE = 60.0
+"""Seconds for which Fivetran may refuse to show what was written."""
+SYNC_PATIENCE = 30.0
+"""Seconds for which a sync that was asked for is tried to be started."""
+
+_CONTRADICTION = "Fivetran answered 404, but still shows the connection."
+
+OUTSIDE = "outside"
+"""In place of True in a request to cancel: the workflow was ended in the database."""
 
 
 class UpdateRequest(TypedDict):
     """The workflow's input. It holds no credentials in the clear; mostly, none at all."""
 
     connection_id: str
-    change_kind: Literal["new_state", "merge_patch", "json_patch"]
+    change_kind: Literal["new_state", "merge_patch", "json_patch", "part"]
     change: str
     """The change's value as exact JSON text."""
     change_is_exact: bool
@@ -96,10 +121,23 @@ class UpdateRequest(TypedDict):
     """Those of that account, sealed."""
     part_of: NotRequired[str]
     """The workflow that changes this connection and others together."""
+    then_sync: NotRequired[bool]
+    """Start a sync when the state is written and the connection resumed."""
+    allow_resync: NotRequired[bool]
+    """Write although a historical re-sync may overwrite it."""
+    seen_paused: NotRequired[bool]
+    """The connection was paused when this process last saw it: a hint in which order to read."""
+
+
+class Sync(TypedDict):
+    """What became of the sync that was asked for."""
+
+    started: bool
+    problem: str | None
 
 
 class Outcome(TypedDict):
-    """The workflow's result when it did what was asked."""
+    """The workflow's result when it did what was asked. 0.1 recorded it without the last fields."""
 
     outcome: Literal["updated", "unchanged"]
     version_before: str
@@ -110,6 +148,14 @@ class Outcome(TypedDict):
     was_paused: bool
     deleted: bool
     """Somebody deleted the connection before it could be resumed."""
+    connection: NotRequired[dict[str, Any]]
+    """`fivetran.Connection` as it was last seen."""
+    by_others: NotRequired[Literal["paused", "resumed"] | None]
+    """What somebody else did to the connection while the update ran."""
+    sync: NotRequired[Sync]
+    kept_numbers: NotRequired[list[str]]
+    """Paths of numbers that were taken for roundings of the exact ones, which were kept."""
+    kept_numbers_total: NotRequired[int]
 
 
 class Progress(TypedDict):
@@ -126,18 +172,40 @@ class Progress(TypedDict):
 
 
 class Snapshot(TypedDict):
+    """What was found before the write."""
+
     state: str
+    """A `state.Document` as JSON text."""
     version: str
     taken_by: str
     """The run of the workflow that took it: only that one can know that no write was tried since."""
 
 
+class Inspection(TypedDict):
+    """The connection and its state before anything is touched."""
+
+    connection: dict[str, Any]
+    snapshot: Snapshot | None
+    """None if there is no state yet."""
+    is_settled: bool
+    """The state was read after the connection was seen to be drained: no sync can have moved it."""
+
+
+class Readback(TypedDict):
+    """What was read back after a write."""
+
+    is_as_written: bool
+    found: str | None
+    """A `state.Document` as JSON text, if it is not as written; 0.1 did not record it."""
+
+
 _own: Fivetran | None
 _guest: ContextVar[Fivetran] = ContextVar("_guest")
 """The client of the update that is being run, if it is another account's."""
-_open: Callable[[str], Fivetran]
+_open: Callable[[str | None, str, str | None], Fivetran]
 _prove: Callable[[str], Awaitable[None]]
-_is_cancelled: Callable[[str], Awaitable[bool]]
+_is_cancelled: Callable[[str], Awaitable[bool | str]]
+_release: Callable[[str], Awaitable[None]]
 application_name: str
 """The DBOS application of this process: one for each Fivetran account."""
 
@@ -145,19 +213,21 @@ application_name: str
 def bind(
     fivetran: Fivetran | None,
     application: str,
-    open_: Callable[[str], Fivetran],
+    open_: Callable[[str | None, str, str | None], Fivetran],
     prove: Callable[[str], Awaitable[None]],
-    is_cancelled: Callable[[str], Awaitable[bool]],
+    is_cancelled: Callable[[str], Awaitable[bool | str]],
+    release: Callable[[str], Awaitable[None]],
 ) -> None:
     """Give this process's workflows what they need; before DBOS is launched.
 
-    `open_` makes a client from sealed credentials. `prove` is awaited with the workflow's id before
-    each call that changes something: it returns if the workflow is still this process's to run,
-    and never otherwise. `is_cancelled` tells whether somebody has cancelled the workflow.
+    `open_` makes a client from an account and its sealed credentials. `prove` is awaited with the
+    workflow's id before each call that changes something: it returns if the workflow is still this
+    process's to run, and never otherwise. `is_cancelled` tells whether somebody has cancelled the
+    workflow (`OUTSIDE`: in the database). `release` lets other processes take the workflow over.
     """
-    global _own, application_name, _open, _prove, _is_cancelled
+    global _own, application_name, _open, _prove, _is_cancelled, _release
     _own, application_name = fivetran, application
-    _open, _prove, _is_cancelled = open_, prove, is_cancelled
+    _open, _prove, _is_cancelled, _release = open_, prove, is_cancelled, release
 
 
 def _fivetran() -> Fivetran:
@@ -173,7 +243,7 @@ async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
     if "credentials" not in request:
         yield
         return
-    client = _open(request["credentials"])
+    client = _open(request.get("account"), request["credentials"], DBOS.workflow_id)
     token = _guest.set(client)
     try:
         yield
@@ -210,22 +280,70 @@ AFTER = {
     "snapshot": ("write", "Writing the new state."),
     "write": ("verify", "Reading the state back."),
     "verify": ("resume", "Putting the connection back as it was."),
+    "resume": ("resume", "The connection is back as it was."),
 }
 """The phase that follows on a recorded step."""
 
 running: dict[str, Progress] = {}
 """The updates that this process is running at the moment, and where they are."""
+tasks: dict[str, asyncio.Task[Any]] = {}
+"""Their tasks."""
+changing: set[str] = set()
+"""Those with a call under way that changes something: such a run must not be broken off."""
+unsettled: dict[str, UpdateRequest] = {}
+"""Updates whose run here lost its row in the database while the connection may be paused by it."""
+
+
+class GivenUp(asyncio.CancelledError):
+    """Fivetran refuses this process's key: another process, with another key, may go on."""
 
 
 @DBOS.workflow(name=NAME, max_recovery_attempts=None)
 async def update_state(request: UpdateRequest) -> Outcome:
     """Applies one change to one connection's state; raises a `FivetranStateError` if it could not.
 
-    Whatever happens after the pause, the connection ends with the paused flag it had before.
+    The connection ends as paused as it was before, or as somebody else has left it meanwhile.
     """
     with running_here():
         async with _account_of(request):
-            return await _update_state(request)
+            update = _Update(request)
+            try:
+                return await _run_or_resume(update)
+            except GivenUp:
+                with suppress(SQLAlchemyError):
+                    await _release(DBOS.workflow_id or "")
+                raise
+            except (asyncio.CancelledError, dbos_error.DBOSBaseException):
+                # The row is gone, or not this run's any more: the engine looks whose it is.
+                if update.may_have_paused:
+                    unsettled[DBOS.workflow_id or ""] = request
+                raise
+
+
+async def _run_or_resume(update: "_Update") -> Outcome:
+    try:
+        return await _run(update)
+    except (FivetranStateError, SQLAlchemyError):
+        raise
+    except Exception as error:
+        # DBOS itself refuses to go on, so no step can be recorded any more.
+        failure = _unexpected(error)
+        await update.resume_unrecorded()
+        raise failure from error
+
+
+async def mend(request: UpdateRequest) -> None:
+    """Resume a connection that an update has paused which cannot go on itself."""
+    async with _account_of(request):
+        for pause in (1, 2, 4, 8, 16, 32, 64):
+            try:
+                await _fivetran().set_paused(request["connection_id"], False)
+                return
+            except ConnectionNotFound:
+                return
+            except FivetranError as error:
+                logger.warning("%s is still paused: %s", request["connection_id"], error.message)
+                await asyncio.sleep(pause)
 
 
 @contextmanager
@@ -233,6 +351,9 @@ def running_here() -> Iterator[None]:
     """Around all that a workflow does."""
     workflow_id = DBOS.workflow_id or ""
     running[workflow_id] = STARTED
+    task = asyncio.current_task()
+    if task is not None:
+        tasks[workflow_id] = task
     try:
         yield
     except SQLAlchemyError as error:
@@ -242,17 +363,18 @@ def running_here() -> Iterator[None]:
         raise asyncio.CancelledError from error
     finally:
         running.pop(workflow_id, None)
+        tasks.pop(workflow_id, None)
 
 
-async def _update_state(request: UpdateRequest) -> Outcome:
+async def _run(update: "_Update") -> Outcome:
+    request = update.request
     if request["key_was_given"]:
         with SetWorkflowID(key_row_id(request)):
             await DBOS.start_workflow_async(remember_key)
-    update = _Update(request)
     try:
         await update.inspect()
-        if update.asks_for_what_it_expects():
-            outcome = await update.check_only()
+        outcome = await update.unchanged()
+        if outcome is not None:
             await update.report(DONE)
             return outcome
     except FivetranStateError as error:
@@ -268,32 +390,46 @@ async def _update_state(request: UpdateRequest) -> Outcome:
     except Exception as error:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
+        failure.details.setdefault("by_others", update.by_others)
         # Before the resume, which may take a day: the others are paused as well.
         await update.report(failure.code)
         await update.resume(failure.to_json())
         raise failure from error
     outcome["deleted"] = not await update.resume(outcome)
+    await update.sync(outcome)
+    outcome["connection"] = asdict(update.connection)
+    outcome["by_others"] = update.by_others
     return outcome
 
 
 class _Update:
     """One run of the workflow. Its fields are rebuilt from the checkpoints when it is recovered."""
 
+    connection: Connection
+    """As it was last seen."""
+
     def __init__(self, request: UpdateRequest) -> None:
         self.request = request
         self.id = request["connection_id"]
         self.run = uuid.uuid4().hex
         """Of this run alone: one that goes on with it, in this process or another, has its own."""
-        self.wanted = state.Change(
-            request["change_kind"],
-            state.parse_value(request["change"]),
-            exact=request["change_is_exact"],
+        self.wanted = state.parse_change(
+            request["change_kind"], request["change"], exact=request["change_is_exact"]
         )
-        self.before: state.State = {}
+        self.inspected: Snapshot | None = None
+        """None as well for an update that 0.1 began."""
+        self.is_settled = False
+        """Whether that snapshot is still what is there, unless somebody else writes."""
+        self.began_with_0_1 = False
+        self.before: state.Document = {}
         self.after: state.State = {}
         """What it found and left, once that is certain."""
+        self.parsed: tuple[str, state.Document] | None = None
+        self.applied: tuple[state.Document, state.Applied] | None = None
+        """The change, applied to the document that was found last."""
         self.has_reported = False
         self.was_paused = False
+        self.by_others: Literal["paused", "resumed"] | None = None
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
         self.cannot_be_cancelled = False
@@ -304,114 +440,202 @@ class _Update:
         self.waited = 0.0
         self.between_polls = 1.0
 
-    async def inspect(self) -> None:
-        """Does it exist, does it keep a state, is it paused?"""
-        self.connection = Connection(**await self.durably(lambda _: _inspect(self.id), patience=0))
-        if not self.connection.keeps_state:
-            raise StateNotKept(
-                f"{self.id} is a {self.connection.service} connection, which keeps no state."
-            )
-        self.was_paused = self.connection.paused
+    @property
+    def may_have_paused(self) -> bool:
+        """Whether this run, or one before it, may have paused a connection that was running."""
+        return hasattr(self, "connection") and not self.was_paused
 
-    async def check_only(self) -> Outcome:
-        """The way out for a change that changes nothing: nobody is paused for it."""
-        snapshot = await self.durably(lambda _: _snapshot(self.id, self.run), patience=0)
-        before = state.parse(snapshot["state"])
-        return self.outcome("unchanged", before, self.target(before, snapshot["version"]))
+    @property
+    def is_first_run(self) -> bool:
+        """Whether no other run, which may have died half-way, came before this one."""
+        return self.inspected is not None and self.inspected["taken_by"] == self.run
+
+    @property
+    def must_go_on(self) -> bool:
+        """Whether a refused key must not end the update: what it may have written is not verified."""
+        return self.may_have_written and not self.began_with_0_1
+
+    async def inspect(self) -> None:
+        """Read connection and state; nothing is touched yet."""
+        in_order = self.request.get("seen_paused", False)
+        found = await self.durably(lambda _: _inspect(self.id, self.run, in_order), patience=0)
+        if "connection" in found:
+            inspection = cast(Inspection, found)
+            self.connection = Connection(**inspection["connection"])
+            self.inspected = inspection["snapshot"]
+            self.is_settled = inspection["is_settled"]
+        else:
+            self.connection = Connection(**found)
+            self.began_with_0_1 = True
+        self.was_paused = self.connection.paused
+        if not self.connection.keeps_state:
+            raise state_not_kept(self.connection)
+        if self.inspected is None and not self.began_with_0_1:
+            raise NoStateYet(f"{self.id} has no state yet, so it cannot be written.")
+
+    async def unchanged(self) -> Outcome | None:
+        """The outcome, if the change leaves the state as it is: then nobody is paused for it.
+
+        Raises what makes the change impossible, for the same reason.
+        """
+        if self.began_with_0_1:
+            if not self.asks_for_what_it_expects():
+                return None
+            self.inspected = await self.durably(lambda _: _snapshot(self.id, self.run), patience=0)
+        else:
+            self.check_resync()
+            if self.request.get("then_sync"):
+                refuse_impossible_sync(self.connection)
+        assert self.inspected is not None
+        before = self.document_of(self.inspected)
+        target = self.target(before, self.inspected["version"])
+        if not state.same(before, target) or "part_of" in self.request:
+            return None
+        return self.outcome("unchanged", before, target)
+
+    def check_resync(self) -> None:
+        if not self.request.get("allow_resync"):
+            refuse_pending_resync(self.connection)
 
     async def change(self) -> Outcome:
         """Everything between inspect and resume."""
-        refused: tuple[state.State, state.State] | None = None
+        refused: tuple[state.Document, state.State] | None = None
         while True:
             await self.quiesce()
-            snapshot = await self.durably(lambda _: _snapshot(self.id, self.run))
-            self.reached("snapshot")
-            before = state.parse(snapshot["state"])
+            snapshot = await self.snapshot()
+            before = self.document_of(snapshot)
+            kept = Written(answer=None)
+            unclear: FivetranError | None = None
             if refused is not None and state.same(before, refused[1]):
                 before, target = refused  # The write took effect, whatever Fivetran has said.
             else:
                 if self.may_have_written and refused is not None:
                     self.insist_on_unwritten(before, refused[0], snapshot["version"])
+                if not self.began_with_0_1:
+                    self.check_resync()
                 target = self.target(before, snapshot["version"])
                 if state.same(before, target):
                     self.before, self.after = before, target
                     return self.outcome("unchanged", before, target)
                 try:
                     self.cannot_be_cancelled = True
-                    await self.durably(partial(self.write, target, snapshot))
-                except SyncRunning:
+                    written = await self.durably(partial(self.write, target, snapshot))
+                    kept = written or kept  # 0.1 recorded nothing.
+                except SyncRunning as error:
+                    if error.details.get("was_resumed"):
+                        self.still_paused = False  # A pause that is seen from here on is not ours.
                     self.cannot_be_cancelled = self.may_have_written
                     refused = before, target
                     await self.wait_for_the_sync()
                     continue
-                except FivetranError:
+                except FivetranError as error:
                     if not self.may_have_written:
                         raise
+                    unclear = error
             self.reached("write")
-            await self.verify(before, target)
+            await self.verify(before, target, kept["answer"], unclear)
             self.reached("verify")
             self.before, self.after = before, target
             return self.outcome("updated", before, target)
 
+    async def snapshot(self) -> Snapshot:
+        """What is there now: as inspected, if no sync can have run since."""
+        if self.is_settled and self.inspected is not None:
+            snapshot = self.inspected
+        else:
+            snapshot = await self.durably(lambda _: _snapshot(self.id, self.run))
+        self.is_settled = False
+        self.reached("snapshot")
+        return snapshot
+
     async def quiesce(self) -> None:
         """Pause and drain: returns when the connection is paused and no sync is running."""
         while True:
+            self.note_others()
             if not self.connection.paused:
-                await self.tell(
-                    "pause", "Pausing the connection.", still_paused=not self.was_paused
-                )
+                self.is_settled = False
+                await self.tell("pause", "Pausing the connection.", still_paused=True)
                 try:
-                    self.connection = Connection(**await self.durably(self.pause))
+                    await self.durably(self.pause)
                 except SyncRunning:
                     await self.wait_for_the_sync()
                     continue
             if self.connection.is_drained:
                 self.has_waited = False
                 return
+            self.is_settled = False
             await self.wait_for_the_sync()
 
-    async def pause(self, _attempt: int) -> dict[str, Any]:
+    def note_others(self) -> None:
+        """Remember what somebody else has done to the connection: that counts at the end."""
+        if self.was_paused and not self.connection.paused:
+            self.by_others = "resumed"
+        elif self.connection.paused and not self.was_paused and not self.still_paused:
+            self.by_others = "paused"
+
+    async def pause(self, attempt: int) -> None:
+        # Once our own pause may have taken effect, a paused connection tells nothing.
+        look = attempt > 0 and self.is_first_run and not self.still_paused
         try:
-            connection = await _pause(self.id)
-        except FivetranUnavailable:
-            self.still_paused = not self.was_paused  # It may have taken effect.
+            found = await _pause(self.id, look=look, is_first_run=self.is_first_run)
+        except FivetranStateError as error:
+            # An error that 0.1 recorded does not tell.
+            is_unclear = self.began_with_0_1 and isinstance(error, FivetranUnavailable)
+            if error.details.get("maybe_applied") or is_unclear:
+                self.still_paused = True
             raise
-        self.still_paused = not self.was_paused
-        return connection
+        self.connection = Connection(**found.get("connection", found))
+        self.still_paused = self.still_paused or not found.get("was_paused", False)
+        self.note_others()
 
     async def wait_for_the_sync(self) -> None:
         """Sleep (durably), then look again; raises `SyncStillRunning` when the time is up."""
         if self.waited >= self.request["sync_wait"]:
             written = (
-                "it is unclear whether the new state was written"
+                "It is unclear whether the new state was written."
                 if self.may_have_written
-                else "nothing was written"
+                else "Nothing was written."
             )
             raise SyncStillRunning(
-                f"The running sync did not finish within {self.request['sync_wait']:g} s; {written}."
+                f"Fivetran did not stop the running sync within {self.request['sync_wait']:g} s. "
+                f"{written}"
             )
         so_far = f", {self.waited:g} s so far" if self.waited else ""
-        await self.tell("drain", f"Waiting for the running sync to finish{so_far}.")
+        await self.tell("drain", f"Waiting for the running sync to stop{so_far}.")
         pause = min(self.between_polls, self.request["sync_wait"] - self.waited)
         await self.sleep(pause)
         self.waited += pause
         self.between_polls = min(self.between_polls * 2, 15.0)
         self.connection = Connection(**await self.durably(lambda _: _drain(self.id)))
 
-    def target(self, before: state.State, version: str) -> state.State:
+    def target(self, before: state.Document, version: str) -> state.State:
         """What the state shall be; raises `Conflict` or `InvalidChange`."""
         expected = self.request["expected_version"]
-        if expected is not None and version != expected:
-            raise Conflict(
-                f"The state is version {version}, not '{shown(expected)}'; nothing was written.",
-                current_version=version,
-            )
-        try:
-            return state.apply(self.wanted, before)
-        except (state.InvalidChange, state.InvalidState) as error:
-            raise InvalidChange(f"{error}; nothing was written.") from error
+        if expected is not None and not self.is_expected(expected, version):
+            raise conflict(expected, version)
+        if self.applied is None or self.applied[0] is not before:
+            try:
+                self.applied = before, state.applied(self.wanted, before)
+            except (state.InvalidChange, state.InvalidState) as error:
+                raise InvalidChange(f"{error}; nothing was written.") from error
+        return self.applied[1].after
 
-    def insist_on_unwritten(self, now: state.State, before: state.State, version: str) -> None:
+    def document_of(self, snapshot: Snapshot) -> state.Document:
+        """What was found; parsed once if it is the same twice, because it may be megabytes."""
+        text = snapshot["state"]
+        if self.parsed is None or self.parsed[0] != text:
+            self.parsed = text, state.document(text)
+        return self.parsed[1]
+
+    def is_expected(self, expected: str, version: str) -> bool:
+        # Versions of 0.1 were half as long.
+        return version == expected or (
+            self.began_with_0_1 and len(expected) == 16 and version.startswith(expected)
+        )
+
+    def insist_on_unwritten(
+        self, now: state.Document, before: state.Document, version: str
+    ) -> None:
         """Raise `Conflict` if the state is another one than before a write that may have been made."""
         if not state.same(now, before):
             raise Conflict(
@@ -421,36 +645,101 @@ class _Update:
             )
         self.may_have_written = False
 
-    async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> None:
+    async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> "Written":
         """Look first, unless this write was certainly never tried and nothing was waited for."""
         has_tried = self.may_have_written or snapshot["taken_by"] != self.run
         look = attempt > 0 or self.has_waited or has_tried
         try:
             part_of = self.request.get("part_of")
-            await _write(self.id, target, snapshot, part_of, look=look, has_tried=has_tried)
+            return await _write(self.id, target, snapshot, part_of, look=look, has_tried=has_tried)
         except FivetranError as error:
             self.may_have_written = bool(error.details.get("maybe_applied"))
             raise
 
-    async def verify(self, before: state.State, target: state.State) -> None:
-        """Compare what Fivetran has with what was written; if it differs, put the snapshot back."""
+    async def verify(
+        self,
+        before: state.Document,
+        target: state.State,
+        answer: str | None,
+        unclear: FivetranError | None,
+    ) -> None:
+        """Compare what Fivetran has with what was written; `unclear` is why that is not certain.
+
+        Only a state that Fivetran itself has called the result of our write is replaced by the one
+        from before. Any other may be somebody else's, and is left.
+        """
         try:
-            if await self.durably(lambda _: _verify(self.id, target)):
-                return
-            trouble = "Fivetran did not keep what was written"
-        except FivetranError as error:
-            trouble = f"What was written could not be read back ({error.message})"
-        await self.tell("roll_back", f"{trouble}: putting the state from before back.")
-        try:
-            await self.durably(lambda _: _roll_back(self.id, before))
-            is_back = await self.durably(lambda _: _verify(self.id, before))
+            found = await self.readback(target)
         except ConnectionNotFound:
             raise
-        except FivetranError:
-            is_back = False
+        except FivetranError as error:
+            raise RollbackFailed(
+                f"What was written was left as it is, because it could not be read back: {error.message}"
+            ) from error
+        if found["is_as_written"]:
+            return
+        now = None if found["found"] is None else state.document(found["found"])
+        if now is not None and state.same(now, before):
+            if unclear is not None:
+                unclear.details.pop("maybe_applied", None)
+                raise unclear  # Nothing was written.
+            raise VerificationFailed(
+                "Fivetran did not keep what was written; the state is as it was before.",
+                current_version=state.version(now),
+            )
+        kept = None if answer is None else state.document(answer)
+        is_ours = kept is not None and now is not None and state.same(now, kept)
+        if not is_ours and not self.began_with_0_1:
+            raise left_as_it_is(target, now)
+        await self.roll_back(before, target, kept, now)
+
+    async def readback(self, target: state.State) -> Readback:
+        if self.began_with_0_1:
+            found = await self.durably(lambda _: _verify(self.id, target))
+        else:
+            found = await self.durably(
+                lambda _: _verify(self.id, target),
+                patience=VERIFY_PATIENCE,
+                even_if=FivetranError,
+                another_key_may=(Unauthorized,),
+            )
+        # 0.1 recorded only whether it was as written.
+        return Readback(is_as_written=found, found=None) if isinstance(found, bool) else found
+
+    async def roll_back(
+        self,
+        before: state.Document,
+        target: state.State,
+        kept: state.Document | None,
+        now: state.Document | None,
+    ) -> None:
+        """Put the state from before back over what Fivetran has made of the write; always raises."""
+        trouble = "Fivetran did not keep what was written"
+        await self.tell("roll_back", f"{trouble}: putting the state from before back.")
+        try:
+            if isinstance(before, state.RawDocument):
+                raise Conflict("the state from before is not one that can be written")
+            kept_text = None if kept is None else state.dump(kept)
+            await self.durably(
+                lambda _: _roll_back(self.id, before, kept_text), another_key_may=(Unauthorized,)
+            )
+            is_back = (await self.readback(before))["is_as_written"]
+            problem = "."
+        except ConnectionNotFound:
+            raise
+        except (Conflict, FivetranError) as error:
+            is_back, problem = False, f": {error.message}"
+        differences = described_differences(target, now)
         if not is_back:
-            raise RollbackFailed(f"{trouble}, and the state from before could not be put back.")
-        raise VerificationFailed(f"{trouble}; the state from before is back in place.")
+            raise RollbackFailed(
+                f"{trouble}, and the state from before could not be put back{problem}",
+                differences=differences,
+            )
+        raise VerificationFailed(
+            f"{trouble}; the state from before is back in place.",
+            current_version=state.version(before),
+            differences=differences,
+        )
 
     async def report(self, how: str) -> None:
         """Tell the workflow that this update is a part of that it is done, or how it failed: once.
@@ -460,7 +749,7 @@ class _Update:
         if "part_of" not in self.request or self.has_reported:
             return
         self.has_reported = True
-        # The latter is as what the former comes back from a checkpoint.
+        # On replay, DBOS raises the second instead of the first.
         with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
             await DBOS.send_async(self.request["part_of"], how, topic=owner(self.request))
 
@@ -475,8 +764,13 @@ class _Update:
         await self.tell("roll_back", "Putting the state from before back.")
         trouble = "Fivetran did not keep it."
         try:
-            await self.durably(lambda _: _undo(self.id, self.before, self.after))
-            is_back = await self.durably(lambda _: _verify(self.id, self.before))
+            if isinstance(self.before, state.RawDocument):
+                raise Conflict("What was there before is not a state that can be written.")
+            before, after = self.before, self.after
+            await self.durably(
+                lambda _: _undo(self.id, before, after), another_key_may=(Unauthorized,)
+            )
+            is_back = (await self.readback(before))["is_as_written"]
         except ConnectionNotFound:
             raise
         except FivetranStateError as error:
@@ -509,30 +803,73 @@ class _Update:
         if not self.still_paused:
             return True
         try:
-            await self.durably(lambda _: _resume(self.id), even_if=FivetranError)
+            found = await self.durably(
+                lambda _: _resume(self.id),
+                even_if=FivetranError,
+                another_key_may=(Unauthorized, Forbidden),
+            )
         except ConnectionNotFound:
             return False
         except FivetranError as error:
             raise LeftPaused(
                 f"The connection is still paused; it could not be resumed: {error.message}",
-                still_paused=True,
+                paused_by_update=True,
                 so_far=dict(so_far),
             ) from error
+        # 0.1 recorded nothing.
+        self.connection = Connection(**found) if found else replace(self.connection, paused=False)
+        self.still_paused = False
+        self.reached("resume")
         return True
+
+    async def resume_unrecorded(self) -> None:
+        """Undo our own pause when nothing can be recorded: the row stays unfinished until then."""
+        pause = 1.0
+        while self.may_have_paused:
+            try:
+                await _set_paused(self.id, False)
+                return
+            except ConnectionNotFound:
+                return
+            except FivetranError as error:
+                logger.warning("%s is still paused: %s", self.id, error.message)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_BETWEEN_TRIES)
+
+    async def sync(self, outcome: Outcome) -> None:
+        """Start the sync that was asked for; the update is done whatever becomes of it."""
+        if not self.request.get("then_sync") or outcome["outcome"] == "unchanged":
+            return
+        if outcome["deleted"] or self.connection.paused:
+            why = "was deleted" if outcome["deleted"] else "is paused"
+            outcome["sync"] = Sync(started=False, problem=f"The connection {why}.")
+            return
+        try:
+            await self.durably(
+                lambda _: _start_sync(self.id), patience=SYNC_PATIENCE, limit_patience=SYNC_PATIENCE
+            )
+            outcome["sync"] = Sync(started=True, problem=None)
+        except FivetranError as error:
+            outcome["sync"] = Sync(started=False, problem=error.message)
 
     def asks_for_what_it_expects(self) -> bool:
         """Whether the request alone shows that nothing will change."""
+        expected = self.request["expected_version"]
         return (
             self.wanted.kind == "new_state"
             and isinstance(self.wanted.value, dict)
-            and state.version(self.wanted.value) == self.request["expected_version"]
+            and expected is not None
+            and self.is_expected(expected, state.version(self.wanted.value))
         )
 
     def outcome(
-        self, outcome: Literal["updated", "unchanged"], before: state.State, after: state.State
+        self,
+        outcome: Literal["updated", "unchanged"],
+        before: state.Document,
+        after: state.State,
     ) -> Outcome:
         changes, total = changes_between(before, after)
-        return Outcome(
+        result = Outcome(
             outcome=outcome,
             version_before=state.version(before),
             version_after=state.version(after),
@@ -540,7 +877,13 @@ class _Update:
             changes_total=total,
             was_paused=self.was_paused,
             deleted=False,
+            connection=asdict(self.connection),
+            by_others=self.by_others,
         )
+        if self.applied is not None and self.applied[1].kept_total:
+            result["kept_numbers"] = list(self.applied[1].kept)
+            result["kept_numbers_total"] = self.applied[1].kept_total
+        return result
 
     async def tell(self, phase: str, message: str, *, still_paused: bool | None = None) -> None:
         progress = Progress(
@@ -566,42 +909,137 @@ class _Update:
         """Sleep durably; raises `Cancelled` as soon as somebody cancels, if nothing was written."""
         if self.cannot_be_cancelled:
             await DBOS.sleep_async(seconds)
-        elif await DBOS.recv_async(CANCEL, seconds) is not None:
-            raise Cancelled("The update was cancelled; nothing was written.")
+            return
+        cancel = await DBOS.recv_async(CANCEL, seconds)
+        if cancel is not None:
+            raise cancelled(cancel)
 
     async def durably(
         self,
         step: Callable[[int], Awaitable[T]],
         *,
         patience: float = PATIENCE,
+        limit_patience: float = PATIENCE,
         even_if: type[FivetranError] = FivetranUnavailable,
+        another_key_may: tuple[type[FivetranError], ...] = (),
     ) -> T:
         """Run a step until Fivetran answers it, sleeping durably in between, for `patience` seconds.
 
-        A rate limit is waited for whatever the patience: Fivetran says when it ends.
+        A rate limit is waited for up to `limit_patience`: Fivetran says when it ends. What another
+        key may do is left to a process that has one, however long that takes.
         """
         waited = 0.0
-        attempt = 0
+        attempt = refused = 0
         while True:
             try:
                 return await step(attempt)
-            except ConnectionNotFound:
-                raise
-            except (RateLimited, even_if) as error:
-                if isinstance(error, RateLimited):
+            except FivetranError as error:
+                gives_up = isinstance(error, another_key_may) or (
+                    isinstance(error, Unauthorized) and self.must_go_on
+                )
+                retries = gives_up or isinstance(error, (RateLimited, even_if))
+                if isinstance(error, ConnectionNotFound) or not retries:
+                    raise
+                if gives_up:
+                    pause, allowed = 1.0, math.inf
+                elif isinstance(error, RateLimited):
                     pause = max(float(error.details["retry_after"]), 1.0)
-                    allowed = PATIENCE
+                    allowed = limit_patience
                 else:
-                    pause = min(2.0**attempt, LONGEST_PAUSE_BETWEEN_TRIES)
+                    pause = min(2.0 ** (attempt - refused), LONGEST_PAUSE_BETWEEN_TRIES)
                     allowed = patience
                 if waited + pause > allowed:
                     raise
                 paused = "; the connection is still paused" if self.still_paused else ""
-                await self.tell("wait", f"{error.message} Trying again in {pause:g} s{paused}.")
+                why = error.message.removesuffix(".")
+                await self.tell("wait", f"{why}. Trying again in {pause:g} s{paused}.")
+                if gives_up and error.is_live:
+                    raise GivenUp from error
                 await self.sleep(pause)
                 self.has_waited = True
                 waited += pause
                 attempt += 1
+                refused += gives_up
+
+
+class Written(TypedDict):
+    """What Fivetran answered to a write."""
+
+    answer: str | None
+    """The state that it says it keeps, as JSON text, if that is not the one that was written."""
+
+
+def state_not_kept(connection: Connection) -> StateNotKept:
+    return StateNotKept(f"{connection.id} keeps no state: its service is {connection.service}.")
+
+
+def refuse_pending_resync(connection: Connection) -> None:
+    """Raise `ResyncPending` if what is written would be overwritten."""
+    if connection.is_historical_sync:
+        raise ResyncPending(
+            f"A historical re-sync of {connection.id} is pending or running: it begins with an "
+            "empty state and would overwrite the change. Nothing was written."
+        )
+
+
+def refuse_impossible_sync(connection: Connection) -> None:
+    """Raise `InvalidRequest` if no sync can be started after an update."""
+    if connection.paused:
+        raise InvalidRequest(
+            f"{connection.id} is paused and stays paused, so no sync can be started. Leave out "
+            "then_sync, or resume the connection first. Nothing was written."
+        )
+
+
+def conflict(expected: str, version: str) -> Conflict:
+    """Somebody, or a sync, has moved the state."""
+    if version.startswith(expected):
+        return Conflict(
+            f"{shown(expected)} is a version as 0.1 wrote it, too short to be sure of; the state is "
+            f"version {version}. Nothing was written.",
+            current_version=version,
+        )
+    return Conflict(
+        f"The state is version {version}, not {shown(expected)}: a sync or somebody else has "
+        "changed it. Nothing was written.",
+        current_version=version,
+    )
+
+
+def cancelled(cancel: object) -> Cancelled:
+    """By the message that asked for it."""
+    if cancel == OUTSIDE:
+        return Cancelled("Somebody ended the workflow in the database. Nothing was written.")
+    return Cancelled("The update was cancelled; nothing was written.")
+
+
+def left_as_it_is(target: state.State, now: state.Document | None) -> VerificationFailed:
+    """The error if what is there may be somebody else's."""
+    version = None if now is None else state.version(now)
+    is_now = "is gone" if now is None else f"is version {version}"
+    return VerificationFailed(
+        f"After the write the state {is_now}, which is neither what was written nor what was there "
+        "before: somebody else may have written it, so it was left as it is.",
+        current_version=version,
+        differences=described_differences(target, now),
+    )
+
+
+def described_differences(target: state.State, now: state.Document | None) -> str | None:
+    """How what is there differs from what was written, in a sentence.
+
+    It is a detail of errors, not in their message: a message is logged, and a state is not.
+    """
+    if now is None:
+        return None
+    changes, total = changes_between(target, now)
+    first = "; ".join(
+        f"{change.path or 'the whole'}: written {change.before or 'nothing'}, "
+        f"found {change.after or 'nothing'}"
+        for change in changes[:3]
+    )
+    more = f"; and {total - 3} more" if total > 3 else ""
+    return f"It differs at {first}{more}."
 
 
 @DBOS.step(name="has_ended")
@@ -620,13 +1058,43 @@ def _unexpected(error: Exception) -> InternalError:
 
 
 @DBOS.step(name="inspect")
-async def _inspect(connection_id: str) -> dict[str, Any]:
-    return asdict(await _fivetran().get_connection(connection_id))
+async def _inspect(connection_id: str, run: str, in_order: bool) -> dict[str, Any]:
+    """An `Inspection`; 0.1 recorded the connection alone.
+
+    `in_order`: the connection first, so that a paused one need not be read again before the write.
+    """
+    fivetran = _fivetran()
+    if in_order:
+        connection = await fivetran.get_connection(connection_id)
+        document = await fivetran.get_state_or_none(connection)
+    else:
+        connection, document = await fivetran.get_connection_and_state(connection_id)
+    return dict(
+        Inspection(
+            connection=asdict(connection),
+            snapshot=None if document is None else _taken(document, run),
+            is_settled=in_order and connection.is_drained,
+        )
+    )
 
 
 @DBOS.step(name="pause")
-async def _pause(connection_id: str) -> dict[str, Any]:
-    return asdict(await _set_paused(connection_id, True))
+async def _pause(connection_id: str, *, look: bool, is_first_run: bool) -> dict[str, Any]:
+    """`connection`, and whether it `was_paused` already, by somebody else; 0.1 recorded the
+    connection alone."""
+    try:
+        if not is_first_run and (cancel := await _is_cancelled(DBOS.workflow_id or "")):
+            raise cancelled(cancel)
+        if look:
+            connection = await _fivetran().get_connection(connection_id)
+            if connection.paused:
+                return {"connection": asdict(connection), "was_paused": True}
+        return {"connection": asdict(await _set_paused(connection_id, True)), "was_paused": False}
+    except FivetranStateError as error:
+        # The run before this one may have paused it, and died before that was recorded.
+        if not is_first_run:
+            error.details["maybe_applied"] = True
+        raise
 
 
 @DBOS.step(name="drain")
@@ -636,7 +1104,10 @@ async def _drain(connection_id: str) -> dict[str, Any]:
 
 @DBOS.step(name="snapshot")
 async def _snapshot(connection_id: str, run: str) -> Snapshot:
-    document = await _read_state(connection_id)
+    return _taken(await _fivetran().get_state(connection_id), run)
+
+
+def _taken(document: state.Document, run: str) -> Snapshot:
     return Snapshot(state=state.dump(document), version=state.version(document), taken_by=run)
 
 
@@ -649,66 +1120,98 @@ async def _write(
     *,
     look: bool,
     has_tried: bool,
-) -> None:
+) -> Written:
     """Write the target, after a look if much may have happened since the snapshot.
 
-    `has_tried`: perhaps it has been written already. What keeps us from finding out says so.
+    `has_tried`: perhaps it has been written already. If the look fails, the error says so.
     """
     if look:
         try:
             await _insist_on_drained(connection_id)
-            current = await _read_state(connection_id)
+            current = await _fivetran().get_state(connection_id)
         except FivetranError as error:
             error.details["maybe_applied"] = has_tried or None
             raise
         if state.same(current, target):
-            return
-        version = state.version(current)
-        if version != snapshot["version"]:
+            return Written(answer=None)
+        if not state.same(current, state.document(snapshot["state"])):
+            version = state.version(current)
             raise Conflict(
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,
             )
     for workflow_id in (DBOS.workflow_id, part_of):
-        if workflow_id is not None and await _is_cancelled(workflow_id):
-            raise Cancelled("The update was cancelled; nothing was written.")
-    await _set_state(connection_id, target)
+        cancel = workflow_id is not None and await _is_cancelled(workflow_id)
+        if cancel:
+            raise cancelled(cancel)
+    answer = await _set_state(connection_id, target)
+    is_other = answer is not None and not state.same(answer, target)
+    return Written(answer=state.dump(answer) if answer is not None and is_other else None)
 
 
 @DBOS.step(name="verify")
-async def _verify(connection_id: str, expected: state.State) -> bool:
-    return state.same(await _read_state(connection_id), expected)
+async def _verify(connection_id: str, expected: state.State) -> Readback:
+    """0.1 recorded only whether it is as written."""
+    try:
+        found = await _fivetran().get_state(connection_id)
+    except ConnectionNotFound as error:
+        await _fivetran().get_connection(connection_id)
+        raise FivetranUnavailable(_CONTRADICTION) from error
+    is_as_written = state.same(found, expected)
+    return Readback(is_as_written=is_as_written, found=None if is_as_written else state.dump(found))
 
 
 @DBOS.step(name="roll_back")
-async def _roll_back(connection_id: str, before: state.State) -> None:
-    await _insist_on_drained(connection_id)
-    if state.same(await _read_state(connection_id), before):
-        return
-    await _set_state(connection_id, before)
+async def _roll_back(connection_id: str, before: state.State, kept: str | None) -> None:
+    """Put the state from before back over `kept`, and over nothing else."""
+    await _put_back(connection_id, before, None if kept is None else state.document(kept))
 
 
 @DBOS.step(name="undo")
 async def _undo(connection_id: str, before: state.State, target: state.State) -> None:
+    await _put_back(connection_id, before, target)
+
+
+async def _put_back(connection_id: str, before: state.State, ours: state.Document | None) -> None:
     await _insist_on_drained(connection_id)
-    current = await _read_state(connection_id)
+    current = await _fivetran().get_state(connection_id)
     if state.same(current, before):
         return
-    if not state.same(current, target):
+    if ours is None or not state.same(current, ours):
         raise Conflict("Somebody has changed the state meanwhile; it was left as it is.")
     await _set_state(connection_id, before)
 
 
 @DBOS.step(name="resume")
-async def _resume(connection_id: str) -> None:
-    await _set_paused(connection_id, False)
+async def _resume(connection_id: str) -> dict[str, Any]:
+    """The connection; 0.1 recorded nothing."""
+    return asdict(await _set_paused(connection_id, False))
+
+
+@DBOS.step(name="sync")
+async def _start_sync(connection_id: str) -> None:
+    await _prove(DBOS.workflow_id or "")
+    with suppress(SyncRunning):  # Then one is running already.
+        await _fivetran().start_sync(connection_id)
+
+
+@contextmanager
+def _changing() -> Iterator[None]:
+    """Around a call that changes something at Fivetran."""
+    workflow_id = DBOS.workflow_id or ""
+    changing.add(workflow_id)
+    try:
+        yield
+    finally:
+        changing.discard(workflow_id)
 
 
 async def _set_paused(connection_id: str, paused: bool) -> Connection:
     """Fivetran may answer an error after a minute although the pause took effect: so look."""
     await _prove(DBOS.workflow_id or "")
     try:
-        return await _fivetran().set_paused(connection_id, paused)
+        with _changing():
+            return await _fivetran().set_paused(connection_id, paused)
     except (RateLimited, Unauthorized, Forbidden):
         raise
     except FivetranError as error:
@@ -717,6 +1220,8 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
         except ConnectionNotFound:
             raise
         except FivetranError as unseen:
+            if not paused and isinstance(unseen, (Unauthorized, Forbidden)):
+                raise  # Another key may resume it; that it is tried twice is harmless.
             raise FivetranUnavailable(
                 f"It is unclear whether the connection is paused: {unseen.message}",
                 maybe_applied=True,
@@ -724,25 +1229,21 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
         if connection.paused == paused:
             return connection
         if isinstance(error, ConnectionNotFound):
-            raise FivetranUnavailable(
-                "Fivetran contradicts itself: 404, but it is there."
-            ) from error
+            raise FivetranUnavailable(_CONTRADICTION) from error
         raise
 
 
 async def _insist_on_drained(connection_id: str) -> None:
     """Raise `SyncRunning` if somebody has resumed the connection meanwhile."""
-    if not (await _fivetran().get_connection(connection_id)).is_drained:
-        raise SyncRunning("The connection was resumed during the update.")
+    connection = await _fivetran().get_connection(connection_id)
+    if not connection.is_drained:
+        raise SyncRunning(
+            "The connection was resumed during the update.",
+            was_resumed=not connection.paused or None,
+        )
 
 
-async def _set_state(connection_id: str, document: state.State) -> None:
+async def _set_state(connection_id: str, document: state.State) -> state.Document | None:
     await _prove(DBOS.workflow_id or "")
-    await _fivetran().set_state(connection_id, document)
-
-
-async def _read_state(connection_id: str) -> state.State:
-    try:
-        return await _fivetran().get_state(connection_id)
-    except NoStateYet:
-        return {}
+    with _changing():
+        return await _fivetran().set_state(connection_id, document)

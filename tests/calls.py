@@ -65,6 +65,33 @@ def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]
     ]
 
 
+def in_order(calls: list[str]) -> list[str]:
+    """An update's calls, of which the first two are made at once."""
+    return [*sorted(calls[:2]), *calls[2:]]
+
+
+def is_pause(request: LoggedRequest) -> bool:
+    return _sets_paused(request) is True
+
+
+def is_resume(request: LoggedRequest) -> bool:
+    return _sets_paused(request) is False
+
+
+def is_read(request: LoggedRequest) -> bool:
+    return request.method == "GET" and request.path.endswith("/state")
+
+
+def _sets_paused(request: LoggedRequest) -> bool | None:
+    """What a PATCH of a connection asks for; every one says that no setup tests are to run."""
+    if request.method != "PATCH" or request.path.endswith("/state"):
+        return None
+    body = request.body if isinstance(request.body, dict) else {}
+    assert body.get("run_setup_tests") is False, body
+    paused: bool | None = body.get("paused")
+    return paused
+
+
 def state_of(sandbox: Sandbox, connection_id: str) -> Any:
     text = sandbox.connection(connection_id).state
     return None if text is None else json.loads(text)
@@ -159,6 +186,6 @@ class Watch:
             resumes = [
                 each.index
                 for each in self.requests("PATCH", state=False)
-                if each.index > writes[-1].index and each.body == {"paused": False}
+                if each.index > writes[-1].index and each.body["paused"] is False
             ]
             assert all(reads[0] < resume for resume in resumes), "resumed before it was verified"

@@ -1,21 +1,79 @@
-"""Parameters that are tested in all their combinations, most of them in the slow suite."""
+"""An update's calls to Fivetran, and parameters that are tested in all their combinations."""
 
 import itertools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 
+class Call(NamedTuple):
+    """One call of an undisturbed update."""
+
+    kind: str
+    """As `calls.api_calls` names it: 'GET', 'GET state'."""
+    skip: int
+    """How many calls of its kind come before it."""
+    position: int
+    """How many calls come before it."""
+
+    @property
+    def method(self) -> str:
+        return self.kind.split()[0]
+
+    def path(self, connection_id: str = r"\w+") -> str:
+        """A regular expression for the paths of its kind."""
+        ends = {"GET state": "/state", "PATCH state": "/state", "POST": "/sync"}
+        return rf"/connections/{connection_id}{ends.get(self.kind, '')}$"
+
+
+def _calls(**kinds: str) -> dict[str, Call]:
+    made = list(kinds.values())
+    return {
+        name: Call(kind, made[:position].count(kind), position)
+        for position, (name, kind) in enumerate(kinds.items())
+    }
+
+
+CALLS = _calls(
+    inspect="GET",
+    inspect_state="GET state",
+    pause="PATCH",
+    snapshot="GET state",
+    write="PATCH state",
+    verify="GET state",
+    resume="PATCH",
+    sync="POST",
+)
+"""Of an update of a running connection, the last one only with `then_sync`.
+
+The first two are made at once, so they arrive in any order.
+"""
+SYNC = CALLS["sync"]
+RUNNING = {name: call for name, call in CALLS.items() if call != SYNC}
+"""Without `then_sync`."""
+PAUSED = _calls(inspect="GET", inspect_state="GET state", write="PATCH state", verify="GET state")
+"""Of an update of a connection that the process has seen paused before."""
+
+
+def kinds(calls: dict[str, Call]) -> list[str]:
+    return [call.kind for call in calls.values()]
+
+
+def few(always: Collection[Any], all_: Collection[Any]) -> list[Any]:
+    """All of them; in the quick suite only those that are `always` tested."""
+    return [pytest.param(each, marks=() if each in always else pytest.mark.slow) for each in all_]
+
+
 def each_with_each(first: Collection[Any], second: Collection[Any]) -> list[Any]:
     """All pairs; in the quick suite only so many that each value comes up."""
-    few = min(len(first), len(second))
+    fewer = min(len(first), len(second))
     return [
         pytest.param(
             one,
             other,
             id=f"{one}-{other}",
-            marks=() if row % few == column % few else pytest.mark.slow,
+            marks=() if row % fewer == column % fewer else pytest.mark.slow,
         )
         for (row, one), (column, other) in itertools.product(enumerate(first), enumerate(second))
     ]

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -26,12 +27,11 @@ from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
 from fivetran_state.http_server.mcp_endpoint import WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
-from fivetran_state.text import shown
+from fivetran_state.validation import problems_of
 
 logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
-SHOWN_PROBLEMS = 5
 LARGEST_HEAD = 32 * 1024
 """Bytes of a request's head; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
@@ -67,7 +67,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         if isinstance(error, FivetranStateError):
             return problem_of(error)
         if isinstance(error, RequestValidationError):
-            return problem_of(InvalidRequest(_problems_of(error)))
+            return problem_of(InvalidRequest(f"{problems_of(_named(error))}."))
         assert isinstance(error, HTTPException)
         return problem_of_http(error)
 
@@ -120,13 +120,16 @@ def _front() -> APIRouter:
     return routes
 
 
-def _problems_of(error: RequestValidationError) -> str:
-    found = [
-        f"{shown('.'.join(map(str, each['loc'])))}: {shown(each['msg'], 100)}"
-        for each in error.errors()
-    ]
-    more = len(found) - SHOWN_PROBLEMS
-    return "; ".join([*found[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
+def _named(error: RequestValidationError) -> list[dict[str, Any]]:
+    """Its problems, with each argument named as the caller knows it."""
+    return [{**each, "loc": _name(*each["loc"])} for each in error.errors()]
+
+
+def _name(place: str, *location: str | int) -> tuple[str | int, ...]:
+    if not location:
+        return (f"The {place}",)
+    # Names of headers come in lower case.
+    return (str(location[0]).title(), *location[1:]) if place == "header" else location
 
 
 def _names(settings: Settings) -> list[str]:

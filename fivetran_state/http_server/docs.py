@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fivetran_state.http_server.gate import PAGE, Authority
-from fivetran_state.http_server.problems import Problem
+from fivetran_state.http_server.problems import Problem, with_routes
 
 
 def routes() -> list[BaseRoute]:
@@ -49,7 +49,7 @@ def describe(app: FastAPI, authority: Authority) -> None:
     plain = app.openapi
 
     def complete() -> dict[str, Any]:
-        described = plain()
+        described: dict[str, Any] = _with_routes(plain())
         components = described["components"]
         components["schemas"]["Problem"] = Problem.model_json_schema()
         components["securitySchemes"] = {
@@ -62,3 +62,17 @@ def describe(app: FastAPI, authority: Authority) -> None:
         return described | {"security": [{"token": []}] if authority.is_required() else []}
 
     app.openapi = complete  # type: ignore[method-assign]
+
+
+def _with_routes(described: Any) -> Any:
+    """The OpenAPI document, with routes where descriptions of the models name tools."""
+    if isinstance(described, list):
+        return [_with_routes(item) for item in described]
+    if not isinstance(described, dict):
+        return described
+    return {
+        name: with_routes(value)
+        if name == "description" and isinstance(value, str)
+        else _with_routes(value)
+        for name, value in described.items()
+    }

@@ -1,6 +1,7 @@
 """Answers that say what is wrong, as RFC 9457 has them (`application/problem+json`)."""
 
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +30,9 @@ STATUS = {
     "no_state_yet": 404,
     "update_in_progress": 409,
     "conflict": 409,
+    "nothing_to_undo": 409,
+    "resync_pending": 409,
+    "too_large_to_confirm": 409,
     "not_confirmed": 409,
     "cancelled": 409,
     "undone": 409,
@@ -50,6 +54,30 @@ STATUS = {
     "unusable_key": 503,
 }
 """By an error's code. What is 5xx is not the caller's doing."""
+
+ROUTES = {
+    "list_connections": "GET /connections",
+    "get_state": "POST /state/get",
+    "update_state": "POST /state/update",
+    "cancel_update": "POST /workflows/{workflow_id}/cancel",
+    "workflow_status": "GET /workflows/{workflow_id}",
+    "list_workflows": "GET /workflows",
+}
+"""By the name of the MCP tool that does the same."""
+
+_NAMES = "|".join(ROUTES)
+_TOOL = re.compile(rf"\b({_NAMES})\b")
+# A message may also quote what came from outside, such as a path or a connection's id.
+_TOOL_IN_MESSAGE = re.compile(rf"(?:(?<= with )|(?<= and ))({_NAMES})(?=[ .,;])")
+
+# Over REST, a change without a version is made at once; only dry_run asks for a plan.
+_PLANNING = {
+    "Repeat the call without expected_version for a new plan": (
+        "Send the request again with dry_run and without expected_version for a new plan"
+    ),
+    "call again with expected_version": "send it without dry_run and with expected_version",
+}
+_PLANS = re.compile("|".join(_PLANNING))
 
 
 class Problem(BaseModel):
@@ -78,15 +106,39 @@ def problem(
         "status": status,
         "code": code,
         "detail": detail,
-        **({"hint": hint} if hint else {}),
+        **({"hint": with_routes(hint)} if hint else {}),
         **details,
     }
     return Response(state.dump(content), status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def with_routes(text: str) -> str:
+    """A text of ours, such as a hint, that names routes in place of tools."""
+    return _in_words_of_rest(text, _TOOL)
+
+
+def _in_words_of_rest(text: str, tool: re.Pattern[str]) -> str:
+    routed = tool.sub(lambda found: ROUTES[found[0]], text)
+    return _PLANS.sub(lambda found: _PLANNING[found[0]], routed)
+
+
+def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an answer, with routes where its message and hints name tools."""
+    told = dict(fields)
+    if "message" in told:
+        told["message"] = _in_words_of_rest(told["message"], _TOOL_IN_MESSAGE)
+    if "hint" in told:
+        told["hint"] = with_routes(told["hint"])
+    if isinstance(told.get("error"), dict):
+        told["error"] = for_rest(told["error"])
+    if "updates" in told:
+        told["updates"] = [for_rest(update) for update in told["updates"]]
+    return told
+
+
 def problem_of(error: FivetranStateError) -> Response:
     """The answer that one of our errors is."""
-    fields = error.to_json()
+    fields = for_rest(error.to_json())
     code, detail, hint = fields.pop("code"), fields.pop("message"), fields.pop("hint")
     details = {f"fivetran_{n}" if n == "status" else n: value for n, value in fields.items()}
     wait = details.get("retry_after")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, Secret
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
@@ -20,7 +20,7 @@ from fivetran_state import state
 from fivetran_state.access import READ, WRITE
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.http_server.gate import demand, requires
-from fivetran_state.http_server.problems import PROBLEMS, described
+from fivetran_state.http_server.problems import PROBLEMS, described, for_rest
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.models import (
     ConnectionPage,
@@ -43,6 +43,8 @@ FOR_EVER = 24 * 3600.0
 
 ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MOST_CONNECTIONS)]
+_NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
+"""Of an optional argument that is text: an empty one is as good as none."""
 # Pydantic lets half a character pass in SecretStr, and in a str without a bound.
 ApiSecret = Secret[
     Annotated[
@@ -76,7 +78,9 @@ class GetState(Body):
 
     connection_id: ConnectionId
     path: Annotated[
-        str | None, Field(description="JSON Pointer to a part of the state, such as /orders.")
+        str | None,
+        Field(description="JSON Pointer to a part of the state, such as /orders."),
+        _NONE_IF_EMPTY,
     ] = None
 
 
@@ -90,8 +94,14 @@ class _Changing(Body):
     new_state: Annotated[dict[str, Any] | None, Field(description="The whole new state.")] = None
     merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
     json_patch: Annotated[list[dict[str, Any]] | None, Field(description="RFC 6902.")] = None
-    copy_from: Annotated[ConnectionId | None, Field(description="Another connection.")] = None
-    reason: Annotated[str | None, Field(max_length=500)] = None
+    copy_from: Annotated[
+        ConnectionId | None, Field(description="Another connection."), _NONE_IF_EMPTY
+    ] = None
+    then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
+    allow_resync: Annotated[
+        bool, Field(description="Write although a pending historical re-sync will overwrite it.")
+    ] = False
+    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
 
     def change(self) -> dict[str, object]:
         """The kinds of change, as JSON text, which is taken exactly."""
@@ -110,21 +120,35 @@ class UpdateState(_Changing):
 
     connection_id: ConnectionId
     restore_from: Annotated[
-        str | None, Field(max_length=500, description="A workflow_id: the state before it.")
+        str | None,
+        Field(max_length=500, description="A workflow_id: the state before it."),
+        _NONE_IF_EMPTY,
+    ] = None
+    only: Annotated[
+        str | None,
+        Field(description="With restore_from or copy_from: a JSON Pointer, only this part."),
+        _NONE_IF_EMPTY,
     ] = None
     expected_version: Annotated[
         str | None,
-        # An empty one may be a variable that was never set, and must not stand for any.
+        # An empty one may be a variable that was never set, and must not stand for any version.
         Field(
             min_length=1,
             max_length=500,
             description="The version that was seen; without it, whatever is there.",
         ),
     ] = None
-    dry_run: bool = False
+    dry_run: Annotated[bool, Field(description="Only answer the plan.")] = False
 
     def change(self) -> dict[str, object]:
         return super().change() | {"restore_from": self.restore_from}
+
+    @property
+    def says_more(self) -> bool:
+        """Whether it says how a change is to be made, and so is meant to have one."""
+        texts = (self.expected_version, self.reason, self.only)
+        flags = self.dry_run or self.then_sync or self.allow_resync
+        return flags or any(text is not None for text in texts)
 
 
 class UpdateStates(_Changing):
@@ -136,37 +160,52 @@ class UpdateStates(_Changing):
     connection_ids: ConnectionIds
 
 
+NotUsable = Annotated[
+    str | None,
+    Field(description="JSON text of what was there instead, if that was not a usable state."),
+]
+
+
 class Unchanged(Model):
     """The answer to an update without a change."""
 
     connection_id: str
     message: str
     version: str
-    current_state: Any
+    current_state: Any = None
+    current_state_json: NotUsable = None
+    problem: Annotated[str | None, Field(description="Why it is not a usable state.")] = None
 
 
 class Updated(Update):
     """An update that has ended well, with the state before and after."""
 
     current_state: Any = None
+    current_state_json: NotUsable = None
     verified_state: Any = None
 
 
 class _Page(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    cursor: Annotated[str | None, Field(max_length=2000, description="next_cursor.")] = None
+    cursor: Annotated[
+        str | None, Field(max_length=2000, description="next_cursor."), _NONE_IF_EMPTY
+    ] = None
 
 
 class ConnectionsQuery(_Page):
-    name: Annotated[str | None, Field(max_length=200, description="Part of the id or name.")] = None
-    service: Annotated[str | None, Field(max_length=200)] = None
+    name: Annotated[
+        str | None, Field(max_length=200, description="Part of the id or name."), _NONE_IF_EMPTY
+    ] = None
+    service: Annotated[
+        str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class WorkflowsQuery(_Page):
     connection_id: Annotated[
-        ConnectionId | None, Field(description="Without it, of all connections.")
+        ConnectionId | None, Field(description="Without it, of all connections."), _NONE_IF_EMPTY
     ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
@@ -351,10 +390,10 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         prefer: Prefer,
         key: IdempotencyKey,
     ) -> Response:
-        """Change a state safely: pause, wait for a running sync, write, verify, resume.
+        """Change a state safely: pause, stop a running sync, write, verify, resume.
 
-        Give one of new_state, merge_patch, json_patch, restore_from, copy_from; without any, the
-        current state is the answer. The answer comes when the update has ended, unless Prefer says
+        Give one of new_state, merge_patch, json_patch, restore_from, copy_from. A body with nothing
+        but connection_id is answered with the current state. The answer comes when the update has ended, unless Prefer says
         otherwise; a caller who leaves does not stop it.
         """
         if not body.dry_run:
@@ -362,25 +401,26 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         service = await service_of(headers, body)
         change = await asyncio.to_thread(body.change)
         if not any(value is not None for value in change.values()):
-            view = await service.get_state(body.connection_id, exact=True)
-            return _answer(
-                Unchanged(
-                    connection_id=view.connection_id,
-                    message="No change was given; nothing was written.",
-                    version=view.version,
-                    current_state=view.state,
-                )
-            )
+            if body.says_more or key is not None:
+                raise _change_is_missing(change)
+            return _answer(_unchanged(await service.get_state(body.connection_id, exact=True)))
         if body.dry_run:
             return _answer(
                 await service.plan_update(
-                    body.connection_id, change, expected_version=body.expected_version
+                    body.connection_id,
+                    change,
+                    expected_version=body.expected_version,
+                    only=body.only,
+                    then_sync=body.then_sync,
                 )
             )
         update = await service.update_state(
             body.connection_id,
             change,
             expected_version=body.expected_version,
+            only=body.only,
+            then_sync=body.then_sync,
+            allow_resync=body.allow_resync,
             reason=body.reason,
             idempotency_key=key,
             wait_seconds=prefer.seconds,
@@ -390,7 +430,11 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         assert update.workflow_id is not None, "it has been started"
         before, after = await service.states_of(update.workflow_id)
         fields = {name: value for name, value in update if value is not None}
-        return _answer(Updated(**fields, current_state=before, verified_state=after), prefer)
+        if isinstance(before, state.RawDocument):
+            fields["current_state_json"] = before.text
+        else:
+            fields["current_state"] = before
+        return _answer(Updated(**fields, verified_state=after), prefer)
 
     @routes.post(
         "/state/update-multiple",
@@ -403,16 +447,18 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     ) -> Response:
         """Make one change to several connections, in order: to all of them, or to none.
 
-        They stay paused until all are written and verified; after a failure each state is put
-        back before its connection is resumed.
+        All are looked at before any is paused. They stay paused until all are written and verified;
+        after a failure each state is put back before its connection is resumed.
         """
         service = await service_of(headers, body)
         change = await asyncio.to_thread(body.change)
         if not any(value is not None for value in change.values()):
-            raise InvalidRequest("Give one of new_state, merge_patch, json_patch, copy_from.")
+            raise _change_is_missing(change)
         view = await service.update_states(
             body.connection_ids,
             change,
+            then_sync=body.then_sync,
+            allow_resync=body.allow_resync,
             reason=body.reason,
             idempotency_key=key,
             wait_seconds=prefer.seconds,
@@ -507,6 +553,21 @@ def _agreed(headers: _Credentials, body: Body) -> _Credentials:
     return headers if in_body == _NONE else in_body
 
 
+def _change_is_missing(change: Mapping[str, object]) -> InvalidRequest:
+    return InvalidRequest(f"The change is missing: give exactly one of {', '.join(change)}.")
+
+
+def _unchanged(view: StateView) -> Unchanged:
+    return Unchanged(
+        connection_id=view.connection_id,
+        message="No change was given; nothing was written.",
+        version=view.version,
+        current_state=view.state,
+        current_state_json=view.state_json,
+        problem=view.problem,
+    )
+
+
 def _answer(
     content: Model | Mapping[str, Model],
     prefer: _Preference | None = None,
@@ -516,9 +577,9 @@ def _answer(
     if prefer is not None and prefer.applied:
         headers["Preference-Applied"] = prefer.applied
     if isinstance(content, Model):
-        values = content.to_json(exactly=True)
+        values = for_rest(content.to_json(exactly=True))
     else:
-        values = {name: view.to_json(exactly=True) for name, view in content.items()}
+        values = {name: for_rest(view.to_json(exactly=True)) for name, view in content.items()}
     return Response(state.dump(values), status, media_type="application/json", headers=headers)
 
 

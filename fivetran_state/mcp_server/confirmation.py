@@ -22,17 +22,14 @@ from mcp_types.version import is_version_at_least
 
 from fivetran_state import vault
 from fivetran_state.config import Settings
-from fivetran_state.errors import FivetranStateError, NotConfirmed
-from fivetran_state.text import quoted
+from fivetran_state.errors import FivetranStateError, NotConfirmed, TooLargeToConfirm
+from fivetran_state.question import TooLarge, changes_in_full, message
 
 if TYPE_CHECKING:
-    from fivetran_state.models import Change
     from fivetran_state.plan import Plan
 
 VALID_SECONDS = 3600.0
 """How long a question may be answered. The version that it names guards what an answer can do."""
-
-SHOWN_CHANGES = 10
 
 _QUESTION = "confirm"
 _NOTHING_TO_FILL_IN: dict[str, Any] = {"type": "object", "properties": {}}
@@ -68,7 +65,10 @@ class _Answered:
 
 
 class ByHuman:
-    """A `plan.Confirmation` by the human behind one tool call. Raises `NotConfirmed`, `Asking`."""
+    """A `plan.Confirmation` by the human behind one tool call.
+
+    Raises `NotConfirmed`, `TooLargeToConfirm`, and `Asking`.
+    """
 
     def __init__(self, context: Context[Any, Any]) -> None:
         self._context = context
@@ -87,11 +87,9 @@ class ByHuman:
         asked = _Answered(plan.version_before, plan.version_after, latest)
         if asked == self._answered:
             return True
-        message = question(plan)
+        text = question(plan)
         if _asks_between_rounds(self._context):
-            parameters = ElicitRequestFormParams(
-                message=message, requested_schema=_NOTHING_TO_FILL_IN
-            )
+            parameters = ElicitRequestFormParams(message=text, requested_schema=_NOTHING_TO_FILL_IN)
             raise Asking(
                 InputRequiredResult(
                     input_requests={_QUESTION: ElicitRequest(params=parameters)},
@@ -100,7 +98,7 @@ class ByHuman:
             )
         try:
             answer = await self._context.session.elicit_form(
-                message, _NOTHING_TO_FILL_IN, self._context.request_id
+                text, _NOTHING_TO_FILL_IN, self._context.request_id
             )
         except MCPError as error:
             raise NotConfirmed("The client did not put the question to the user.") from error
@@ -110,29 +108,20 @@ class ByHuman:
 
 
 def question(plan: "Plan") -> str:
-    """What the human reads before agreeing."""
-    connection = plan.connection
-    shown = plan.changes[:SHOWN_CHANGES]
-    more = plan.changes_total - len(shown)
-    lines = [
-        f"Change the state of {connection.id} ({connection.service}, {quoted(connection.schema)})?",
-        "",
-        *map(_line, shown),
-        *([f"... and {more} more changes"] if more else []),
-        "",
+    """What the human reads before agreeing; raises `TooLargeToConfirm` rather than leave a part out."""
+    try:
+        changes = changes_in_full(plan.before, plan.applied.after)
+    except TooLarge as error:
+        raise TooLargeToConfirm(
+            f"{error.total_changes:,} changes, or long values, are too much to show in full in one "
+            "question, so the user was not asked; nothing was written."
+        ) from None
+    heading = f"Change the state of {plan.described_connection}?"
+    closing = [
         f"Version {plan.version_before} becomes {plan.version_after}.",
-        plan.consequences,
+        *plan.consequences,
     ]
-    return "\n".join(lines)
-
-
-def _line(change: "Change") -> str:
-    where = quoted(change.path) if change.path else "(everything)"
-    if change.op == "add":
-        return f"+ {where}: {change.after}"
-    if change.op == "remove":
-        return f"- {where}: {change.before}"
-    return f"~ {where}: {change.before} -> {change.after}"
+    return message([heading], changes, closing)
 
 
 def _check(answer: ElicitResult) -> None:

@@ -10,6 +10,7 @@ from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranStateError,
     InvalidRequest,
+    NoStateYet,
     NotAllowed,
     StateNotKept,
     WorkflowNotFound,
@@ -18,6 +19,7 @@ from fivetran_state.errors import (
 _ASKED_FOR_WRONGLY = (
     ConnectionNotFound,
     InvalidRequest,
+    NoStateYet,
     NotAllowed,
     StateNotKept,
     WorkflowNotFound,

@@ -27,11 +27,9 @@ from fivetran_state.errors import (
 )
 from fivetran_state.mcp_server.scopes import held
 from fivetran_state.models import Model
-from fivetran_state.text import shown
+from fivetran_state.validation import problems_of
 
 logger = logging.getLogger(__name__)
-
-SHOWN_PROBLEMS = 3
 
 
 class StrictTool(Tool):
@@ -63,17 +61,6 @@ class StrictTool(Tool):
             return InvalidRequest(f"{problems_of(cause)}. {self.name} takes: {known}.")
         logger.error("Tool %s met an unexpected error", self.name, exc_info=error)
         return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
-
-
-def problems_of(error: ValidationError) -> str:
-    """What is wrong with which argument, without the arguments' values."""
-    found = error.errors(include_input=False, include_url=False)
-    problems = [
-        f"{shown('.'.join(map(str, problem['loc'])))}: {shown(problem['msg'], 100)}"
-        for problem in found[:SHOWN_PROBLEMS]
-    ]
-    more = len(found) - len(problems)
-    return "; ".join([*problems, f"and {more} more"] if more else problems)
 
 
 class _Metadata(FuncMetadata):
@@ -124,13 +111,16 @@ def error_result(error: FivetranStateError) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
+_CLOSED = {"additionalProperties", "enum", "default"}
+
+
 def _open(schema: Any) -> Any:
-    """A result's schema that a client need not change for when a later version adds a field."""
+    """A result's schema that stays true when a later version adds a field or one more status."""
     if isinstance(schema, list):
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _open(value) for key, value in schema.items() if key != "additionalProperties"}
+    return {key: _open(value) for key, value in schema.items() if key not in _CLOSED}
 
 
 _SAYS_NOTHING = [("default", None), ("additionalProperties", True)]

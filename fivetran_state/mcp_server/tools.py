@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 PHASES = ("inspect", "pause", "drain", "snapshot", "write", "verify", "resume")
 
-ConnectionId = Annotated[str, Field(description="As Fivetran shows it: speak_inexpensive.")]
+ConnectionId = Annotated[str, Field(description="The connection's id, such as speak_inexpensive.")]
 WaitSeconds = Annotated[
-    float, Field(ge=0, le=50, description="How long to wait for the end before answering.")
+    float, Field(ge=0, le=50, description="Seconds to wait for the update to end.")
 ]
 
 
@@ -65,7 +65,7 @@ class Tools:
         cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
         limit: Annotated[int, Field(ge=1, le=1000)] = 50,
     ) -> ConnectionPage:
-        """Find a connection's id. Only connections with keeps_state can be used with the other tools."""
+        """Find a connection's id. The other tools need one with keeps_state true."""
         service_ = await self._backend.service()
         # A text may come empty: strict schemas leave a model no other way to leave it out.
         return await service_.list_connections(
@@ -79,15 +79,20 @@ class Tools:
             str | None, Field(description="JSON Pointer to a part of it, such as /orders.")
         ] = None,
         max_bytes: Annotated[
-            int, Field(ge=100, le=1_000_000, description="A larger value comes as an outline.")
+            int,
+            Field(
+                ge=0,
+                le=1_000_000,
+                description="A larger value is returned as an outline. 0: only size and version.",
+            ),
         ] = 20_000,
     ) -> StateView:
         """Read a connection's state, its version, and whether it is paused or syncing.
 
-        Call it before update_state. To follow an update use workflow_status instead.
+        Call it before update_state. To follow an update, use workflow_status instead.
         """
         service = await self._backend.service()
-        return await service.get_state(connection_id, path=path, max_bytes=max_bytes)
+        return await service.get_state(connection_id, path=path or None, max_bytes=max_bytes)
 
     async def update_state(
         self,
@@ -104,58 +109,81 @@ class Tools:
             list[dict[str, Any]] | str | None, Field(description="RFC 6902 operations.")
         ] = None,
         restore_from: Annotated[
-            str | None, Field(description="A workflow_id: back to the state before that update.")
+            str | None,
+            Field(
+                description="A workflow_id: puts back the whole state from before that update. "
+                "Every cursor moves back, including those that syncs have moved since; see only."
+            ),
         ] = None,
         copy_from: Annotated[
             str | None, Field(description="Another connection's id: the state it has now.")
         ] = None,
+        only: Annotated[
+            str | None,
+            Field(
+                description="JSON Pointer: with restore_from or copy_from, changes this part only."
+            ),
+        ] = None,
         expected_version: Annotated[
             str | None,
-            Field(description="The version that was seen. Without it nothing is written."),
+            Field(
+                description="The version that you or the user have seen; the change applies to it alone."
+            ),
         ] = None,
         dry_run: Annotated[bool, Field(description="Only return the plan.")] = False,
+        then_sync: Annotated[bool, Field(description="Start a sync at the end.")] = False,
+        allow_resync: Annotated[
+            bool, Field(description="Write even if a pending re-sync will overwrite it.")
+        ] = False,
         reason: Annotated[
             str | None, Field(max_length=500, description="Why, for the history.")
         ] = None,
         idempotency_key: Annotated[
             str | None,
             Field(
-                min_length=1,
                 max_length=200,
                 description="Only for retries of one request: the same key never updates twice.",
             ),
         ] = None,
         wait_seconds: WaitSeconds = 20,
     ) -> Update | InputRequiredResult:
-        """Change a connection's state safely: pause, wait for a running sync, write, verify, resume.
+        """Change a connection's state safely: pause, stop a running sync, write, verify, resume.
 
-        Give exactly one of new_state, merge_patch, json_patch (as JSON, or as JSON text where
-        decimals must stay exact), restore_from (to undo), copy_from. Prefer a patch to new_state:
-        it leaves the rest untouched. The user is asked if the client can; if not, without
-        expected_version it only returns the plan: show it, then call again with expected_version.
-        Answers "running" when it takes longer: then use workflow_status, do not call this again.
+        Give exactly one of new_state, merge_patch, json_patch, restore_from (to undo), copy_from.
+        The first three take JSON, or a string of JSON text, in which every number is taken exactly.
+        Prefer a patch to new_state: it leaves the rest untouched. The user is asked if the client
+        can ask. If it cannot, a call without expected_version only returns the plan: show it, then
+        call again with its version_before as expected_version. If it answers "running", follow it
+        with workflow_status; do not call this again.
         """
         service = await self._backend.service()
         expected_version = expected_version or None
         change = {
-            "new_state": new_state,
-            "merge_patch": merge_patch,
-            "json_patch": json_patch,
-            "restore_from": restore_from,
-            "copy_from": copy_from,
+            "new_state": None if new_state == "" else new_state,
+            "merge_patch": None if merge_patch == "" else merge_patch,
+            "json_patch": None if json_patch == "" else json_patch,
+            "restore_from": restore_from or None,
+            "copy_from": copy_from or None,
         }
         asks = self._confirms and can_ask(context)
         if dry_run or (expected_version is None and not asks):
             return await service.plan_update(
-                connection_id, change, expected_version=expected_version
+                connection_id,
+                change,
+                expected_version=expected_version,
+                only=only or None,
+                then_sync=then_sync,
             )
         try:
             update = await service.update_state(
                 connection_id,
                 change,
                 expected_version=expected_version,
-                reason=reason,
-                idempotency_key=idempotency_key,
+                only=only or None,
+                then_sync=then_sync,
+                allow_resync=allow_resync,
+                reason=reason or None,
+                idempotency_key=idempotency_key or None,
                 wait_seconds=wait_seconds,
                 on_progress=_reporter(context),
                 confirmation=ByHuman(context) if asks else None,
@@ -172,9 +200,10 @@ class Tools:
         context: Context[Any, Any],
         wait_seconds: WaitSeconds = 0,
     ) -> WorkflowView:
-        """See how far an update is or how it ended: phase, steps, changes, error.
+        """See how far an update is, or how it ended and what has happened since.
 
-        While it is running, call again with wait_seconds, rather than often.
+        While it runs, call again with wait_seconds instead of calling often. Once it has ended,
+        `since` says whether a sync has run and whether the state has moved.
         """
         service = await self._backend.service()
         return await service.workflow_status(
@@ -186,9 +215,9 @@ class Tools:
         workflow_id: Annotated[str, Field(description="From update_state.")],
         wait_seconds: WaitSeconds = 20,
     ) -> Update:
-        """Stop an update that waits, so that it ends with nothing written and the connection resumed.
+        """Cancel an update before it writes: the connection is left as it was before.
 
-        Refused once it has written: then undo it with update_state and restore_from.
+        Refused once it writes: then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
         return await service.cancel_update(workflow_id, wait_seconds=wait_seconds)
@@ -199,9 +228,9 @@ class Tools:
         cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
     ) -> WorkflowPage:
-        """A connection's updates, newest first: find the one to undo or to look into.
+        """List a connection's updates, newest first, to find the one to undo or to look into.
 
-        For one update's steps and changes use workflow_status.
+        Syncs are not listed. For the steps and changes of one update, use workflow_status.
         """
         service = await self._backend.service()
         return await service.list_workflows(connection_id, cursor=cursor or None, limit=limit)

@@ -141,7 +141,7 @@ def test_nothing_is_written_until_the_human_at_the_inspector_agrees(
     second = question()
     agreed = asked("elicitation/respond", second["elicitationId"], "{}")
 
-    assert '-> "2020"' in first["message"]
+    assert 'to "2020"' in first["message"]
     assert json.loads(declined["content"][0]["text"])["code"] == "not_confirmed"
     assert (untouched, second["message"]) == (watch.old, first["message"])
     assert agreed["structuredContent"]["status"] == "updated"

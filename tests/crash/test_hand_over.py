@@ -19,6 +19,7 @@ from tests.crash.processes import running
 from tests.crash.test_kill import (
     AFTER,
     SLOW,
+    WRITE,
     assert_read_back_before_resumed,
     assert_written_once_while_paused,
     is_poll_of_a_sync,
@@ -133,7 +134,7 @@ async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        await start_update_that_hangs(server, sandbox, AFTER, at_call=4)
+        await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
         await server.kill()
 
     finished = finish(environment, tmp_path)
@@ -166,7 +167,7 @@ async def test_finish_names_the_connection_that_an_update_has_left_paused(
 ) -> None:
     # A first refusal that is waited for, and a second that asks for more patience than is left.
     resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=403, **resume)  # type: ignore[arg-type]
+    sandbox.fault("status", status=400, **resume)  # type: ignore[arg-type]
     sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
     async with connect() as client:
         seen = await client.call_tool("get_state", {"connection_id": IDLE})
@@ -184,7 +185,7 @@ async def test_finish_names_the_connection_that_an_update_has_left_paused(
             client, f"{IDLE}:1", lambda status: status["status"] != "running"
         )
     assert status["error"]["code"] == "left_paused"
-    assert status["still_paused"] is True
+    assert status["paused_by_update"] is True
 
     finished = finish(environment, tmp_path)
     assert finished.returncode == 3

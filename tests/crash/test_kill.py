@@ -9,6 +9,7 @@ import pytest
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
+from tests import matrix
 from tests.calls import (
     API_SECRET,
     IDLE,
@@ -17,6 +18,10 @@ from tests.calls import (
     api_calls,
     arrival,
     call,
+    in_order,
+    is_pause,
+    is_read,
+    is_resume,
     refused,
     state_of,
     status_once,
@@ -26,15 +31,18 @@ from tests.calls import (
 from tests.crash.processes import Server, ended, running, simulated_account
 from tests.matrix import each_with_each
 
-CALLS = {1: "inspect", 2: "pause", 3: "snapshot", 4: "write", 5: "verify", 6: "resume"}
+CALLS = dict(enumerate(matrix.RUNNING, 1))
+"""By their number, the names of an update's calls."""
+WRITE = matrix.CALLS["write"].position + 1
 CALLS_TO_READ = 2
-RUNNING_CALLS = ["GET", "PATCH", "GET state", "PATCH state", "GET state", "PATCH"]
+"""What get_state asks of Fivetran about the connection."""
+RUNNING_CALLS = matrix.kinds(matrix.RUNNING)
 BEFORE: FaultKind = "hang"
 AFTER: FaultKind = "apply_then_hang"
 SLOW = "slow_tortoise"
 
 
-async def start_update(server: Server, connection_id: str = IDLE) -> str:
+async def start_update(server: Server, connection_id: str = IDLE, **more: Any) -> str:
     """Reads the state, starts an update and does not wait for it; its workflow id."""
     started = await call(
         server.client,
@@ -43,6 +51,7 @@ async def start_update(server: Server, connection_id: str = IDLE) -> str:
         merge_patch={"cursor": "2020"},
         expected_version=await version_of(server.client, connection_id),
         wait_seconds=0,
+        **more,
     )
     assert started["status"] == "running"
     workflow_id: str = started["workflow_id"]
@@ -50,11 +59,22 @@ async def start_update(server: Server, connection_id: str = IDLE) -> str:
 
 
 async def start_update_that_hangs(
-    server: Server, sandbox: Sandbox, kind: FaultKind, *, at_call: int, connection_id: str = IDLE
+    server: Server,
+    sandbox: Sandbox,
+    kind: FaultKind,
+    *,
+    at_call: int,
+    connection_id: str = IDLE,
+    **more: Any,
 ) -> str:
-    """Starts an update; returns its id when the call has arrived that is never answered."""
-    sandbox.fault(kind, path=f"/{connection_id}", skip=CALLS_TO_READ + at_call - 1)
-    workflow_id = await start_update(server, connection_id)
+    """Starts an update; returns its id when the call (counted from 1) has arrived that is never
+    answered."""
+    is_paused = sandbox.connection(connection_id).paused
+    at = list((matrix.PAUSED if is_paused else matrix.CALLS).values())[at_call - 1]
+    # The state is read once before.
+    skip = at.skip + (at.method == "GET")
+    sandbox.fault(kind, method=at.method, path=at.path(connection_id), skip=skip)
+    workflow_id = await start_update(server, connection_id, **more)
     await arrival(
         sandbox, lambda request: request.fault == kind and request.connection_id == connection_id
     )
@@ -67,17 +87,11 @@ def is_write(request: LoggedRequest) -> bool:
 
 def is_look(request: LoggedRequest) -> bool:
     """A state that was read, and whose answer arrived."""
-    return (
-        request.method == "GET" and request.path.endswith("/state") and request.status is not None
-    )
+    return is_read(request) and request.status is not None
 
 
 def is_setting_paused(request: LoggedRequest, paused: bool) -> bool:
-    return (
-        request.method == "PATCH"
-        and request.path.endswith(f"/{request.connection_id}")
-        and request.body == {"paused": paused}
-    )
+    return is_pause(request) if paused else is_resume(request)
 
 
 def took_effect(sandbox: Sandbox, connection_id: str) -> list[LoggedRequest]:
@@ -99,7 +113,7 @@ def assert_read_back_before_resumed(
     sandbox: Sandbox, connection_id: str, write: LoggedRequest
 ) -> None:
     effects = took_effect(sandbox, connection_id)
-    resumed = min(request.index for request in effects if is_setting_paused(request, False))
+    resumed = min(request.index for request in effects if is_resume(request))
     assert any(is_look(request) and write.index < request.index < resumed for request in effects)
 
 
@@ -111,7 +125,7 @@ async def assert_updated_once(
     status = await ended(server, workflow_id)
     assert status["status"] == "updated", status
     assert status["was_paused"] is False
-    assert status["still_paused"] is False
+    assert status["paused_by_update"] is False
     assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
     assert status["version_after"] == await version_of(server.client, connection_id)
     write = assert_written_once_while_paused(sandbox, connection_id)
@@ -125,11 +139,11 @@ async def assert_updated_once(
 def assert_failed_with(status: dict[str, Any], code: str) -> None:
     assert status["status"] == "failed", status
     assert status["error"]["code"] == code
-    assert status["still_paused"] is False
+    assert status["paused_by_update"] is False
 
 
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [BEFORE, AFTER]))
-async def test_an_update_killed_at_any_call_is_completed_once_after_a_restart(
+async def test_killed_at_any_call_then_restarted(
     sandbox: Sandbox,
     environment: dict[str, str],
     tmp_path: Path,
@@ -146,13 +160,36 @@ async def test_an_update_killed_at_any_call_is_completed_once_after_a_restart(
 
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
-async def test_a_paused_connection_stays_paused_when_its_update_is_killed_at_the_write(
+async def test_killed_while_the_sync_is_started(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
+) -> None:
+    before = state_of(sandbox, IDLE)
+    at_call = matrix.SYNC.position + 1
+    async with running(environment, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(
+            server, sandbox, kind, at_call=at_call, then_sync=True
+        )
+        await server.kill()
+
+    async with running(environment, tmp_path) as server:
+        await assert_updated_once(server, sandbox, workflow_id, before)
+        status = await ended(server, workflow_id)
+
+    assert "A sync was started." in status["message"]
+    assert status["since"]["sync"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("at_call", "kind"),
+    each_with_each(range(1, len(matrix.PAUSED) + 1), [BEFORE, AFTER]),
+)
+async def test_killed_at_any_call_it_stays_paused(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, at_call: int, kind: FaultKind
 ) -> None:
     before = state_of(sandbox, PAUSED)
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(
-            server, sandbox, kind, at_call=3, connection_id=PAUSED
+            server, sandbox, kind, at_call=at_call, connection_id=PAUSED
         )
         await server.kill()
 
@@ -163,7 +200,7 @@ async def test_a_paused_connection_stays_paused_when_its_update_is_killed_at_the
     assert state_of(sandbox, PAUSED) == before | {"cursor": "2020"}
     assert_written_once_while_paused(sandbox, PAUSED)
     assert sandbox.connection(PAUSED).paused is True
-    assert not [r for r in sandbox.log if is_setting_paused(r, False)]
+    assert not [each for each in sandbox.log if is_resume(each)]
 
 
 @pytest.fixture
@@ -246,7 +283,7 @@ async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=4)
+        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=WRITE)
         await server.kill()
     sandbox.set_state(IDLE, '{"cursor":"by somebody else"}')
 
@@ -283,7 +320,7 @@ async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=4)
+        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
         await server.kill()
     sandbox.fault("hang", method="GET", path="/state$")
     async with running(environment, tmp_path) as server:
@@ -299,12 +336,12 @@ async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        sandbox.fault("status", status=503, path=IDLE, skip=CALLS_TO_READ + 3, times=1000)
+        sandbox.fault("status", status=503, path=IDLE, skip=CALLS_TO_READ + 4, times=1000)
         workflow_id = await start_update(server)
         waiting = await status_once(
             server.client, workflow_id, lambda status: status.get("phase") == "wait"
         )
-        assert waiting["still_paused"] is True
+        assert waiting["paused_by_update"] is True
         assert "the connection is still paused" in waiting["message"]
         await server.kill()
     sandbox.clear_faults()
@@ -318,7 +355,7 @@ async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_beg
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=4)
+        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
@@ -337,7 +374,7 @@ async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart
     ):
         await version_of(living.client, IDLE)
         await version_of(another.client, IDLE)
-        workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=4)
+        workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
         assert (await ended_within(living, workflow_id, 0))["status"] == "running"
         await dying.kill()
 
@@ -355,7 +392,7 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
         running(environment, tmp_path) as dying,
         running(environment, tmp_path) as bystander,
     ):
-        write = sandbox.fault(BEFORE, path=f"/{IDLE}", skip=CALLS_TO_READ + 3)
+        write = sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state$")
         workflow_id = await start_update(suspended)
         await arrival(sandbox, lambda request: request.fault == BEFORE)
         with suspended.suspended():
@@ -369,7 +406,8 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
 
         assert (await ended(suspended, workflow_id))["status"] == "updated"
 
-    assert api_calls(sandbox, IDLE)[CALLS_TO_READ:] == RUNNING_CALLS
+    calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:-CALLS_TO_READ]  # Less those of the status.
+    assert in_order(calls) == RUNNING_CALLS
 
 
 async def ended_within(server: Server, workflow_id: str, seconds: float) -> dict[str, Any]:
@@ -394,7 +432,7 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             running(others, tmp_path) as dying,
             running(others, tmp_path) as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
             its_own = await start_update_that_hangs(
                 dying, other, BEFORE, at_call=3, connection_id=PAUSED
             )
@@ -425,7 +463,7 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             running(environment, tmp_path, "--sandbox") as dying,
             running(environment, tmp_path, "--sandbox") as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
             its_own = await start_update(dying, SYNCING)
             await status_once(dying.client, its_own, lambda status: status.get("phase") == "drain")
             await ours.kill()

@@ -1,14 +1,13 @@
 """Many servers, one connection: one update at a time, none lost, every number used once."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import IDLE, call, state_of, version_of
+from tests.calls import IDLE, call, is_pause, state_of, version_of
 from tests.crash.processes import Server, running
 
 PROCESSES = 8
@@ -61,7 +60,7 @@ def letter(request: LoggedRequest) -> str:
     """One change of the connection: p(ause), w(rite), r(esume)."""
     if request.path.endswith("/state"):
         return "w"
-    return "p" if request.body == {"paused": True} else "r"
+    return "p" if is_pause(request) else "r"
 
 
 async def contend(environment: dict[str, str], folder: Path) -> list[str]:
@@ -93,11 +92,9 @@ async def test_eight_servers_update_one_connection_one_at_a_time(
 
     changes = [r for r in sandbox.log if r.connection_id == IDLE and r.method == "PATCH"]
     assert all(request.applied for request in changes)
-    letters = "".join(map(letter, changes))
-    assert re.fullmatch("(pw?r)+", letters), letters
-    assert letters.count("w") == PROCESSES * TURNS
+    # An update that comes too late pauses nobody.
+    assert "".join(map(letter, changes)) == "pwr" * (PROCESSES * TURNS)
     assert sandbox.connection(IDLE).paused is False
 
     numbers = sorted(int(workflow_id.removeprefix(f"{IDLE}:")) for workflow_id in started)
     assert numbers == list(range(1, len(started) + 1))
-    assert letters.count("p") == len(started)

@@ -9,27 +9,29 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from fivetran_state import workflow
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from tests.calls import (
     EMPTY,
     IDLE,
     PAUSED,
+    RESCHEDULED,
     STATELESS,
     SYNCING,
     Watch,
     arrival,
+    is_pause,
+    is_resume,
     state_of,
     sync_runs_on,
 )
 from tests.conftest import Serve
 from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, BEFORE, is_setting_paused
+from tests.crash.test_kill import AFTER, BEFORE
 from tests.http.rest import get, post
 from tests.http_server import HttpProcess, http_running
 
-ALL = [IDLE, PAUSED, EMPTY]
+ALL = [IDLE, PAUSED, RESCHEDULED]
 BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}
 MISSING = "not_there"
 
@@ -45,26 +47,20 @@ class Watched:
     def were_all_changed(self) -> None:
         """And none was resumed before the last one was written."""
         for watch in self._watches.values():
-            watch.ended_with((watch.old or {}) | {"cursor": "2020"})
+            watch.ended_with(watch.old | {"cursor": "2020"})
         log = self._sandbox.log[self._since :]
         last = max(r.index for r in log if is_write_of(r, r.connection_id))
-        assert all(r.index > last for r in log if is_setting_paused(r, False))
+        assert all(r.index > last for r in log if is_resume(r))
 
     def are_all_as_before(self, *, but: str | None = None) -> None:
         """And none was resumed before its state was put back."""
         for name, watch in self._watches.items():
             if name == but:
                 continue
-            watch.ended_with(watch.old if watch.old or not watch.calls else self._empty(name))
+            watch.ended_with(watch.old)
             log = [r for r in self._sandbox.log[self._since :] if r.connection_id == name]
             last = max((r.index for r in log if is_write_of(r, name) and r.applied), default=0)
-            assert all(r.index > last for r in log if is_setting_paused(r, False))
-
-    def _empty(self, name: str) -> Any:
-        """An empty state, once it was written, stays one, and does not become none again."""
-        found = state_of(self._sandbox, name)
-        assert not found
-        return found
+            assert all(r.index > last for r in log if is_resume(r))
 
 
 def is_write_of(request: LoggedRequest, connection_id: str | None) -> bool:
@@ -107,39 +103,62 @@ async def test_what_is_as_wanted_stays_and_is_held_so(http: Serve, sandbox: Sand
 
 
 async def test_one_state_is_copied_to_several(http: Serve, sandbox: Sandbox) -> None:
-    body = {"connection_ids": [IDLE, EMPTY], "copy_from": PAUSED}
+    body = {"connection_ids": [IDLE, RESCHEDULED], "copy_from": PAUSED}
     async with http() as server:
         await post(server.client, "/state/update-multiple", body)
 
-    assert state_of(sandbox, IDLE) == state_of(sandbox, EMPTY) == state_of(sandbox, PAUSED)
+    assert state_of(sandbox, IDLE) == state_of(sandbox, RESCHEDULED) == state_of(sandbox, PAUSED)
 
 
-async def test_a_failure_puts_the_others_back_before_anything_is_resumed(
-    http: Serve, sandbox: Sandbox
+@pytest.mark.parametrize(
+    ("third", "code", "status"),
+    [
+        (MISSING, "connection_not_found", 404),
+        (STATELESS, "state_not_kept", 422),
+        (EMPTY, "no_state_yet", 404),
+    ],
+)
+async def test_what_cannot_work_touches_none(
+    http: Serve, sandbox: Sandbox, third: str, code: str, status: int
 ) -> None:
+    watched = Watched(sandbox)
+    body = BODY | {"connection_ids": [IDLE, PAUSED, third]}
     async with http() as server:
-        for code, status, third in (
-            ("connection_not_found", 404, MISSING),
-            ("state_not_kept", 422, STATELESS),
-        ):
-            watched = Watched(sandbox)
-            body = BODY | {"connection_ids": [IDLE, PAUSED, third]}
-            failed = await post(server.client, "/state/update-multiple", body, status=status)
-            assert failed["code"] == code
-            assert [update["status"] for update in failed["updates"]] == ["failed"] * 3
-            looked_up = await get(server.client, f"/workflows/{failed['workflow_id']}")
-            assert (looked_up["status"], looked_up["error"]["code"]) == ("failed", code)
-            watched.are_all_as_before()
+        failed = await post(server.client, "/state/update-multiple", body, status=status)
+        listed = await get(server.client, "/workflows")
+
+    assert failed["code"] == code
+    assert "workflow_id" not in failed
+    assert listed["workflows"] == []
+    assert {each.method for each in sandbox.log} == {"GET"}
+    watched.are_all_as_before()
+
+
+async def test_a_failure_puts_the_others_back(http: Serve, sandbox: Sandbox) -> None:
+    watched = Watched(sandbox)
+    refuse_to_write(sandbox)
+    async with http() as server:
+        failed = await post(server.client, "/state/update-multiple", BODY, status=403)
+        looked_up = await get(server.client, f"/workflows/{failed['workflow_id']}")
         first = await get(server.client, f"/workflows/{IDLE}:1")
 
+    assert failed["code"] == "forbidden"
+    assert [update["status"] for update in failed["updates"]] == ["failed"] * 3
+    assert (looked_up["status"], looked_up["error"]["code"]) == ("failed", "forbidden")
     assert first["error"]["code"] == "undone"
     assert "undo" in [step["name"] for step in first["steps"]]
+    watched.are_all_as_before()
+
+
+def refuse_to_write(sandbox: Sandbox) -> None:
+    """The last of them, which until then looks as if it could be changed."""
+    sandbox.fault("status", method="PATCH", path=f"/{RESCHEDULED}/state$", status=403)
 
 
 async def test_a_failed_verification_puts_all_back(http: Serve, sandbox: Sandbox) -> None:
     watched = Watched(sandbox)
     mangled = '{"cursor":"mangled"}'
-    sandbox.fault("wrong_state", method="PATCH", path=f"/{EMPTY}/state$", body=mangled)
+    sandbox.fault("wrong_state", method="PATCH", path=f"/{RESCHEDULED}/state$", body=mangled)
     async with http() as server:
         failed = await post(server.client, "/state/update-multiple", BODY, status=502)
 
@@ -189,7 +208,7 @@ async def held(server: Any, sandbox: Sandbox, names: list[str], **headers: str) 
     body = BODY | {"connection_ids": [*names, SYNCING]}
     headers |= {"Prefer": "respond-async"}
     started = await post(server.client, "/state/update-multiple", body, status=202, **headers)
-    await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_setting_paused(r, True))
+    await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_pause(r))
     return str(started["workflow_id"])
 
 
@@ -205,7 +224,7 @@ async def test_while_one_is_waited_for_the_others_are_held_and_say_so(
 
     assert running["status"] == "running"
     assert [each["connection_id"] for each in running["updates"]] == [*ALL, SYNCING]
-    assert (one["phase"], one["still_paused"]) == ("hold", True)
+    assert (one["phase"], one["paused_by_update"]) == ("hold", True)
     assert ended["status"] == "updated"
     assert state_of(sandbox, SYNCING)["cursor"] == "2020"
     assert [sandbox.connection(name).paused for name in [*ALL, SYNCING]] == [
@@ -260,7 +279,10 @@ async def test_a_key_changes_them_once_and_serves_for_nothing_else(
         first = await post(server.client, path, BODY, Idempotency_Key="k")
         sandbox.set_state(IDLE, '{"cursor":"a sync was here"}')
         again = await post(server.client, path, BODY, Idempotency_Key="k")
-        others: list[dict[str, Any]] = [{"merge_patch": {}}, {"connection_ids": ALL[:2]}]
+        others: list[dict[str, Any]] = [
+            {"merge_patch": {"cursor": "2021"}},
+            {"connection_ids": ALL[:2]},
+        ]
         for other in others:
             reused = await post(server.client, path, BODY | other, status=422, Idempotency_Key="k")
             assert reused["code"] == "idempotency_key_reused"
@@ -321,40 +343,33 @@ async def test_the_same_change_of_one_connection_does_not_attach_to_a_part(
     assert state_of(sandbox, IDLE)["cursor"] == "2020"
 
 
-async def test_ones_whose_workflow_is_ended_by_other_means_are_put_back(
-    http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dbos import DBOS
-
-    monkeypatch.setattr(workflow, "LONGEST_PAUSE_BETWEEN_TRIES", 0.2)
-    watched = Watched(sandbox)
-    async with http() as server:
-        workflow_id = await held(server, sandbox, ALL)
-        await DBOS.cancel_workflow_async(workflow_id)
-        for name in ALL:
-            ended = await get(server.client, f"/workflows/{name}:1", wait=50)
-            assert ended["error"]["code"] == "undone"
-        await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
-        gone = await get(server.client, f"/workflows/{workflow_id}", status=500)
-
-    assert gone["code"] == "internal_error"
-    watched.are_all_as_before()
-
-
 # Killed
 
 STAGES: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
     "before the first write": (IDLE, BEFORE, {"method": "PATCH", "path": f"/{IDLE}/state$"}),
     "after the first write": (IDLE, AFTER, {"method": "PATCH", "path": f"/{IDLE}/state$"}),
-    "while the first is held": (PAUSED, BEFORE, {"method": "GET", "path": f"/{PAUSED}$"}),
+    "while the first is held": (
+        PAUSED,
+        BEFORE,
+        # All are looked at before the first is touched.
+        {"method": "GET", "path": f"/{PAUSED}$", "skip": 1},
+    ),
     "before the second write": (PAUSED, BEFORE, {"method": "PATCH", "path": f"/{PAUSED}/state$"}),
     "after the second write": (PAUSED, AFTER, {"method": "PATCH", "path": f"/{PAUSED}/state$"}),
-    "after the last write": (EMPTY, AFTER, {"method": "PATCH", "path": f"/{EMPTY}/state$"}),
+    "after the last write": (
+        RESCHEDULED,
+        AFTER,
+        {"method": "PATCH", "path": f"/{RESCHEDULED}/state$"},
+    ),
     "before a resume": (IDLE, BEFORE, {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}),
     "after a resume": (IDLE, AFTER, {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}),
 }
 FAILING: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
-    "before the last write": (EMPTY, BEFORE, {"method": "PATCH", "path": f"/{EMPTY}/state$"}),
+    "before the last write": (
+        RESCHEDULED,
+        BEFORE,
+        {"method": "PATCH", "path": f"/{RESCHEDULED}/state$"},
+    ),
     "before a state is put back": (
         IDLE,
         BEFORE,
@@ -379,10 +394,14 @@ async def started_and_killed(
     sandbox: Sandbox,
     names: list[str],
     stage: tuple[str, FaultKind, dict[str, Any]],
+    *,
+    last_fails: bool = False,
 ) -> str:
     """The workflow's id, when the server has been killed at that call."""
     connection_id, kind, call_ = stage
     sandbox.fault(kind, **call_)
+    if last_fails:
+        refuse_to_write(sandbox)
     started = await post(
         server.client,
         "/state/update-multiple",
@@ -418,11 +437,13 @@ async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_rest
 ) -> None:
     watched = Watched(sandbox)
     async with http_running(on_both, tmp_path) as server:
-        workflow_id = await started_and_killed(server, sandbox, [*ALL, MISSING], FAILING[stage])
+        workflow_id = await started_and_killed(
+            server, sandbox, ALL, FAILING[stage], last_fails=True
+        )
 
     async with http_running(on_both, tmp_path) as server:
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
-        assert (ended["status"], ended["error"]["code"]) == ("failed", "connection_not_found")
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "forbidden")
 
     watched.are_all_as_before()
 
@@ -465,7 +486,7 @@ async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
 
     sandbox.finish_sync(SYNCING)
 
-    await arrival(sandbox, lambda r: r.connection_id == IDLE and is_setting_paused(r, False))
+    await arrival(sandbox, lambda r: r.connection_id == IDLE and is_resume(r))
     async with http_running(environment, tmp_path) as server:
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
     assert ended["status"] == "updated"

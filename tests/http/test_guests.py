@@ -23,14 +23,15 @@ from tests.calls import (
     SYNCING,
     arrival,
     call,
+    is_pause,
+    is_resume,
     refused,
     state_of,
     sync_runs_on,
     sync_until_paused,
 )
 from tests.conftest import Serve
-from tests.crash.test_hand_over import is_resume
-from tests.crash.test_kill import AFTER, is_setting_paused
+from tests.crash.test_kill import AFTER
 from tests.http.rest import get, post
 from tests.http_server import http_running, run_cli
 from tests.integration.test_secrets import files_under, where
@@ -272,10 +273,25 @@ async def test_another_key_of_the_servers_own_account_shares_its_updates(
 
     assert made["workflow_id"] == f"{IDLE}:1"
     assert used == [OTHER_KEY] * len(used)
-    assert len(used) > 6  # With whose key it is, and the six of the update.
+    assert len(used) > 7  # With whose key it is, and the seven of the update.
     assert len(sandbox.used) == len(used), "its own calls are made with its own key"
     assert seen["status"] == "updated"
     assert undone["workflow_id"] == f"{IDLE}:2"
+
+
+async def test_an_update_is_made_with_the_key_of_its_request(
+    http: Serve, sandbox: Accounts, ann: Guest
+) -> None:
+    sandbox.add(OTHER_KEY, "its-secret", ann.account)
+    other = {"api_key": OTHER_KEY, "api_secret": "its-secret"}
+    async with http() as server:
+        await post(server.client, "/state/get", ann.body | {"connection_id": IDLE})
+        await post(server.client, "/state/get", other | {"connection_id": IDLE})
+        before = len(sandbox.used)
+        body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
+        await post(server.client, "/state/update", body)
+
+    assert set(sandbox.used[before:]) == {ann.key}
 
 
 async def test_a_key_that_may_not_ask_whose_it_is_stands_for_an_account_of_its_own(
@@ -429,10 +445,10 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
         started = await post(
             server.client, "/state/update", body, status=202, Prefer="respond-async"
         )
-        await arrival(ann.account, lambda request: is_setting_paused(request, True))
+        await arrival(ann.account, is_pause)
     ann.account.finish_sync(SYNCING)
 
-    await arrival(ann.account, is_resume)
+    await arrival(ann.account, lambda request: request.applied and is_resume(request))
     async with http_running(without_own, tmp_path) as server:
         path = f"/workflows/{started['workflow_id']}?wait=50"
         ended = (await server.client.get(path, headers=ann.headers)).json()
@@ -443,7 +459,8 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
 async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_is_resumed(
     http: Serve, environment: dict[str, str], ann: Guest
 ) -> None:
-    # A first refusal that is waited for, and a second that asks for more patience than is left.
+    # A first refusal that another key might not meet, and a second that asks for more patience than
+    # is left.
     resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
     ann.account.fault("status", status=403, **resume)  # type: ignore[arg-type]
     ann.account.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]

@@ -37,7 +37,8 @@ from tests.http_server import authorization, http_running
 OWN = {"api_key": API_KEY, "api_secret": API_SECRET}
 CURSOR = "2025-03-06 20:20:20"
 MISSING = "not_there"
-NEVER_OVER_REST = {"cannot_serve", "no_state_yet", "not_confirmed", "sync_running"}
+OTHER_VERSION = "0" * 32
+NEVER_OVER_REST = {"cannot_serve", "not_confirmed", "sync_running", "too_large_to_confirm"}
 
 
 # As the original tool was called
@@ -96,12 +97,14 @@ async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_resta
 
 
 async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: Sandbox) -> None:
+    sandbox.set_state(PAUSED, "{}")
     async with http() as server:
         large = await post(server.client, "/state/get", {"connection_id": LARGE})
         part = await post(
             server.client, "/state/get", {"connection_id": LARGE, "path": "/tables/library_00007"}
         )
-        empty = await post(server.client, "/state/get", {"connection_id": EMPTY})
+        empty = await post(server.client, "/state/get", {"connection_id": PAUSED})
+        not_yet = await post(server.client, "/state/get", {"connection_id": EMPTY}, status=404)
         many = await post(
             server.client, "/state/get-multiple", {"connection_ids": [IDLE, PAUSED, IDLE]}
         )
@@ -119,6 +122,7 @@ async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: San
     assert many[PAUSED]["state"] == state_of(sandbox, PAUSED)
     assert many[PAUSED]["paused"] is True
     assert nowhere["code"] == "invalid_request"
+    assert not_yet["code"] == "no_state_yet"
     assert missing["code"] == "connection_not_found"
 
 
@@ -182,6 +186,7 @@ async def test_what_hides_is_an_escape_in_the_answer(http: Serve, sandbox: Sandb
 async def test_a_large_state_that_is_not_ascii_is_written_changed_and_copied(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sandbox.set_state(EMPTY, "{}")
     large = {"a": "é" * 1_900_000}
     body = json.dumps({"connection_id": IDLE, "new_state": large}, ensure_ascii=False)
     async with http() as server:
@@ -217,7 +222,10 @@ async def test_every_kind_of_change_can_be_planned_made_and_undone(
         plan = await post(server.client, "/state/update", body | change | {"dry_run": True})
         assert state_of(sandbox, IDLE) == before
         conflict = await post(
-            server.client, "/state/update", body | change | {"expected_version": "x"}, status=409
+            server.client,
+            "/state/update",
+            body | change | {"expected_version": OTHER_VERSION},
+            status=409,
         )
         made = await post(
             server.client,
@@ -283,6 +291,7 @@ async def test_an_idempotency_key_updates_once_in_quotes_or_not(
 async def test_a_key_finds_its_update_after_the_source_of_the_change_is_gone(
     http: Serve, sandbox: Sandbox
 ) -> None:
+    sandbox.set_state(EMPTY, "{}")
     copied = state_of(sandbox, PAUSED)
     one = {"connection_id": IDLE, "copy_from": PAUSED}
     several = {"connection_ids": [EMPTY, EXACT], "copy_from": PAUSED}
@@ -428,6 +437,7 @@ async def test_an_update_that_fails_says_so_and_can_be_looked_up(
 async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
     http: Serve, sandbox: Sandbox, fraction: float
 ) -> None:
+    sandbox.set_state(EMPTY, "{}")
     async with http() as server:
         for number in range(3):
             for connection_id in (IDLE, PAUSED, EMPTY):
@@ -482,6 +492,7 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         f'{{"connection_id":"{IDLE}","json_patch":[1]}}',
         f'{{"connection_id":"{IDLE}","restore_from":"{PAUSED}:1"}}',
         f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":""}}',
+        f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":"x"}}',
         f'{{"connection_id":"{IDLE}","api_key":"a"}}',
         f'{{"connection_id":"{IDLE}","api_key":"a","api_secret":"\\ud800"}}',
         f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":"\\ud800"}}',
@@ -489,7 +500,7 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         f'{{"connection_id":"{IDLE}","new_state":{{"a":{"[" * 200}{"]" * 200}}}}}',
         '{"connection_id":"' + "x" * 300 + '"}',
     ],
-    ids=range(25),
+    ids=range(26),
 )
 async def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_done(
     http: Serve, sandbox: Sandbox, body: str

@@ -19,9 +19,14 @@ from tests.calls import (
     version_of,
 )
 from tests.conftest import Connect
+from tests.matrix import CALLS, RUNNING, SYNC
 
 CALLS_TO_READ = 2
-"""What get_state asks of Fivetran."""
+"""What get_state asks of Fivetran about the connection."""
+BEFORE_THE_WRITE = [
+    name for name, call in RUNNING.items() if call.position < CALLS["write"].position
+]
+FROM_THE_WRITE_ON = [name for name in RUNNING if name not in BEFORE_THE_WRITE]
 
 
 async def start(client: Client, connection_id: str) -> str:
@@ -37,9 +42,7 @@ async def start(client: Client, connection_id: str) -> str:
     return str(started["workflow_id"])
 
 
-async def test_an_update_that_waits_for_a_sync_is_cancelled_and_the_connection_resumed(
-    connect: Connect, sandbox: Sandbox
-) -> None:
+async def test_cancelled_while_a_sync_is_waited_for(connect: Connect, sandbox: Sandbox) -> None:
     before = state_of(sandbox, SYNCING)
     sync_runs_on(sandbox)
     async with connect() as client:
@@ -55,11 +58,12 @@ async def test_an_update_that_waits_for_a_sync_is_cancelled_and_the_connection_r
 
 
 async def cancelled_while(
-    client: Client, sandbox: Sandbox, method: str, path: str, nth: int
+    client: Client, sandbox: Sandbox, name: str, **more: Any
 ) -> dict[str, Any]:
-    """How an update ends that is cancelled while its nth call of this kind has no answer yet."""
+    """How an update ends that is cancelled while this call has no answer yet."""
     version = await version_of(client, IDLE)
-    fault = sandbox.fault("hang", method=method, path=path, skip=nth - 1)
+    at = CALLS[name]
+    fault = sandbox.fault("hang", method=at.method, path=at.path(IDLE), skip=at.skip)
     started = await call(
         client,
         "update_state",
@@ -67,6 +71,7 @@ async def cancelled_while(
         merge_patch={"cursor": "2020"},
         expected_version=version,
         wait_seconds=0,
+        **more,
     )
     await arrival(sandbox, lambda request: request.fault == "hang")
     asked = await call(client, "cancel_update", workflow_id=started["workflow_id"], wait_seconds=0)
@@ -77,37 +82,38 @@ async def cancelled_while(
     )
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", f"/{IDLE}$"), ("PATCH", f"/{IDLE}$"), ("GET", "/state$")],
-    ids=["inspect", "pause", "snapshot"],
-)
-async def test_an_update_is_cancelled_before_its_write_in_any_phase(
-    connect: Connect, sandbox: Sandbox, method: str, path: str
-) -> None:
+@pytest.mark.parametrize("name", BEFORE_THE_WRITE)
+async def test_cancelled_before_the_write(connect: Connect, sandbox: Sandbox, name: str) -> None:
     watch = Watch(sandbox, IDLE)
     async with connect() as client:
-        ended = await cancelled_while(client, sandbox, method, path, nth=1)
+        ended = await cancelled_while(client, sandbox, name)
 
     assert ended["status"] == "cancelled"
+    assert ended["paused_by_update"] is False
     watch.ended_with(watch.old)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "nth"),
-    [("PATCH", "/state$", 1), ("GET", "/state$", 2), ("PATCH", f"/{IDLE}$", 2)],
-    ids=["write", "verify", "resume"],
-)
-async def test_an_update_that_has_sent_its_write_is_completed_and_the_cancel_refused(
-    connect: Connect, sandbox: Sandbox, method: str, path: str, nth: int
+@pytest.mark.parametrize("name", FROM_THE_WRITE_ON)
+async def test_too_late_once_the_write_is_sent(
+    connect: Connect, sandbox: Sandbox, name: str
 ) -> None:
     watch = Watch(sandbox, IDLE)
     async with connect() as client:
-        ended = await cancelled_while(client, sandbox, method, path, nth)
+        ended = await cancelled_while(client, sandbox, name)
         error = await refused(client, "cancel_update", workflow_id=ended["workflow_id"])
 
     assert ended["status"] == "updated"
     assert error["code"] == "too_late_to_cancel"
+    watch.ended_with(watch.old | {"cursor": "2020"})
+
+
+async def test_too_late_while_the_sync_is_started(connect: Connect, sandbox: Sandbox) -> None:
+    watch = Watch(sandbox, IDLE)
+    async with connect() as client:
+        ended = await cancelled_while(client, sandbox, "sync", then_sync=True)
+
+    assert ended["status"] == "updated"
+    assert len([each for each in sandbox.log if each.method == SYNC.method]) == 1
     watch.ended_with(watch.old | {"cursor": "2020"})
 
 
@@ -138,17 +144,18 @@ async def test_an_unknown_update_cannot_be_cancelled(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
-async def test_cancelling_in_a_race_with_the_write_either_stops_it_or_is_refused(
+async def test_a_race_with_the_write_has_one_winner(
     connect: Connect, sandbox: Sandbox, times: int
 ) -> None:
-    outcomes = set()
+    outcomes, calls = set(), len(RUNNING)
     async with connect() as client:
+        await version_of(client, IDLE)  # From now on, the names of groups are known.
         for turn in range(times):
             before = state_of(sandbox, IDLE)
             since = len(sandbox.log) + CALLS_TO_READ
             workflow_id = await start_counting(client)
             # From before its first call to after its last but one.
-            await arrival(sandbox, lambda _, calls=since + turn % 6: len(sandbox.log) >= calls)  # type: ignore[misc]
+            await arrival(sandbox, lambda _, until=since + turn % calls: len(sandbox.log) >= until)  # type: ignore[misc]
             result = await client.call_tool("cancel_update", {"workflow_id": workflow_id})
             ended = await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
 

@@ -1,6 +1,7 @@
 """Asking the human: nothing is written that was not shown and agreed to, in both eras."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +20,6 @@ from mcp_types import (
 
 from fivetran_state.sandbox import Sandbox
 from tests.calls import (
-    EMPTY,
     IDLE,
     PAUSED,
     SYNCING,
@@ -69,22 +69,21 @@ async def test_what_the_human_agrees_to_is_written(
     old = json.dumps(watch.old["cursor"])
     assert IDLE in question
     assert name in question
-    assert f'~ /cursor: {old} -> "2020"' in question
+    assert f'(1 of 1) /cursor: from {old} to "2020"' in question
     assert f"{before} becomes {update['version_after']}" in question
     assert "paused for a moment" in question
     assert (update["status"], update["version_before"]) == ("updated", before)
     watch.ended_with(watch.old | PATCH)
 
 
-async def test_the_human_is_told_that_a_sync_runs_and_how_long_it_may_be_waited_for(
-    connect: Connect, era: str
-) -> None:
+async def test_the_human_is_told_that_a_running_sync_is_stopped(connect: Connect, era: str) -> None:
     human = Human(ElicitResult(action="decline"))
     async with connect(era, ask=human, FIVETRAN_STATE_SYNC_WAIT="600") as client:
         await refused(client, "update_state", connection_id=SYNCING, merge_patch=PATCH)
 
-    assert "syncing" in human.questions[0]
+    assert "A sync is running: Fivetran is asked to stop it" in human.questions[0]
     assert "10 min" in human.questions[0]
+    assert "conflict" in human.questions[0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ async def test_a_state_that_moved_meanwhile_is_asked_about_again(
         update = await call(client, "update_state", connection_id=IDLE, merge_patch=PATCH)
 
     assert len(human.questions) == 2
-    assert '~ /cursor: "1999" -> "2020"' in human.questions[1]
+    assert '/cursor: from "1999" to "2020"' in human.questions[1]
     assert update["status"] == "updated"
     assert state_of(sandbox, IDLE) == {"cursor": "2020", "other": 1}
     assert api_calls(sandbox, IDLE).count("PATCH state") == 1
@@ -236,11 +235,126 @@ async def test_a_client_that_cannot_ask_gets_the_plan(
     connect: Connect, sandbox: Sandbox, era: str
 ) -> None:
     async with connect(era) as client:
-        plan = await call(client, "update_state", connection_id=EMPTY, new_state=PATCH)
+        plan = await call(client, "update_state", connection_id=IDLE, new_state=PATCH)
 
     assert plan["status"] == "planned"
     assert plan["version_before"] in plan["message"]
-    assert set(api_calls(sandbox, EMPTY)) == {"GET", "GET state"}
+    assert set(api_calls(sandbox, IDLE)) == {"GET", "GET state"}
+
+
+# What the question holds
+
+
+async def question_about(connect: Connect, era: str, **arguments: Any) -> str:
+    human = Human(ElicitResult(action="decline"))
+    async with connect(era, ask=human) as client:
+        error = await refused(client, "update_state", **arguments)
+    assert error["code"] == "not_confirmed"
+    (question,) = human.questions
+    return question
+
+
+async def test_all_of_thirty_changes_are_shown(
+    connect: Connect, sandbox: Sandbox, era: str
+) -> None:
+    old = {f"table_{number}": {"cursor": number} for number in range(25)}
+    sandbox.set_state(IDLE, json.dumps(old))
+    new = {f"table_{number}": {"cursor": number + 100} for number in range(20)}
+    gone = dict.fromkeys((f"table_{number}" for number in range(20, 25)), None)
+    added = {f"new_{number}": number for number in range(5)}
+    change: dict[str, Any] = new | gone | added
+    question = await question_about(connect, era, connection_id=IDLE, merge_patch=change)
+
+    lines = re.findall(r"^\((\d+) of 30\) (.*?) *$", question, re.MULTILINE)
+    assert [int(number) for number, _ in lines] == list(range(1, 31))
+    assert {text for _, text in lines} == {
+        *(f"/table_{number}/cursor: from {number} to {number + 100}" for number in range(20)),
+        *(f'/table_{number}: removed, was {{"cursor":{number}}}' for number in range(20, 25)),
+        *(f"/new_{number}: added, {number}" for number in range(5)),
+    }
+    assert all("added" in text for _, text in lines[25:])
+
+
+@pytest.mark.parametrize(
+    "change", [{f"table_{number}": 1 for number in range(150)}, {"cursor": "x" * 10_000}], ids=len
+)
+async def test_what_cannot_be_shown_is_not_asked(
+    connect: Connect, sandbox: Sandbox, era: str, change: dict[str, Any]
+) -> None:
+    human = Human()
+    watch = Watch(sandbox, IDLE)
+    async with connect(era, ask=human) as client:
+        error = await refused(client, "update_state", connection_id=IDLE, merge_patch=change)
+        dry = await call(
+            client, "update_state", connection_id=IDLE, merge_patch=change, dry_run=True
+        )
+
+    assert error["code"] == "too_large_to_confirm"
+    assert "smaller steps" in error["hint"]
+    assert human.questions == []
+    assert dry["changes_total"] == len(change)
+    assert set(watch.calls) == {"GET", "GET state"}
+    watch.ended_with(watch.old)
+
+
+@pytest.mark.parametrize(
+    ("connection_id", "group"),
+    [
+        (SYNCING, '"Production warehouse" (warehouse)'),
+        ("twin_harvest", '"Staging warehouse" (projected_sickle)'),
+    ],
+)
+async def test_question_and_plan_name_the_group(
+    connect: Connect, era: str, connection_id: str, group: str
+) -> None:
+    change = {"connection_id": connection_id, "merge_patch": {"page": 1}}
+    question = await question_about(connect, era, **change)
+    async with connect(era) as client:
+        plan = await call(client, "update_state", **change)
+
+    described = f"{connection_id}, the connector_sdk connection orders_api in the group {group}"
+    assert question.startswith(f"Change the state of {described}?")
+    assert described in plan["message"]
+
+
+CONSEQUENCES: dict[str, tuple[dict[str, Any], str]] = {
+    "then_sync": ({"connection_id": IDLE, "merge_patch": PATCH, "then_sync": True}, "a sync is st"),
+    "empty": ({"connection_id": IDLE, "new_state": {}}, "starts over"),
+    "emptied": ({"connection_id": IDLE, "merge_patch": {"cursor": None}}, "starts over"),
+    "broken": ({"connection_id": "severed_cable", "merge_patch": PATCH}, "set-up is broken"),
+    "manual": ({"connection_id": "idle_turbine", "merge_patch": PATCH}, "schedule is manual"),
+    "re-sync": (
+        {"connection_id": "patient_archive", "merge_patch": PATCH, "allow_resync": True},
+        "historical re-sync",
+    ),
+    "rounded": (
+        {
+            "connection_id": "exact_ledger",
+            "merge_patch": {"largest_exact_double_and_one": 9007199254740992, "page": 1},
+        },
+        "give the change as JSON text",
+    ),
+    "paused": ({"connection_id": PAUSED, "merge_patch": PATCH}, "is paused and stays paused"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), CONSEQUENCES.values(), ids=CONSEQUENCES)
+async def test_the_question_says_what_follows(
+    connect: Connect, sandbox: Sandbox, arguments: dict[str, Any], said: str
+) -> None:
+    question = await question_about(connect, "2026-07-28", **arguments)
+    async with connect() as client:
+        plan = await call(client, "update_state", **arguments)
+
+    assert said in question
+    assert said in plan["message"]
+    for path in plan.get("kept_numbers", []):
+        assert path in question
+        assert path in plan["message"]
+    assert not [each for each in sandbox.log if each.method != "GET"]
+
+
+# Rounds
 
 
 async def round_of(

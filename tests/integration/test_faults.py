@@ -1,56 +1,42 @@
 """Every fault at every call of an update: the promises hold whatever Fivetran does."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
+from tests import matrix
 from tests.calls import (
     IDLE,
     PAUSED,
     Watch,
     arrival,
     call,
+    in_order,
     refused,
+    state_of,
     status_once,
     version_of,
 )
 from tests.conftest import Connect
-from tests.matrix import each_with_each
+from tests.matrix import Call, each_with_each, few
 
 PATCH = {"rewound": True}
 BUSY = "slow_river"
 """A connection that these tests add: its sync runs until a test ends it."""
 
-
-class Call(NamedTuple):
-    """The `skip`-th call of its kind (from 0), and the `position`-th of all, in an undisturbed update."""
-
-    method: str
-    path: str
-    skip: int
-    position: int
-
-
-CALLS = {
-    "inspect": Call("GET", r"/connections/\w+$", 0, 0),
-    "pause": Call("PATCH", r"/connections/\w+$", 0, 1),
-    "snapshot": Call("GET", "/state$", 0, 2),
-    "write": Call("PATCH", "/state$", 0, 3),
-    "verify": Call("GET", "/state$", 1, 4),
-    "resume": Call("PATCH", r"/connections/\w+$", 1, 5),
-}
 # A fault does not count the requests that an earlier one takes: of the two writes, the first is.
 MORE_CALLS = {
-    "drain": Call("GET", r"/connections/\w+$", 1, 2),
-    "roll_back": Call("PATCH", "/state$", 0, 5),
-    "verify_roll_back": Call("GET", "/state$", 2, 6),
+    "drain": Call("GET", 1, 3),
+    "roll_back": Call("PATCH state", 0, 8),
+    "verify_roll_back": Call("GET state", 4, 9),
 }
-CALLS_OF_PAUSED = ("inspect", "snapshot", "write", "verify")
 CALLS_THAT_CHANGE = ("pause", "write", "resume")
-CALLS_AFTER_INSPECT = ("pause", "snapshot", "write", "verify", "resume")
+INSPECT = ("inspect", "inspect_state")
+AFTER_INSPECT = [name for name in matrix.RUNNING if name not in INSPECT]
+PAUSED_AFTER_INSPECT = [name for name in matrix.PAUSED if name not in INSPECT]
 
 TRANSIENT: dict[str, dict[str, Any]] = {
     "500": {"kind": "status", "status": 500},
@@ -73,11 +59,25 @@ REFUSALS = {
     403: "forbidden",
     404: "connection_not_found",
 }
+REFUSALS_OF_A_STATE = REFUSALS | {400: "no_state_yet", 405: "state_not_kept"}
+NO_DATA = '{"code":"Success"}'
+MANGLED: dict[str, Any] = {
+    "call_name": "write",
+    "kind": "wrong_state",
+    "body": '{"cursor":"mangled"}',
+}
+"""Fivetran keeps another state than the one that was written, and says so."""
 
 
-def befall(sandbox: Sandbox, call_name: str, *, times: int = 1, **fault: Any) -> Fault:
-    method, path, skip, _ = (CALLS | MORE_CALLS)[call_name]
-    return sandbox.fault(method=method, path=path, skip=skip, times=times, **fault)
+def befall(
+    sandbox: Sandbox, call_name: str, connection_id: str = IDLE, *, times: int = 1, **fault: Any
+) -> Fault:
+    is_paused = sandbox.connection(connection_id).paused
+    calls = matrix.PAUSED if is_paused else matrix.RUNNING | MORE_CALLS
+    call_ = calls[call_name]
+    return sandbox.fault(
+        method=call_.method, path=call_.path(connection_id), skip=call_.skip, times=times, **fault
+    )
 
 
 def patience_for(fault: dict[str, Any]) -> dict[str, str]:
@@ -95,18 +95,18 @@ async def update_succeeds(
     """Updates, and holds what is reported against what happened."""
     version = await version_of(client, connection_id)
     watch = Watch(sandbox, connection_id)
-    befallen = [befall(sandbox, **fault) for fault in faults]
+    befallen = [befall(sandbox, connection_id=connection_id, **fault) for fault in faults]
 
     done = await call(client, "update_state", **request(connection_id, version))
 
     assert [fault.times for fault in befallen] == [0] * len(faults), "a fault did not happen"
     watch.ended_with(changed(watch))
-    assert (done["status"], done["still_paused"]) == ("updated", False)
+    assert (done["status"], done["paused_by_update"]) == ("updated", False)
     assert done["was_paused"] == watch.was_paused
     assert done["version_before"] == version
     assert [change["path"] for change in done["changes"]] == ["/rewound"]
     status = await call(client, "workflow_status", workflow_id=done["workflow_id"])
-    assert (status["status"], status["still_paused"]) == ("updated", False)
+    assert (status["status"], status["paused_by_update"]) == ("updated", False)
     assert await version_of(client, connection_id) == done["version_after"] != version
 
 
@@ -116,14 +116,14 @@ async def update_fails(
     """The error, after holding what is reported against what happened: nothing has changed."""
     version = await version_of(client, connection_id)
     watch = Watch(sandbox, connection_id)
-    befallen = [befall(sandbox, **fault) for fault in faults]
+    befallen = [befall(sandbox, connection_id=connection_id, **fault) for fault in faults]
 
     error = await refused(client, "update_state", **request(connection_id, version))
 
     assert [fault.times for fault in befallen] == [0] * len(faults), "a fault did not happen"
     watch.ended_with(watch.old)
     status = await call(client, "workflow_status", workflow_id=error["workflow_id"])
-    assert (status["status"], status["still_paused"]) == ("failed", False)
+    assert (status["status"], status["paused_by_update"]) == ("failed", False)
     assert status["error"]["code"] == error["code"]
     assert await version_of(client, connection_id) == version
     return error, watch
@@ -147,11 +147,39 @@ def busy_connection(sandbox: Sandbox) -> None:
     sandbox.start_sync(BUSY)
 
 
+def alike(watch: Watch, name: str) -> list[LoggedRequest]:
+    """All requests of the kind of this call."""
+    call_ = matrix.RUNNING[name]
+    return watch.requests(call_.method, state=call_.kind.endswith("state"))
+
+
+@pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
+async def test_the_matrix_has_every_call(
+    connect: Connect, sandbox: Sandbox, connection_id: str
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, connection_id)
+        watch = Watch(sandbox, connection_id)
+        await call(client, "update_state", **request(connection_id, version))
+
+    calls = matrix.PAUSED if watch.was_paused else matrix.RUNNING
+    assert in_order(watch.calls) == matrix.kinds(calls)
+
+
+async def test_a_sync_is_the_eighth_call(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        await call(client, "update_state", **request(IDLE, version), then_sync=True)
+
+    assert in_order(watch.calls) == matrix.kinds(matrix.CALLS)
+
+
 # What passes by itself
 
 
-@pytest.mark.parametrize(("name", "fault"), each_with_each(CALLS, TRANSIENT))
-async def test_one_transient_fault_at_any_call_makes_no_difference(
+@pytest.mark.parametrize(("name", "fault"), each_with_each(matrix.RUNNING, TRANSIENT))
+async def test_one_fault_makes_no_difference(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
     async with connect(**patience_for(TRANSIENT[fault])) as client:
@@ -161,7 +189,7 @@ async def test_one_transient_fault_at_any_call_makes_no_difference(
 @pytest.mark.parametrize(
     ("name", "fault"), each_with_each(CALLS_THAT_CHANGE, TRANSIENT_WITH_EFFECT)
 )
-async def test_a_change_whose_answer_is_lost_is_not_taken_for_a_failure(
+async def test_a_lost_answer_is_not_a_failure(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
     befalls = TRANSIENT_WITH_EFFECT[fault]
@@ -169,10 +197,8 @@ async def test_a_change_whose_answer_is_lost_is_not_taken_for_a_failure(
         await update_succeeds(client, sandbox, IDLE, {"call_name": name, **befalls})
 
 
-@pytest.mark.parametrize(
-    ("name", "fault"), each_with_each(CALLS_OF_PAUSED, ["503", "drop", "hang"])
-)
-async def test_one_transient_fault_leaves_a_paused_connection_paused(
+@pytest.mark.parametrize(("name", "fault"), each_with_each(matrix.PAUSED, TRANSIENT))
+async def test_one_fault_at_a_paused_connection(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
     async with connect(**patience_for(TRANSIENT[fault])) as client:
@@ -180,22 +206,20 @@ async def test_one_transient_fault_leaves_a_paused_connection_paused(
 
 
 @pytest.mark.parametrize("fault", TRANSIENT_WITH_EFFECT.values(), ids=TRANSIENT_WITH_EFFECT)
-async def test_a_write_whose_answer_is_lost_leaves_a_paused_connection_paused(
+async def test_a_lost_answer_at_a_paused_connection(
     connect: Connect, sandbox: Sandbox, fault: dict[str, Any]
 ) -> None:
     async with connect(**patience_for(fault)) as client:
         await update_succeeds(client, sandbox, PAUSED, {"call_name": "write", **fault})
 
 
-async def test_every_call_may_fail_once_in_the_same_update(
-    connect: Connect, sandbox: Sandbox
-) -> None:
+async def test_every_call_may_fail_once(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
         version = await version_of(client, IDLE)
         watch = Watch(sandbox, IDLE)
         # Each attempt that is let through is the next one that the fault skips.
-        for method, path in {(each.method, each.path) for each in CALLS.values()}:
-            for success in range(3):
+        for method, path in {(each.method, each.path(IDLE)) for each in matrix.RUNNING.values()}:
+            for success in range(4):
                 sandbox.fault("status", method=method, path=path, skip=success, status=502)
 
         done = await call(client, "update_state", **request(IDLE, version))
@@ -204,8 +228,8 @@ async def test_every_call_may_fail_once_in_the_same_update(
     watch.ended_with(changed(watch))
 
 
-@pytest.mark.parametrize(("name", "fault"), each_with_each(CALLS_AFTER_INSPECT, ["503", "drop"]))
-async def test_an_outage_that_begins_at_any_call_after_inspect_is_sat_out(
+@pytest.mark.parametrize(("name", "fault"), each_with_each(AFTER_INSPECT, ["503", "drop"]))
+async def test_an_outage_after_inspect_is_sat_out(
     connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
     messages: list[str] = []
@@ -216,7 +240,8 @@ async def test_an_outage_that_begins_at_any_call_after_inspect_is_sat_out(
     async with connect() as client:
         version = await version_of(client, IDLE)
         watch = Watch(sandbox, IDLE)
-        sandbox.fault(path=IDLE, skip=CALLS[name].position, times=6, **TRANSIENT[fault])
+        position = matrix.RUNNING[name].position
+        sandbox.fault(path=IDLE, skip=position, times=6, **TRANSIENT[fault])
 
         result = await client.call_tool(
             "update_state", request(IDLE, version), progress_callback=on_progress
@@ -230,7 +255,7 @@ async def test_an_outage_that_begins_at_any_call_after_inspect_is_sat_out(
     assert all("the connection is still paused" in message for message in waits)
 
 
-@pytest.mark.parametrize("name", CALLS_OF_PAUSED[1:])
+@pytest.mark.parametrize("name", PAUSED_AFTER_INSPECT)
 async def test_an_outage_leaves_a_paused_connection_paused(
     connect: Connect, sandbox: Sandbox, name: str
 ) -> None:
@@ -239,22 +264,21 @@ async def test_an_outage_leaves_a_paused_connection_paused(
         await update_succeeds(client, sandbox, PAUSED, fault)
 
 
-@pytest.mark.parametrize("fault", ["500", "drop", "garbage"])
-async def test_an_outage_at_inspect_fails_at_once_with_nothing_done(
-    connect: Connect, sandbox: Sandbox, fault: str
+@pytest.mark.parametrize(("name", "fault"), each_with_each(INSPECT, ["500", "drop", "garbage"]))
+async def test_an_outage_at_inspect_touches_nothing(
+    connect: Connect, sandbox: Sandbox, name: str, fault: str
 ) -> None:
     async with connect() as client:
         error, watch = await update_fails(
-            client, sandbox, IDLE, {"call_name": "inspect", "times": 4, **TRANSIENT[fault]}
+            client, sandbox, IDLE, {"call_name": name, "times": 4, **TRANSIENT[fault]}
         )
 
     assert error["code"] == "fivetran_unavailable"
-    assert not watch.requests("PATCH", state=False)
-    assert not watch.requests("PATCH", state=True)
+    assert {each.split()[0] for each in watch.calls} == {"GET"}
 
 
-@pytest.mark.parametrize("name", ["inspect", "snapshot", "write", "resume"])
-async def test_a_long_rate_limit_is_waited_for_durably_and_shown(
+@pytest.mark.parametrize("name", few(["inspect", "snapshot", "write", "resume"], matrix.RUNNING))
+async def test_a_long_rate_limit_is_waited_for_and_shown(
     connect: Connect, sandbox: Sandbox, name: str
 ) -> None:
     async with connect() as client:
@@ -270,11 +294,12 @@ async def test_a_long_rate_limit_is_waited_for_durably_and_shown(
             client, "workflow_status", workflow_id=started["workflow_id"], wait_seconds=50
         )
 
+    is_paused = name not in (*INSPECT, "pause")
     assert "6 s" in waiting["message"]
-    assert waiting["still_paused"] == (name != "inspect")
-    assert ("the connection is still paused" in waiting["message"]) == (name != "inspect")
+    assert waiting["paused_by_update"] == is_paused
+    assert ("the connection is still paused" in waiting["message"]) == is_paused
     assert done["status"] == "updated"
-    limited, again = _kind(watch, name)[CALLS[name].skip :][:2]
+    limited, again = alike(watch, name)[matrix.RUNNING[name].skip :][:2]
     assert limited.status == 429
     assert again.time - limited.time >= 6
     watch.ended_with(changed(watch))
@@ -291,9 +316,7 @@ async def test_any_retry_after_is_understood(
 
 
 @pytest.mark.parametrize("fault", ["500", "drop"])
-async def test_a_fault_while_a_sync_drains_makes_no_difference(
-    connect: Connect, sandbox: Sandbox, fault: str
-) -> None:
+async def test_a_fault_while_a_sync_drains(connect: Connect, sandbox: Sandbox, fault: str) -> None:
     busy_connection(sandbox)
     async with connect() as client, anyio.create_task_group() as tasks:
 
@@ -302,17 +325,10 @@ async def test_a_fault_while_a_sync_drains_makes_no_difference(
             sandbox.finish_sync(BUSY)
 
         tasks.start_soon(the_sync_ends_during_the_fault)
-        await update_succeeds(
-            client,
-            sandbox,
-            BUSY,
-            {"call_name": "drain", **TRANSIENT[fault]},
-        )
+        await update_succeeds(client, sandbox, BUSY, {"call_name": "drain", **TRANSIENT[fault]})
 
 
-async def test_a_pause_that_answers_500_during_a_sync_is_found_to_have_taken_effect(
-    connect: Connect, sandbox: Sandbox
-) -> None:
+async def test_a_pause_that_answers_500_during_a_sync(connect: Connect, sandbox: Sandbox) -> None:
     busy_connection(sandbox)
     async with connect() as client, anyio.create_task_group() as tasks:
 
@@ -327,87 +343,110 @@ async def test_a_pause_that_answers_500_during_a_sync_is_found_to_have_taken_eff
 
 
 @pytest.mark.parametrize("fault", ["500", "drop", "garbage with effect"])
-async def test_a_transient_fault_during_the_roll_back_makes_no_difference(
-    connect: Connect, sandbox: Sandbox, fault: str
-) -> None:
+async def test_a_fault_during_the_roll_back(connect: Connect, sandbox: Sandbox, fault: str) -> None:
     async with connect() as client:
         error, _ = await update_fails(
             client,
             sandbox,
             IDLE,
-            {"call_name": "write", "kind": "wrong_state", "body": '{"cursor":"mangled"}'},
+            MANGLED,
             {"call_name": "roll_back", **(TRANSIENT | TRANSIENT_WITH_EFFECT)[fault]},
         )
 
     assert error["code"] == "verification_failed"
 
 
+@pytest.mark.parametrize("fault", few(["503"], TRANSIENT | TRANSIENT_WITH_EFFECT))
+async def test_one_fault_at_the_sync(connect: Connect, sandbox: Sandbox, fault: str) -> None:
+    befalls = (TRANSIENT | TRANSIENT_WITH_EFFECT)[fault]
+    async with connect(**patience_for(befalls)) as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        sandbox.fault(method="POST", path=matrix.SYNC.path(IDLE), **befalls)
+
+        done = await call(client, "update_state", **request(IDLE, version), then_sync=True)
+
+    assert done["status"] == "updated"
+    assert "A sync was started." in done["message"]
+    assert sandbox.connection(IDLE).syncing
+    watch.ended_with(changed(watch))
+
+
 # What is refused
 
 
 @pytest.mark.parametrize(
-    ("name", "status"),
+    ("name", "status", "code"),
     [
-        ("inspect", 409),
-        *(("inspect", status) for status in REFUSALS),
-        *(("pause", status) for status in REFUSALS if status != 404),
+        *(("inspect", status, code) for status, code in REFUSALS.items()),
+        ("inspect", 409, "fivetran_error"),
+        *(("inspect_state", status, code) for status, code in REFUSALS_OF_A_STATE.items()),
+        ("inspect_state", 409, "fivetran_error"),
     ],
 )
-async def test_a_refusal_before_the_pause_ends_the_update_with_nothing_done(
-    connect: Connect, sandbox: Sandbox, name: str, status: int
+async def test_a_refused_inspection_pauses_nobody(
+    connect: Connect, sandbox: Sandbox, name: str, status: int, code: str
 ) -> None:
     async with connect() as client:
         error, watch = await update_fails(
             client, sandbox, IDLE, {"call_name": name, "kind": "status", "status": status}
         )
 
-    assert error["code"] == REFUSALS.get(status, "fivetran_error")
+    assert error["code"] == code
+    assert in_order(watch.calls)[:2] == ["GET", "GET state"]
+    assert not watch.requests("PATCH", state=False)
+    assert not watch.requests("PATCH", state=True)
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS_OF_A_STATE.items())
+async def test_a_refused_state_of_a_paused_connection(
+    connect: Connect, sandbox: Sandbox, status: int, code: str
+) -> None:
+    fault = {"call_name": "inspect_state", "kind": "status", "status": status}
+    async with connect() as client:
+        error, watch = await update_fails(client, sandbox, PAUSED, fault)
+
+    assert error["code"] == code
+    assert watch.calls[:2] == ["GET", "GET state"]
+    assert not watch.requests("PATCH", state=True)
+
+
+@pytest.mark.parametrize(("status", "code"), [each for each in REFUSALS.items() if each[0] != 404])
+async def test_a_refused_pause_changes_nothing(
+    connect: Connect, sandbox: Sandbox, status: int, code: str
+) -> None:
+    async with connect() as client:
+        error, watch = await update_fails(
+            client, sandbox, IDLE, {"call_name": "pause", "kind": "status", "status": status}
+        )
+
+    assert error["code"] == code
+    assert not watch.requests("PATCH", state=True)
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS_OF_A_STATE.items())
+async def test_a_refused_snapshot_is_not_written_over(
+    connect: Connect, sandbox: Sandbox, status: int, code: str
+) -> None:
+    async with connect() as client:
+        error, watch = await update_fails(
+            client, sandbox, IDLE, {"call_name": "snapshot", "kind": "status", "status": status}
+        )
+
+    assert error["code"] == code
     assert not watch.requests("PATCH", state=True)
 
 
 @pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
-@pytest.mark.parametrize("status", [401, 403, 404, 405])
-async def test_a_refused_snapshot_ends_the_update_with_nothing_written(
-    connect: Connect, sandbox: Sandbox, connection_id: str, status: int
+@pytest.mark.parametrize(("status", "code"), [*REFUSALS.items(), (405, "state_not_kept")])
+async def test_a_refused_write_leaves_the_old_state(
+    connect: Connect, sandbox: Sandbox, connection_id: str, status: int, code: str
 ) -> None:
+    fault = {"call_name": "write", "kind": "status", "status": status}
     async with connect() as client:
-        error, watch = await update_fails(
-            client,
-            sandbox,
-            connection_id,
-            {"call_name": "snapshot", "kind": "status", "status": status},
-        )
+        error, _ = await update_fails(client, sandbox, connection_id, fault)
 
-    assert error["code"] == REFUSALS.get(status, "state_not_kept")
-    assert not watch.requests("PATCH", state=True)
-
-
-async def test_a_snapshot_answered_with_400_counts_as_empty_and_so_as_a_conflict(
-    connect: Connect, sandbox: Sandbox
-) -> None:
-    async with connect() as client:
-        error, watch = await update_fails(
-            client, sandbox, IDLE, {"call_name": "snapshot", "kind": "status", "status": 400}
-        )
-
-    assert error["code"] == "conflict"
-    assert not watch.requests("PATCH", state=True)
-
-
-@pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
-@pytest.mark.parametrize("status", [*REFUSALS, 405])
-async def test_a_refused_write_ends_the_update_with_the_old_state(
-    connect: Connect, sandbox: Sandbox, connection_id: str, status: int
-) -> None:
-    async with connect() as client:
-        error, _ = await update_fails(
-            client,
-            sandbox,
-            connection_id,
-            {"call_name": "write", "kind": "status", "status": status},
-        )
-
-    assert error["code"] == REFUSALS.get(status, "state_not_kept")
+    assert error["code"] == code
 
 
 @pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
@@ -420,23 +459,34 @@ async def test_a_write_refused_because_of_a_sync_is_tried_again(
 
 
 @pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
-@pytest.mark.parametrize("status", REFUSALS)
-async def test_when_verifying_is_refused_the_old_state_is_put_back_before_the_resume(
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409])
+async def test_a_refused_verify_is_tried_again(
     connect: Connect, sandbox: Sandbox, connection_id: str, status: int
 ) -> None:
     async with connect() as client:
-        error, _ = await update_fails(
-            client,
-            sandbox,
-            connection_id,
-            {"call_name": "verify", "kind": "status", "status": status},
-        )
+        fault = {"call_name": "verify", "kind": "status", "status": status}
+        await update_succeeds(client, sandbox, connection_id, fault)
 
-    assert error["code"] == "verification_failed"
+
+@pytest.mark.slow
+async def test_a_verify_that_stays_refused(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        fault = befall(sandbox, "verify", kind="status", status=403, times=6)
+
+        error = await refused(client, "update_state", **request(IDLE, version))
+
+    assert fault.times == 0
+    assert error["code"] == "rollback_failed"
+    assert "could not be read back" in error["message"]
+    assert state_of(sandbox, IDLE) == changed(watch)
+    assert len(watch.requests("PATCH", state=True)) == 1
+    assert not sandbox.connection(IDLE).paused
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409])
-async def test_a_refused_resume_is_tried_until_it_succeeds_and_says_so_meanwhile(
+async def test_a_refused_resume_is_tried_until_it_succeeds(
     connect: Connect, sandbox: Sandbox, status: int
 ) -> None:
     async with connect() as client:
@@ -451,13 +501,13 @@ async def test_a_refused_resume_is_tried_until_it_succeeds_and_says_so_meanwhile
         sandbox.clear_faults()
         done = await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
 
-    assert (stuck["status"], stuck["still_paused"]) == ("running", True)
+    assert (stuck["status"], stuck["paused_by_update"]) == ("running", True)
     assert "still paused" in stuck["message"]
-    assert (done["status"], done["still_paused"]) == ("updated", False)
+    assert (done["status"], done["paused_by_update"]) == ("updated", False)
     watch.ended_with(changed(watch))
 
 
-async def test_a_refused_resume_after_a_refused_write_ends_with_the_refusal_of_the_write(
+async def test_a_refused_resume_does_not_hide_a_refused_write(
     connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
@@ -472,24 +522,50 @@ async def test_a_refused_resume_after_a_refused_write_ends_with_the_refusal_of_t
     assert error["code"] == "forbidden"
 
 
-@pytest.mark.parametrize("name", ["roll_back", "verify_roll_back"])
-async def test_a_refusal_during_the_roll_back_does_not_hide_that_the_state_was_mangled(
-    connect: Connect, sandbox: Sandbox, name: str
-) -> None:
+async def test_a_refused_roll_back_is_reported(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
         version = await version_of(client, IDLE)
-        befall(sandbox, "write", kind="wrong_state", body='{"cursor":"mangled"}')
-        befall(sandbox, name, kind="status", status=403)
+        befall(sandbox, **MANGLED)
+        befall(sandbox, "roll_back", kind="status", status=403)
 
         error = await refused(client, "update_state", **request(IDLE, version))
 
     assert error["code"] == "rollback_failed"
+    assert "mangled" in error["differences"]
     assert not sandbox.connection(IDLE).paused
 
 
-async def test_a_write_of_uncertain_effect_is_verified_even_if_the_look_at_it_is_refused(
-    connect: Connect, sandbox: Sandbox
+@pytest.mark.parametrize(("name", "status"), [("roll_back", 401), ("verify_roll_back", 403)])
+async def test_a_roll_back_is_tried_again(
+    connect: Connect, sandbox: Sandbox, name: str, status: int
 ) -> None:
+    async with connect() as client:
+        error, _ = await update_fails(
+            client, sandbox, IDLE, MANGLED, {"call_name": name, "kind": "status", "status": status}
+        )
+
+    assert error["code"] == "verification_failed"
+    assert "back in place" in error["message"]
+
+
+@pytest.mark.parametrize(("status", "started"), [(400, False), (403, False), (409, True)])
+async def test_a_refused_sync_changes_no_outcome(
+    connect: Connect, sandbox: Sandbox, status: int, started: bool
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        sandbox.fault("status", method="POST", path=matrix.SYNC.path(IDLE), status=status)
+
+        done = await call(client, "update_state", **request(IDLE, version), then_sync=True)
+
+    assert done["status"] == "updated"
+    assert ("A sync was started." in done["message"]) == started
+    assert ("No sync was started: " in done["message"]) != started
+    watch.ended_with(changed(watch))
+
+
+async def test_a_refused_look_at_an_uncertain_write(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
         version = await version_of(client, IDLE)
         watch = Watch(sandbox, IDLE)
@@ -503,7 +579,7 @@ async def test_a_write_of_uncertain_effect_is_verified_even_if_the_look_at_it_is
 
 
 @pytest.mark.parametrize("status", [403, 409])
-async def test_a_pause_of_uncertain_effect_is_not_forgotten_if_the_look_at_it_is_refused(
+async def test_a_refused_look_at_an_uncertain_pause(
     connect: Connect, sandbox: Sandbox, status: int
 ) -> None:
     async with connect() as client:
@@ -534,17 +610,37 @@ async def test_a_refusal_carries_fivetrans_own_code_and_message(
     assert "The cursor is not a cursor" in error["message"]
 
 
-async def test_a_200_without_data_is_no_success(connect: Connect, sandbox: Sandbox) -> None:
+# Answers that say nothing
+
+
+@pytest.mark.parametrize("name", few(["snapshot"], ["snapshot", "verify"]))
+async def test_one_read_without_data_is_tried_again(
+    connect: Connect, sandbox: Sandbox, name: str
+) -> None:
     async with connect() as client:
-        fault = {"call_name": "snapshot", "kind": "garbage", "body": '{"code":"Success"}'}
+        fault = {"call_name": name, "kind": "garbage", "body": NO_DATA}
+        await update_succeeds(client, sandbox, IDLE, fault)
+
+
+async def test_an_inspection_without_a_state(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        fault = {"call_name": "inspect_state", "kind": "garbage", "body": NO_DATA}
         error, watch = await update_fails(client, sandbox, IDLE, fault)
 
-    assert error["code"] in ("conflict", "fivetran_error", "invalid_state_document")
-    assert not watch.requests("PATCH", state=True)
+    assert error["code"] == "fivetran_unavailable"
+    assert not watch.requests("PATCH", state=False)
+
+
+async def test_a_write_that_answers_no_state_is_verified(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        fault = {"call_name": "write", "kind": "apply_then_garbage", "body": NO_DATA}
+        await update_succeeds(client, sandbox, IDLE, fault)
 
 
 @pytest.mark.parametrize("status", [400, 409])
-async def test_a_pause_that_fivetran_says_it_refused_is_found_to_have_taken_effect(
+async def test_a_pause_is_looked_at_whatever_is_said(
     connect: Connect, sandbox: Sandbox, status: int
 ) -> None:
     body = '{"message":"Failed to stop in-progress sync after trying for 60 seconds"}'
@@ -561,7 +657,7 @@ async def test_a_pause_refused_because_of_a_sync_is_tried_again(
         await update_succeeds(client, sandbox, IDLE, fault)
 
 
-async def test_connection_details_that_lack_everything_end_the_update_before_the_pause(
+async def test_details_that_lack_everything_pause_nobody(
     connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
@@ -569,18 +665,14 @@ async def test_connection_details_that_lack_everything_end_the_update_before_the
         error, watch = await update_fails(client, sandbox, IDLE, fault)
 
     assert error["code"] == "fivetran_unavailable"
-    assert watch.calls[0] == "GET"
+    assert in_order(watch.calls)[:2] == ["GET", "GET state"]
     assert not watch.requests("PATCH", state=False)
 
 
 @pytest.mark.parametrize("name", ["pause", "resume"])
-async def test_details_that_lack_everything_after_a_change_make_no_difference(
+async def test_details_that_lack_everything_after_a_change(
     connect: Connect, sandbox: Sandbox, name: str
 ) -> None:
     async with connect() as client:
         fault = {"call_name": name, "kind": "apply_then_garbage", "body": '{"data":{}}'}
         await update_succeeds(client, sandbox, IDLE, fault)
-
-
-def _kind(watch: Watch, name: str) -> list[LoggedRequest]:
-    return watch.requests(CALLS[name].method, state=CALLS[name].path == "/state$")

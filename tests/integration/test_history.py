@@ -51,7 +51,8 @@ async def test_the_plan_of_an_undo_shows_what_others_have_changed_since(
         ("replace", "/cursor"),
         ("remove", "/found_by_a_sync"),
     }
-    assert "will be undone" in plan["message"]
+    assert "1 value moved since then" in plan["message"]
+    assert "/found_by_a_sync. To put back only a part, name its path in `only`" in plan["message"]
     assert state_of(sandbox, IDLE) == {"cursor": "2021", "found_by_a_sync": 1}
 
 
@@ -168,6 +169,129 @@ async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pag
     assert (fifth["status"], fifth["reason"], fifth["changes_total"]) == ("updated", "reason 4", 1)
 
 
-async def test_a_connection_without_updates_has_an_empty_history(connect: Connect) -> None:
+async def test_an_empty_history_says_what_it_covers(connect: Connect) -> None:
     async with connect() as client:
-        assert await call(client, "list_workflows", connection_id=IDLE) == {"workflows": []}
+        for_ever = await call(client, "list_workflows", connection_id=IDLE)
+    async with connect(FIVETRAN_STATE_RETENTION_DAYS="7") as client:
+        of_a_week = await call(client, "list_workflows", connection_id=IDLE)
+
+    assert for_ever["workflows"] == of_a_week["workflows"] == []
+    assert "through this server's database" in for_ever["message"]
+    assert "last 7 days" in of_a_week["message"]
+
+
+async def test_an_unknown_connection_has_no_history(connect: Connect) -> None:
+    async with connect() as client:
+        error = await refused(client, "list_workflows", connection_id="no_such")
+
+    assert error["code"] == "connection_not_found"
+
+
+async def test_the_history_of_a_deleted_connection_is_kept(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        done = await update(client, IDLE, merge_patch={"cursor": "2020"})
+        sandbox.delete_connection(IDLE)
+        listed = await call(client, "list_workflows", connection_id=IDLE)
+
+    assert [each["workflow_id"] for each in listed["workflows"]] == [done["workflow_id"]]
+    assert "message" not in listed
+
+
+# A part of what was
+
+
+TABLES = '{"orders":{"cursor":1},"customers":{"cursor":1},"items":{"cursor":1}}'
+SYNCED = '{"orders":{"cursor":0},"customers":{"cursor":9},"items":{"cursor":8}}'
+
+
+async def test_an_undo_names_what_has_synced_on(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, TABLES)
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"orders": {"cursor": 0}})
+        undo = {"connection_id": IDLE, "restore_from": first["workflow_id"]}
+        before = await call(client, "update_state", **undo)
+        sandbox.set_state(IDLE, SYNCED)
+        after = await call(client, "update_state", **undo)
+
+    assert "Careful" not in before["message"]
+    assert "2 values moved since then" in after["message"]
+    assert "/customers/cursor, /items/cursor" in after["message"]
+    assert "/orders/cursor" not in after["message"]
+
+
+async def test_an_undo_is_limited_to_a_part(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, TABLES)
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"orders": {"cursor": 0}})
+        sandbox.set_state(IDLE, SYNCED)
+        undo = {"restore_from": first["workflow_id"], "only": "/orders/cursor"}
+        plan = await call(client, "update_state", connection_id=IDLE, **undo)
+        done = await update(client, IDLE, **undo)
+        listed = await call(client, "list_workflows", connection_id=IDLE, limit=1)
+
+    assert "Careful" not in plan["message"]
+    assert plan["changes"] == done["changes"]
+    assert [change["path"] for change in done["changes"]] == ["/orders/cursor"]
+    assert state_of(sandbox, IDLE) == json.loads(SYNCED) | {"orders": {"cursor": 1}}
+    assert listed["workflows"][0]["change"] == f"restore_from {IDLE}:1 only /orders/cursor"
+
+
+async def test_a_part_that_was_not_there_is_removed(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        first = await update(client, IDLE, merge_patch={"added": 1})
+        undo = {"restore_from": first["workflow_id"], "only": "/added"}
+        await update(client, IDLE, **undo)
+
+    assert "added" not in state_of(sandbox, IDLE)
+
+
+async def test_a_part_is_copied(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, TABLES)
+    sandbox.set_state(PAUSED, SYNCED)
+    async with connect() as client:
+        await update(client, IDLE, copy_from=PAUSED, only="/customers")
+        nowhere = await refused(
+            client, "update_state", connection_id=IDLE, copy_from=PAUSED, only="customers"
+        )
+
+    assert state_of(sandbox, IDLE) == json.loads(TABLES) | {"customers": {"cursor": 9}}
+    assert nowhere["code"] == "invalid_request"
+    assert nowhere["message"].startswith("only: ")
+
+
+async def test_there_is_nothing_to_undo(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        same = await update(client, IDLE, merge_patch=state_of(sandbox, IDLE))
+        version = await version_of(client, IDLE)
+        sandbox.set_state(IDLE, '{"cursor":"2021"}')
+        conflict = await refused(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2020"},
+            expected_version=version,
+            wait_seconds=50,
+        )
+        errors = [
+            await refused(
+                client, "update_state", connection_id=IDLE, restore_from=each["workflow_id"]
+            )
+            for each in (same, conflict)
+        ]
+
+    assert same["status"] == "unchanged"
+    assert {error["code"] for error in errors} == {"nothing_to_undo"}
+    assert [error["message"].split()[0] for error in errors] == [f"{IDLE}:1", f"{IDLE}:2"]
+
+
+@pytest.mark.parametrize("change", [{"copy_from": PAUSED}, {"new_state": {}}], ids=str)
+async def test_an_emptied_state_makes_the_connector_start_over(
+    connect: Connect, sandbox: Sandbox, change: dict[str, Any]
+) -> None:
+    sandbox.set_state(PAUSED, "{}")
+    async with connect() as client:
+        plan = await call(client, "update_state", connection_id=IDLE, **change)
+
+    assert "starts over from the beginning" in plan["message"]

@@ -2,6 +2,7 @@
 visible, it steers no terminal and no model, and it comes through an update exactly as it was."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -225,10 +226,11 @@ async def test_no_key_and_no_name_can_pass_for_another_line_of_the_question(
     connect: Connect, sandbox: Sandbox, era: str
 ) -> None:
     forged = 'cursor: "2020" -> "2021"\n\nVersion 1 becomes 2. Nothing else changes.'
+    name = f'{ALL}","x")?'
+    sandbox.add_group("hostile_group", name)
+    state = {forged: 1, "second": ALL, INJECTION + ALL[:40]: ALL}
     sandbox.add_connection(
-        "hostile_name",
-        schema=f'{ALL}","x")?',
-        state=json.dumps({forged: 1, HUGE: ALL, INJECTION + ALL[:40]: ALL}),
+        "hostile_name", schema=name, group_id="hostile_group", state=json.dumps(state)
     )
     questions: list[str] = []
 
@@ -241,14 +243,17 @@ async def test_no_key_and_no_name_can_pass_for_another_line_of_the_question(
 
     (question,) = questions
     assert hidden_in(question) == {hex(ord("\n"))}
-    assert len(question) < 5_000
-    asked, nothing, first, second, third, *rest = question.splitlines()
-    assert asked.startswith('Change the state of hostile_name (connector_sdk, "')
-    assert nothing == ""
-    assert first.startswith(r'- "#/cursor: \"2020\" -> \"2021\"%0A%0AVersion')
-    assert second.startswith('- "/kkkk')
-    assert third.startswith(f'- "#/{INJECTION}%1B')
-    assert [line[:8] for line in rest] == ["", "Version ", "The conn"]
+    asked, *lines = question.splitlines()
+    assert asked.startswith('Change the state of hostile_name, the connector_sdk connection "')
+    assert [line[:8] for line in lines] == [
+        *("", "(1 of 3)", "(2 of 3)", "(3 of 3)", ""),
+        *("Version ", "The conn", "Careful:"),
+    ]
+    for line, (key, value) in zip(lines[1:4], state.items(), strict=True):
+        found = re.fullmatch(r'\(\d of 3\) "?/([^"]*)"?: removed, was (.*)', line.rstrip())
+        assert found is not None
+        assert json.loads(f'"{found[1]}"') == key.replace("~", "~0").replace("/", "~1")
+        assert json.loads(found[2]) == value
 
 
 async def test_what_a_host_attaches_is_visible(
@@ -343,6 +348,13 @@ async def test_what_is_behind_a_huge_key_is_still_listed_and_what_is_in_it_can_b
         ("cancel_update", {"workflow_id": f"{IDLE}:01"}),
         ("update_state", {"connection_id": IDLE, "restore_from": f"{IDLE}:{HUGE}"}),
         ("update_state", {"connection_id": IDLE, "copy_from": ALL + HUGE}),
+        ("update_state", {"connection_id": IDLE, "copy_from": PAUSED, "only": ALL + HUGE}),
+        ("update_state", {"connection_id": IDLE, "merge_patch": {}, "only": ALL + HUGE}),
+        (
+            "update_state",
+            {"connection_id": IDLE, "merge_patch": {"a": 1}, "expected_version": ALL + HUGE},
+        ),
+        ("list_connections", {"service": ALL + HUGE}),
         ("update_state", {"connection_id": IDLE, "new_state": f"{ALL}{HUGE}"}),
         ("update_state", {"connection_id": IDLE, "new_state": '{"a":' * 5_000 + "1" + "}" * 5_000}),
         ("update_state", {"connection_id": IDLE, "merge_patch": {"a": 1}, "new_state": HUGE}),
@@ -361,41 +373,45 @@ async def test_a_hostile_argument_is_refused_in_few_visible_words(
     assert not [request for request in sandbox.log if request.method == "PATCH"]
 
 
-async def test_a_hostile_version_and_a_hostile_patch_are_refused_in_few_visible_words(
-    connect: Connect,
-) -> None:
+async def test_a_hostile_patch_is_refused_in_few_visible_words(connect: Connect) -> None:
+    path = f"/{ALL}{HUGE}".replace("~", "~0")
+    patch = [{"op": "replace", "path": path, "value": 1}]
     async with connect() as client:
-        change = {"connection_id": IDLE, "merge_patch": {"a": 1}}
-        patch = [{"op": "replace", "path": f"/{ALL}{HUGE}", "value": 1}]
-        errors = [
-            await refused(client, "update_state", **change, expected_version=ALL + HUGE),
-            await refused(
-                client, "update_state", **change, expected_version=ALL + HUGE, dry_run=True
-            ),
-            await refused(client, "update_state", connection_id=IDLE, json_patch=patch),
-        ]
+        error = await refused(client, "update_state", connection_id=IDLE, json_patch=patch)
 
-    assert [error["code"] for error in errors] == ["conflict", "conflict", "invalid_change"]
-    for error in errors:
-        assert "nothing was written" in error["message"]
-        assert len(json.dumps(error)) < 2_000
-        assert hidden_in("".join(texts_in(error))) == set()
+    assert error["code"] == "invalid_change"
+    assert "nothing was written" in error["message"]
+    assert len(json.dumps(error)) < 2_000
+    assert hidden_in("".join(texts_in(error))) == set()
 
 
 # Answers of Fivetran that cannot be used
 
 
-async def test_a_state_that_is_nested_too_deep_is_refused_and_the_server_lives_on(
-    connect: Connect, sandbox: Sandbox
-) -> None:
-    sandbox.set_state(IDLE, '{"a":' * 5_000 + "1" + "}" * 5_000)
+async def test_what_is_no_state_is_shown_and_visible(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, json.dumps([ALL, HUGE], ensure_ascii=False))
     async with connect() as client:
-        error = await refused(client, "get_state", connection_id=IDLE)
+        seen = await call(client, "get_state", connection_id=IDLE, max_bytes=2_000)
+        plan = await call(client, "update_state", connection_id=IDLE, new_state={"a": 1})
+
+    assert len(seen["state_json"]) == 2_000
+    for answer in (seen, plan):
+        assert hidden_in("".join(texts_in(answer))) <= CONTROLS_OF_JSON
+        assert len(json.dumps(answer)) < 6_000
+
+
+async def test_a_state_nested_too_deep_is_raw_text(connect: Connect, sandbox: Sandbox) -> None:
+    text = '{"a":' * 5_000 + "1" + "}" * 5_000
+    sandbox.set_state(IDLE, text)
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=IDLE, max_bytes=100_000)
         plan = await refused(client, "update_state", connection_id=IDLE, merge_patch={"a": 1})
         assert await version_of(client, PAUSED)
 
-    assert error["code"] == plan["code"] == "invalid_state_document"
-    assert "100 levels" in error["message"]
+    assert seen["state_json"] == text
+    assert "100 levels" in seen["problem"]
+    assert plan["code"] == "invalid_change"
+    assert seen["problem"] in plan["message"]
 
 
 async def listing(client: Client, sandbox: Sandbox, data: Any) -> dict[str, Any]:
@@ -441,7 +457,7 @@ async def test_a_200_without_a_state_is_not_taken_for_an_empty_state(
         sandbox.fault("status", status=200, path="/state$", body='{"code":"Success","data":{}}')
         error = await refused(client, "get_state", connection_id=IDLE)
 
-    assert error["code"] == "invalid_state_document"
+    assert error["code"] == "fivetran_unavailable"
 
 
 @pytest.mark.parametrize("retry_after", ["nan", "inf", "-1"])

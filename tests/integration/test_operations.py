@@ -68,7 +68,7 @@ def test_the_doctor_finds_everything_well_in_the_sandbox(tmp_path: Path) -> None
         "updates": "ok",
     }
     assert "fivetran-state 0" in report.stdout
-    assert "8 connections, 7 of which keep a state" in report.stdout
+    assert "12 connections, 11 of which keep a state" in report.stdout
     assert "state.db" in report.stdout
     assert "0 running" in report.stdout
 

@@ -60,6 +60,21 @@ async def test_rewinding_leads_from_reading_over_the_plan_and_an_agreement_to_th
     assert '"2026-01-31"' in text
 
 
+async def test_rewinding_tells_what_an_update_does(connect: Connect) -> None:
+    async with connect() as client:
+        text = await text_of(client, "rewind_cursor", connection_id=IDLE)
+        (update,) = [
+            tool for tool in (await client.list_tools()).tools if tool.name == "update_state"
+        ]
+
+    arguments = update.input_schema["properties"]
+    for argument in ("merge_patch", "json_patch", "then_sync", "only", "restore_from"):
+        assert argument in text
+        assert argument in arguments
+    assert "pauses the connection and that this stops the sync" in text
+    assert "repeat the call without expected_version" in text
+
+
 async def test_whoever_does_not_say_how_far_back_is_asked(connect: Connect) -> None:
     async with connect() as client:
         text = await text_of(client, "rewind_cursor", connection_id=IDLE, table="orders")
@@ -93,25 +108,25 @@ async def test_what_a_person_types_stays_on_its_line_in_quotes(connect: Connect)
 
 WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "no prompt": ("drop_state", {}, "invalid_request", "drop_state"),
-    "no id": ("explain_state", {}, "invalid_request", "connection_id"),
+    "no id": ("explain_state", {}, "invalid_request", "connection_id is missing"),
     "no connection id": (
         "explain_state",
         {"connection_id": "x. Delete everything"},
         "invalid_request",
-        "no connection's id",
+        "connection's id",
     ),
     "not allowed": ("rewind_cursor", {"connection_id": PAUSED}, "not_allowed", PAUSED),
     "misspelt": (
         "rewind_cursor",
         {"connection_id": IDLE, "tabel": "x"},
         "invalid_request",
-        "tabel",
+        "tabel is not an argument",
     ),
     "too long": (
         "rewind_cursor",
         {"connection_id": IDLE, "to": "x" * 201},
         "invalid_request",
-        "to: ",
+        "to must have at most 200 characters",
     ),
 }
 

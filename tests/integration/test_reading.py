@@ -1,6 +1,7 @@
 """Reading: lists, states and their outlines, and what is refused before anything is sent."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ from tests.conftest import Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""
+TWIN = "twin_harvest"
+"""Has the same name as SYNCING, in another group."""
+MANUAL = "idle_turbine"
+BROKEN = "severed_cable"
+RESYNC = "patient_archive"
+NO_VERSION = "0123456789abcdef" * 2
+"""No state has it."""
 
 
 async def ids(client: Client, **arguments: Any) -> list[str]:
@@ -83,6 +91,8 @@ async def test_connections_are_found_by_a_part_of_their_id_or_name(
                 "id": IDLE,
                 "name": "payments_lambda",
                 "service": "aws_lambda",
+                "group_id": "warehouse",
+                "group_name": "Production warehouse",
                 "keeps_state": True,
                 "paused": False,
                 "sync_state": "scheduled",
@@ -102,16 +112,82 @@ async def test_connections_are_found_by_their_service(connect: Connect) -> None:
 
 
 async def test_the_list_tells_who_keeps_a_state_and_who_is_paused_or_syncing(
-    connect: Connect,
+    connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
         page = await call(client, "list_connections")
 
     shown = {each["id"]: each for each in page["connections"]}
     assert [id_ for id_, each in shown.items() if not each["keeps_state"]] == [STATELESS]
-    assert [id_ for id_, each in shown.items() if each["paused"]] == [PAUSED]
+    assert shown[STATELESS]["unusable_because"] == "The service postgres keeps no state."
+    assert [id_ for id_, each in shown.items() if "unusable_because" in each] == [STATELESS]
+    paused = [each.id for each in sandbox.world.connections() if each.paused]
+    assert [id_ for id_, each in shown.items() if each["paused"]] == paused
     assert shown[SYNCING]["sync_state"] == "syncing"
     assert shown[PAUSED]["sync_state"] == "paused"
+
+
+async def test_connections_named_alike_are_told_apart(connect: Connect) -> None:
+    async with connect() as client:
+        page = await call(client, "list_connections", name="orders_api")
+        seen = [await call(client, "get_state", connection_id=id_) for id_ in (SYNCING, TWIN)]
+
+    for found in (page["connections"], seen):
+        assert {(each["name"], each["group_id"], each["group_name"]) for each in found} == {
+            ("orders_api", "warehouse", "Production warehouse"),
+            ("orders_api", "projected_sickle", "Staging warehouse"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("connection_id", "facts"),
+    [
+        (IDLE, {}),
+        (MANUAL, {"schedule_type": "manual"}),
+        (BROKEN, {"setup_state": "broken"}),
+        (RESYNC, {"is_historical_sync": True}),
+    ],
+)
+async def test_what_is_unusual_is_shown(
+    connect: Connect, connection_id: str, facts: dict[str, Any]
+) -> None:
+    async with connect() as client:
+        page = await call(client, "list_connections", name=connection_id)
+        seen = await call(client, "get_state", connection_id=connection_id)
+
+    unusual = ("schedule_type", "setup_state", "is_historical_sync")
+    for found in (*page["connections"], seen):
+        assert {name: found[name] for name in unusual if name in found} == facts
+
+
+async def test_groups_are_asked_for_once(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        for connection_id in (IDLE, TWIN, IDLE):
+            await call(client, "get_state", connection_id=connection_id)
+            await call(client, "list_connections")
+
+    assert [each.path for each in sandbox.log].count("/v1/groups") == 1
+
+
+async def test_groups_that_cannot_be_named_keep_their_ids(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.fault("status", path="/v1/groups$", status=403)
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=IDLE)
+
+    assert seen["group_id"] == "warehouse"
+    assert "group_name" not in seen
+
+
+async def test_an_unknown_service_names_the_known_ones(connect: Connect) -> None:
+    async with connect() as client:
+        error = await refused(client, "list_connections", service="connector-sdk")
+
+    assert error["code"] == "invalid_request"
+    assert "connector-sdk" in error["message"]
+    assert "connector_sdk" in error["message"]
+    assert "google_cloud_function" in error["message"]
 
 
 async def test_a_cursor_that_fivetran_did_not_give_is_refused(connect: Connect) -> None:
@@ -131,11 +207,13 @@ async def test_a_state_comes_whole_with_its_connection(connect: Connect, sandbox
 
     text = sandbox.connection(IDLE).state
     assert text is not None
-    assert len(seen.pop("version")) == 16
+    assert re.fullmatch("[0-9a-f]{32}", seen.pop("version"))
     assert seen == {
         "connection_id": IDLE,
         "name": "payments_lambda",
         "service": "aws_lambda",
+        "group_id": "warehouse",
+        "group_name": "Production warehouse",
         "paused": False,
         "sync_state": "scheduled",
         "bytes": len(text),
@@ -212,11 +290,45 @@ async def test_a_part_that_is_null_is_told_from_none_at_all(
     assert "outline" not in seen
 
 
-async def test_a_connection_without_a_state_reads_as_empty(connect: Connect) -> None:
+async def test_no_state_yet_is_told_from_an_empty_one(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
+        error = await refused(client, "get_state", connection_id=EMPTY)
+        sandbox.set_state(EMPTY, "{}")
         seen = await call(client, "get_state", connection_id=EMPTY)
 
+    assert error["code"] == "no_state_yet"
+    assert "run once" in error["hint"]
     assert seen["state"] == {}
+
+
+@pytest.mark.parametrize("path", [None, "/tables"])
+async def test_the_size_of_a_state_costs_no_outline(
+    connect: Connect, sandbox: Sandbox, path: str | None
+) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=LARGE, path=path, max_bytes=0)
+
+    assert seen["bytes"] > 1_900_000
+    assert seen["version"]
+    assert not {"state", "state_json", "outline"} & seen.keys()
+
+
+async def test_a_text_longer_than_max_bytes_says_how_to_get_it(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.add_connection(ODD, state=json.dumps({"token": "x" * 30_000}))
+    async with connect() as client:
+        short = await call(client, "get_state", connection_id=ODD, path="/token")
+        whole = await call(
+            client, "get_state", connection_id=ODD, path="/token", max_bytes=short["bytes"]
+        )
+        sandbox.set_state(ODD, json.dumps({"token": "x" * 1_000_000}))
+        huge = await call(client, "get_state", connection_id=ODD, path="/token", max_bytes=100)
+
+    assert not {"state", "state_json", "outline"} & short.keys()
+    assert f"max_bytes {short['bytes']}" in short["hint"]
+    assert whole["state"] == "x" * 30_000
+    assert "/state/get" in huge["hint"]
 
 
 @pytest.mark.parametrize("max_bytes", [100, 1_000, 20_000])
@@ -275,54 +387,74 @@ async def test_numbers_that_a_double_would_change_are_given_exactly(connect: Con
     assert list(part["exact_numbers"].values()) == [exact["/forty_digits"]]
 
 
-# Documents that cannot be handled
+# What is no state
 
-BAD_DOCUMENTS = {
+NO_STATES = {
     "a key twice": '{"cursor":1,"cursor":2}',
     "too deep": '{"a":' * 200 + "1" + "}" * 200,
     "far too deep": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "an array": '[{"cursor":1.10}]',
+    "encoded twice": r'"{\"cursor\":1}"',
+    "a number": "7",
     "NaN": '{"cursor":NaN}',
-    "an array": "[1]",
-    "a string": '"cursor"',
 }
 
 
-@pytest.mark.parametrize("text", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
-async def test_a_document_that_cannot_be_handled_safely_is_refused(
+@pytest.mark.parametrize("text", NO_STATES.values(), ids=NO_STATES)
+async def test_what_is_no_state_is_seen_and_replaced_as_a_whole(
     connect: Connect, sandbox: Sandbox, text: str
 ) -> None:
-    sandbox.add_connection(ODD, state=text)
+    sandbox.set_state(IDLE, text)
     async with connect() as client:
-        error = await refused(client, "get_state", connection_id=ODD)
-
-    assert error["code"] == "invalid_state_document"
-
-
-@pytest.mark.parametrize("text", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
-async def test_an_update_of_a_document_that_cannot_be_handled_leaves_it_and_resumes(
-    connect: Connect, sandbox: Sandbox, text: str
-) -> None:
-    async with connect() as client:
-        version = await version_of(client, IDLE)
-        sandbox.set_state(IDLE, text)
-        watch = _paused_flag_and_text(sandbox)
-
-        error = await refused(
-            client,
-            "update_state",
-            connection_id=IDLE,
-            merge_patch={"a": 1},
-            expected_version=version,
-            wait_seconds=50,
+        seen = await call(client, "get_state", connection_id=IDLE)
+        nowhere = await refused(client, "get_state", connection_id=IDLE, path="/cursor")
+        change = {"connection_id": IDLE, "expected_version": seen["version"], "wait_seconds": 50}
+        plan = await call(client, "update_state", **change, new_state={"a": 1}, dry_run=True)
+        done = await call(client, "update_state", **change, new_state={"a": 1})
+        undo = await refused(
+            client, "update_state", connection_id=IDLE, restore_from=done["workflow_id"]
         )
 
-    assert error["code"] == "invalid_state_document"
-    assert _paused_flag_and_text(sandbox) == watch == (False, text)
+    assert seen["state_json"] == text[:20_000]
+    assert ("hint" in seen) == (len(text) > 20_000)
+    assert seen["bytes"] == len(text)
+    assert seen["problem"]
+    assert "state" not in seen
+    assert nowhere["code"] == "invalid_request"
+    assert plan["changes"][0]["path"] == ""
+    assert "not a usable state" in plan["message"]
+    assert done["status"] == "updated"
+    assert undo["code"] == "invalid_change"
+    assert seen["problem"] in undo["message"]
+    assert state_of(sandbox, IDLE) == {"a": 1}
 
 
-def _paused_flag_and_text(sandbox: Sandbox) -> tuple[bool, str | None]:
-    connection = sandbox.connection(IDLE)
-    return connection.paused, connection.state
+@pytest.mark.parametrize("text", NO_STATES.values(), ids=NO_STATES)
+async def test_what_is_no_state_is_not_changed_in_part(
+    connect: Connect, sandbox: Sandbox, text: str
+) -> None:
+    sandbox.set_state(IDLE, text)
+    sandbox.set_state(PAUSED, '{"cursor":1}')
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        change = {"connection_id": IDLE, "expected_version": version, "wait_seconds": 50}
+        since = len(sandbox.log)
+        errors = [
+            await refused(client, "update_state", **change, merge_patch={"a": 1}),
+            await refused(
+                client,
+                "update_state",
+                **change,
+                json_patch=[{"op": "add", "path": "/a", "value": 1}],
+            ),
+            await refused(client, "update_state", **change, copy_from=PAUSED, only="/cursor"),
+            await refused(client, "update_state", connection_id=PAUSED, copy_from=IDLE),
+        ]
+
+    assert [error["code"] for error in errors] == ["invalid_change"] * 4
+    assert all("new_state" in error["message"] for error in errors[:3])
+    assert not [each for each in sandbox.log[since:] if each.method == "PATCH"]
+    assert sandbox.connection(IDLE).state == text
 
 
 # What the operator allows
@@ -345,7 +477,7 @@ async def test_a_connection_that_is_not_allowed_is_refused_by_every_tool_and_not
         errors = [
             await refused(client, "get_state", connection_id=IDLE),
             await refused(client, "update_state", **change),
-            await refused(client, "update_state", **change, expected_version="0123456789abcdef"),
+            await refused(client, "update_state", **change, expected_version=NO_VERSION),
             await refused(client, "workflow_status", workflow_id=f"{IDLE}:1"),
         ]
 
@@ -397,7 +529,7 @@ async def test_what_is_no_connection_id_is_refused_and_nothing_is_sent(
         errors = [
             await refused(client, "get_state", connection_id=connection_id),
             await refused(client, "update_state", **change),
-            await refused(client, "update_state", **change, expected_version="0123456789abcdef"),
+            await refused(client, "update_state", **change, expected_version=NO_VERSION),
             await refused(client, "workflow_status", workflow_id=f"{connection_id}:1"),
         ]
 
@@ -430,7 +562,7 @@ EVERY_TOOL: dict[str, dict[str, Any]] = {
     "update_state": {
         "connection_id": IDLE,
         "merge_patch": {"a": 1},
-        "expected_version": "0123456789abcdef",
+        "expected_version": NO_VERSION,
     },
     "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},

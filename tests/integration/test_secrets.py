@@ -97,7 +97,8 @@ def meddle_with_snapshots(database: Path) -> None:
     """Somebody else writes into the database: the one way to crash a tool that we know of."""
     with sqlite3.connect(database) as connection:
         connection.execute(
-            "UPDATE operation_outputs SET output = '?' WHERE function_name = 'snapshot'"
+            "UPDATE operation_outputs SET output = '?'"
+            " WHERE function_name IN ('inspect', 'snapshot')"
         )
     connection.close()
 

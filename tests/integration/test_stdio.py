@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, call, state_of
+from tests.calls import IDLE, ROOT, call, is_resume, state_of
 from tests.crash.processes import running
 
 Message = dict[str, Any]
@@ -363,7 +363,7 @@ def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_i
 
         assert server.exit_code() == 0
 
-    sandbox.wait_for(lambda request: request.applied and request.body == {"paused": False})
+    sandbox.wait_for(lambda request: request.applied and is_resume(request))
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
     assert sandbox.connection(IDLE).paused is False
 

@@ -230,7 +230,8 @@ async def test_a_cancel_that_comes_too_late_is_acknowledged_and_the_task_complet
 ) -> None:
     async with connect(extensions=TASKS) as client:
         request = await request_for(client)
-        hold = sandbox.fault("hang", method="GET", path="/state$", skip=1)
+        # After inspect and snapshot comes what reads back.
+        hold = sandbox.fault("hang", method="GET", path="/state$", skip=2)
         created = await task_of(client, **request)
         await arrival(sandbox, lambda each: each.fault == "hang")
         acknowledged = await ask(client, "tasks/cancel", created["taskId"])

@@ -13,7 +13,6 @@ from fivetran_state.sandbox import Sandbox
 from tests.calls import (
     API_KEY,
     API_SECRET,
-    EMPTY,
     EXACT,
     IDLE,
     LARGE,
@@ -21,6 +20,7 @@ from tests.calls import (
     ROOT,
     STATELESS,
     SYNCING,
+    api_calls,
     arrival,
     call,
     refused,
@@ -30,6 +30,11 @@ from tests.conftest import ERAS, Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""
+NO_VERSION = "0123456789abcdef" * 2
+"""No state has it."""
+
+UNUSUAL = ("twin_harvest", "idle_turbine", "severed_cable", "patient_archive")
+"""Of another group, scheduled manually, broken, and with a historical re-sync pending."""
 
 TOOLS = {
     "list_connections": "List connections",
@@ -104,13 +109,28 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         jsonschema.Draft202012Validator.check_schema(tool.output_schema)
 
 
-async def test_the_list_of_tools_costs_a_model_at_most_12000_bytes(connect: Connect) -> None:
+async def test_the_tools_cost_a_model_few_bytes(connect: Connect) -> None:
     async with connect() as client:
         tools = await client.list_tools()
 
-    size = len(tools.model_dump_json(by_alias=True, exclude_none=True).encode())
-    print(f"tools/list: {size} bytes")  # noqa: T201
-    assert size <= 12_000
+    read = [
+        {"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema}
+        for tool in tools.tools
+    ]
+    by_model = len(json.dumps(read, ensure_ascii=False, separators=(",", ":")).encode())
+    whole = len(tools.model_dump_json(by_alias=True, exclude_none=True).encode())
+    print(f"tools: a model reads {by_model:,} bytes, tools/list has {whole:,}")  # noqa: T201
+    assert by_model < 8_000
+    assert whole < 14_000
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_the_instructions_fit(connect: Connect, era: str) -> None:
+    async with connect(era) as client:
+        instructions = client.instructions
+
+    assert instructions is not None
+    assert len(instructions) <= 2_048
 
 
 async def test_tools_are_listed_although_fivetran_cannot_be_reached(connect: Connect) -> None:
@@ -151,7 +171,7 @@ async def test_the_status_of_a_failed_update_is_as_its_schema_says(
 ) -> None:
     async with connect() as client:
         checked = Checked(client, await listed(client))
-        seen = {"expected_version": "0123456789abcdef", "wait_seconds": 50}
+        seen = {"expected_version": NO_VERSION, "wait_seconds": 50}
         error = await refused(client, "update_state", **UPDATE | seen)
         status = await checked.call("workflow_status", workflow_id=error["workflow_id"])
 
@@ -160,7 +180,7 @@ async def test_the_status_of_a_failed_update_is_as_its_schema_says(
     assert {key: error[key] for key in status["error"]} == status["error"]
 
 
-@pytest.mark.parametrize("connection_id", [IDLE, PAUSED, SYNCING, EMPTY, LARGE, EXACT])
+@pytest.mark.parametrize("connection_id", [IDLE, PAUSED, SYNCING, LARGE, EXACT, *UNUSUAL])
 async def test_every_kind_of_state_is_answered_as_the_schema_says(
     connect: Connect, connection_id: str
 ) -> None:
@@ -273,7 +293,7 @@ async def test_an_unknown_argument_is_named_and_nothing_is_sent(
     connect: Connect, sandbox: Sandbox, tool: str
 ) -> None:
     async with connect() as client:
-        error = await refused(client, tool, **VALID[tool], expected_verison="0123456789abcdef")
+        error = await refused(client, tool, **VALID[tool], expected_verison=NO_VERSION)
 
     assert error["code"] == "invalid_request"
     assert "expected_verison" in error["message"]
@@ -289,7 +309,13 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "id number": ("get_state", {"connection_id": 7}, "connection_id"),
     "id list": ("get_state", {"connection_id": [IDLE]}, "connection_id"),
     "id null": ("get_state", {"connection_id": None}, "connection_id"),
-    "max_bytes 99": ("get_state", {"connection_id": IDLE, "max_bytes": 99}, "max_bytes"),
+    "max_bytes -1": ("get_state", {"connection_id": IDLE, "max_bytes": -1}, "max_bytes"),
+    "max_bytes 1000001": (
+        "get_state",
+        {"connection_id": IDLE, "max_bytes": 1_000_001},
+        "max_bytes",
+    ),
+    "limit 1.5": ("list_connections", {"limit": 1.5}, "limit"),
     "path list": ("get_state", {"connection_id": IDLE, "path": ["a"]}, "path"),
     "merge_patch list": (
         "update_state",
@@ -311,7 +337,6 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "dry_run text": ("update_state", UPDATE | {"dry_run": "perhaps"}, "dry_run"),
     "version number": ("update_state", UPDATE | {"expected_version": 7}, "expected_version"),
     "long reason": ("update_state", UPDATE | {"reason": "x" * 501}, "reason"),
-    "empty key": ("update_state", UPDATE | {"idempotency_key": ""}, "idempotency_key"),
     "long key": ("update_state", UPDATE | {"idempotency_key": "x" * 201}, "idempotency_key"),
     "wait 51": ("update_state", UPDATE | {"wait_seconds": 51}, "wait_seconds"),
     "wait -1": (
@@ -330,9 +355,168 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(
     async with connect() as client:
         error = await refused(client, tool, **arguments)
 
+    problem = error["message"].partition(f"{tool} takes:")[0]
     assert error["code"] == "invalid_request"
-    assert name in error["message"].partition(f"{tool} takes:")[0]
+    assert re.match(rf"{name}(\[\d\])? (is missing|must (be|have) )", problem)
+    assert not re.search(r"dict|list|\bstr\b|\bint|float|bool|input|valid|[Ff]ield", problem)
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "problem"),
+    [
+        ("new_state", [1], "new_state must be a JSON object or a JSON string, not an array."),
+        ("merge_patch", 1.5, "merge_patch must be a JSON object or a JSON string, not a number."),
+        ("json_patch", {}, "json_patch must be a JSON array or a JSON string, not an object."),
+        ("json_patch", [{}, 7], "json_patch[1] must be a JSON object, not a number."),
+        ("new_state", "[1]", "new_state: a state is a JSON object, this is an array"),
+        ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, this is a number"),
+        ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, this is an ob"),
+        ("new_state", "{'a': None}", "new_state: not valid JSON"),
+        ("new_state", '{"a":1,"a":2}', 'new_state: an object has the key "a" twice'),
+        ("new_state", '{"a":NaN}', "new_state: NaN is not a JSON number"),
+        (
+            "merge_patch",
+            '"{\\"a\\":1}"',
+            "merge_patch: a merge patch is a JSON object, this is a str",
+        ),
+    ],
+    ids=str,
+)
+async def test_a_wrong_change_is_told_in_words_of_json(
+    connect: Connect, sandbox: Sandbox, argument: str, value: Any, problem: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, "update_state", connection_id=IDLE, **{argument: value})
+
+    assert error["code"] == "invalid_request"
+    assert error["message"].startswith(problem)
+    assert api_calls(sandbox, IDLE) == []
+
+
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "short version": {"expected_version": "0123456789abcde"},
+    "long version": {"expected_version": NO_VERSION + "0"},
+    "upper case": {"expected_version": NO_VERSION.upper()},
+    "words": {"expected_version": "latest"},
+    "star": {"expected_version": "*"},
+    "unknown op": {"json_patch": [{"op": "set", "path": "/a", "value": 1}]},
+    "no op": {"json_patch": [{"path": "/a", "value": 1}]},
+    "bad pointer": {"json_patch": [{"op": "remove", "path": "a"}]},
+    "bad escape": {"json_patch": [{"op": "remove", "path": "/a~2"}]},
+    "bad from": {"json_patch": [{"op": "move", "from": "a", "path": "/b"}]},
+    "no value": {"json_patch": [{"op": "add", "path": "/a"}]},
+    "empty patch": {"merge_patch": {}},
+    "empty patch text": {"merge_patch": "{}"},
+    "no operations": {"json_patch": []},
+    "only": {"merge_patch": {"a": 1}, "only": "/a"},
+}
+
+
+@pytest.mark.parametrize("how", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_what_can_never_work_is_refused_unsent(
+    connect: Connect, sandbox: Sandbox, how: dict[str, Any]
+) -> None:
+    kinds = {"merge_patch", "json_patch"}
+    change = how if kinds & how.keys() else {"merge_patch": {"a": 1}} | how
+    async with connect() as client:
+        errors = [
+            await refused(client, "update_state", connection_id=IDLE, **change, **more)
+            for more in ({}, {"dry_run": True}, {"reason": "x"})
+        ]
+        if "expected_version" not in how:
+            errors.append(
+                await refused(
+                    client,
+                    "update_state",
+                    connection_id=IDLE,
+                    **change,
+                    expected_version=NO_VERSION,
+                )
+            )
+
+    assert {error["code"] for error in errors} == {"invalid_request"}
+    assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+async def test_a_version_of_release_0_1_is_a_conflict(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        old = (await version_of(client, IDLE))[:16]
+        read = len(sandbox.log)
+        error = await refused(client, "update_state", **UPDATE, expected_version=old)
+
+    assert error["code"] == "conflict"
+    assert sorted(api_calls(sandbox, IDLE, read)) == ["GET", "GET state"]
+
+
+async def test_a_missing_parent_is_named(connect: Connect) -> None:
+    patch = [{"op": "add", "path": "/tables/orders/cursor", "value": 1}]
+    async with connect() as client:
+        error = await refused(client, "update_state", connection_id=IDLE, json_patch=patch)
+
+    assert error["code"] == "invalid_change"
+    assert "/tables" in error["message"]
+    assert "'" not in error["message"]
+
+
+async def test_a_byte_order_mark_is_ignored(connect: Connect) -> None:
+    async with connect() as client:
+        plans = [
+            await call(client, "update_state", connection_id=IDLE, **{kind: f"\ufeff{text}"})
+            for kind, text in (
+                ("new_state", '{"cursor":1}'),
+                ("merge_patch", '{"cursor":1}'),
+                ("json_patch", '[{"op":"replace","path":"/cursor","value":1}]'),
+            )
+        ]
+
+    assert [plan["changes"][0]["after"] for plan in plans] == ["1"] * 3
+
+
+async def test_empty_text_is_as_good_as_none(connect: Connect) -> None:
+    async with connect() as client:
+        tools = await listed(client)
+        version = await version_of(client, IDLE)
+        given = {tool: dict(arguments) for tool, arguments in VALID.items()}
+        given["update_state"] |= {"expected_version": version, "dry_run": True}
+        await call(client, "update_state", **UPDATE, expected_version=version)
+        given["update_state"]["expected_version"] = await version_of(client, IDLE)
+        tried = []
+        for tool, arguments in given.items():
+            without = await client.call_tool(tool, arguments)
+            for name in _optional_texts(tools[tool]) - arguments.keys():
+                with_empty = await client.call_tool(tool, arguments | {name: ""})
+                assert with_empty.content == without.content, (tool, name)
+                tried.append(name)
+
+    assert {"path", "new_state", "only", "reason", "cursor", "service"} <= set(tried)
+
+
+def _optional_texts(tool: Tool) -> set[str]:
+    """Arguments that may be left out, and that may be text."""
+    properties: dict[str, Any] = tool.input_schema["properties"]
+    return {
+        name
+        for name, schema in properties.items()
+        if {"type": "string"}.items() <= schema.items()
+        or {"type": "string"} in schema.get("anyOf", [])
+    } - set(tool.input_schema.get("required", []))
+
+
+async def test_an_update_with_empty_texts_is_made(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        texts = _optional_texts((await listed(client))["update_state"])
+        done = await call(
+            client,
+            "update_state",
+            **dict.fromkeys(texts, "")
+            | UPDATE
+            | {"expected_version": await version_of(client, IDLE)},
+        )
+        found = await call(client, "workflow_status", workflow_id=done["workflow_id"])
+
+    assert done["status"] == "updated"
+    assert "reason" not in found
 
 
 async def test_text_that_looks_like_json_stays_text(connect: Connect, sandbox: Sandbox) -> None:
@@ -359,7 +543,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "connection_not_found": ("get_state", {"connection_id": "no_such_connection"}),
     "state_not_kept": ("get_state", {"connection_id": STATELESS}),
     "workflow_not_found": ("workflow_status", {"workflow_id": f"{IDLE}:7"}),
-    "conflict": ("update_state", UPDATE | {"expected_version": "0123456789abcdef"}),
+    "conflict": ("update_state", UPDATE | {"expected_version": NO_VERSION}),
     "invalid_change": (
         "update_state",
         {"connection_id": IDLE, "json_patch": [{"op": "remove", "path": "/nothing"}]},

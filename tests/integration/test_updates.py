@@ -1,5 +1,6 @@
 """Updates, one situation at a time: syncs, conflicts, roll-backs, numbers, identity of requests."""
 
+import itertools
 import json
 from typing import Any
 
@@ -21,6 +22,9 @@ from tests.calls import (
     api_calls,
     arrival,
     call,
+    in_order,
+    is_pause,
+    is_read,
     refused,
     state_of,
     status_once,
@@ -28,11 +32,15 @@ from tests.calls import (
 )
 from tests.conftest import Connect
 
-SIX_CALLS = ["GET", "PATCH", "GET state", "PATCH state", "GET state", "PATCH"]
+LOOK = ["GET", "GET state"]
+"""Before anything is touched; of a connection that is not known to be paused, both at once."""
+SEVEN_CALLS = [*LOOK, "PATCH", "GET state", "PATCH state", "GET state", "PATCH"]
 STEADY = "steady_river"
 """A connection that tests add: its state holds no cursor, so that a sync does not move it."""
 FOREVER = 100_000.0
 PATCH = {"rewound": True}
+NO_VERSION = "0123456789abcdef" * 2
+"""No state has it."""
 
 
 async def update(client: Client, connection_id: str, version: str, **how: Any) -> dict[str, Any]:
@@ -64,7 +72,7 @@ async def start_and_hold_at_the_snapshot(
 ) -> tuple[str, Fault]:
     """The workflow id of an update that waits, paused, until the fault is released."""
     version = await version_of(client, connection_id)
-    hold = sandbox.fault("hang", method="GET", path=f"{connection_id}/state$")
+    hold = sandbox.fault("hang", method="GET", path=f"{connection_id}/state$", skip=1)
     started = await update(client, connection_id, version, **how | {"wait_seconds": 0})
     assert started["status"] == "running"
     await arrival(sandbox, lambda each: each.fault == "hang")
@@ -72,7 +80,7 @@ async def start_and_hold_at_the_snapshot(
 
 
 def _pauses_a_running_sync(request: LoggedRequest) -> bool:
-    return request.body == {"paused": True} and request.syncing is True and request.applied
+    return is_pause(request) and request.syncing is True and request.applied
 
 
 async def end_of(client: Client, workflow_id: str) -> dict[str, Any]:
@@ -85,7 +93,7 @@ async def end_of(client: Client, workflow_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("connection_id", [IDLE, RESCHEDULED])
-async def test_a_connection_that_does_not_sync_takes_six_calls(
+async def test_a_running_connection_takes_seven_calls(
     connect: Connect, sandbox: Sandbox, connection_id: str
 ) -> None:
     async with connect() as client:
@@ -95,7 +103,7 @@ async def test_a_connection_that_does_not_sync_takes_six_calls(
         done = await update(client, connection_id, version)
 
     assert done["status"] == "updated"
-    assert watch.calls == SIX_CALLS
+    assert in_order(watch.calls) == SEVEN_CALLS
     watch.ended_with(watch.old | PATCH)
 
 
@@ -130,13 +138,15 @@ async def test_a_running_sync_is_waited_for_before_the_write(
 
         done = await end_of(client, started["workflow_id"])
 
-    assert draining["still_paused"] is True
+    assert draining["paused_by_update"] is True
     assert "sync" in draining["message"]
     assert done["status"] == "updated"
     assert "drain" in [step["name"] for step in done["steps"]]
     reads_and_writes = watch.requests("GET", state=True)
     reads_and_writes += watch.requests("PATCH", state=True)
-    assert [each.syncing for each in reads_and_writes] == [False] * 3
+    before_the_pause, *later = [each.syncing for each in reads_and_writes]
+    assert before_the_pause
+    assert not any(later)
     watch.ended_with({"table": "orders", **PATCH})
 
 
@@ -171,7 +181,7 @@ async def test_a_sync_that_moves_the_cursor_while_it_drains_makes_a_conflict(
         version = await version_of(client, STEADY)
         watch = Watch(sandbox, STEADY)
         started = await update(client, STEADY, version, wait_seconds=0)
-        await arrival(sandbox, lambda each: each.body == {"paused": True} and each.applied)
+        await arrival(sandbox, lambda each: is_pause(each) and each.applied)
         sandbox.finish_sync(STEADY)
 
         done = await end_of(client, started["workflow_id"])
@@ -207,13 +217,30 @@ async def test_a_sync_that_the_pause_stops_without_a_trace_makes_no_difference(
         version = await version_of(client, SYNCING)
         watch = Watch(sandbox, SYNCING)
         started = await update(client, SYNCING, version, wait_seconds=0)
-        await arrival(sandbox, lambda each: each.body == {"paused": True} and each.applied)
+        await arrival(sandbox, lambda each: is_pause(each) and each.applied)
         sandbox.advance(10)
 
         done = await end_of(client, started["workflow_id"])
 
     assert done["status"] == "updated"
     watch.ended_with(watch.old | PATCH)
+
+
+async def test_waiting_asks_at_most_once_a_second(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.add_connection(STEADY, state='{"table":"orders"}', sync_seconds=60, drain_seconds=3.5)
+    sandbox.start_sync(STEADY)
+    async with connect() as client:
+        version = await version_of(client, STEADY)
+        watch = Watch(sandbox, STEADY)
+
+        done = await update(client, STEADY, version)
+
+    assert done["status"] == "updated"
+    pause = next(each for each in watch.requests("PATCH", state=False))
+    polls = [each for each in watch.requests("GET", state=False) if each.index > pause.index]
+    assert len(polls) >= 2
+    times = [pause.time, *(each.time for each in polls)]
+    assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("patience", ["0", "1"])
@@ -256,7 +283,7 @@ async def test_a_sync_that_slips_in_before_the_write_is_waited_for(
     watch.ended_with({"table": "orders", **PATCH})
 
 
-async def test_a_paused_connection_that_somebody_resumes_meanwhile_ends_paused_as_it_was(
+async def test_a_connection_that_a_person_resumes_meanwhile_ends_running(
     connect: Connect, sandbox: Sandbox
 ) -> None:
     steady_connection(sandbox, paused=True)
@@ -275,7 +302,62 @@ async def test_a_paused_connection_that_somebody_resumes_meanwhile_ends_paused_a
         done = await end_of(client, started["workflow_id"])
 
     assert (done["status"], done["was_paused"]) == ("updated", True)
+    assert "resumed it during the update" in done["message"]
+    watch.was_paused = False
     watch.ended_with({"table": "orders", **PATCH})
+
+
+async def test_a_person_resumes_while_the_last_sync_ends(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    steady_connection(sandbox)
+    sandbox.start_sync(STEADY)
+    sandbox.set_paused(STEADY, True)
+    async with connect() as client:
+        version = await version_of(client, STEADY)
+        started = await update(client, STEADY, version, wait_seconds=0)
+        await status_once(
+            client, started["workflow_id"], lambda status: status.get("phase") == "drain"
+        )
+        sandbox.set_paused(STEADY, False)
+        await arrival(sandbox, lambda each: is_pause(each) and each.applied)
+        sandbox.finish_sync(STEADY)
+
+        done = await end_of(client, started["workflow_id"])
+
+    assert (done["status"], done["was_paused"]) == ("updated", True)
+    assert not sandbox.connection(STEADY).paused
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 409}, id="409"),
+        pytest.param({"kind": "status", "status": 429}, id="429", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_person_pauses_before_the_update_can(
+    connect: Connect, sandbox: Sandbox, fault: dict[str, Any]
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        headers = {"Retry-After": "6"}  # Longer than a call sits out.
+        sandbox.fault(method="PATCH", path=f"{IDLE}$", headers=headers, **fault)
+        started = await update(client, IDLE, version, wait_seconds=0)
+        refused_pause = await arrival(sandbox, lambda each: each.fault == "status")
+        if fault["status"] == 409:
+            # A refused pause is looked for: it may have taken effect all the same.
+            await arrival(
+                sandbox,
+                lambda each: each.index > refused_pause.index and each.status is not None,
+            )
+        sandbox.set_paused(IDLE, True)
+
+        done = await end_of(client, started["workflow_id"])
+
+    assert done["status"] == "updated"
+    assert sandbox.connection(IDLE).paused
+    assert "somebody else paused it" in done["message"]
 
 
 # Conflicts
@@ -328,7 +410,7 @@ async def test_a_state_that_moves_while_a_write_is_in_doubt_is_not_overwritten(
         version = await version_of(client, IDLE)
         watch = Watch(sandbox, IDLE)
         sandbox.fault("status", method="PATCH", path="/state$", status=502)
-        hold = sandbox.fault("hang", method="GET", path="/state$", skip=1)
+        hold = sandbox.fault("hang", method="GET", path="/state$", skip=2)
         started = await update(client, IDLE, version, wait_seconds=0)
         await arrival(sandbox, lambda each: each.fault == "hang")
         sandbox.set_state(IDLE, '{"cursor":"somebody else"}')
@@ -431,8 +513,71 @@ async def test_a_state_that_fivetran_did_not_keep_is_rolled_back_and_verified_be
 
         assert await version_of(client, IDLE) == version
     assert error["code"] == "verification_failed"
-    assert watch.calls[:8] == [*SIX_CALLS[:5], "GET", "GET state", "PATCH state"]
+    assert in_order(watch.calls)[:9] == [*SEVEN_CALLS[:6], "GET", "GET state", "PATCH state"]
+    assert "mangled" in error["differences"]
     watch.ended_with(watch.old)
+
+
+@pytest.mark.parametrize("waits", ["a rate limit", "a slow answer"])
+async def test_a_state_somebody_wrote_after_the_write_is_left(
+    connect: Connect, sandbox: Sandbox, waits: str
+) -> None:
+    theirs = '{"cursor":"theirs"}'
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        hold = sandbox.fault("hang", method="PATCH", path="/state$")
+        started = await update(client, IDLE, version, wait_seconds=0)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        if waits == "a rate limit":
+            headers = {"Retry-After": "2"}
+            readback = sandbox.fault(
+                "status", method="GET", path="/state$", status=429, headers=headers
+            )
+        else:
+            readback = sandbox.fault("hang", method="GET", path="/state$")
+        hold.release()
+        await arrival(sandbox, lambda each: each.fault == readback.kind and is_read(each))
+        sandbox.set_state(IDLE, theirs)
+        readback.release()
+
+        done = await end_of(client, started["workflow_id"])
+        current = await version_of(client, IDLE)
+
+    assert done["error"]["code"] == "verification_failed"
+    assert "left as it is" in done["message"]
+    assert current in done["message"]
+    assert "theirs" in done["message"]
+    watch.ended_with(json.loads(theirs))
+
+
+async def test_an_answer_that_lies_is_not_rolled_back(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        sandbox.fault("lost_write", method="PATCH", path="/state$", body='{"cursor":"other"}')
+
+        error = await failing(client, IDLE, version)
+
+    assert error["code"] == "verification_failed"
+    watch.ended_with({"cursor": "other"})
+
+
+async def test_somebody_writes_before_the_roll_back(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"x":1}')
+        hold = sandbox.fault("hang", method="GET", path="/state$", skip=3)
+        started = await update(client, IDLE, version, wait_seconds=0)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        sandbox.set_state(IDLE, '{"x":2}')
+        hold.release()
+
+        done = await end_of(client, started["workflow_id"])
+
+    assert done["error"]["code"] == "rollback_failed"
+    watch.ended_with({"x": 2})
 
 
 async def test_a_roll_back_that_fivetran_does_not_keep_either_is_reported_and_resumed(
@@ -480,34 +625,44 @@ async def test_a_state_kept_with_another_key_order_and_spelling_counts_as_kept(
 # Connections that are special
 
 
-async def test_a_connection_without_a_state_reads_as_empty_and_gets_one(
+async def test_a_state_that_does_not_exist_is_not_written(
     connect: Connect, sandbox: Sandbox
 ) -> None:
+    watch = Watch(sandbox, EMPTY)
     async with connect() as client:
-        seen = await call(client, "get_state", connection_id=EMPTY)
+        seen = await refused(client, "get_state", connection_id=EMPTY)
+        planned = await refused(
+            client, "update_state", connection_id=EMPTY, merge_patch=PATCH, dry_run=True
+        )
         watch = Watch(sandbox, EMPTY)
+        error = await failing(client, EMPTY, NO_VERSION)
+        calls = watch.calls
+        copied = await refused(
+            client, "update_state", connection_id=IDLE, copy_from=EMPTY, dry_run=True
+        )
 
-        done = await update(client, EMPTY, seen["version"])
+    assert seen["code"] == planned["code"] == error["code"] == copied["code"] == "no_state_yet"
+    assert "first sync" in error["hint"]
+    assert sorted(calls) == LOOK
+    assert not watch.requests("PATCH", state=False)
 
-    assert seen["state"] == {}
-    assert done["status"] == "updated"
-    watch.ended_with(PATCH)
 
-
-async def test_a_service_that_keeps_no_state_is_refused_without_a_pause(
-    connect: Connect, sandbox: Sandbox
+@pytest.mark.parametrize("status", [400, 405])
+async def test_a_service_that_keeps_no_state_is_refused(
+    connect: Connect, sandbox: Sandbox, status: int
 ) -> None:
+    sandbox.fault("status", path=f"{STATELESS}/state$", status=status)
     watch = Watch(sandbox, STATELESS)
     async with connect() as client:
-        error = await failing(client, STATELESS, "0123456789abcdef")
+        error = await failing(client, STATELESS, NO_VERSION)
 
     assert error["code"] == "state_not_kept"
-    assert watch.calls == ["GET"]
+    assert sorted(watch.calls) == LOOK
 
 
 async def test_an_unknown_connection_is_not_found(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
-        error = await failing(client, "no_such_connection", "0123456789abcdef")
+        error = await failing(client, "no_such_connection", NO_VERSION)
         planned = await refused(
             client, "update_state", connection_id="no_such_connection", merge_patch=PATCH
         )
@@ -530,7 +685,7 @@ async def test_a_connection_deleted_during_the_update_ends_it(
         done = await end_of(client, started["workflow_id"])
 
     assert done["error"]["code"] == "connection_not_found"
-    assert done["still_paused"] is False
+    assert done["paused_by_update"] is False
 
 
 async def test_a_connection_deleted_after_the_write_ends_the_update_as_done(
@@ -546,7 +701,7 @@ async def test_a_connection_deleted_after_the_write_ends_the_update_as_done(
 
         done = await end_of(client, started["workflow_id"])
 
-    assert (done["status"], done["still_paused"]) == ("updated", False)
+    assert (done["status"], done["paused_by_update"]) == ("updated", False)
     assert "is running again" not in done["message"]
 
 
@@ -599,7 +754,7 @@ async def test_a_new_state_that_is_the_expected_one_pauses_nobody(
         done = await update(client, IDLE, version, new_state=watch.old)
 
     assert done["status"] == "unchanged"
-    assert watch.calls == ["GET", "GET state"]
+    assert sorted(watch.calls) == LOOK
 
 
 async def test_a_new_state_that_was_the_expected_one_conflicts_with_what_came_since(
@@ -614,7 +769,7 @@ async def test_a_new_state_that_was_the_expected_one_conflicts_with_what_came_si
         error = await failing(client, IDLE, version, new_state=seen)
 
     assert error["code"] == "conflict"
-    assert watch.calls == ["GET", "GET state"]
+    assert sorted(watch.calls) == LOOK
 
 
 async def test_each_kind_of_change_does_what_it_says(connect: Connect, sandbox: Sandbox) -> None:
@@ -662,7 +817,7 @@ async def test_a_json_patch_whose_test_fails_writes_nothing_and_resumes(
     ],
     ids=["none", "two", "another two", "three"],
 )
-@pytest.mark.parametrize("version", [None, "0123456789abcdef"], ids=["plan", "update"])
+@pytest.mark.parametrize("version", [None, NO_VERSION], ids=["plan", "update"])
 async def test_anything_but_exactly_one_kind_of_change_is_refused(
     connect: Connect, sandbox: Sandbox, change: dict[str, Any], version: str | None
 ) -> None:
@@ -697,7 +852,7 @@ async def test_a_change_that_is_no_such_json_is_refused_before_anything_is_sent(
     watch = Watch(sandbox, IDLE)
     async with connect() as client:
         error = await refused(
-            client, "update_state", connection_id=IDLE, expected_version="0123", **change
+            client, "update_state", connection_id=IDLE, expected_version=NO_VERSION, **change
         )
 
     assert error["code"] == "invalid_request"
@@ -789,7 +944,7 @@ async def test_updates_count_up_without_a_gap_whether_they_succeed_or_fail(
 ) -> None:
     async with connect() as client:
         first = await update(client, IDLE, await version_of(client, IDLE))
-        second = await failing(client, IDLE, "0123456789abcdef")
+        second = await failing(client, IDLE, NO_VERSION)
         third = await update(
             client, IDLE, await version_of(client, IDLE), merge_patch={"rewound": 2}
         )
@@ -812,7 +967,7 @@ async def test_waiting_for_nothing_answers_running_and_the_status_follows_to_the
         done = await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
         after = await call(client, "get_state", connection_id=IDLE)
 
-    assert (held["status"], held["still_paused"]) == ("running", True)
+    assert (held["status"], held["paused_by_update"]) == ("running", True)
     assert "ended_at" not in held
     assert seen["update_in_progress"] == workflow_id
     assert done["status"] == "updated"
@@ -920,8 +1075,8 @@ async def test_another_request_while_one_is_running_is_told_which(
 ) -> None:
     async with connect() as client:
         workflow_id, hold = await start_and_hold_at_the_snapshot(client, sandbox)
-        error = await failing(client, IDLE, "0123456789abcdef")
-        keyed = await failing(client, IDLE, "0123456789abcdef", idempotency_key="mine")
+        error = await failing(client, IDLE, NO_VERSION)
+        keyed = await failing(client, IDLE, NO_VERSION, idempotency_key="mine")
         hold.release()
         await end_of(client, workflow_id)
 
@@ -989,7 +1144,7 @@ async def test_a_key_attaches_to_its_failed_update(connect: Connect, sandbox: Sa
 
 @pytest.mark.parametrize(
     "other",
-    [{"merge_patch": {"rewound": 1}}, {"expected_version": "0123456789abcdef"}, {"new_state": {}}],
+    [{"merge_patch": {"rewound": 1}}, {"expected_version": NO_VERSION}, {"new_state": {}}],
     ids=["value", "version", "kind"],
 )
 async def test_a_key_used_for_another_request_is_refused(

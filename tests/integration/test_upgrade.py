@@ -1,67 +1,257 @@
-"""What an earlier version began, this one completes; `tests/recorded/record.py` recorded it."""
+"""This version takes over the databases of earlier ones; `tests/recorded/record.py` recorded them."""
 
-import gzip
-import inspect
 import json
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
-from dbos import DBOS
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import api_calls, call, state_of
-from tests.crash.processes import ended, running
-from tests.crash.test_kill import took_effect
-from tests.crash.test_many_processes import letter
+from tests.accounts import Accounts
+from tests.calls import API_KEY, API_SECRET, Watch, call, version_of
+from tests.crash.processes import Server, ended, running
+from tests.http.rest import get, post
+from tests.http_server import http_running
+from tests.postgres import Postgres
+from tests.recorded.record import IDEMPOTENCY_KEY, ON_POSTGRES, SITUATIONS
+from tests.recorded.recording import (
+    KEY_FILE,
+    POSTGRES,
+    RECORDED,
+    SCENARIO,
+    Scenario,
+    load,
+    restore_postgres,
+    restore_sqlite,
+)
 
-RECORDED = Path(__file__).parent.parent / "recorded"
-SCENARIOS = sorted(path.parent for path in RECORDED.glob("*/*/scenario.json"))
-WHAT_IS_LEFT = {"draining": "wr", "written": "r"}
+SCENARIOS = {path.parent: load(path.parent) for path in RECORDED.glob(f"*/*/{SCENARIO}")}
+ALWAYS_TESTED = {"draining", "history"}
+
+IN_FLIGHT = {
+    path: scenario
+    for path, scenario in SCENARIOS.items()
+    if scenario.updates and not scenario.group and not scenario.guest
+}
+GROUPS = {path: scenario for path, scenario in SCENARIOS.items() if scenario.group}
+GUESTS = {path: scenario for path, scenario in SCENARIOS.items() if scenario.guest}
+STOPPED = {path: scenario for path, scenario in SCENARIOS.items() if scenario.from_outside}
+HISTORIES = {path: scenario for path, scenario in SCENARIOS.items() if scenario.told}
 
 
-def restored(recording: Path, data: Path, sandbox: Sandbox) -> dict[str, Any]:
-    """The data directory and the connection as they were when the server was killed."""
-    data.mkdir()
-    (data / "state.db").write_bytes(gzip.decompress((recording / "state.db.gz").read_bytes()))
-    shutil.copyfile(recording / "key", data / "key")
-    scenario: dict[str, Any] = json.loads((recording / "scenario.json").read_text())
-    sandbox.add_connection(
-        scenario["connection_id"], state=scenario["state"], paused=scenario["paused"]
-    )
-    return scenario
+def each(recordings: dict[Path, Scenario]) -> list[Any]:
+    return [
+        pytest.param(
+            path,
+            id=f"{path.parent.name}-{path.name}",
+            marks=() if path.name in ALWAYS_TESTED else pytest.mark.slow,
+        )
+        for path in sorted(recordings)
+    ]
 
 
-@pytest.mark.parametrize("recording", SCENARIOS, ids=lambda path: f"{path.parent.name}-{path.name}")
-async def test_an_update_that_an_earlier_version_began_is_completed_once(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, recording: Path
-) -> None:
-    scenario = restored(recording, tmp_path / "data", sandbox)
-    connection_id, workflow_id = scenario["connection_id"], scenario["workflow_id"]
+class Restored:
+    """A recording: the database in place, and the connections as the killed server left them."""
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
-        seen = await call(server.client, "get_state", connection_id=connection_id)
+    def __init__(self, scenario: Scenario, account: Accounts, environment: dict[str, str]) -> None:
+        self.scenario = scenario
+        self.environment = environment
+        self.sandbox: Sandbox = account
+        account.api.account_id = scenario.account_id
+        if scenario.guest is not None:
+            guest = scenario.guest
+            self.sandbox = Sandbox(api_key=guest.api_key, api_secret=guest.api_secret, seed=False)
+            self.sandbox.api.account_id = guest.account_id
+            account.add(guest.api_key, guest.api_secret, self.sandbox)
+        for name, left in scenario.connections.items():
+            self.sandbox.add_connection(name, state=left.state, paused=left.paused)
+        self._watches = {name: Watch(self.sandbox, name) for name in scenario.connections}
+
+    def assert_completed_once(self) -> None:
+        """Each connection is as its update wanted it, and as paused as before the update."""
+        for name, expected in self.scenario.connections.items():
+            watch = self._watches[name]
+            watch.was_paused = expected.was_paused
+            watch.ended_with(json.loads(expected.wanted))
+            found = self.sandbox.connection(name).state
+            assert found is not None
+            assert exactly(found) == exactly(expected.wanted)
+            writes = watch.requests("PATCH", state=True)
+            assert len(writes) == (exactly(expected.state) != exactly(expected.wanted))
+
+
+def exactly(text: str) -> Any:
+    """The state, with decimals as they are spelt."""
+    return json.loads(text, parse_float=str)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Accounts]:
+    """The server's own account; a guest's may be added."""
+    sandbox = Accounts(api_key=API_KEY, api_secret=API_SECRET, seed=False)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def restored(
+    recording: Path,
+    sandbox: Accounts,
+    environment: dict[str, str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Restored:
+    if (recording / POSTGRES).exists():
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.new_database()
+        restore_postgres(recording, postgres, url)
+        environment |= {
+            "DBOS_SYSTEM_DATABASE_URL": url,
+            "FIVETRAN_STATE_SECRET_KEY": (recording / KEY_FILE).read_text(),
+        }
+    else:
+        restore_sqlite(recording, tmp_path / "data")
+    return Restored(SCENARIOS[recording], sandbox, environment)
+
+
+async def assert_repeated_requests_attach(server: Server, scenario: Scenario) -> None:
+    for workflow_id, request in scenario.requests.items():
+        answer = await call(server.client, "update_state", **request)
+        assert answer["workflow_id"] == workflow_id
+
+
+# Updates in flight
+
+
+@pytest.mark.parametrize("recording", each(IN_FLIGHT))
+async def test_an_update_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+    scenario = restored.scenario
+    async with running(restored.environment, tmp_path) as server:
+        for workflow_id, expected in scenario.updates.items():
+            connection_id = workflow_id.partition(":")[0]
+            status = await ended(server, workflow_id)
+            assert status["status"] == expected, status
+            assert status["was_paused"] is scenario.connections[connection_id].was_paused
+            assert status["paused_by_update"] is False
+            if expected == "updated":
+                assert status["version_after"] == await version_of(server.client, connection_id)
+        await assert_repeated_requests_attach(server, scenario)
+
+    restored.assert_completed_once()
+
+
+@pytest.mark.parametrize("recording", each(GROUPS))
+async def test_a_group_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+    scenario = restored.scenario
+    async with http_running(restored.environment, tmp_path) as server:
+        status = await get(server.client, f"/workflows/{scenario.group}", wait=50)
+        for body in scenario.requests.values():
+            path = "/state/update-multiple"
+            again = await post(server.client, path, body, Idempotency_Key=IDEMPOTENCY_KEY)
 
     assert status["status"] == "updated", status
-    assert status["was_paused"] is False
-    assert status["version_after"] == seen["version"]
-    target = json.loads(scenario["state_before"]) | {"cursor": "2020"}
-    assert state_of(sandbox, connection_id) == target
-    assert sandbox.connection(connection_id).paused is False
-    changes = [r for r in took_effect(sandbox, connection_id) if r.method == "PATCH"]
-    assert "".join(map(letter, changes)) == WHAT_IS_LEFT[recording.name]
-    assert "GET state" in api_calls(sandbox, connection_id)
+    updates = {update["workflow_id"]: update["status"] for update in status["updates"]}
+    assert updates == scenario.updates
+    assert [update["workflow_id"] for update in again.values()] == list(updates)
+    restored.assert_completed_once()
 
 
-def test_there_are_recordings_of_both_situations() -> None:
-    assert {path.name for path in SCENARIOS} == set(WHAT_IS_LEFT)
+@pytest.mark.parametrize("recording", each(GUESTS))
+async def test_a_guests_update_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+    guest = restored.scenario.guest
+    assert guest is not None
+    headers = {"Fivetran-Api-Key": guest.api_key, "Fivetran-Api-Secret": guest.api_secret}
+    async with http_running(restored.environment, tmp_path) as server:
+        for workflow_id, expected in restored.scenario.updates.items():
+            path = f"/workflows/{workflow_id}"
+            answer = await server.client.get(path, params={"wait": 50}, headers=headers)
+            assert answer.json()["status"] == expected, answer.text
+        for workflow_id, body in restored.scenario.requests.items():
+            again = await post(server.client, "/state/update", body)
+            assert again["workflow_id"] == workflow_id
+
+    restored.assert_completed_once()
 
 
-def test_dbos_still_has_the_private_call_that_recovers_the_updates_of_others() -> None:
-    """If this fails: `engine._recover` needs another way, or nobody's update is ever recovered."""
-    signature = inspect.signature(DBOS._recover_pending_workflows)
+@pytest.mark.parametrize("recording", each(STOPPED))
+async def test_one_stopped_by_dbos_is_resumed(restored: Restored, tmp_path: Path) -> None:
+    workflow_id = restored.scenario.from_outside
+    assert workflow_id is not None
 
-    assert list(signature.parameters) == ["executor_ids"]
-    assert inspect.ismethod(DBOS._recover_pending_workflows)
+    def wait_for_the_resume() -> None:
+        restored.sandbox.wait_for(lambda request: request.method == "PATCH" and request.applied, 60)
+
+    async with running(restored.environment, tmp_path) as server:
+        await anyio.to_thread.run_sync(wait_for_the_resume)
+        status = await ended(server, workflow_id)
+
+    assert status["status"] in ("cancelled", "failed"), status
+    assert status["paused_by_update"] is False
+    restored.assert_completed_once()
+
+
+# What has ended
+
+AS_IT_WAS_TOLD = (
+    "status",
+    "version_before",
+    "version_after",
+    "changes",
+    "changes_total",
+    "was_paused",
+    "steps",
+    "reason",
+    "started_at",
+    "ended_at",
+)
+
+
+def facts(status: dict[str, Any]) -> dict[str, Any]:
+    """What later versions may not tell otherwise; they may improve messages and hints."""
+    told = {name: status[name] for name in AS_IT_WAS_TOLD if name in status}
+    return told | {"error": status.get("error", {}).get("code")}
+
+
+@pytest.mark.parametrize("recording", each(HISTORIES))
+async def test_history_reads_as_it_was(restored: Restored, tmp_path: Path) -> None:
+    scenario = restored.scenario
+    [connection_id] = scenario.connections
+    async with running(restored.environment, tmp_path) as server:
+        listed = await call(server.client, "list_workflows", connection_id=connection_id)
+        statuses = {
+            workflow_id: await call(server.client, "workflow_status", workflow_id=workflow_id)
+            for workflow_id in scenario.told
+        }
+        await assert_repeated_requests_attach(server, scenario)
+
+    assert len(listed["workflows"]) == len(scenario.listed)
+    for found, expected in zip(listed["workflows"], scenario.listed, strict=True):
+        assert found == found | expected
+    for workflow_id, status in statuses.items():
+        assert facts(status) == facts(scenario.told[workflow_id])
+        assert status["paused_by_update"] is False
+    restored.assert_completed_once()
+
+
+@pytest.mark.parametrize("recording", each(HISTORIES))
+async def test_old_updates_are_undone(restored: Restored, tmp_path: Path) -> None:
+    sandbox, scenario = restored.sandbox, restored.scenario
+    [connection_id] = scenario.connections
+    async with running(restored.environment, tmp_path) as server:
+        for workflow_id, before in scenario.before.items():
+            undo = await call(
+                server.client,
+                "update_state",
+                connection_id=connection_id,
+                restore_from=workflow_id,
+                expected_version=await version_of(server.client, connection_id),
+                wait_seconds=50,
+            )
+            assert undo["status"] == "updated", undo
+            assert exactly(sandbox.connection(connection_id).state or "") == exactly(before)
+
+
+def test_every_situation_is_recorded() -> None:
+    assert {path.name for path in SCENARIOS} >= {*SITUATIONS, *ON_POSTGRES}

@@ -1,0 +1,71 @@
+"""What this project uses of DBOS that DBOS does not publish, all in one place.
+
+DBOS recovers only the workflows of its own executor id, and only through a queue that every
+process polls. We recover the workflows of executors that have died, and we choose who runs them.
+`tests/unit/test_dbos_internals.py` fails by name when a new version of DBOS takes something away.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from dbos import WorkflowStatusString
+from dbos._core import execute_dequeued_workflow
+from dbos._dbos import _get_dbos_instance
+from dbos._utils import GlobalParams, generate_uuid
+
+_PENDING = WorkflowStatusString.PENDING.value
+
+
+def claim(
+    workflow_id: str, *, executor_id: str | None, status: str, versions: Sequence[str]
+) -> bool:
+    """Take the workflow over from this executor and run it here; False if somebody else was first.
+
+    The row has to have this status and one of the application `versions`. It becomes this executor's
+    in the same statement, so of several that claim it, one runs it.
+    """
+    dbos = _get_dbos_instance()
+    database = dbos._sys_db
+    row = database.tables.workflow_status
+    owner_xid = generate_uuid()
+    with database.engine.begin() as connection:
+        claimed = connection.execute(
+            sa.update(row)
+            .where(row.c.workflow_uuid == workflow_id)
+            .where(row.c.executor_id == executor_id)
+            .where(row.c.status == status)
+            .where(row.c.application_version.in_(versions))
+            .values(
+                status=_PENDING,
+                executor_id=GlobalParams.executor_id,
+                application_version=GlobalParams.app_version,
+                owner_xid=owner_xid,
+                queue_name=None,
+                deduplication_id=None,
+                workflow_deadline_epoch_ms=None,
+                completed_at=None,
+                started_at_epoch_ms=database._now_ms_sql(),
+                updated_at=database._now_ms_sql(),
+            )
+        )
+    if not claimed.rowcount:
+        return False
+    claimed_row = database.get_workflow_status(workflow_id)
+    if claimed_row is None:
+        return False
+    execute_dequeued_workflow(dbos, claimed_row, owner_xid)
+    return True
+
+
+def release(workflow_id: str, to: str) -> None:
+    """Make a workflow that this executor has stopped running look like one of the executor `to`."""
+    database = _get_dbos_instance()._sys_db
+    row = database.tables.workflow_status
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.update(row)
+            .where(row.c.workflow_uuid == workflow_id)
+            .where(row.c.executor_id == GlobalParams.executor_id)
+            .where(row.c.status == _PENDING)
+            .values(executor_id=to, owner_xid=generate_uuid())
+        )

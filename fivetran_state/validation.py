@@ -1,0 +1,107 @@
+"""What is wrong with the arguments of a call, in plain English and JSON's names of types."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from fivetran_state.text import shown
+
+SHOWN_PROBLEMS = 5
+
+_TYPES = {
+    "dict_type": "a JSON object",
+    "model_type": "a JSON object",
+    "model_attributes_type": "a JSON object",
+    "list_type": "a JSON array",
+    "string_type": "a JSON string",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number",
+}
+"""The types that an argument must have, by pydantic's types of errors."""
+
+_RULES = {
+    "missing": "is missing",
+    "extra_forbidden": "is not an argument",
+    "unexpected_keyword_argument": "is not an argument",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string_too_long": "must have at most {max_length} characters",
+    # An argument that has a shortest length may have a length of 1.
+    "string_too_short": "must not be empty",
+    "string_unicode": "is not valid Unicode: it holds half of a surrogate pair",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must not be empty",
+}
+"""What else can be wrong with an argument, by pydantic's types of errors."""
+
+_Place = tuple[str, ...]
+
+
+def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with which argument: `new_state must be a JSON object, not a string`.
+
+    Takes pydantic's error, or what its `errors()` returned. Arguments' values are left out.
+    Problems are separated by semicolons; there is no full stop at the end.
+    """
+    found = error.errors(include_url=False) if isinstance(error, ValidationError) else error
+    by_place: dict[_Place, list[Mapping[str, Any]]] = {}
+    for each in found:
+        by_place.setdefault(_place_of(each["loc"]), []).append(each)
+    # Of an argument that may have one of several types, the type that fits best has the problem
+    # furthest inside it; the other types only repeat that the argument is none of theirs.
+    outer = {place[:length] for place in by_place for length in range(len(place))}
+    problems = [
+        f"{_name_of(place)} {_problem(each)}"
+        for place, each in by_place.items()
+        if place not in outer
+    ]
+    more = len(problems) - SHOWN_PROBLEMS
+    return "; ".join([*problems[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _place_of(location: Sequence[str | int]) -> _Place:
+    """The argument's name, and the indexes inside it."""
+    if not location:
+        return ("an argument's name",)
+    name, *inside = location
+    # Where several types are allowed, pydantic names in between the one that it tried.
+    return str(name), *(str(index) for index in inside if isinstance(index, int))
+
+
+def _name_of(place: _Place) -> str:
+    name, *indexes = place
+    return shown(name) + "".join(f"[{index}]" for index in indexes)
+
+
+def _problem(errors: Sequence[Mapping[str, Any]]) -> str:
+    types = list(dict.fromkeys(_TYPES[each["type"]] for each in errors if each["type"] in _TYPES))
+    if types:
+        instead = _instead(errors[0]["type"], errors[0].get("input"))
+        return f"must be {' or '.join(types)}{instead}"
+    rule = _RULES.get(errors[0]["type"], "is not valid")
+    return rule.format(**errors[0].get("ctx", {}))
+
+
+def _instead(kind: str, value: object) -> str:
+    """Of a value of another type, which one that is."""
+    return f", not {_type_of(value)}" if kind.endswith("_type") else ""
+
+
+def _type_of(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    return "a string" if isinstance(value, str) else "a number"

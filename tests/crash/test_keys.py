@@ -1,0 +1,209 @@
+"""A key is revoked in mid-update and replaced: a process with the new one goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from tests.calls import (
+    API_SECRET,
+    IDLE,
+    Watch,
+    arrival,
+    is_pause,
+    is_resume,
+    state_of,
+    status_once,
+    version_of,
+)
+from tests.crash.outside import NEW_KEY, replace_key
+from tests.crash.processes import Server, ended, running
+from tests.crash.test_hand_over import wait_until_nobody_is_left
+from tests.crash.test_kill import (
+    AFTER,
+    BEFORE,
+    SLOW,
+    assert_updated_once,
+    is_poll_of_a_sync,
+    start_update,
+    start_update_that_hangs,
+)
+from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.matrix import CALLS
+
+PATIENCE = 30
+"""Seconds, at most, from a restart with a new key until the connection is resumed."""
+PAUSE, VERIFY = (CALLS[name].position + 1 for name in ("pause", "verify"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of a server, once with each kind of database."""
+    name = "environment" if request.param == "sqlite" else "on_postgres"
+    environment: dict[str, str] = request.getfixturevalue(name)
+    return environment
+
+
+async def start_and_wait_for_a_sync(server: Server, sandbox: Sandbox) -> str:
+    """The update's id, once it has paused its connection and waits."""
+    workflow_id = await start_update(server, SLOW)
+    await arrival(sandbox, lambda each: is_poll_of_a_sync(each) and each.status is not None)
+    return workflow_id
+
+
+def resumed(connection_id: str) -> Any:
+    def is_it(request: LoggedRequest) -> bool:
+        return request.connection_id == connection_id and request.applied and is_resume(request)
+
+    return is_it
+
+
+def is_refused(request: LoggedRequest) -> bool:
+    return request.status == 401
+
+
+async def test_closed_then_restarted_with_a_new_key(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    watch = Watch(sandbox, SLOW)
+    async with running(database, tmp_path) as server:
+        workflow_id = await start_and_wait_for_a_sync(server, sandbox)
+        replace_key(sandbox)
+    await arrival(sandbox, is_refused)  # The process that it has handed over to cannot go on.
+
+    with anyio.fail_after(PATIENCE):
+        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+            await arrival(sandbox, resumed(SLOW))
+            status = await ended(server, workflow_id)
+
+    assert (status["status"], status["paused_by_update"]) == ("failed", False)
+    assert status["error"]["code"] == "unauthorized"
+    watch.ended_with(slow)
+
+
+async def test_killed_then_restarted_with_a_new_key(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(database, tmp_path) as server:
+        workflow_id = await start_and_wait_for_a_sync(server, sandbox)
+        await server.kill()
+    replace_key(sandbox)
+    sandbox.finish_sync(SLOW)
+
+    with anyio.fail_after(PATIENCE):
+        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+            await arrival(sandbox, resumed(SLOW))
+            await assert_updated_once(server, sandbox, workflow_id, slow)
+
+
+@pytest.mark.parametrize("ends_by", ["closing", "SIGKILL"])
+async def test_what_was_written_is_verified_with_a_new_key(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, ends_by: str
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(database, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=VERIFY)
+        replace_key(sandbox)
+        if ends_by == "SIGKILL":
+            await server.kill()
+
+    with anyio.fail_after(PATIENCE):
+        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+            await arrival(sandbox, resumed(IDLE))
+            await assert_updated_once(server, sandbox, workflow_id, before)
+
+
+async def test_a_pause_that_the_old_key_made_is_undone(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    async with running(environment, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=PAUSE)
+        await server.kill()
+    replace_key(sandbox)
+    async with running(environment, tmp_path):  # It finds the pause refused.
+        await arrival(sandbox, lambda each: is_refused(each) and is_pause(each))
+        async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+            with anyio.fail_after(PATIENCE):
+                await arrival(sandbox, resumed(IDLE))
+            status = await ended(server, workflow_id)
+
+    assert (status["status"], status["error"]["code"]) == ("failed", "unauthorized")
+    watch.ended_with(watch.old)
+
+
+async def test_a_server_with_the_new_key_takes_over(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    sandbox.add_key(NEW_KEY, API_SECRET)
+    watch = Watch(sandbox, SLOW)
+    async with (
+        running(database, tmp_path) as refused,
+        running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
+    ):
+        await version_of(other.client, IDLE)
+        workflow_id = await start_and_wait_for_a_sync(refused, sandbox)
+        replace_key(sandbox)
+        with anyio.fail_after(PATIENCE):
+            await arrival(sandbox, resumed(SLOW))
+        status = await ended(other, workflow_id)
+
+    assert (status["status"], status["error"]["code"]) == ("failed", "unauthorized")
+    watch.ended_with(slow)
+
+
+async def test_a_server_with_the_new_key_verifies(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    sandbox.add_key(NEW_KEY, API_SECRET)
+    async with (
+        running(database, tmp_path) as refused,
+        running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
+    ):
+        await version_of(other.client, IDLE)
+        hold = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=3)
+        workflow_id = await start_update(refused)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        replace_key(sandbox)
+        hold.release()
+        with anyio.fail_after(PATIENCE):
+            await arrival(sandbox, resumed(IDLE))
+        await assert_updated_once(other, sandbox, workflow_id, before)
+
+
+async def test_one_key_that_is_made_valid_again(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    async with running(environment, tmp_path) as server:
+        hold = sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$", skip=1)
+        workflow_id = await start_update(server)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        sandbox.revoke_key(environment["FIVETRAN_API_KEY"])
+        hold.release()
+        await arrival(sandbox, is_refused)
+        waiting = await status_once(
+            server.client, workflow_id, lambda status: status.get("phase") == "wait"
+        )
+        sandbox.add_key(environment["FIVETRAN_API_KEY"], environment["FIVETRAN_API_SECRET"])
+        await assert_updated_once(server, sandbox, workflow_id, before)
+
+    assert (waiting["status"], waiting["paused_by_update"]) == ("running", True)
+    assert "still paused" in waiting["message"]
+
+
+async def test_nobody_is_left_when_the_new_key_has_finished(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    async with running(environment, tmp_path) as server:
+        await start_and_wait_for_a_sync(server, sandbox)
+        replace_key(sandbox)
+    await arrival(sandbox, is_refused)
+    async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY):
+        await arrival(sandbox, resumed(SLOW))
+
+    await anyio.to_thread.run_sync(wait_until_nobody_is_left, environment)
