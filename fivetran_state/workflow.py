@@ -321,6 +321,7 @@ async def update_state(request: UpdateRequest) -> Outcome:
 
 
 async def _run_or_resume(update: "_Update") -> Outcome:
+    """Resumes the connection even if DBOS refuses to go on with the workflow."""
     try:
         return await _run(update)
     except (FivetranStateError, SQLAlchemyError):
@@ -335,15 +336,7 @@ async def _run_or_resume(update: "_Update") -> Outcome:
 async def mend(request: UpdateRequest) -> None:
     """Resume a connection that an update has paused which cannot go on itself."""
     async with _account_of(request):
-        for pause in (1, 2, 4, 8, 16, 32, 64):
-            try:
-                await _fivetran().set_paused(request["connection_id"], False)
-                return
-            except ConnectionNotFound:
-                return
-            except FivetranError as error:
-                logger.warning("%s is still paused: %s", request["connection_id"], error.message)
-                await asyncio.sleep(pause)
+        await _insist_on_resuming(lambda: _fivetran().set_paused(request["connection_id"], False))
 
 
 @contextmanager
@@ -824,17 +817,8 @@ class _Update:
 
     async def resume_unrecorded(self) -> None:
         """Undo our own pause when nothing can be recorded: the row stays unfinished until then."""
-        pause = 1.0
-        while self.may_have_paused:
-            try:
-                await _set_paused(self.id, False)
-                return
-            except ConnectionNotFound:
-                return
-            except FivetranError as error:
-                logger.warning("%s is still paused: %s", self.id, error.message)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_BETWEEN_TRIES)
+        if self.may_have_paused:
+            await _insist_on_resuming(lambda: _set_paused(self.id, False))
 
     async def sync(self, outcome: Outcome) -> None:
         """Start the sync that was asked for; the update is done whatever becomes of it."""
@@ -1231,6 +1215,21 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
         if isinstance(error, ConnectionNotFound):
             raise FivetranUnavailable(_CONTRADICTION) from error
         raise
+
+
+async def _insist_on_resuming(resume: Callable[[], Awaitable[Connection]]) -> None:
+    """Try until it is done or the connection is gone. Nothing is recorded: this is no step."""
+    pause = 1.0
+    while True:
+        try:
+            await resume()
+            return
+        except ConnectionNotFound:
+            return
+        except FivetranError as error:
+            logger.warning("A connection is still paused: %s", error.message)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_BETWEEN_TRIES)
 
 
 async def _insist_on_drained(connection_id: str) -> None:
