@@ -6,14 +6,39 @@ process polls. We recover the workflows of executors that have died, and we choo
 """
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import sqlalchemy as sa
 from dbos import WorkflowStatusString
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
+from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
 from dbos._utils import GlobalParams, generate_uuid
 
+from fivetran_state.errors import UnusableKey
+
 _PENDING = WorkflowStatusString.PENDING.value
+
+
+def read_only_what_is_sealed() -> None:
+    """Let DBOS open no stored value but by the serializer that it is configured with.
+
+    Each row says how it is to be read, and pickle is one of the ways: a row that somebody else has
+    written could run code here. DBOS itself writes one thing unsealed: until when a workflow sleeps.
+    """
+    DBOSDefaultSerializer.deserialize = _refuse  # type: ignore[method-assign]
+    DBOSPortableJSON.deserialize = _only_a_number  # type: ignore[method-assign]
+
+
+def _refuse(serialized_data: str) -> NoReturn:
+    raise UnusableKey("A stored value was not sealed by this program, so it was not read.")
+
+
+def _only_a_number(serialized_data: str) -> float:
+    try:
+        return float(serialized_data)
+    except ValueError:
+        _refuse(serialized_data)
 
 
 def claim(

@@ -404,6 +404,7 @@ class Engine:
                 "pip install 'dbos[enterprise]'."
             )
         self._make_private()
+        dbos_internals.read_only_what_is_sealed()
         with FileLock(self._home / "setup.lock", mode=0o600):
             keys = vault.keys(self._settings) or [vault.key_from_file(self._home / vault.KEY_FILE)]
             self._serializer = vault.SealingSerializer(keys)
@@ -585,8 +586,9 @@ class Engine:
     def _settle(self) -> None:
         """Resume what a run here has paused whose row is gone, or was ended by something else."""
         for workflow_id, request in list(workflow.unsettled.items()):
+            is_settled = updates.is_settled(workflow_id)
             del workflow.unsettled[workflow_id]
-            if self._loop is not None and not updates.is_settled(workflow_id):
+            if self._loop is not None and not is_settled:
                 logger.error("%s was ended in the database: resuming its connection", workflow_id)
                 asyncio.run_coroutine_threadsafe(workflow.mend(request), self._loop)
 

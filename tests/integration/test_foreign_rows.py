@@ -1,0 +1,95 @@
+"""Rows of the database that somebody else has written: nothing of them is run, or believed."""
+
+import base64
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, call, refused, state_of, version_of
+from tests.conftest import Connect
+
+COLUMNS = {
+    "workflow_status": ["inputs", "output", "error"],
+    "operation_outputs": ["output", "error"],
+    "workflow_events": ["value"],
+    "notifications": ["message"],
+}
+"""Where DBOS keeps values; each of these tables says in a column how they are to be read."""
+
+
+class Payload:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], Any], tuple[Path]]:
+        return Path.touch, (self._path,)
+
+
+def engine(environment: dict[str, str]) -> sa.Engine:
+    url = environment.get("DBOS_SYSTEM_DATABASE_URL")
+    if url is None:
+        return sa.create_engine(f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db")
+    return sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+
+
+@pytest.mark.parametrize(
+    ("serialization", "is_pickle"), [("py_pickle", True), ("portable_json", False)]
+)
+async def test_a_value_that_was_not_sealed_is_not_read(
+    connect: Connect,
+    sandbox: Sandbox,
+    on_both: dict[str, str],
+    tmp_path: Path,
+    serialization: str,
+    is_pickle: bool,
+) -> None:
+    made = tmp_path / "made by a pickle"
+    text = base64.b64encode(pickle.dumps(Payload(made))).decode() if is_pickle else '{"args":[]}'
+    async with connect(**on_both) as client:
+        version = await version_of(client, IDLE)
+        done = await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2020"},
+            expected_version=version,
+        )
+    with engine(on_both).begin() as database:
+        schema = "" if database.dialect.name == "sqlite" else "dbos."
+        for table, columns in COLUMNS.items():
+            values = ", ".join(f"{column} = :text" for column in columns)
+            database.execute(
+                sa.text(f"UPDATE {schema}{table} SET {values}, serialization = :by"),
+                {"text": text, "by": serialization},
+            )
+        # As if its server had died: it is taken up when the next one starts.
+        database.execute(
+            sa.text(
+                f"UPDATE {schema}workflow_status SET status = 'PENDING' WHERE workflow_uuid = :id"
+            ),
+            {"id": done["workflow_id"]},
+        )
+    before = state_of(sandbox, IDLE)
+
+    async with connect(**on_both) as client:
+        error = await refused(client, "workflow_status", workflow_id=done["workflow_id"])
+        await refused(client, "list_workflows", connection_id=IDLE)
+
+    assert error["code"] == "unusable_key"
+    assert not made.exists()
+    assert state_of(sandbox, IDLE) == before
+
+
+def test_the_payload_would_work(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    pickle.loads(pickle.dumps(Payload(made)))
+
+    assert made.exists()
