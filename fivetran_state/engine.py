@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -295,7 +296,9 @@ class Engine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=self._home,
+            # Python imports from the working directory first: not from where others may write.
+            cwd=Path(sys.executable).parent,
+            env=os.environ | {"FIVETRAN_STATE_DATA_DIR": str(self._settings.data_dir.absolute())},
             start_new_session=True,
             creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
         )

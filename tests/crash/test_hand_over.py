@@ -104,6 +104,26 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_u
     wait_until_nobody_is_left(environment)
 
 
+def test_a_module_in_the_data_directory_is_not_imported(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    data, imported = Path(environment["FIVETRAN_STATE_DATA_DIR"]), tmp_path / "imported"
+    data.mkdir(mode=0o700)
+    for name in ("logging", "typer", "fivetran_state"):
+        (data / f"{name}.py").write_text(f"import os; os.mkdir({str(imported)!r})")
+    with serving(environment, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        assert server.process.stdin is not None
+        server.process.stdin.close()
+        assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(is_resume)
+    wait_until_nobody_is_left(environment)
+    assert not imported.exists()
+
+
 def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
