@@ -319,6 +319,8 @@ def _kept(outcome: Outcome) -> Iterator[str]:
 def _told(error: FivetranStateError) -> str:
     """The message, and what the details add to it."""
     sentences = [error.message, error.details.get("differences")]
+    if error.details.get("maybe_written"):
+        sentences.append("It is unclear whether the new state was written: read it again.")
     by_others = error.details.get("by_others")
     if by_others is not None:
         ends = "stays paused" if by_others == "paused" else "keeps running"

@@ -384,6 +384,8 @@ async def _run(update: "_Update") -> Outcome:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
         failure.details.setdefault("by_others", update.by_others)
+        if update.may_have_written and isinstance(failure, FivetranError):
+            failure.details["maybe_written"] = True
         # Before the resume, which may take a day: the others are paused as well.
         await update.report(failure.code)
         await update.resume(failure.to_json())
@@ -445,7 +447,7 @@ class _Update:
 
     @property
     def must_go_on(self) -> bool:
-        """Whether a refused key must not end the update: what it may have written is not verified."""
+        """Whether a refusal must not end the update: what it may have written is not verified."""
         return self.may_have_written and not self.began_with_0_1
 
     async def inspect(self) -> None:
@@ -669,6 +671,7 @@ class _Update:
             raise RollbackFailed(
                 f"What was written was left as it is, because it could not be read back: {error.message}"
             ) from error
+        self.may_have_written = False  # From here on it is known.
         if found["is_as_written"]:
             return
         now = None if found["found"] is None else state.document(found["found"])
@@ -921,8 +924,12 @@ class _Update:
                 gives_up = isinstance(error, another_key_may) or (
                     isinstance(error, Unauthorized) and self.must_go_on
                 )
-                retries = gives_up or isinstance(error, (RateLimited, even_if))
-                if isinstance(error, ConnectionNotFound) or not retries:
+                is_expected = isinstance(error, (RateLimited, even_if))
+                # What the caller decides about: it waits for a sync, and gives up what is gone.
+                is_callers = isinstance(error, ConnectionNotFound) or (
+                    isinstance(error, SyncRunning) and not is_expected
+                )
+                if is_callers or not (gives_up or is_expected or self.must_go_on):
                     raise
                 if gives_up:
                     pause, allowed = 1.0, math.inf
@@ -931,7 +938,7 @@ class _Update:
                     allowed = limit_patience
                 else:
                     pause = min(2.0 ** (attempt - refused), LONGEST_PAUSE_BETWEEN_TRIES)
-                    allowed = patience
+                    allowed = patience if is_expected else VERIFY_PATIENCE
                 if waited + pause > allowed:
                     raise
                 paused = "; the connection is still paused" if self.still_paused else ""

@@ -465,6 +465,23 @@ async def test_a_write_in_doubt_is_not_made_again_once_a_sync_has_moved_the_stat
     assert state_of(sandbox, STEADY) == {"list": []}
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 409])
+async def test_a_write_in_doubt_outlives_a_refused_look(
+    connect: Connect, sandbox: Sandbox, status: int
+) -> None:
+    async with connect() as client:
+        workflow_id = await start_and_leave_in_doubt_behind_a_sync(client, sandbox)
+        refusal = sandbox.fault("status", method="GET", path=f"{STEADY}$", status=status)
+        await arrival(sandbox, lambda each: each.fault == "status")
+        sandbox.finish_sync(STEADY)
+        done = await end_of(client, workflow_id)
+
+    assert refusal.times == 0
+    assert done["status"] == "updated"
+    assert state_of(sandbox, STEADY) == {"list": ["once"]}
+    assert not sandbox.connection(STEADY).paused
+
+
 async def test_a_write_in_doubt_is_made_again_if_the_state_is_as_before_after_a_sync(
     connect: Connect, sandbox: Sandbox
 ) -> None:
