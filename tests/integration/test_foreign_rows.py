@@ -2,7 +2,8 @@
 
 import base64
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,15 @@ class Payload:
         return Path.touch, (self._path,)
 
 
-def engine(environment: dict[str, str]) -> sa.Engine:
+@contextmanager
+def opened(environment: dict[str, str]) -> Iterator[sa.Connection]:
     url = environment.get("DBOS_SYSTEM_DATABASE_URL")
     if url is None:
-        return sa.create_engine(f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db")
-    return sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        url = f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db"
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as database:
+        yield database
+    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ async def test_a_value_that_was_not_sealed_is_not_read(
             merge_patch={"cursor": "2020"},
             expected_version=version,
         )
-    with engine(on_both).begin() as database:
+    with opened(on_both) as database:
         schema = "" if database.dialect.name == "sqlite" else "dbos."
         for table, columns in COLUMNS.items():
             values = ", ".join(f"{column} = :text" for column in columns)
