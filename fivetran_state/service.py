@@ -263,11 +263,17 @@ class Service:
         owner = await self._owner(connection_id)
         reading = asyncio.ensure_future(self._read(fivetran, connection_id))
         naming = asyncio.ensure_future(fivetran.group_names())
-        # All are waited for, but the database shall not keep the requests from being sent.
-        await asyncio.wait({reading}, timeout=AHEAD)
-        running, (connection, document), group_names = await asyncio.gather(
-            updates.running(owner), reading, naming
-        )
+        try:
+            # All are waited for, but the database shall not keep the requests from being sent.
+            await asyncio.wait({reading}, timeout=AHEAD)
+            running, (connection, document), group_names = await asyncio.gather(
+                updates.running(owner), reading, naming
+            )
+        finally:
+            # If the caller has left meanwhile, nobody waits for them any more.
+            for task in (reading, naming):
+                task.cancel()
+                task.add_done_callback(_retrieve)
         text, content = await asyncio.to_thread(_content, document, path or "", max_bytes, exact)
         return StateView(
             connection_id=connection_id,
@@ -890,6 +896,12 @@ def _content(
     if state.hides(value):
         return text, {"state_json": visible(text)}
     return text, {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}
+
+
+def _retrieve(task: "asyncio.Future[Any]") -> None:
+    """Let asyncio not log an error that nobody waits for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _larger(size: int, why: str) -> str:
