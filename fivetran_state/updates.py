@@ -392,12 +392,12 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
 
 
 async def is_running(workflow_id: str) -> bool:
-    """Whether a workflow that exists has not ended."""
+    """Whether the workflow exists and has not ended."""
     with _reading():
-        (row,) = await _reader.list_workflows_async(
+        rows = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
-    return _is_running(row)
+    return any(map(_is_running, rows))
 
 
 async def steps(workflow_id: str) -> list[Step]:
@@ -670,11 +670,7 @@ async def _goes_on(workflow_id: str, end: "asyncio.Future[Outcome]") -> bool:
     """Whether what has ended is not the update, but a run of it."""
     if not end.cancelled() and isinstance(end.exception(), FivetranStateError | type(None)):
         return False
-    with _reading():
-        rows = await _reader.list_workflows_async(
-            workflow_ids=[workflow_id], load_input=False, load_output=False
-        )
-    return any(map(_is_running, rows))
+    return await is_running(workflow_id)
 
 
 async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | None:
