@@ -313,8 +313,10 @@ async def update_state(request: UpdateRequest) -> Outcome:
                 with suppress(SQLAlchemyError):
                     await _release(DBOS.workflow_id or "")
                 raise
-            except (asyncio.CancelledError, dbos_error.DBOSBaseException):
-                # The row is gone, or not this run's any more: the engine looks whose it is.
+            except FivetranStateError:
+                raise
+            except BaseException:
+                # The row may be gone, or not this run's any more: the engine looks whose it is.
                 if update.may_have_paused:
                     unsettled[DBOS.workflow_id or ""] = request
                 raise

@@ -39,3 +39,23 @@ def delete_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_i
     """The update's row, and all that it has recorded."""
     with dbos_client(environment, sandbox) as client:
         client.delete_workflows([workflow_id])
+
+
+def delete_after(environment: dict[str, str], sandbox: Sandbox, step: str) -> None:
+    """The row of an update goes when this step is recorded; not one of the first three, though."""
+    delete = "DELETE FROM {} WHERE workflow_uuid = NEW.workflow_uuid;"
+    with dbos_client(environment, sandbox) as client, client._sys_db.engine.begin() as database:
+        if database.dialect.name == "sqlite":
+            action = f"BEGIN {delete.format('workflow_status')} END"
+            steps = "operation_outputs"
+        else:
+            body = f"BEGIN {delete.format('dbos.workflow_status')} RETURN NEW; END"
+            database.exec_driver_sql(
+                f"CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"
+            )
+            action = "EXECUTE FUNCTION forget()"
+            steps = "dbos.operation_outputs"
+        database.exec_driver_sql(
+            f"CREATE TRIGGER forgets AFTER INSERT ON {steps} FOR EACH ROW "
+            f"WHEN (NEW.function_name = '{step}' AND NEW.function_id >= 3) {action}"
+        )

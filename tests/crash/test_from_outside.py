@@ -24,7 +24,7 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.crash.outside import delete_in_database, end_in_database
+from tests.crash.outside import delete_after, delete_in_database, end_in_database
 from tests.crash.processes import Server, running
 from tests.crash.test_hand_over import finish
 from tests.crash.test_kill import (
@@ -331,3 +331,22 @@ async def test_deleted_while_its_server_lives(
 
     assert gone["code"] == "workflow_not_found"
     assert not sandbox.connection(connection_id).paused
+
+
+@pytest.mark.parametrize(
+    "step", ["pause", "DBOS.setEvent", "DBOS.sleep", "drain", "snapshot", "write", "verify"]
+)
+async def test_deleted_between_two_steps(
+    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, step: str
+) -> None:
+    """It may be DBOS then that refuses to go on, or the database."""
+    sync_runs_on(sandbox, SYNCING)
+    async with running(database, tmp_path) as server:
+        await version_of(server.client, SYNCING)
+        delete_after(database, sandbox, step)
+        await start_update(server, SYNCING)
+        await arrival(sandbox, is_pause)
+        sandbox.finish_sync(SYNCING)
+        await arrival(sandbox, resumed(SYNCING))
+
+    assert not sandbox.connection(SYNCING).paused
