@@ -63,7 +63,7 @@ GUEST_INTERVAL = 300.0
 RECOVERY_INTERVAL = 2.0
 MESSAGE_INTERVAL = 0.2
 """Seconds after which a workflow notices a message, where the database does not tell."""
-LONGEST_GIVEN_UP = 300.0
+LONGEST_GIVEN_UP = 30.0
 """Seconds, at most, until a process tries again what Fivetran has refused its key."""
 CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
@@ -493,11 +493,11 @@ class Engine:
             by_executor: dict[str | None, list[updates.Unfinished]] = {}
             rows = updates.unfinished_rows()
             self._break_off_deleted({row.workflow_id for row in rows})
-            if rows and not self._has_usable_key():
+            rows = [row for row in rows if self._may_take_up(row)]
+            if not self._may_use_key_for(rows):
                 rows = [row for row in rows if _is_guests(row.workflow_id)]
             for row in rows:
-                if self._may_take_up(row):
-                    by_executor.setdefault(row.executor_id, []).append(row)
+                by_executor.setdefault(row.executor_id, []).append(row)
             mine = by_executor.pop(self._executor_id, [])
             for executor_id, rows in by_executor.items():
                 with self._locks.take(executor_id or "unknown") as is_dead:
@@ -520,12 +520,14 @@ class Engine:
         _, not_before = self._given_up.get(row.workflow_id, (0, 0.0))
         return row.version in self._versions() and time.monotonic() >= not_before
 
-    def _has_usable_key(self) -> bool:
-        """Whether the key works, as far as is known: after a refusal, Fivetran is asked again.
+    def _may_use_key_for(self, rows: list[updates.Unfinished]) -> bool:
+        """Whether the key works, as far as is known: after a refusal, here or in the process that
+        gave one of these updates up, Fivetran is asked.
 
         A process with a refused key takes no update from processes with a better one.
         """
-        if not self._refusals or self._fivetran is None or self._loop is None:
+        was_refused = self._refusals or any(row.is_released for row in rows)
+        if not rows or not was_refused or self._fivetran is None or self._loop is None:
             return True
         if time.monotonic() < self._ask_again_at:
             return False

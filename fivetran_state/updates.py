@@ -107,6 +107,11 @@ class Unfinished:
     def was_ended_from_outside(self) -> bool:
         return self.status in workflow.ENDED_FROM_OUTSIDE
 
+    @property
+    def is_released(self) -> bool:
+        """Whether it was given up by a process whose key Fivetran has refused."""
+        return (self.executor_id or "").startswith(RELEASED)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -257,7 +262,7 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
 def _waits_for_anybody(row: Unfinished) -> bool:
     if row.was_ended_from_outside:
         return False  # A living process takes up its own.
-    return row.status != PENDING or (row.executor_id or "").startswith(RELEASED)
+    return row.status != PENDING or row.is_released
 
 
 async def attach(

@@ -175,6 +175,32 @@ async def test_a_server_with_the_new_key_verifies(
         await assert_updated_once(other, sandbox, workflow_id, before)
 
 
+async def test_another_server_with_the_refused_key_leaves_it_alone(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    before = state_of(sandbox, IDLE)
+    asked = 0
+
+    def is_third_question(request: LoggedRequest) -> bool:
+        nonlocal asked
+        asked += request.status == 401 and request.path == "/v1/account/info"
+        return asked == 3
+
+    async with running(environment, tmp_path) as refused, running(environment, tmp_path) as other:
+        await version_of(other.client, IDLE)
+        hold = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=3)
+        workflow_id = await start_update(refused)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        replace_key(sandbox)
+        hold.release()
+        await arrival(sandbox, is_third_question)
+        async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as third:
+            await assert_updated_once(third, sandbox, workflow_id, before)
+
+    refusals = [each for each in sandbox.log if each.status == 401 and each.connection_id == IDLE]
+    assert len(refusals) == 1
+
+
 async def test_one_key_that_is_made_valid_again(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
