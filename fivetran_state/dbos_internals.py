@@ -6,10 +6,11 @@ process polls. We recover the workflows of executors that have died, and we choo
 """
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from dbos import WorkflowStatusString
+from dbos import DBOSClient, WorkflowStatusString
+from dbos._context import get_local_dbos_context
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
 from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
@@ -39,6 +40,13 @@ def _only_a_number(serialized_data: str) -> float:
         return float(serialized_data)
     except ValueError:
         _refuse(serialized_data)
+
+
+def next_step_number() -> int:
+    """The `function_id` that the workflow's next step will be recorded under."""
+    context = get_local_dbos_context()
+    assert context is not None, "within a workflow"
+    return context.function_id + 1
 
 
 def claim(
@@ -94,3 +102,8 @@ def release(workflow_id: str, to: str) -> None:
             .where(row.c.status == _PENDING)
             .values(executor_id=to, owner_xid=generate_uuid())
         )
+
+
+def tables(reader: DBOSClient) -> tuple[sa.Engine, Any]:
+    """The database's engine, and DBOS's tables as attributes."""
+    return reader._sys_db.engine, reader._sys_db.tables

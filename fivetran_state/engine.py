@@ -30,7 +30,7 @@ from filelock import FileLock
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from fivetran_state import dbos_internals, updates, vault, workflow
+from fivetran_state import dbos_internals, migration, updates, vault, workflow
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -117,6 +117,10 @@ class Engine:
         self._account_id = GUESTS
         self._guests: OrderedDict[tuple[str, str], tuple[Account, float]] = OrderedDict()
         self._serializer: vault.SealingSerializer | None = None
+        self._texts: vault.Sealer | None = None
+        """Seals what leaves the database, or lies in a request by itself."""
+        self._migration: migration.Migration | None = None
+        """While values of 0.1 are accepted."""
         self._sandbox: Sandbox | None = None
         self._reader: DBOSClient | None = None
         self._launched = False
@@ -166,7 +170,7 @@ class Engine:
         if known is not None and time.monotonic() < asked_at + GUEST_INTERVAL:
             self._guests.move_to_end((key, secret))
             return known
-        assert self._serializer is not None, "it is up"
+        assert self._texts is not None, "it is up"
         fivetran = self._client(key, secret)
         try:
             account_id = await fivetran.get_account_id()
@@ -178,7 +182,7 @@ class Engine:
         guest = Account(
             fivetran,
             id=None if account_id == self._account_id else _safe(account_id),
-            credentials=self._serializer.serialize({"key": key, "secret": secret}),
+            credentials=self._texts.serialize({"key": key, "secret": secret}),
         )
         # Whose place it takes is not closed: somebody may be using it.
         self._guests[key, secret] = guest, time.monotonic()
@@ -192,7 +196,7 @@ class Engine:
 
         If Fivetran has refused them for this update: with the newest ones the account came with.
         """
-        assert self._serializer is not None, "it is up"
+        assert self._texts is not None, "it is up"
         newest = max(
             (each for each in self._guests.values() if each[0].id == account),
             key=lambda each: each[1],
@@ -201,19 +205,19 @@ class Engine:
         refused = workflow_id in self._given_up
         if refused and newest is not None and newest[0].credentials is not None:
             sealed = newest[0].credentials
-        credentials = self._serializer.deserialize(sealed)
+        credentials = self._texts.deserialize(sealed)
         return self._client(credentials["key"], credentials["secret"])
 
     def seal(self, value: object) -> str:
         """Text, fit for a URL, that tells nothing to who has not the key."""
-        assert self._serializer is not None, "it is up"
-        return self._serializer.serialize(value).replace("+", "-").replace("/", "_")
+        assert self._texts is not None, "it is up"
+        return self._texts.serialize(value).replace("+", "-").replace("/", "_")
 
     def unseal(self, text: str) -> object:
         """Raises `UnusableKey` if this is nothing that was sealed."""
-        assert self._serializer is not None, "it is up"
+        assert self._texts is not None, "it is up"
         try:
-            return self._serializer.deserialize(text.replace("-", "+").replace("_", "/"))
+            return self._texts.deserialize(text.replace("-", "+").replace("_", "/"))
         except ValueError as error:
             raise UnusableKey("This was not sealed here.") from error
 
@@ -319,7 +323,8 @@ class Engine:
                 self._release,
             )
             self._launch(await self._prepared(application))
-            await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
+            if self._migration is None:
+                await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
         except UnusableKey as error:
             self._trouble = error
             if self._launched:
@@ -410,7 +415,8 @@ class Engine:
         dbos_internals.read_only_what_is_sealed()
         with FileLock(self._home / "setup.lock", mode=0o600):
             keys = vault.keys(self._settings) or [vault.key_from_file(self._home / vault.KEY_FILE)]
-            self._serializer = vault.SealingSerializer(keys)
+            self._serializer = vault.SealingSerializer(keys, application)
+            self._texts = vault.Sealer(keys, f"text of {application}")
             serializer = cast(Serializer, self._serializer)
             url = self._settings.database_url or self._sqlite_url()
             try:
@@ -427,8 +433,23 @@ class Engine:
                     f"The database cannot be used ({type(error.orig).__name__})."
                 ) from None
         updates.bind(self._reader, self._serializer.digest)
-        updates.check_key()
         self._locks.hold(self._executor_id)
+        found = migration.Migration(
+            self._reader,
+            application,
+            updates.canary_id(),
+            vault.FirstSerializer(keys),
+            self._serializer,
+            self._texts,
+            migration.marker(self._home / "closed", self.database, application),
+        )
+        with updates.reading():
+            if found.is_open():
+                self._migration = found
+                self._migrate(found)
+            else:
+                updates.check_key()
+                found.close()
         conductor_key = self._settings.conductor_key
         return {
             "name": application,
@@ -441,6 +462,14 @@ class Engine:
             "notification_listener_polling_interval_sec": MESSAGE_INTERVAL,
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
+
+    def _migrate(self, found: migration.Migration) -> None:
+        """Take over what no server of 0.1 is running."""
+        found.take_ended()
+        for row in updates.unfinished_rows():
+            with self._locks.take(row.executor_id or "unknown") as is_dead:
+                if is_dead:
+                    found.take(row.workflow_id)
 
     def _make_private(self) -> None:
         for directory in (self._settings.data_dir, self._home):
@@ -473,6 +502,7 @@ class Engine:
         while True:
             try:
                 await asyncio.to_thread(self._recover_once)
+                await self._close_to_0_1()
                 if time.monotonic() >= next_cleaning:
                     next_cleaning = time.monotonic() + CLEANING_INTERVAL
                     await asyncio.to_thread(self._locks.tidy)
@@ -483,6 +513,17 @@ class Engine:
             except Exception:
                 logger.exception("Keeping watch failed; trying again")
             await asyncio.sleep(RECOVERY_INTERVAL)
+
+    async def _close_to_0_1(self) -> None:
+        """When no update of 0.1 is in flight any more, read none of its values again."""
+        if self._migration is None:
+            return
+        with updates.reading():
+            is_last = await asyncio.to_thread(self._migration.take_ended)
+        if is_last:
+            await updates.leave_canary(anew=True)
+            self._migration.close()
+            self._migration = None
 
     def _recover_once(self) -> None:
         """Keep our own lock; take up what executors whose lock is free have left, and what of ours
@@ -548,6 +589,8 @@ class Engine:
         return row.workflow_id in self._superseded
 
     def _take_up(self, row: updates.Unfinished) -> None:
+        if self._migration is not None:
+            self._migration.take(row.workflow_id)
         if row.was_ended_from_outside:
             logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
             updates.note_outside_end(row.workflow_id)
@@ -635,8 +678,12 @@ class Engine:
             await self._prove_ownership(workflow_id)
 
     async def _prove_ownership(self, workflow_id: str) -> None:
-        status = await DBOS.get_workflow_status_async(workflow_id)
-        if status is None or status.executor_id != self._executor_id or status.status != "PENDING":
+        while True:
+            with suppress(DatabaseUnavailable):
+                is_ours = await updates.is_run_by(self._executor_id, workflow_id)
+                break
+            await asyncio.sleep(RECOVERY_INTERVAL)
+        if not is_ours:
             logger.error("Another process has taken over %s: this one stops", workflow_id)
             raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
 

@@ -10,6 +10,7 @@ FivetranStateError
 ├── EngineNotReady            engine_not_ready
 ├── DatabaseUnavailable       database_unavailable
 ├── UnusableKey               unusable_key
+├── Tampered                  tampered
 ├── WorkflowNotFound          workflow_not_found
 ├── UpdateInProgress          update_in_progress
 ├── IdempotencyKeyReused      idempotency_key_reused
@@ -58,6 +59,8 @@ class FivetranStateError(Exception):
 
     code: ClassVar[str] = "error"
     hint: ClassVar[str] = ""
+    place: str | None = None
+    """Where it is stored (see `binding`)."""
 
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
@@ -161,6 +164,16 @@ class UnusableKey(FivetranStateError):
     hint = (
         "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with and restart the "
         "server. After changing the key, append the old one to the new one, after a comma."
+    )
+
+
+class Tampered(FivetranStateError):
+    """Someone other than this program has changed what it stored; nothing of it was used."""
+
+    code = "tampered"
+    hint = (
+        "Find out who can write to this server's database. Look at the connection in Fivetran: "
+        "whether it is paused, and whether its state is right."
     )
 
 

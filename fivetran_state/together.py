@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 from typing_extensions import TypedDict
 
-from fivetran_state import updates, workflow
+from fivetran_state import binding, updates, workflow
 from fivetran_state.errors import (
     Cancelled,
     FivetranStateError,
@@ -29,6 +29,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
+from fivetran_state.vault import Bound
 from fivetran_state.workflow import (
     DONE,
     KEEP,
@@ -54,8 +55,18 @@ class Result(TypedDict):
 
 
 @DBOS.workflow(name=updates.TOGETHER, max_recovery_attempts=None)
-async def update_states(requests: list[UpdateRequest]) -> Result:
-    """Applies each change to its connection, in order; after the first failure undoes the others."""
+async def update_states(requests: Bound) -> Bound:
+    """Applies each change to its connection, in order; after the first failure undoes the others.
+
+    Takes a list of `UpdateRequest` and returns a `Result`.
+    """
+    workflow_id = DBOS.workflow_id or ""
+    with binding.bound_errors(binding.output_of(workflow_id)):
+        asked = binding.opened(requests, binding.input_of(workflow_id, updates.TOGETHER))
+        return Bound(binding.output_of(workflow_id), await _run_here(asked))
+
+
+async def _run_here(requests: list[UpdateRequest]) -> Result:
     with workflow.running_here():
         started: list[updates.Handle] = []
         failure: FivetranStateError | None = None
@@ -71,7 +82,7 @@ async def update_states(requests: list[UpdateRequest]) -> Result:
                 verdict = UNDO
                 break
         for update in started:
-            await DBOS.send_async(update.workflow_id, verdict, topic=VERDICT)
+            await binding.send(update.workflow_id, verdict, VERDICT)
         for update in started:
             with suppress(FivetranStateError):  # Its own row tells how it failed.
                 await update.get_result()
@@ -89,14 +100,14 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
         workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
             with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
-                return await DBOS.start_workflow_async(workflow.update_state, request)
+                return await updates.begin(workflow_id, request)
         except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
             # The latter is as what the former comes back from a checkpoint. Somebody was first,
             # or another account has a connection of that name.
             tried = number
 
 
-@DBOS.step(name="next_number")
+@binding.step("next_number")
 async def _next_number(request: UpdateRequest, tried: int) -> int:
     if await updates.is_cancelled(request["part_of"]):
         raise Cancelled("The update was cancelled; nothing was written.")
@@ -106,10 +117,10 @@ async def _next_number(request: UpdateRequest, tried: int) -> int:
 async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
     """`DONE`, or by what the update has failed."""
     while True:
-        news = await DBOS.recv_async(workflow.owner(request), LONGEST_PAUSE_BETWEEN_TRIES)
+        news = await binding.receive(workflow.owner(request), LONGEST_PAUSE_BETWEEN_TRIES)
         if news is None and await workflow.has_ended(workflow_id):
             # It has said so before it ended, or somebody else has ended it.
-            news = await DBOS.recv_async(workflow.owner(request), 0) or UNDO
+            news = await binding.receive(workflow.owner(request), 0) or UNDO
         if news is not None:
             return str(news)
 
@@ -134,8 +145,9 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
     workflow_id = (
         await _running_or_next(requests, account) if key is None else _of_key(account, key)
     )
+    place = binding.input_of(workflow_id, updates.TOGETHER)
     with SetWorkflowID(workflow_id):
-        await DBOS.start_workflow_async(update_states, requests)
+        await DBOS.start_workflow_async(update_states, Bound(place, requests))
     if key is not None:
         await with_key(requests, account, key)
     return workflow_id
@@ -218,9 +230,11 @@ async def follow(workflow_id: str, account: str | None, seconds: float) -> Statu
 
 
 async def _end(workflow_id: str) -> Result:
-    handle: WorkflowHandleAsync[Result] = await DBOS.retrieve_workflow_async(workflow_id)
+    handle: WorkflowHandleAsync[Bound] = await DBOS.retrieve_workflow_async(workflow_id)
     try:
-        return await handle.get_result(polling_interval_sec=_POLL_SECONDS)
+        found = await handle.get_result(polling_interval_sec=_POLL_SECONDS)
+        result: Result = binding.opened(found, binding.output_of(workflow_id))
+        return result
     except dbos_error.DBOSException as error:
         raise InternalError(f"{workflow_id} ended by {type(error).__name__}.") from error
 

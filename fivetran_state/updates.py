@@ -6,6 +6,7 @@ decides between two processes that start the same number.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,19 +26,21 @@ from dbos import (
 from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import workflow
+from fivetran_state import binding, workflow
 from fivetran_state.errors import (
     DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
     LeftPaused,
+    Tampered,
     UnusableKey,
     UpdateInProgress,
     WorkflowNotFound,
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
+from fivetran_state.vault import Bound
 from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 
 TOGETHER = "together"
@@ -64,7 +67,7 @@ A_PAGE = 50
 A_LOOK = 1000
 """Ids in one look-up: Postgres's driver keeps the event loop waiting for 10 µs for each."""
 
-Handle = WorkflowHandleAsync[Outcome]
+Handle = WorkflowHandleAsync[Bound]
 
 _reader: DBOSClient
 _digest: Callable[[str], str]
@@ -124,7 +127,8 @@ class Step:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
+    """Around what reads the database; raises `DatabaseUnavailable`."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -134,16 +138,18 @@ def _reading() -> Iterator[None]:
         ) from None
 
 
-def _canary_id() -> str:
+def canary_id() -> str:
     return f"key:{workflow.application_name}"
 
 
 def check_key() -> None:
     """Raise `UnusableKey` if the database is used with a key that this process does not have."""
-    with _reading():
-        rows = _reader.list_workflows(workflow_ids=[_canary_id()])
+    with reading():
+        rows = _reader.list_workflows(workflow_ids=[canary_id()])
     if rows and not isinstance(rows[0].input, dict):
         raise UnusableKey("The updates in this database were sealed with another key.")
+    if rows:
+        _input(rows[0])
 
 
 async def leave_canary(*, anew: bool) -> None:
@@ -153,16 +159,15 @@ async def leave_canary(*, anew: bool) -> None:
     with another key was first.
     """
     if anew:
-        await DBOS.delete_workflow_async(_canary_id())
-    with SetWorkflowID(_canary_id()):
-        # Not awaited: if its starter has died, only the engine that waits here could recover it.
-        await DBOS.start_workflow_async(workflow.remember_key)
+        await DBOS.delete_workflow_async(canary_id())
+    # The workflow is not awaited: had its starter died, only this engine could recover it.
+    await workflow.remember(canary_id(), None)
     await asyncio.to_thread(check_key)
 
 
 def unfinished_rows() -> list[Unfinished]:
     """The workflows of this account that are not at an end of their own."""
-    with _reading():
+    with reading():
         rows = _reader.list_workflows(
             status=workflow.UNFINISHED, load_input=False, load_output=False
         )
@@ -178,7 +183,7 @@ def is_superseded(row: Unfinished) -> bool:
         return row.name != TOGETHER
     update = UpdateId.parse(row.workflow_id)
     following = str(UpdateId(update.owner, update.number + 1))
-    with _reading():
+    with reading():
         return bool(_reader.list_workflows(workflow_ids=[following], load_input=False))
 
 
@@ -187,7 +192,7 @@ async def left_paused() -> dict[str, str]:
 
     It is still trying, has given up (`left_paused`), or was ended by something else.
     """
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(
             name=workflow.NAME, status=[*workflow.UNFINISHED, *_FAILED], load_input=False
         )
@@ -219,7 +224,7 @@ async def forget(days: float) -> int:
     Returns how many were deleted.
     """
     before = datetime.now(timezone.utc) - timedelta(days=days)
-    with _reading():
+    with reading():
         old = await _reader.list_workflows_async(
             name=workflow.NAME,
             completed_before=before.isoformat(),
@@ -286,7 +291,7 @@ async def attach(
         handle = await _with_key(request, latest)
         if handle is not None:
             return number, handle
-    elif latest is not None and _is_the_same(_request(latest), request):
+    elif latest is not None and _is_the_same(latest, request):
         if _is_running(latest) or (_succeeded(latest) and not await state_is_expected()):
             return number, await find(latest.workflow_id)
     else:
@@ -327,12 +332,19 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
                 SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
                 SetWorkflowAttributes(_request_attribute(request)),
             ):
-                return await DBOS.start_workflow_async(workflow.update_state, request)
+                return await begin(workflow_id, request)
         except dbos_error.DBOSWorkflowIDInUseError:
             taken = await _status(workflow_id)
             if taken is None or _is_ours(taken):
                 return None
             # Another account has a connection of this name in the same database: skip it.
+
+
+async def begin(workflow_id: str, request: UpdateRequest) -> Handle:
+    """Start the update under the id that has been set."""
+    request = {**request, "asked_at": time.time()}
+    place = binding.input_of(workflow_id, workflow.NAME)
+    return await DBOS.start_workflow_async(workflow.update_state, Bound(place, request))
 
 
 async def running(owner: str) -> str | None:
@@ -346,6 +358,7 @@ async def get(workflow_id: str) -> Update:
     status = await _status(workflow_id)
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
+    _request(status)  # Raises if an older version still runs it: nothing of it can be read then.
     if status.status in workflow.ENDED_FROM_OUTSIDE:
         latest = await _latest(UpdateId.parse(workflow_id).owner, load_input=False)
         is_latest = latest is not None and latest.workflow_id == workflow_id
@@ -360,9 +373,7 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
     status = await _status(workflow_id)
     if status is None or status.name != TOGETHER or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
-    if not isinstance(status.input, dict):
-        raise UnusableKey(f"{workflow_id} was sealed with another key.")
-    return cast("list[UpdateRequest]", status.input["args"][0])
+    return cast("list[UpdateRequest]", _input(status))
 
 
 def asked(requests: list[UpdateRequest]) -> str:
@@ -374,7 +385,7 @@ def asked(requests: list[UpdateRequest]) -> str:
 
 async def last_together(prefix: str) -> tuple[str, bool] | None:
     """The highest id that begins so of connections changed together, and whether these run."""
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(
             name=TOGETHER,
             workflow_id_prefix=prefix,
@@ -388,7 +399,7 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
 
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
     """The updates that have been started as parts of this workflow, in the requests' order."""
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(
             parent_workflow_id=workflow_id, load_input=False, load_output=False
         )
@@ -398,7 +409,7 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
 
 async def is_running(workflow_id: str) -> bool:
     """Whether the workflow exists and has not ended."""
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
@@ -407,14 +418,14 @@ async def is_running(workflow_id: str) -> bool:
 
 async def steps(workflow_id: str) -> list[Step]:
     """The update's checkpoints so far, in order; its own sleeps and events are left out."""
-    with _reading():
+    with reading():
         found = await _reader.list_workflow_steps_async(workflow_id)
     return [
         Step(
             name=step["function_name"],
             started_at=step["started_at_epoch_ms"],
             completed_at=step["completed_at_epoch_ms"],
-            error=error if isinstance(error := step["error"], FivetranStateError) else None,
+            error=_step_error(workflow_id, step),
         )
         for step in found
         if step["function_name"] in workflow.STEPS
@@ -424,14 +435,15 @@ async def steps(workflow_id: str) -> list[Step]:
 async def cancel(workflow_id: str) -> None:
     """Ask the update to end without writing; it ends as `Cancelled`, unless it is too late."""
     await DBOS.update_workflow_attributes_async(workflow_id, {workflow.CANCEL: True}, merge=True)
-    await DBOS.send_async(workflow_id, True, topic=workflow.CANCEL)  # It may be asleep.
+    await binding.send(workflow_id, True, workflow.CANCEL)  # It may be asleep.
 
 
 def note_outside_end(workflow_id: str) -> None:
     """Let the update know that its workflow was ended in the database, before it is taken up again."""
     DBOS.update_workflow_attributes(workflow_id, {workflow.CANCEL: workflow.OUTSIDE}, merge=True)
-    DBOS.send(workflow_id, workflow.OUTSIDE, topic=workflow.CANCEL)
-    with _reading():
+    place = binding.message_to(workflow_id, workflow.CANCEL)
+    DBOS.send(workflow_id, Bound(place, workflow.OUTSIDE), topic=workflow.CANCEL)
+    with reading():
         parts = _reader.list_workflows(
             name=workflow.NAME,
             parent_workflow_id=workflow_id,
@@ -444,13 +456,22 @@ def note_outside_end(workflow_id: str) -> None:
 
 def exists(workflow_id: str) -> bool:
     """Whether the workflow's row is there."""
-    with _reading():
+    with reading():
         return bool(_reader.list_workflows(workflow_ids=[workflow_id], load_input=False))
+
+
+async def is_run_by(executor_id: str, workflow_id: str) -> bool:
+    """Whether the row still says so. DBOS's own question would be recorded as a step."""
+    with reading():
+        rows = await _reader.list_workflows_async(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
+    return any(row.executor_id == executor_id and row.status == PENDING for row in rows)
 
 
 async def is_cancelled(workflow_id: str) -> bool | str:
     """Whether somebody has asked the update to end without writing; `OUTSIDE`, if in the database."""
-    with _reading():
+    with reading():
         (row,) = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
@@ -461,14 +482,14 @@ async def is_cancelled(workflow_id: str) -> bool | str:
 def is_settled(workflow_id: str) -> bool:
     """Whether the update is running, or ended by itself; False if its row is gone, or was ended by
     something else."""
-    with _reading():
+    with reading():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], load_input=False)
     if not rows:
         return False
     (row,) = rows
     return (
         _is_running(row)
-        or isinstance(row.output, dict)
+        or isinstance(row.output, Bound)
         or isinstance(row.error, FivetranStateError)
     )
 
@@ -481,7 +502,7 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
     wanted = [str(UpdateId(owner, n)) for n in range(top, max(top - limit, 0), -1)]
     if not wanted:
         return []
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
     found = [
         _update(row, None, is_latest=_number(row.workflow_id) == newest)
@@ -499,7 +520,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
     """
 
     async def rows(**bounds: Any) -> list[WorkflowStatus]:
-        with _reading():
+        with reading():
             return await _reader.list_workflows_async(
                 name=workflow.NAME,
                 workflow_id_prefix=None if account is None else f"{account}/",
@@ -569,7 +590,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
     following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
     ended = []
     for at in range(0, len(following), A_LOOK):
-        with _reading():
+        with reading():
             rows = await _reader.list_workflows_async(
                 workflow_ids=following[at : at + A_LOOK], load_input=False, load_output=False
             )
@@ -579,7 +600,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
 
 async def newest(prefix: str, limit: int) -> list[str]:
     """The ids of the last updates that begin so, newest first."""
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(
             name=workflow.NAME,
             workflow_id_prefix=prefix or None,
@@ -594,13 +615,13 @@ async def newest(prefix: str, limit: int) -> list[str]:
 async def state_before(workflow_id: str) -> str:
     """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
     outcome = (await get(workflow_id)).outcome
-    with _reading():
+    with reading():
         found = await _reader.list_workflow_steps_async(workflow_id)
     before: Snapshot | None = None
     for step in found:
-        before = _snapshot_in(step) or before
+        before = _snapshot_in(workflow_id, step) or before
         if before is not None and (
-            _may_have_written(step)
+            _may_have_written(workflow_id, step)
             if outcome is None
             else before["version"] == outcome["version_before"]
         ):
@@ -612,22 +633,34 @@ async def state_before(workflow_id: str) -> str:
 
 async def may_have_written(workflow_id: str) -> bool:
     """Whether the update wrote, or may have written, the state."""
-    with _reading():
+    with reading():
         found = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
-    return any(map(_may_have_written, found))
+    return any(_may_have_written(workflow_id, step) for step in found)
 
 
-def _snapshot_in(step: StepInfo) -> Snapshot | None:
-    output = step["output"]
-    if step["function_name"] == "snapshot":
-        return cast("Snapshot | None", output)
-    if step["function_name"] == "inspect" and isinstance(output, dict):
-        return cast("Snapshot | None", output.get("snapshot"))  # 0.1 recorded none there.
-    return None
+def _snapshot_in(workflow_id: str, step: StepInfo) -> Snapshot | None:
+    if step["function_name"] not in ("snapshot", "inspect") or step["output"] is None:
+        return None
+    found = binding.opened(step["output"], _place(workflow_id, step))
+    if step["function_name"] == "inspect":
+        found = found.get("snapshot")  # 0.1 recorded none there.
+    return cast("Snapshot | None", found)
 
 
-def _may_have_written(step: StepInfo) -> bool:
+def _step_error(workflow_id: str, step: StepInfo) -> FivetranStateError | None:
     error = step["error"]
+    if not isinstance(error, FivetranStateError):
+        return None
+    binding.check(error, _place(workflow_id, step))
+    return error
+
+
+def _place(workflow_id: str, step: StepInfo) -> str:
+    return binding.step_of(workflow_id, step["function_id"], step["function_name"])
+
+
+def _may_have_written(workflow_id: str, step: StepInfo) -> bool:
+    error = _step_error(workflow_id, step)
     is_certain = isinstance(error, FivetranStateError) and not error.details.get("maybe_applied")
     return step["function_name"] == "write" and not is_certain
 
@@ -671,7 +704,7 @@ async def follow(
             await end
 
 
-async def _goes_on(workflow_id: str, end: "asyncio.Future[Outcome]") -> bool:
+async def _goes_on(workflow_id: str, end: "asyncio.Future[Bound]") -> bool:
     """Whether what has ended is not the update, but a run of it."""
     if not end.cancelled() and isinstance(end.exception(), FivetranStateError | type(None)):
         return False
@@ -687,7 +720,7 @@ async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | No
 
 async def _recent(owner: str) -> list[WorkflowStatus]:
     """The owner's last updates, newest first, without input and output."""
-    with _reading():
+    with reading():
         recent = await _reader.list_workflows_async(
             name=workflow.NAME,
             workflow_id_prefix=f"{owner}:",
@@ -699,8 +732,20 @@ async def _recent(owner: str) -> list[WorkflowStatus]:
     return sorted(recent, key=lambda row: _number(row.workflow_id), reverse=True)
 
 
-def _is_the_same(started: UpdateRequest, request: UpdateRequest) -> bool:
-    return started["idempotency_key"] == request["idempotency_key"] and "part_of" not in started
+def _is_the_same(latest: WorkflowStatus, request: UpdateRequest) -> bool:
+    started = _readable_request(latest)
+    return (
+        started is not None
+        and started["idempotency_key"] == request["idempotency_key"]
+        and "part_of" not in started
+    )
+
+
+def _readable_request(status: WorkflowStatus) -> UpdateRequest | None:
+    """None if someone has put it there: that must not keep a connection from being updated."""
+    with suppress(Tampered, UnusableKey):
+        return _request(status)
+    return None
 
 
 def _request_attribute(request: UpdateRequest) -> dict[str, str]:
@@ -720,26 +765,26 @@ async def _remembered(
 ) -> WorkflowStatus | None:
     """The update that this key was given to. The latest one may not have noted it down yet."""
     key = request["idempotency_key"]
-    if latest is not None and _request(latest)["idempotency_key"] == key:
+    started = None if latest is None else _readable_request(latest)
+    if started is not None and started["idempotency_key"] == key:
         return latest
     row = await _status(workflow.key_row_id(request))
-    if row is None or row.parent_workflow_id is None:
-        return None
-    return await _status(row.parent_workflow_id)
+    return None if row is None else await _status(_input(row))
 
 
 async def _status(workflow_id: str) -> WorkflowStatus | None:
-    with _reading():
+    with reading():
         rows = await _reader.list_workflows_async(workflow_ids=[workflow_id])
     return rows[0] if rows else None
 
 
 async def _progress(workflow_id: str) -> Progress | None:
     """Where the update is: what it last told, unless a step has been recorded since."""
-    with _reading():
+    with reading():
         event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
-    told = cast("Progress | None", event)
+    place = binding.event_of(workflow_id, workflow.PROGRESS)
+    told: Progress | None = None if event is None else binding.opened(event, place)
     last = next((s for s in reversed(steps) if s["function_name"] in workflow.STEPS), None)
     if (
         last is None
@@ -781,7 +826,7 @@ def _update(status: WorkflowStatus, progress: Progress | None, *, is_latest: boo
         workflow_id=status.workflow_id,
         request=_request(status),
         status="running" if is_running else _ended(status),
-        outcome=cast("Outcome | None", status.output),
+        outcome=_outcome(status),
         error=None if is_running else _error(status),
         progress=progress if is_running else None,
         was_ended_from_outside=(status.attributes or {}).get(workflow.CANCEL) == workflow.OUTSIDE,
@@ -803,9 +848,19 @@ def what(request: UpdateRequest) -> tuple[Any, ...]:
 
 
 def _request(status: WorkflowStatus) -> UpdateRequest:
-    if not isinstance(status.input, dict):  # DBOS hands over what it cannot open as it is.
-        raise UnusableKey(f"{status.workflow_id} was sealed with another key.")
-    return cast(UpdateRequest, status.input["args"][0])
+    return cast(UpdateRequest, _input(status))
+
+
+def _input(status: WorkflowStatus) -> Any:
+    found = status.input["args"][0] if isinstance(status.input, dict) else status.input
+    return binding.opened(found, binding.input_of(status.workflow_id, status.name))
+
+
+def _outcome(status: WorkflowStatus) -> Outcome | None:
+    if not _succeeded(status):
+        return None
+    outcome: Outcome = binding.opened(status.output, binding.output_of(status.workflow_id))
+    return outcome
 
 
 def _number(workflow_id: str) -> int:
@@ -828,5 +883,6 @@ def _error(status: WorkflowStatus) -> FivetranStateError | None:
     if status.status == WorkflowStatusString.SUCCESS.value:
         return None
     if isinstance(status.error, FivetranStateError):
+        binding.check(status.error, binding.output_of(status.workflow_id))
         return status.error
     return InternalError(f"Something else than this program ended the workflow ({status.status}).")

@@ -13,6 +13,7 @@ import logging
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ SHORTEST_KEY = 16
 
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
-_ERROR = "$error"
+_ERROR, _PLACE, _VALUE = "$error", "$place", "$value"
 
 
 def keys(settings: Settings) -> list[bytes]:
@@ -82,58 +83,93 @@ def key_from_file(path: Path) -> bytes:
     return key
 
 
-class SealingSerializer:
-    """A DBOS serializer: JSON values and this project's errors in, opaque text out.
+@dataclass(frozen=True)
+class Bound:
+    """A value and the place in the database that it belongs to (see `binding`)."""
 
-    The first key seals; any of the keys opens.
+    place: str
+    value: Any
+
+
+class Sealer:
+    """JSON values in, opaque text out, for one purpose of one account.
+
+    The first key seals; any of the keys opens. Text that was sealed for another purpose or
+    account is refused.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], purpose: str) -> None:
         self._keys = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
         self._sealing_id = next(iter(self._keys))
+        self._purpose = purpose.encode()
+
+    def serialize(self, data: Any) -> str:
+        plain = zlib.compress(json.dumps(data, default=_encode).encode())
+        nonce = os.urandom(_NONCE_BYTES)
+        key_id = self._sealing_id
+        sealed = self._keys[key_id].encrypt(nonce, plain, key_id + self._purpose)
+        return base64.b64encode(key_id + nonce + sealed).decode()
+
+    def deserialize(self, serialized_data: str) -> Any:
+        """The value; raises `UnusableKey` if it was not sealed for this with one of the keys."""
+        stored = base64.b64decode(serialized_data)
+        key_id, rest = stored[:_KEY_ID_BYTES], stored[_KEY_ID_BYTES:]
+        nonce, sealed = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
+        try:
+            plain = self._keys[key_id].decrypt(nonce, sealed, key_id + self._purpose)
+        except (KeyError, InvalidTag, ValueError) as error:
+            raise UnusableKey("A stored value was sealed with another key.") from error
+        return json.loads(zlib.decompress(plain), object_hook=_decode)
+
+
+class SealingSerializer(Sealer):
+    """The DBOS serializer. It stores this project's errors and `Bound` values as well."""
+
+    def __init__(self, keys: Sequence[bytes], application: str) -> None:
+        super().__init__(keys, f"stored by {application}")
         self._digest_key = hashlib.sha256(b"digest\n" + keys[0]).digest()
 
     def name(self) -> str:
-        return "fivetran_state_sealed_v1"
+        return "fivetran_state_sealed_v2"
 
     def digest(self, text: str) -> str:
-        """Tells texts apart for whoever has the keys, and tells nobody else anything."""
+        """Tells texts apart for a reader with the key, and tells other readers nothing."""
         return hmac.new(self._digest_key, text.encode(), hashlib.sha256).hexdigest()[:32]
 
-    def serialize(self, data: Any) -> str:
-        plain = zlib.compress(json.dumps(data, default=_encode_error).encode())
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._keys[self._sealing_id].encrypt(nonce, plain, self._sealing_id)
-        return base64.b64encode(self._sealing_id + nonce + sealed).decode()
 
-    def deserialize(self, serialized_data: str) -> Any:
-        """The value; raises `UnusableKey` if it was sealed with none of the keys."""
-        stored = base64.b64decode(serialized_data)
-        key_id, rest = stored[:_KEY_ID_BYTES], stored[_KEY_ID_BYTES:]
-        try:
-            plain = self._keys[key_id].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], key_id)
-        except (KeyError, InvalidTag, ValueError) as error:
-            raise UnusableKey("A stored value was sealed with another key.") from error
-        return json.loads(zlib.decompress(plain), object_hook=_decode_error)
+class FirstSerializer(Sealer):
+    """What 0.1 sealed: bound to nothing. Only `migration` reads it."""
+
+    NAME = "fivetran_state_sealed_v1"
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        super().__init__(keys, "")
 
 
-def _encode_error(value: object) -> dict[str, Any]:
-    from sqlalchemy.exc import SQLAlchemyError  # Whoever comes here has imported it.
+def _encode(value: object) -> dict[str, Any]:
+    from sqlalchemy.exc import SQLAlchemyError  # The caller has imported it already.
 
+    if isinstance(value, Bound):
+        return {_PLACE: value.place, _VALUE: value.value}
     if isinstance(value, SQLAlchemyError | DatabaseUnavailable):
         # No outcome, though DBOS takes it for one where it could not record the real one. So the
         # workflow is broken off, and the engine runs it again from its last checkpoint.
         logger.error("The database failed", exc_info=value)
         raise asyncio.CancelledError from value
-    if isinstance(value, FivetranStateError):
-        return {_ERROR: value.to_json()}
     if isinstance(value, Exception):
-        # Its text may quote anything; the log on stderr has it.
-        return {_ERROR: InternalError(f"Unexpected {type(value).__name__}.").to_json()}
+        error: Exception = value
+        if not isinstance(error, FivetranStateError):
+            # Its text may quote anything; the log on stderr has it.
+            error = InternalError(f"Unexpected {type(value).__name__}.")
+        return {_ERROR: error.to_json(), _PLACE: getattr(value, "place", None)}
     raise TypeError(f"{type(value).__name__} cannot be stored")
 
 
-def _decode_error(value: dict[str, Any]) -> Any:
-    if value.keys() == {_ERROR}:
-        return FivetranStateError.from_json(value[_ERROR])
+def _decode(value: dict[str, Any]) -> Any:
+    if value.keys() == {_PLACE, _VALUE}:
+        return Bound(value[_PLACE], value[_VALUE])
+    if value.keys() in ({_ERROR}, {_ERROR, _PLACE}):
+        error = FivetranStateError.from_json(value[_ERROR])
+        error.place = value.get(_PLACE)
+        return error
     return value

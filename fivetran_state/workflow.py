@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 import math
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -27,7 +28,7 @@ from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state import state
+from fivetran_state import binding, state
 from fivetran_state.errors import (
     Cancelled,
     Conflict,
@@ -48,6 +49,7 @@ from fivetran_state.errors import (
     StateNotKept,
     SyncRunning,
     SyncStillRunning,
+    Tampered,
     Unauthorized,
     Undone,
     VerificationFailed,
@@ -55,12 +57,14 @@ from fivetran_state.errors import (
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.models import changes_between
 from fivetran_state.text import shown
+from fivetran_state.vault import Bound
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 NAME = "update_state"
+REMEMBER_KEY = "remember_key"
 PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
@@ -127,6 +131,8 @@ class UpdateRequest(TypedDict):
     """Write although a historical re-sync may overwrite it."""
     seen_paused: NotRequired[bool]
     """The connection was paused when this process last saw it: a hint in which order to read."""
+    asked_at: NotRequired[float]
+    """When, in seconds since the epoch. 0.1 did not record it."""
 
 
 class Sync(TypedDict):
@@ -252,9 +258,16 @@ async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
         await client.aclose()
 
 
-@DBOS.workflow(name="remember_key", max_recovery_attempts=None)
-async def remember_key() -> None:
-    """Does nothing: its row, a child of the update's, is how a key finds its update."""
+@DBOS.workflow(name=REMEMBER_KEY, max_recovery_attempts=None)
+async def remember_key(workflow_id: Bound) -> None:
+    """Does nothing: its row is how a key finds its update."""
+
+
+async def remember(row_id: str, workflow_id: str | None) -> None:
+    """Keep the id of a workflow under the id of another row, unless that exists."""
+    place = binding.input_of(row_id, REMEMBER_KEY)
+    with SetWorkflowID(row_id):
+        await DBOS.start_workflow_async(remember_key, Bound(place, workflow_id))
 
 
 def owner(request: UpdateRequest) -> str:
@@ -299,11 +312,19 @@ class GivenUp(asyncio.CancelledError):
 
 
 @DBOS.workflow(name=NAME, max_recovery_attempts=None)
-async def update_state(request: UpdateRequest) -> Outcome:
+async def update_state(request: Bound) -> Bound:
     """Applies one change to one connection's state; raises a `FivetranStateError` if it could not.
 
-    The connection ends as paused as it was before, or as somebody else has left it meanwhile.
+    Takes an `UpdateRequest` and returns an `Outcome`. The connection ends as paused as it was
+    before, or as somebody else has left it meanwhile.
     """
+    workflow_id = DBOS.workflow_id or ""
+    with binding.bound_errors(binding.output_of(workflow_id)):
+        asked: UpdateRequest = binding.opened(request, binding.input_of(workflow_id, NAME))
+        return Bound(binding.output_of(workflow_id), await _run_here(asked))
+
+
+async def _run_here(request: UpdateRequest) -> Outcome:
     with running_here():
         async with _account_of(request):
             update = _Update(request)
@@ -326,6 +347,9 @@ async def _run_or_resume(update: "_Update") -> Outcome:
     """Resumes the connection even if DBOS refuses to go on with the workflow."""
     try:
         return await _run(update)
+    except Tampered:
+        await update.resume_unrecorded()
+        raise
     except (FivetranStateError, SQLAlchemyError):
         raise
     except Exception as error:
@@ -364,8 +388,7 @@ def running_here() -> Iterator[None]:
 async def _run(update: "_Update") -> Outcome:
     request = update.request
     if request["key_was_given"]:
-        with SetWorkflowID(key_row_id(request)):
-            await DBOS.start_workflow_async(remember_key)
+        await remember(key_row_id(request), DBOS.workflow_id)
     try:
         await update.inspect()
         outcome = await update.unchanged()
@@ -380,8 +403,8 @@ async def _run(update: "_Update") -> Outcome:
         await update.report(DONE)
         if "part_of" in request:
             await update.wait_for_the_others()
-    except SQLAlchemyError:
-        raise
+    except (SQLAlchemyError, Tampered):
+        raise  # No step can follow on one that is not ours.
     except Exception as error:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
@@ -455,7 +478,10 @@ class _Update:
     async def inspect(self) -> None:
         """Read connection and state; nothing is touched yet."""
         in_order = self.request.get("seen_paused", False)
-        found = await self.durably(lambda _: _inspect(self.id, self.run, in_order), patience=0)
+        found = await self.durably(
+            lambda _: _inspect(self.id, self.run, in_order, self.request.get("asked_at")),
+            patience=0,
+        )
         if "connection" in found:
             inspection = cast(Inspection, found)
             self.connection = Connection(**inspection["connection"])
@@ -749,7 +775,7 @@ class _Update:
         self.has_reported = True
         # On replay, DBOS raises the second instead of the first.
         with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
-            await DBOS.send_async(self.request["part_of"], how, topic=owner(self.request))
+            await binding.send(self.request["part_of"], how, owner(self.request))
 
     async def wait_for_the_others(self) -> None:
         """Wait, still paused, for the connections that are changed together with this one.
@@ -785,10 +811,10 @@ class _Update:
     async def verdict(self) -> str:
         """`KEEP` or `UNDO`, as the workflow says that this update is a part of."""
         while True:
-            verdict = await DBOS.recv_async(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
+            verdict = await binding.receive(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
             if verdict is None and await has_ended(self.request["part_of"]):
                 # It has said so before it ended, or somebody else has ended it.
-                verdict = await DBOS.recv_async(VERDICT, 0) or UNDO
+                verdict = await binding.receive(VERDICT, 0) or UNDO
             if verdict is not None:
                 return str(verdict)
 
@@ -882,7 +908,8 @@ class _Update:
             still_paused=self.still_paused if still_paused is None else still_paused,
         )
         running[DBOS.workflow_id or ""] = progress
-        await DBOS.set_event_async(PROGRESS, progress)
+        place = binding.event_of(DBOS.workflow_id or "", PROGRESS)
+        await DBOS.set_event_async(PROGRESS, Bound(place, progress))
 
     def reached(self, step: str) -> None:
         """Say where we are to whoever follows in this process; others read the recorded steps."""
@@ -899,7 +926,7 @@ class _Update:
         if self.cannot_be_cancelled:
             await DBOS.sleep_async(seconds)
             return
-        cancel = await DBOS.recv_async(CANCEL, seconds)
+        cancel = await binding.receive(CANCEL, seconds)
         if cancel is not None:
             raise cancelled(cancel)
 
@@ -1035,7 +1062,7 @@ def described_differences(target: state.State, now: state.Document | None) -> st
     return f"It differs at {first}{more}."
 
 
-@DBOS.step(name="has_ended")
+@binding.step("has_ended")
 async def has_ended(workflow_id: str) -> bool:
     """Whether another workflow has."""
     status = await DBOS.get_workflow_status_async(workflow_id)
@@ -1050,12 +1077,18 @@ def _unexpected(error: Exception) -> InternalError:
 # The steps. Their names are stored: a change to one is a change of the application version.
 
 
-@DBOS.step(name="inspect")
-async def _inspect(connection_id: str, run: str, in_order: bool) -> dict[str, Any]:
+@binding.step("inspect")
+async def _inspect(
+    connection_id: str, run: str, in_order: bool, asked_at: float | None
+) -> dict[str, Any]:
     """An `Inspection`; 0.1 recorded the connection alone.
+
+    Raises `Cancelled` for a request of an earlier day: someone may have put it back.
 
     `in_order`: the connection first, so that a paused one need not be read again before the write.
     """
+    if asked_at is not None and time.time() > asked_at + PATIENCE:
+        raise Cancelled("The update was asked for more than a day ago. Nothing was written.")
     fivetran = _fivetran()
     if in_order:
         connection = await fivetran.get_connection(connection_id)
@@ -1071,7 +1104,7 @@ async def _inspect(connection_id: str, run: str, in_order: bool) -> dict[str, An
     )
 
 
-@DBOS.step(name="pause")
+@binding.step("pause")
 async def _pause(connection_id: str, *, look: bool, is_first_run: bool) -> dict[str, Any]:
     """`connection`, and whether it `was_paused` already, by somebody else; 0.1 recorded the
     connection alone."""
@@ -1090,12 +1123,12 @@ async def _pause(connection_id: str, *, look: bool, is_first_run: bool) -> dict[
         raise
 
 
-@DBOS.step(name="drain")
+@binding.step("drain")
 async def _drain(connection_id: str) -> dict[str, Any]:
     return asdict(await _fivetran().get_connection(connection_id))
 
 
-@DBOS.step(name="snapshot")
+@binding.step("snapshot")
 async def _snapshot(connection_id: str, run: str) -> Snapshot:
     return _taken(await _fivetran().get_state(connection_id), run)
 
@@ -1104,7 +1137,7 @@ def _taken(document: state.Document, run: str) -> Snapshot:
     return Snapshot(state=state.dump(document), version=state.version(document), taken_by=run)
 
 
-@DBOS.step(name="write")
+@binding.step("write")
 async def _write(
     connection_id: str,
     target: state.State,
@@ -1142,7 +1175,7 @@ async def _write(
     return Written(answer=state.dump(answer) if answer is not None and is_other else None)
 
 
-@DBOS.step(name="verify")
+@binding.step("verify")
 async def _verify(connection_id: str, expected: state.State) -> Readback:
     """0.1 recorded only whether it is as written."""
     try:
@@ -1154,13 +1187,13 @@ async def _verify(connection_id: str, expected: state.State) -> Readback:
     return Readback(is_as_written=is_as_written, found=None if is_as_written else state.dump(found))
 
 
-@DBOS.step(name="roll_back")
+@binding.step("roll_back")
 async def _roll_back(connection_id: str, before: state.State, kept: str | None) -> None:
     """Put the state from before back over `kept`, and over nothing else."""
     await _put_back(connection_id, before, None if kept is None else state.document(kept))
 
 
-@DBOS.step(name="undo")
+@binding.step("undo")
 async def _undo(connection_id: str, before: state.State, target: state.State) -> None:
     await _put_back(connection_id, before, target)
 
@@ -1175,13 +1208,13 @@ async def _put_back(connection_id: str, before: state.State, ours: state.Documen
     await _set_state(connection_id, before)
 
 
-@DBOS.step(name="resume")
+@binding.step("resume")
 async def _resume(connection_id: str) -> dict[str, Any]:
     """The connection; 0.1 recorded nothing."""
     return asdict(await _set_paused(connection_id, False))
 
 
-@DBOS.step(name="sync")
+@binding.step("sync")
 async def _start_sync(connection_id: str) -> None:
     await _prove(DBOS.workflow_id or "")
     with suppress(SyncRunning):  # Then one is running already.

@@ -41,6 +41,7 @@ STATUS = {
     "sync_still_running": 409,
     "rate_limited": 429,
     "internal_error": 500,
+    "tampered": 500,
     "fivetran_error": 502,
     "fivetran_unavailable": 502,
     "invalid_state_document": 502,

@@ -13,6 +13,8 @@ import pytest
 from mcp import MCPError
 from mcp_types import ResourceTemplateReference
 
+from fivetran_state import binding, vault
+from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from tests.accounts import Accounts
 from tests.calls import (
@@ -231,8 +233,7 @@ async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
     async with http() as server:
         await post(server.client, "/state/update", body)
         await post(server.client, "/state/update", ann.body | body)
-        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
-            multiply(database, ann.owner(IDLE), times=more_than_are_searched)
+        multiply(server.settings, ann.owner(IDLE), times=more_than_are_searched)
         pages = [await get(server.client, "/workflows")]
         while cursor := pages[-1].get("next_cursor"):
             pages.append(await get(server.client, "/workflows", cursor=cursor))
@@ -244,17 +245,42 @@ async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
         assert all(text not in told for text in (b"ann", IDLE.encode()))
 
 
-def multiply(database: sqlite3.Connection, owner: str, times: int) -> None:
+def multiply(settings: Settings, owner: str, times: int) -> None:
     """So many updates of this owner, each a copy of the first one, a millisecond later."""
-    for table in ("workflow_status", "workflow_input"):
-        names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
-        new = {"workflow_uuid": "?1 || ':' || ?2", "created_at": "created_at + ?2"}
-        values = ", ".join(new.get(name, name) for name in names)
-        database.executemany(
-            f"INSERT INTO {table} ({', '.join(names)}) "
-            f"SELECT {values} FROM {table} WHERE workflow_uuid = ?1 || ':1'",
-            [(owner, number) for number in range(2, times + 1)],
-        )
+    first = f"{owner}:1"
+    with closing(sqlite3.connect(settings.home / "state.db")) as database, database:
+        application, text, result = database.execute(
+            "SELECT application_name, workflow_input.inputs, workflow_output.output FROM workflow_status JOIN workflow_input "
+            "USING (workflow_uuid) JOIN workflow_output USING (workflow_uuid) "
+            "WHERE workflow_uuid = ?",
+            [first],
+        ).fetchone()
+        sealer = vault.SealingSerializer(vault.keys(settings), application)
+        request = sealer.deserialize(text)["args"][0].value
+        outcome = sealer.deserialize(result).value
+        for number in range(2, times + 1):
+            copy = f"{owner}:{number}"
+            asked = vault.Bound(binding.input_of(copy, "update_state"), request)
+            done = vault.Bound(binding.output_of(copy), outcome)
+            inputs = sealer.serialize({"args": [asked], "kwargs": {}})
+            insert_copy(database, "workflow_status", first, copy, created_at=number)
+            insert_copy(database, "workflow_input", first, copy, inputs=inputs)
+            insert_copy(database, "workflow_output", first, copy, output=sealer.serialize(done))
+
+
+def insert_copy(
+    database: sqlite3.Connection, table: str, first: str, copy: str, **values: str | int
+) -> None:
+    """A workflow's row once more, with other values; times are milliseconds later."""
+    values["workflow_uuid"] = copy
+    new = {name: f":{name}" for name in values} | {"created_at": "created_at + :created_at"}
+    names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
+    database.execute(
+        f"INSERT INTO {table} ({', '.join(names)}) "
+        f"SELECT {', '.join(new.get(name, name) for name in names)} FROM {table} "
+        "WHERE workflow_uuid = :first",
+        values | {"first": first},
+    )
 
 
 async def test_another_key_of_the_servers_own_account_shares_its_updates(

@@ -1,19 +1,21 @@
 """This version takes over the databases of earlier ones; `tests/recorded/record.py` recorded them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
+import sqlalchemy as sa
 
 from fivetran_state.sandbox import Sandbox
 from tests.accounts import Accounts
-from tests.calls import API_KEY, API_SECRET, Watch, call, version_of
+from tests.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
 from tests.crash.processes import Server, ended, running
 from tests.http.rest import get, post
 from tests.http_server import http_running
+from tests.integration.test_foreign_rows import opened
 from tests.postgres import Postgres
 from tests.recorded.record import IDEMPOTENCY_KEY, ON_POSTGRES, SITUATIONS
 from tests.recorded.recording import (
@@ -41,7 +43,7 @@ STOPPED = {path: scenario for path, scenario in SCENARIOS.items() if scenario.fr
 HISTORIES = {path: scenario for path, scenario in SCENARIOS.items() if scenario.told}
 
 
-def each(recordings: dict[Path, Scenario]) -> list[Any]:
+def each(recordings: Iterable[Path]) -> list[Any]:
     return [
         pytest.param(
             path,
@@ -255,3 +257,94 @@ async def test_old_updates_are_undone(restored: Restored, tmp_path: Path) -> Non
 
 def test_every_situation_is_recorded() -> None:
     assert {path.name for path in SCENARIOS} >= {*SITUATIONS, *ON_POSTGRES}
+
+
+# What 0.1 sealed is bound to nothing: it is sealed again, and then never accepted
+
+
+@pytest.mark.parametrize("recording", each(HISTORIES))
+async def test_a_value_of_0_1_is_accepted_once(restored: Restored, tmp_path: Path) -> None:
+    workflow_id = next(iter(restored.scenario.told))
+    old = values_of(restored.environment, workflow_id)
+    async with running(restored.environment, tmp_path) as server:
+        await call(server.client, "workflow_status", workflow_id=workflow_id)
+        await until_closed(restored.environment)
+        put_back(restored.environment, workflow_id, old)
+        error = await refused(server.client, "workflow_status", workflow_id=workflow_id)
+
+    assert error["code"] == "unusable_key"
+
+
+@pytest.mark.parametrize("recording", each(GUESTS))
+async def test_a_database_is_closed_when_all_has_ended(restored: Restored, tmp_path: Path) -> None:
+    async with http_running(restored.environment, tmp_path):
+        await until_closed(restored.environment)
+
+    restored.assert_completed_once()
+
+
+@pytest.mark.parametrize("recording", each([RECORDED / "0.1.0" / "history"]))
+async def test_an_older_copy_of_a_closed_database_is_refused(
+    restored: Restored, recording: Path, tmp_path: Path
+) -> None:
+    connection_id = next(iter(restored.scenario.connections))
+    async with running(restored.environment, tmp_path):
+        await until_closed(restored.environment)
+    for file in (tmp_path / "data").glob("state.db*"):
+        file.unlink()
+    restore_sqlite(recording, tmp_path / "older")
+    (tmp_path / "older" / "state.db").rename(tmp_path / "data" / "state.db")
+    async with running(restored.environment, tmp_path) as server:
+        error = await refused(server.client, "list_workflows", connection_id=connection_id)
+
+    assert error["code"] == "unusable_key"
+
+
+def values_of(environment: dict[str, str], workflow_id: str) -> tuple[str, str]:
+    """How the workflow's values are sealed, and its input."""
+    with opened(environment) as database:
+        schema = "" if database.dialect.name == "sqlite" else "dbos."
+        row = database.execute(
+            sa.text(
+                f"SELECT serialization, i.inputs FROM {schema}workflow_status "
+                f"JOIN {schema}workflow_input AS i USING (workflow_uuid) WHERE workflow_uuid = :id"
+            ),
+            {"id": workflow_id},
+        ).one()
+    return row.serialization, row.inputs
+
+
+def put_back(environment: dict[str, str], workflow_id: str, old: tuple[str, str]) -> None:
+    with opened(environment) as database:
+        schema = "" if database.dialect.name == "sqlite" else "dbos."
+        for table, column, value in (
+            ("workflow_status", "serialization", old[0]),
+            ("workflow_input", "inputs", old[1]),
+        ):
+            database.execute(
+                sa.text(f"UPDATE {schema}{table} SET {column} = :value WHERE workflow_uuid = :id"),
+                {"value": value, "id": workflow_id},
+            )
+
+
+async def until_closed(environment: dict[str, str]) -> None:
+    """Until nothing is left in the database that 0.1 sealed."""
+
+    async def look() -> bool | None:
+        with opened(environment) as database:
+            schema = "" if database.dialect.name == "sqlite" else "dbos."
+            left = [
+                database.scalar(
+                    sa.text(f"SELECT count(*) FROM {schema}{table} WHERE serialization LIKE '%v1'")
+                )
+                for table in (
+                    "workflow_status",
+                    "operation_outputs",
+                    "workflow_events",
+                    "workflow_events_history",
+                    "notifications",
+                )
+            ]
+        return None if any(left) else True
+
+    await until(look, seconds=60)

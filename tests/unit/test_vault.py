@@ -16,11 +16,11 @@ KEY, OLD_KEY, STRANGE_KEY = vault.keys_from_environment(
 
 
 def sealed(value: object, *keys: bytes) -> str:
-    return vault.SealingSerializer(keys or [KEY]).serialize(value)
+    return vault.SealingSerializer(keys or [KEY], "account").serialize(value)
 
 
 def opened(text: str, *keys: bytes) -> Any:
-    return vault.SealingSerializer(keys or [KEY]).deserialize(text)
+    return vault.SealingSerializer(keys or [KEY], "account").deserialize(text)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_nothing_can_be_read_in_what_is_stored() -> None:
 
 
 def test_the_same_value_never_looks_the_same() -> None:
-    serializer = vault.SealingSerializer([KEY])
+    serializer = vault.SealingSerializer([KEY], "account")
 
     assert len({serializer.serialize("value") for _ in range(100)}) == 100
 
