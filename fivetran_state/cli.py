@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from fivetran_state.main import end_process, serve_stdio, settings_for
+from fivetran_state.ending import end_process
+from fivetran_state.main import serve_stdio, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -69,6 +69,8 @@ CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
 START_PATIENCE = 20.0
 """Seconds that a call waits for the engine."""
+LAST_LOOK = 1.0
+"""Seconds that the database gets, when the process ends, to say whether updates are in flight."""
 
 
 if sqlite3.sqlite_version_info < (3, 42):
@@ -125,6 +127,7 @@ class Engine:
         self._reader: DBOSClient | None = None
         self._launched = False
         self._is_closing = False
+        self._is_taking_up = False
         self._one_recovery_at_a_time = threading.Lock()
         self._stopped_before: set[str] = set()
         self._missing_before: set[str] = set()
@@ -252,11 +255,20 @@ class Engine:
 
     async def leave(self) -> None:
         """Change nothing any more; start a process that finishes the updates in flight."""
+        if self._is_closing:
+            return
         self._is_closing = True
-        if self._launched:
-            with suppress(FivetranStateError):
-                if await updates.unfinished(self._executor_id):
-                    self._hand_over()
+        if self._launched and await self._has_updates():
+            self._hand_over()
+
+    async def _has_updates(self) -> bool:
+        """Whether this process has updates to finish; if the database does not say so, it may."""
+        if workflow.running or self._is_taking_up:
+            return True
+        try:
+            return bool(await asyncio.wait_for(updates.unfinished(self._executor_id), LAST_LOOK))
+        except (FivetranStateError, asyncio.TimeoutError):
+            return True
 
     @property
     def database(self) -> str:
@@ -289,7 +301,6 @@ class Engine:
 
     def _hand_over(self) -> None:
         """Start `fivetran-state finish`, which outlives this process and its terminal."""
-        logger.warning("Handing the updates in flight over to a process of their own")
         command = [sys.executable, "-m", "fivetran_state", "finish", "--after", self._executor_id]
         if self._settings.sandbox:
             command.append("--sandbox")
@@ -306,6 +317,7 @@ class Engine:
             start_new_session=True,
             creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
         )
+        logger.warning("Handed the updates in flight over to a process of their own")
 
     async def _come_up(self) -> None:
         try:
@@ -589,17 +601,24 @@ class Engine:
         return row.workflow_id in self._superseded
 
     def _take_up(self, row: updates.Unfinished) -> None:
-        if self._migration is not None:
-            self._migration.take(row.workflow_id)
-        if row.was_ended_from_outside:
-            logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
-            updates.note_outside_end(row.workflow_id)
-        dbos_internals.claim(
-            row.workflow_id,
-            executor_id=row.executor_id,
-            status=row.status,
-            versions=self._versions(),
-        )
+        # In this order, `leave` sees one of the two: an update being taken up, or its row.
+        self._is_taking_up = True
+        try:
+            if self._is_closing:
+                return
+            if self._migration is not None:
+                self._migration.take(row.workflow_id)
+            if row.was_ended_from_outside:
+                logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
+                updates.note_outside_end(row.workflow_id)
+            dbos_internals.claim(
+                row.workflow_id,
+                executor_id=row.executor_id,
+                status=row.status,
+                versions=self._versions(),
+            )
+        finally:
+            self._is_taking_up = False
 
     def _take_up_stopped(self, mine: list[updates.Unfinished]) -> None:
         """Go on with what the loss of the database, or somebody in the database, has stopped."""

@@ -8,12 +8,16 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from fivetran_state.ending import end_process
+
 if TYPE_CHECKING:
     from fivetran_state.config import Settings
 
 
 def main() -> None:
     """`fivetran-state`, with or without arguments."""
+    if sys.stderr is None:  # The host has closed it.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     arguments = sys.argv[1:]
     if arguments in ([], ["--sandbox"]):
         serve_stdio(sandbox=bool(arguments))
@@ -32,14 +36,12 @@ def serve_stdio(*, sandbox: bool) -> None:
     from fivetran_state.mcp_server import build
     from fivetran_state.mcp_server.backend import Backend
 
-    build(settings, Backend(settings, ends_process=True)).run("stdio")
-    end_process()
-
-
-def end_process() -> None:
-    """Not by way of Python's own end, which would wait for DBOS's threads."""
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        build(settings, Backend(settings, ends_process=True)).run("stdio")
+    except Exception:  # The client is gone, or the terminal.
+        logging.getLogger(__name__).warning("The connection to the client broke", exc_info=True)
+    finally:
+        end_process()
 
 
 def settings_for(sandbox: bool, takes_guests: bool = False) -> "Settings":

@@ -7,13 +7,15 @@ imported in a thread, and tools wait for it here.
 import asyncio
 import importlib
 import logging
-import os
-import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+import anyio
+
 from fivetran_state.config import Settings
+from fivetran_state.ending import end_process, on_signals
 
 if TYPE_CHECKING:
     from fivetran_state.service import Service
@@ -23,13 +25,15 @@ logger = logging.getLogger(__name__)
 
 HEAD_START = 0.3
 """Seconds that the handshake gets before the import competes with it for the interpreter."""
+LAST_WORDS = 0.5
+"""Seconds that the last answers get to leave the process, once its updates are handed over."""
 
 
 class Backend:
     """Use `running()` around the server's life, and `service()` within a call.
 
-    With `ends_process`, the end of `running()` is the end of the process: nothing is waited for,
-    and a signal to terminate is such an end too. Otherwise updates in flight get `patience`
+    With `ends_process`, the process ends with `running()`, and a signal ends both: updates in
+    flight are handed over first, and nothing else is waited for. Otherwise they get `patience`
     seconds to end before they are handed over.
     """
 
@@ -41,18 +45,19 @@ class Backend:
         self._patience = patience
         self._is_needed = asyncio.Event()
         self._starting: asyncio.Task[Service] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         self._starting = asyncio.create_task(self._start())
         if self._ends_process:
-            self._leave_on_signals()
+            on_signals(self._end)
         try:
             yield
         finally:
-            service = await self._came_up()
-            if service is not None:
-                await (service.leave() if self._ends_process else service.close(self._patience))
+            # If the client is gone, the SDK fails to write to it and cancels this task.
+            with anyio.CancelScope(shield=True):
+                await self._end()
 
     async def service(self) -> "Service":
         assert self._starting is not None, "outside of running()"
@@ -67,6 +72,31 @@ class Backend:
         service.start()
         return service
 
+    def _end(self) -> "asyncio.Task[None]":
+        """Begin to end, once, whatever the reason is."""
+        if self._ending is None:
+            ending = self._hand_over_and_exit if self._ends_process else self._close
+            self._ending = asyncio.create_task(ending())
+        return self._ending
+
+    async def _hand_over_and_exit(self) -> None:
+        assert self._starting is not None, "outside of running()"
+        try:
+            # Until the service has started, no update is in flight.
+            service = await self._came_up() if self._starting.done() else None
+            if service is not None:
+                await service.leave()
+        finally:
+            # The SDK may wait for ever, for a line on stdin or for room in stdout.
+            exit_ = threading.Timer(LAST_WORDS, end_process)
+            exit_.daemon = True
+            exit_.start()
+
+    async def _close(self) -> None:
+        service = await self._came_up()
+        if service is not None:
+            await service.close(self._patience)
+
     async def _came_up(self) -> "Service | None":
         """The service, or None if it cannot even be imported: then there is nothing to leave."""
         try:
@@ -74,15 +104,3 @@ class Backend:
         except Exception:
             logger.exception("The service did not start")
             return None
-
-    def _leave_on_signals(self) -> None:
-        async def leave() -> None:
-            service = await self._came_up()
-            if service is not None:
-                await service.leave()
-            os._exit(0)
-
-        loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError):  # Windows has no such signals.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, lambda: asyncio.ensure_future(leave()))

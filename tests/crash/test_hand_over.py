@@ -132,7 +132,7 @@ def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
         server.answer("get_state")
         assert server.exit_code() == 0
 
-        assert "Handing" not in server.stderr
+        assert "Handed" not in server.stderr
 
 
 def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":

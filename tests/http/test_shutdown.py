@@ -9,7 +9,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, Watch, arrival, is_resume, until
 from tests.http_server import http_process
 
-HANDS_OVER = "Handing the updates in flight over"
+HANDS_OVER = "Handed the updates in flight over"
 
 
 async def start_update(url: str) -> None:
