@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from fivetran_state.ending import end_process
+from fivetran_state.ending import end_process, on_signals
 from fivetran_state.main import serve_stdio, settings_for
 
 if TYPE_CHECKING:
@@ -190,6 +190,9 @@ def _with_service(
     settings = settings_for(sandbox, takes_guests)
 
     async def run() -> T:
+        this = asyncio.current_task()
+        assert this is not None, "it runs"
+        on_signals(this.cancel)
         service = Service(settings)
         service.start()
         try:
@@ -199,5 +202,7 @@ def _with_service(
 
     try:
         return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise SystemExit("Ended by a signal.") from None
     except FivetranStateError as error:
         raise SystemExit(f"{error.message} {error.hint}") from None

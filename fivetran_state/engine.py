@@ -289,6 +289,9 @@ class Engine:
 
         `after` is an executor that is about to die: its updates are waited for too.
         """
+        if after is not None:
+            # Nobody would start it again: wait for the database, and for Fivetran.
+            await asyncio.wait(self._tasks[:1], timeout=workflow.PATIENCE)
         await self.up()
         patience_ends = time.monotonic() + workflow.PATIENCE
         while time.monotonic() < patience_ends:

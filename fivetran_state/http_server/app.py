@@ -1,6 +1,7 @@
 """The FastAPI application: what is mounted where, and its life."""
 
 import logging
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from starlette.routing import Route
 
 from fivetran_state import __version__, mcp_server
 from fivetran_state.config import Settings, is_loopback, listed
+from fivetran_state.ending import is_ignored
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
@@ -139,8 +141,11 @@ def _names(settings: Settings) -> list[str]:
 
 
 def run(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; port 0 takes a free one, which the log tells."""
+    """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
     server, listener = bind(settings, host=host, port=port)
+    # uvicorn leaves it alone: the end of a terminal would end the updates too.
+    if hasattr(signal, "SIGHUP") and not is_ignored(signal.SIGHUP):
+        signal.signal(signal.SIGHUP, server.handle_exit)
     server.run(sockets=[listener])
 
 

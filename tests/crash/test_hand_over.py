@@ -24,6 +24,7 @@ from tests.crash.test_kill import (
     assert_written_once_while_paused,
     is_poll_of_a_sync,
     is_setting_paused,
+    kill_while_draining,
     start_update,
     start_update_that_hangs,
 )
@@ -149,6 +150,26 @@ def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedPr
     )
 
 
+@contextmanager
+def finishing(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """`fivetran-state finish`, while it runs; its stderr goes to a file."""
+    with (
+        (folder / "finish.txt").open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "fivetran_state", "finish", *arguments],
+            stderr=stderr,
+            env=environment,
+            cwd=folder,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -162,6 +183,25 @@ async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == ""
     assert_updated_once(sandbox, IDLE, before)
+    wait_until_nobody_is_left(environment)
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", *SLOW_ONES])
+async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
+) -> None:
+    async with running(environment, tmp_path) as server:
+        await kill_while_draining(server, sandbox)
+    killed_at = len(sandbox.log)
+    with finishing(environment, tmp_path) as process:
+        sandbox.wait_for(lambda request: request.index >= killed_at and is_poll_of_a_sync(request))
+        process.send_signal(signal.Signals[how])
+        assert process.wait(10) == 1
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(is_resume)
+    assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
 
 

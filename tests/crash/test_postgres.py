@@ -2,7 +2,7 @@
 
 import json
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ from tests.calls import (
     version_of,
 )
 from tests.crash.processes import Server, ended, running
-from tests.crash.test_hand_over import is_resume, serving, start_update_that_waits_for_a_sync
+from tests.crash.test_hand_over import (
+    finishing,
+    is_resume,
+    serving,
+    start_update_that_waits_for_a_sync,
+)
 from tests.crash.test_kill import (
     AFTER,
     BEFORE,
@@ -436,6 +441,31 @@ async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and
 
     async with running(on_postgres, tmp_path) as next_server:
         await assert_updated_once(next_server, sandbox, f"{SLOW}:1", slow)
+
+
+@pytest.mark.slow
+async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_that_is_away(
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    postgres: Postgres,
+    tmp_path: Path,
+    slow: dict[str, Any],
+) -> None:
+    async with running(on_postgres, tmp_path) as server:
+        await kill_while_draining(server, sandbox)
+    sandbox.finish_sync(SLOW)
+    log = tmp_path / "finish.txt"
+
+    async def is_waiting() -> bool:
+        return log.exists() and "Not up yet" in log.read_text()
+
+    with ExitStack() as stack:
+        with postgres.stopped():
+            process = stack.enter_context(finishing(on_postgres, tmp_path, "--after", "nobody"))
+            await until(is_waiting)
+        await arrival(sandbox, is_resume)
+        assert await anyio.to_thread.run_sync(process.wait, 30) == 0
+    assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
 
 
 # Keys

@@ -1,13 +1,15 @@
 """A server that is stopped gives its updates some time, and hands over what is left."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, Watch, arrival, is_resume, until
-from tests.http_server import http_process
+from tests.http_server import http_process, http_running
 
 HANDS_OVER = "Handed the updates in flight over"
 
@@ -55,14 +57,18 @@ async def test_a_stopped_server_takes_no_requests_and_ends_when_its_updates_have
     assert HANDS_OVER not in (tmp_path / "stderr.txt").read_text()
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
 async def test_what_does_not_end_in_time_is_handed_over(
-    environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
+    environment: dict[str, str], sandbox: Sandbox, tmp_path: Path, how: str
 ) -> None:
     watch = Watch(sandbox, IDLE)
     write = sandbox.fault("hang", method="PATCH", path="/state$")
-    async with http_process(environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}, tmp_path) as url:
-        await start_update(url)
+    hurried = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
+    async with http_running(hurried, tmp_path) as server:
+        await start_update(str(server.client.base_url))
         await arrival(sandbox, lambda request: request.fault == "hang")
+        server.process.send_signal(signal.Signals[how])
+        await server.process.wait()
     write.release()
     await arrival(sandbox, lambda request: request.applied and is_resume(request))
 
