@@ -2,9 +2,11 @@
 
 import json
 import logging
+import select
 import sys
 import time
 from contextvars import ContextVar
+from typing import TextIO
 
 from fivetran_state.errors import FivetranStateError
 
@@ -36,6 +38,37 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+PIECE = 512
+"""Bytes that a pipe with room takes at once, on every system."""
+PATIENCE = 0.1
+"""Seconds that a line waits for its reader, unless the line before it has waited in vain."""
+
+
+class _WhileRead(logging.StreamHandler[TextIO]):
+    """Drops what does not fit into a pipe that nobody reads; to wait would stop the updates."""
+
+    _is_full = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + self.terminator
+            for start in range(0, len(line), PIECE):
+                if not self._has_room():
+                    break
+                self.stream.write(line[start : start + PIECE])
+                self.flush()
+        except Exception:
+            self.handleError(record)
+
+    def _has_room(self) -> bool:
+        try:
+            ready = select.select([], [self.stream], [], 0 if self._is_full else PATIENCE)[1]
+        except (OSError, ValueError):  # Windows can only tell of sockets.
+            return True
+        self._is_full = not ready
+        return not self._is_full
+
+
 def _without_stack_for_refusals(record: logging.LogRecord) -> bool:
     """DBOS logs every exception of a workflow with its stack; ours are answers, not accidents."""
     error = record.exc_info[1] if record.exc_info else None
@@ -48,7 +81,7 @@ def _without_stack_for_refusals(record: logging.LogRecord) -> bool:
 
 def configure(level: str) -> None:
     """Send every logger of this process to stderr; call it before DBOS or MCP set up their own."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _WhileRead(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # DBOS adds a handler of its own unless its logger has one.

@@ -143,17 +143,23 @@ def start(environment: dict[str, str], tmp_path: Path) -> Start:
                 env=environment | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"} | variables,
                 cwd=tmp_path,
             ) as process,
+            ends_in_time(process),
         ):
-            # A server that hangs ends the test: its stdout breaks off.
-            deadline = threading.Timer(60, process.kill)
-            deadline.start()
-            try:
-                yield RawServer(process, stderr)
-            finally:
-                deadline.cancel()
-                process.kill()
+            yield RawServer(process, stderr)
 
     return started
+
+
+@contextmanager
+def ends_in_time(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """A server that hangs ends the test: its stdout breaks off."""
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
+    try:
+        yield
+    finally:
+        deadline.cancel()
+        process.kill()
 
 
 def ids(messages: list[Message]) -> list[str]:
@@ -277,6 +283,28 @@ def start_update_that_hangs(server: RawServer, sandbox: Sandbox) -> None:
     change = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
     server.say(tool_call("update_state", expected_version=version, **change))
     sandbox.wait_for(lambda request: request.fault == "hang")
+
+
+def test_a_host_that_does_not_read_the_log_is_answered_all_the_same(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    more_than_a_pipe_takes = [b"x" * 1000] * 300  # Each is logged.
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"},
+        cwd=tmp_path,
+    ) as process:
+        with ends_in_time(process):
+            server = RawServer(process, tmp_path / "unread")
+            server.say(*LEGACY, *more_than_a_pipe_takes, tool_call("list_connections"))
+
+            assert "result" in server.answer("list_connections")
+            assert server.exit_code() == 0
+        assert process.stderr is not None
+        assert process.stderr.read().count(b"\n") < 300, "it was never full"
 
 
 # When the process answers
