@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from fivetran_state.ending import end_process, on_signals
-from fivetran_state.main import serve_stdio, settings_for
+from fivetran_state.main import refuse_to_start, serve_stdio, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -89,7 +89,7 @@ def serve(
     try:
         http_server.run(settings_for(sandbox, takes_guests=True), host=host, port=port)
     except FivetranStateError as error:
-        raise SystemExit(f"Cannot start: {error.message} {error.hint}") from None
+        refuse_to_start(f"{error.message} {error.hint}")
     end_process()
 
 
@@ -175,6 +175,7 @@ def demo() -> None:
     """Show an update surviving a kill -9, on the sandbox."""
     from fivetran_state import demo as demonstration
 
+    settings_for(sandbox=True)
     demonstration.run()
 
 

@@ -2,13 +2,17 @@
 
 import hashlib
 import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,16 +28,65 @@ def is_secure_url(url: str) -> bool:
     """Whether nobody between can change what comes from there: https, or this machine."""
     try:
         parts = urlsplit(url)
+        has_usable_port = parts.port != 0
     except ValueError:
         return False
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    return (
+        bool(parts.hostname)
+        and has_usable_port
+        and (
+            parts.scheme == "https"
+            or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        )
     )
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_usable_port = parts.port != 0
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and has_usable_port
+        and not (parts.query or parts.fragment or parts.username is not None)
+    )
+
+
+def _found(directory: Path) -> Path:
+    """The directory as a person writes it, made absolute."""
+    try:
+        return directory.expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"cannot be found: {error}") from None
 
 
 def listed(setting: str) -> list[str]:
     """The parts of a setting that has commas between them."""
     return [part.strip() for part in setting.split(",") if part.strip()]
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like settings of this server and are not: name → the nearest setting."""
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    known = [alias for alias in aliases if isinstance(alias, str)]
+    return {
+        name: get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+        for name, value in environment.items()
+        if name.upper().startswith(_PREFIX)
+        and name.upper() not in known
+        and value.strip()
+        and _OF_A_SERVICE.fullmatch(f"{name}={value}") is None
+    }
+
+
+_PREFIX = "FIVETRAN_STATE_"
+_OF_A_SERVICE = re.compile(
+    r"FIVETRAN_STATE_(SERVICE_(HOST|PORT\w*)=.*|PORT\w*_(PROTO|PORT|ADDR)=.*|PORT\w*=\w+://.*)"
+)
+"""Kubernetes gives such to the containers beside a service that is called fivetran-state."""
 
 
 class Settings(BaseSettings):
@@ -42,7 +95,9 @@ class Settings(BaseSettings):
     Raises `pydantic.ValidationError`, which names the variable, when a value cannot be used.
     """
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     api_key: str | None = Field(None, validation_alias="FIVETRAN_API_KEY")
     api_secret: SecretStr | None = Field(None, validation_alias="FIVETRAN_API_SECRET")
@@ -56,7 +111,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("fivetran-state", appauthor=False),
         validation_alias="FIVETRAN_STATE_DATA_DIR",
+        validate_default=True,
     )
+    """Absolute, without symlinks: the same for every process, wherever it works."""
+
     secret_key: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_SECRET_KEY")
 
     confirm: Literal["auto", "never"] = Field("auto", validation_alias="FIVETRAN_STATE_CONFIRM")
@@ -67,7 +125,9 @@ class Settings(BaseSettings):
     sync_wait: float = Field(900, ge=0, validation_alias="FIVETRAN_STATE_SYNC_WAIT")
     """Seconds to wait for a running sync to drain."""
 
-    retention_days: float = Field(90, ge=0, validation_alias="FIVETRAN_STATE_RETENTION_DAYS")
+    retention_days: float = Field(
+        90, ge=0, le=36_500, validation_alias="FIVETRAN_STATE_RETENTION_DAYS"
+    )
     """Days after which a finished update may be forgotten; 0 keeps all."""
 
     shutdown_wait: float = Field(20, ge=0, validation_alias="FIVETRAN_STATE_SHUTDOWN_WAIT")
@@ -91,6 +151,40 @@ class Settings(BaseSettings):
     takes_guests: bool = False
     """Whether requests may bring credentials of their own, so that the server needs none."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a setting that would be passed over; blanks around a value do not count."""
+        unknown = unknown_variables(os.environ)
+        if unknown:
+            listed = [
+                f"{name} is not a setting; is {near} meant?" for name, near in unknown.items()
+            ]
+            raise ValueError(" ".join(listed))
+        stripped = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if value != ""}
+
+    @field_validator("data_dir")
+    @classmethod
+    def _find_directory(cls, value: Path) -> Path:
+        return _found(value)
+
+    @field_validator("tokens_file")
+    @classmethod
+    def _find_file(cls, value: Path | None) -> Path | None:
+        # The file itself may not be a symlink, so only its directory is followed.
+        return None if value is None else _found(value.parent) / value.name
+
+    @field_validator("api_url")
+    @classmethod
+    def _check_api_url(cls, value: str) -> str:
+        if not _is_base_url(value):
+            raise ValueError("has to be an http or https URL without query, fragment and user")
+        return value
+
     @field_validator("oauth_issuer")
     @classmethod
     def _check_issuer(cls, value: str | None) -> str | None:
@@ -101,18 +195,18 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _check_public_url(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "http://unset")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("has to be an http or https URL")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError("has to be an URL without query, fragment and user")
+        if value is not None and not _is_base_url(value):
+            raise ValueError("has to be an http or https URL without query, fragment and user")
         return value
 
     @field_validator("trusted_proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
-        for proxy in listed(value):
-            ipaddress.ip_network(proxy)
+        try:
+            for proxy in listed(value):
+                ipaddress.ip_network(proxy)
+        except ValueError:
+            raise ValueError("has to list addresses and networks, with commas between") from None
         return value
 
     @property

@@ -6,11 +6,15 @@ Hosts start such a server for each of their windows, and wait for it.
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from fivetran_state.text import visible
 
 from fivetran_state.ending import end_process
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from fivetran_state.config import Settings
 
 
@@ -44,8 +48,20 @@ def serve_stdio(*, sandbox: bool) -> None:
         end_process()
 
 
+def refuse_to_start(why: str) -> NoReturn:
+    """Say why on stderr, and exit with 2, as for a wrong command line."""
+    sys.stderr.write(f"Cannot start: {visible(why)}\n")
+    raise SystemExit(2)
+
+
+def _in_words(problem: "ErrorDetails") -> str:
+    """Without the value, which may be a secret."""
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{problem['loc'][0]}: {said}" if problem["loc"] else said
+
+
 def settings_for(sandbox: bool, takes_guests: bool = False) -> "Settings":
-    """The settings, and the logs as they say; exits with one line if the environment is wrong."""
+    """The settings, and the logs as they say; exits with 2 if the environment is wrong."""
     from pydantic import ValidationError
 
     from fivetran_state import logs
@@ -54,8 +70,7 @@ def settings_for(sandbox: bool, takes_guests: bool = False) -> "Settings":
     try:
         settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
     except ValidationError as error:
-        problems = [f"{p['loc'][0]}: {p['msg']}" for p in error.errors(include_input=False)]
-        raise SystemExit("Cannot start: " + "; ".join(problems)) from None
+        refuse_to_start("; ".join(_in_words(problem) for problem in error.errors()))
     logs.configure(settings.log_level)
     if settings.dbos_application_database_url is not None:
         logging.getLogger(__name__).warning(

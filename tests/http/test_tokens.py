@@ -27,7 +27,7 @@ async def test_a_server_that_is_set_up_unsafely_says_so_in_one_line_and_does_not
         environment | variables, "--http", "--port", "0", *arguments
     )
 
-    assert (code, stdout) == (1, "")
+    assert (code, stdout) == (2, "")
     assert stderr.startswith("Cannot start: ")
     assert stderr.count("\n") == 1
     assert ("token create" if arguments else "https URL") in stderr

@@ -3,9 +3,17 @@
 import json
 from pathlib import Path
 
-from tests.calls import call, refused
+import anyio
+import pytest
+
+from fivetran_state.config import Settings
+from fivetran_state.main import settings_for
+from tests.calls import API_SECRET, call, refused
 from tests.conftest import Connect
 from tests.crash.processes import running
+from tests.http_server import run_cli
+
+PREFIX = "FIVETRAN_STATE_"
 
 
 async def test_a_conductor_key_without_its_package_is_a_clear_error(connect: Connect) -> None:
@@ -29,3 +37,143 @@ async def test_the_database_url_of_older_set_ups_is_ignored_with_one_warning(
     log = (tmp_path / "stderr.txt").read_text()
     assert log.count("DBOS_DATABASE_URL is ignored") == 1
     assert "hidden" not in log
+
+
+# What stops the start
+
+
+async def test_no_command_starts_with_a_setting_that_it_would_pass_over(
+    environment: dict[str, str],
+) -> None:
+    wrong = environment | {"FIVETRAN_STATE_READONLY": "true"}
+
+    async def try_to_start(*arguments: str) -> None:
+        code, stdout, stderr = await run_cli(wrong, *arguments)
+        assert (code, stdout) == (2, ""), arguments
+        assert stderr == (
+            "Cannot start: FIVETRAN_STATE_READONLY is not a setting;"
+            " is FIVETRAN_STATE_READ_ONLY meant?\n"
+        )
+
+    async with anyio.create_task_group() as tries:
+        for command in ("", "--sandbox", "--http", "doctor", "finish", "token list", "demo"):
+            tries.start_soon(try_to_start, *command.split())
+
+
+def _refusal(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as refused:
+        settings_for(sandbox=False)
+    assert refused.value.code == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert stderr.startswith("Cannot start: ")
+    assert stderr.count("\n") == 1
+    return stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FIVETRAN_STATE_ALLOWED_CONNECTION", "FIVETRAN_STATE_ALLOWED_CONNECTIONS"),
+        ("fivetran_state_read-only", "FIVETRAN_STATE_READ_ONLY"),
+        ("FIVETRAN_STATE_API_KEY", "FIVETRAN_API_KEY"),
+        ("FIVETRAN_STATE_PORT", "FIVETRAN_STATE_CONFIRM"),
+    ],
+)
+def test_the_nearest_setting_is_named_and_the_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, API_SECRET)
+
+    told = _refusal(capsys)
+
+    assert f"{name} is not a setting; is {meant} meant?" in told
+    assert API_SECRET not in told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FIVETRAN_API_URL",
+        *(
+            f"{PREFIX}{rest}"
+            for rest in (
+                "READ_ONLY",
+                "CONFIRM",
+                "SYNC_WAIT",
+                "RETENTION_DAYS",
+                "RATE_LIMIT",
+                "LOG_LEVEL",
+                "PUBLIC_URL",
+                "OAUTH_ISSUER",
+                "TRUSTED_PROXIES",
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "value", [API_SECRET, f"https://user:{API_SECRET}@example.com:port", "nan"]
+)
+def test_a_value_that_cannot_be_used_is_told_by_its_variable_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    told = _refusal(capsys)
+
+    assert f"Cannot start: {name}: " in told
+    assert value not in told
+
+
+def test_everything_that_is_wrong_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIVETRAN_STATE_READ_ONLY", "ture")
+    monkeypatch.setenv("FIVETRAN_STATE_CONFIRM", "sometimes")
+
+    told = _refusal(capsys)
+
+    assert "FIVETRAN_STATE_READ_ONLY: " in told
+    assert "FIVETRAN_STATE_CONFIRM: " in told
+
+
+def test_blanks_around_a_value_do_not_count_and_an_empty_value_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defaults = Settings()
+    for name, value in {
+        "FIVETRAN_API_SECRET": f" {API_SECRET}\r\n",
+        "FIVETRAN_STATE_READ_ONLY": " true ",
+        "FIVETRAN_STATE_DATA_DIR": "  ",
+        "FIVETRAN_STATE_SYNC_WAIT": "",
+        "FIVETRAN_STATE_OAUTH_ISSUER": "\t",
+        "FIVETRAN_STATE_NOT_A_SETTING": " ",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    settings = Settings()
+
+    assert settings.api_secret is not None
+    assert settings.api_secret.get_secret_value() == API_SECRET
+    assert settings.read_only
+    assert settings.data_dir == defaults.data_dir
+    assert settings.sync_wait == defaults.sync_wait
+    assert settings.oauth_issuer is None
+
+
+def test_what_kubernetes_tells_about_a_service_of_this_name_is_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT": "tcp://10.0.0.1:8000",
+        "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(f"{PREFIX}{name}", value)
+
+    assert Settings()
