@@ -4,6 +4,7 @@ The engine comes up in the background; `Engine.ready` is where callers wait for 
 """
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -15,22 +16,31 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import httpx
 import sqlalchemy
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer
 from dbos import error as dbos_error
-from filelock import FileLock
-from sqlalchemy import event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import dbos_internals, migration, updates, vault, workflow
+from fivetran_state import (
+    database,
+    dbos_internals,
+    migration,
+    network,
+    private,
+    updates,
+    vault,
+    workflow,
+)
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -41,6 +51,7 @@ from fivetran_state.errors import (
     MissingCredentials,
     RateLimited,
     UnusableKey,
+    UnusableSettings,
 )
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.liveness import AdvisoryLocks, FileLocks, Locks
@@ -49,6 +60,8 @@ if TYPE_CHECKING:
     from fivetran_state.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WORKFLOW_VERSION = 2
 """Raised when an older program could not go on with what this one has recorded. This one goes on
@@ -273,8 +286,7 @@ class Engine:
     @property
     def database(self) -> str:
         """Where the updates are, without a password."""
-        url = self._settings.database_url or f"sqlite:///{self._home / 'state.db'}"
-        return make_url(url).render_as_string(hide_password=True)
+        return database.where(self._settings)
 
     async def idle(self) -> None:
         """Wait until this process runs no update."""
@@ -316,7 +328,9 @@ class Engine:
             stderr=subprocess.DEVNULL,
             # Python imports from the working directory first: not from where others may write.
             cwd=Path(sys.executable).parent,
-            env=os.environ | {"FIVETRAN_STATE_DATA_DIR": str(self._settings.data_dir.absolute())},
+            env=os.environ
+            | network.absolute_certificates()
+            | {"FIVETRAN_STATE_DATA_DIR": str(self._settings.data_dir)},
             start_new_session=True,
             creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
         )
@@ -324,9 +338,9 @@ class Engine:
 
     async def _come_up(self) -> None:
         try:
-            self._fivetran = self._connect()
-            if self._fivetran is not None:
-                self._account_id = await self._account(self._fivetran)
+            self._fivetran = fivetran = await self._patiently(self._connect)
+            if fivetran is not None:
+                self._account_id = await self._patiently(lambda: self._account(fivetran))
             application = f"fivetran-state-{_safe(self._account_id)}"
             self._loop = asyncio.get_running_loop()
             workflow.bind(
@@ -337,9 +351,11 @@ class Engine:
                 updates.is_cancelled,
                 self._release,
             )
-            self._launch(await self._prepared(application))
+            await self._patiently(lambda: self._prepare_and_launch(application))
             if self._migration is None:
-                await updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
+                await self._patiently(
+                    lambda: updates.leave_canary(anew=len(vault.keys(self._settings)) > 1)
+                )
         except UnusableKey as error:
             self._trouble = error
             if self._launched:
@@ -356,7 +372,7 @@ class Engine:
             self._tasks.append(asyncio.create_task(self._keep_watch()))
         self._news.set()
 
-    def _connect(self) -> Fivetran | None:
+    async def _connect(self) -> Fivetran | None:
         settings = self._settings
         if settings.sandbox:
             from fivetran_state.sandbox import Sandbox  # Nobody else needs it.
@@ -368,6 +384,7 @@ class Engine:
         if settings.api_key is not None and settings.api_secret is not None:
             return self._client(settings.api_key, settings.api_secret.get_secret_value())
         if settings.takes_guests:
+            network.check(settings.api_url)  # Now, rather than within a guest's update.
             return None
         raise _no_credentials()
 
@@ -381,7 +398,7 @@ class Engine:
         fingerprint = self._settings.key_fingerprint
         remembered = self._home / "accounts" / fingerprint
         with suppress(FileNotFoundError):
-            return remembered.read_text()
+            return private.read(remembered).decode()
         while True:
             try:
                 account = await fivetran.get_account_id()
@@ -399,42 +416,64 @@ class Engine:
                 return _stand_in(fingerprint)
         self._make_private()
         remembered.parent.mkdir(mode=0o700, exist_ok=True)
-        partial = remembered.with_suffix(f".{os.getpid()}")
-        partial.touch(mode=0o600)
-        partial.write_text(account)
-        partial.replace(remembered)
+        private.write(remembered, account)
         return account
 
-    async def _prepared(self, application: str) -> DBOSConfig:
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The attempt's result; made again until the database, and what is set, can be used."""
         while True:
             try:
-                return await asyncio.to_thread(self._prepare, application)
-            except DatabaseUnavailable as error:
+                return await attempt()
+            except (DatabaseUnavailable, UnusableSettings) as error:
                 self._wait_for(error)
-                await asyncio.sleep(START_RETRY)
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                self._wait_for(database.unavailable(error))
+            except OSError as error:
+                self._wait_for(self._unusable(error))
+            await asyncio.sleep(START_RETRY)
+
+    def _unusable(self, error: OSError) -> FivetranStateError:
+        if isinstance(error, private.NotPrivate):
+            return UnusableSettings(str(error))
+        path, why = error.filename or self._home, error.strerror or type(error).__name__
+        text = f"{path}, in FIVETRAN_STATE_DATA_DIR, cannot be used: {why}."
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return DatabaseUnavailable(text) if is_full else UnusableSettings(text)
+
+    async def _prepare_and_launch(self, application: str) -> None:
+        config = await asyncio.to_thread(self._prepare, application)
+        try:
+            self._launch(config)
+        except SQLAlchemyError:
+            await self._stop_dbos()  # It can be launched only once.
+            raise
 
     def _wait_for(self, trouble: FivetranStateError) -> None:
         """Tell callers why the engine is not up; it goes on trying."""
-        logger.warning("Not up yet: %s", trouble.message)
+        if self._trouble is None or self._trouble.message != trouble.message:
+            logger.warning("Not up yet: %s", trouble.message)
         self._trouble = trouble
         self._news.set()
 
     def _prepare(self, application: str) -> DBOSConfig:
         """The data directory, the keys, the database, our lock; before DBOS may run anything."""
         if self._settings.conductor_key and find_spec("dbos_enterprise") is None:
-            raise EngineNotReady(
+            raise UnusableSettings(
                 "DBOS_CONDUCTOR_KEY is set, but the package that it needs is not installed: "
                 "pip install 'dbos[enterprise]'."
             )
         self._make_private()
+        if self._reader is not None:  # Of an earlier attempt.
+            self._reader.destroy()
+            self._reader = None
         dbos_internals.read_only_what_is_sealed()
-        with FileLock(self._home / "setup.lock", mode=0o600):
+        with private.lock(self._home / "setup.lock"):
             keys = vault.keys(self._settings) or [vault.key_from_file(self._home / vault.KEY_FILE)]
             self._serializer = vault.SealingSerializer(keys, application)
             self._texts = vault.Sealer(keys, f"text of {application}")
             serializer = cast(Serializer, self._serializer)
-            url = self._settings.database_url or self._sqlite_url()
             try:
+                url = database.url_of(self._settings)
                 DBOS.migrate(url)
                 self._reader = DBOSClient(
                     system_database_url=url,
@@ -442,11 +481,9 @@ class Engine:
                     serializer=serializer,
                     retry_connection_errors=False,
                 )
-            except DBAPIError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
                 # Its own text may show the URL, and with it a password.
-                raise DatabaseUnavailable(
-                    f"The database cannot be used ({type(error.orig).__name__})."
-                ) from None
+                raise database.unavailable(error) from None
         updates.bind(self._reader, self._serializer.digest)
         self._locks.hold(self._executor_id)
         found = migration.Migration(
@@ -458,7 +495,7 @@ class Engine:
             self._texts,
             migration.marker(self._home / "closed", self.database, application),
         )
-        with updates.reading():
+        with database.answering():
             if found.is_open():
                 self._migration = found
                 self._migrate(found)
@@ -502,15 +539,6 @@ class Engine:
             self._executor_id = DBOS.executor_id
             self._locks.hold(self._executor_id)
 
-    def _sqlite_url(self) -> str:
-        """A private file, in WAL mode, which stays with the file."""
-        path = self._home / "state.db"
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
-        return f"sqlite:///{path.absolute()}"
-
     async def _keep_watch(self) -> None:
         """Recover the dead, again and again; once a day, forget what is old."""
         next_cleaning = 0.0
@@ -525,6 +553,8 @@ class Engine:
                         await updates.forget(self._settings.retention_days)
             except DatabaseUnavailable as error:
                 logger.warning("Keeping watch: %s", error.message)
+            except SQLAlchemyError as error:
+                logger.warning("Keeping watch: %s", database.unavailable(error).message)
             except Exception:
                 logger.exception("Keeping watch failed; trying again")
             await asyncio.sleep(RECOVERY_INTERVAL)
@@ -533,7 +563,7 @@ class Engine:
         """When no update of 0.1 is in flight any more, read none of its values again."""
         if self._migration is None:
             return
-        with updates.reading():
+        with database.answering():
             is_last = await asyncio.to_thread(self._migration.take_ended)
         if is_last:
             await updates.leave_canary(anew=True)

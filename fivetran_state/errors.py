@@ -11,6 +11,7 @@ FivetranStateError
 ├── DatabaseUnavailable       database_unavailable
 ├── UnusableKey               unusable_key
 ├── Tampered                  tampered
+├── UnusableSettings          unusable_settings
 ├── WorkflowNotFound          workflow_not_found
 ├── UpdateInProgress          update_in_progress
 ├── IdempotencyKeyReused      idempotency_key_reused
@@ -152,8 +153,9 @@ class DatabaseUnavailable(FivetranStateError):
 
     code = "database_unavailable"
     hint = (
-        "Call again, with the same arguments, when the database is back: a repeated request "
-        "attaches to the update that it may have started."
+        "If the message names a variable, correct that first. Call again, with the same arguments, "
+        "when the database is back: a repeated request attaches to the update that it may have "
+        "started."
     )
 
 
@@ -174,6 +176,18 @@ class Tampered(FivetranStateError):
     hint = (
         "Find out who can write to this server's database. Look at the connection in Fivetran: "
         "whether it is paused, and whether its state is right."
+    )
+
+
+class UnusableSettings(FivetranStateError):
+    """A variable of the server's environment, or a path that it names, cannot be used; nothing was
+    changed by this call."""
+
+    code = "unusable_settings"
+    hint = (
+        "Ask the operator to correct what the message names; calling again does not help before "
+        "that. A changed variable needs a restart of the server. `fivetran-state doctor` checks the "
+        "set-up."
     )
 
 

@@ -6,18 +6,16 @@ Source of every fact: Fivetran's public API reference and support pages, as of 2
 import asyncio
 import logging
 import math
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import stamina
 
-from fivetran_state import __version__, state
+from fivetran_state import __version__, network, state
 from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranError,
@@ -53,6 +51,8 @@ LONGEST_LABEL = 200
 LONGEST_CURSOR = 1000
 
 _ATTEMPTS = 4
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+"""What comes before a request has left, so that it can have had no effect."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,6 @@ def is_cursor(text: object) -> bool:
     return isinstance(text, str) and 0 < len(text) <= LONGEST_CURSOR and visible(text) == text
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """One for all clients: to make it takes longer than a call, and each guest's update has its own."""
-    return httpx.create_ssl_context()
-
-
 class Fivetran:
     """An asynchronous client for one account; use it on one event loop and `aclose` it.
 
@@ -153,16 +147,19 @@ class Fivetran:
         timeout: float = 75,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            auth=(key, secret),
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
-            headers={
+        options: dict[str, Any] = {
+            "base_url": url,
+            "auth": (key, secret),
+            "timeout": httpx.Timeout(timeout, connect=min(timeout, 10)),
+            "headers": {
                 "Accept": "application/json;version=2",
                 "User-Agent": f"fivetran-state/{__version__}",
             },
-            transport=transport,
-            verify=_tls() if transport is None else True,
+        }
+        self._http = (
+            network.client(url, **options)
+            if transport is None
+            else httpx.AsyncClient(transport=transport, **options)
         )
         self._group_names: dict[str, str] = {}
         self._ask_for_groups_at = 0.0
@@ -309,10 +306,13 @@ class Fivetran:
         changes = request.method != "GET"
         try:
             response = await self._http.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise FivetranUnavailable(
-                f"Fivetran could not be reached ({type(error).__name__})."
-            ) from error
+        except _NOT_SENT as error:
+            why = (
+                "its TLS certificate is not trusted; SSL_CERT_FILE can name others to trust"
+                if "CERTIFICATE_VERIFY_FAILED" in str(error)
+                else type(error).__name__
+            )
+            raise FivetranUnavailable(f"Fivetran could not be reached ({why}).") from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise FivetranUnavailable(
                 f"Fivetran did not answer completely ({type(error).__name__}).",

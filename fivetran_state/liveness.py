@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
+from fivetran_state import database, private
 from fivetran_state.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class FileLocks:
             self._own = None
 
     def _lock(self, executor_id: str) -> FileLock:
-        return FileLock(self._directory / f"{executor_id}.lock", mode=0o600, thread_local=False)
+        return private.lock(self._directory / f"{executor_id}.lock")
 
     @staticmethod
     def _remove(lock: FileLock) -> None:
@@ -126,9 +127,7 @@ class AdvisoryLocks:
                 session.execute(_PROBE_AS_WE_DO)
                 locked = _try_lock(session, executor_id)
             except psycopg.Error as error:
-                raise DatabaseUnavailable(
-                    f"The database cannot be reached ({type(error).__name__})."
-                ) from None  # Its text may show the URL.
+                raise database.unavailable(error) from None  # Its text may show the URL.
             if not locked:
                 session.close()
                 raise DatabaseUnavailable("Another process is recovering this one's updates.")

@@ -8,9 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from fivetran_state.text import visible
-
 from fivetran_state.ending import end_process
+from fivetran_state.text import visible
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

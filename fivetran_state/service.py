@@ -164,7 +164,9 @@ class Service:
             try:
                 findings.append(Finding(what, True, await look))
             except FivetranStateError as error:
-                findings.append(Finding(what, False, f"{error.message} {error.hint}"))
+                told = f"{error.message} {error.hint}"
+                is_new = all(finding.detail != told for finding in findings)
+                findings.append(Finding(what, False, told if is_new else "for the same reason"))
 
         await check("database, key, lock", self._database_answers())
         await check("Fivetran", self._fivetran_answers())

@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 from typing_extensions import TypedDict
 
-from fivetran_state import binding, updates, workflow
+from fivetran_state import binding, database, updates, workflow
 from fivetran_state.errors import (
     Cancelled,
     FivetranStateError,
@@ -146,7 +146,7 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
         await _running_or_next(requests, account) if key is None else _of_key(account, key)
     )
     place = binding.input_of(workflow_id, updates.TOGETHER)
-    with SetWorkflowID(workflow_id):
+    with database.answering(), SetWorkflowID(workflow_id):
         await DBOS.start_workflow_async(update_states, Bound(place, requests))
     if key is not None:
         await with_key(requests, account, key)

@@ -6,11 +6,11 @@ import logging
 import os
 import secrets
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
+from fivetran_state import private
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.errors import AuthenticationUnavailable
@@ -51,26 +51,27 @@ class TokenFile:
         self._directories = (
             [self.path.parent] if settings.tokens_file else [settings.data_dir, settings.home]
         )
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int, int] | None = None
         self._tokens: dict[str, Token] = {}
 
     def exists(self) -> bool:
-        return self.path.exists()
+        return os.path.lexists(self.path)
 
     def tokens(self) -> dict[str, Token]:
         """By id. Raises `AuthenticationUnavailable` if the file cannot be read."""
         try:
-            found = self.path.stat()
-            now = (found.st_mtime_ns, found.st_size, found.st_ino)
+            found = self.path.lstat()
+            now = (found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino)
             if now != self._seen:
-                content = _Content.model_validate_json(self.path.read_bytes())
+                content = _Content.model_validate_json(private.read(self.path))
                 self._tokens = {token.id: token for token in content.tokens}
                 self._seen = now
         except FileNotFoundError:
             self._tokens, self._seen = {}, None
         except (OSError, ValidationError) as error:
             # Where it is, is the operator's business: the answer goes to whoever asks.
-            logger.error("%s cannot be read: %s", self.path, type(error).__name__)
+            why = error if isinstance(error, private.NotPrivate) else type(error).__name__
+            logger.error("%s cannot be read: %s", self.path, why)
             raise AuthenticationUnavailable(
                 f"The token file cannot be read ({type(error).__name__})."
             ) from None
@@ -113,18 +114,10 @@ class TokenFile:
     def _lock(self) -> FileLock:
         for directory in self._directories:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return FileLock(_beside(self.path, "lock"), mode=0o600)
+        return private.lock(self.path.with_name(f"{self.path.name}.lock"))
 
     def _write(self, tokens: list[Token]) -> None:
-        """All or nothing, because servers read it at any time."""
-        partial = _beside(self.path, str(os.getpid()))
-        partial.touch(mode=0o600)
-        partial.write_text(_Content(tokens=tokens).model_dump_json(indent=1))
-        partial.replace(self.path)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f"{path.name}.{suffix}")
+        private.write(self.path, _Content(tokens=tokens).model_dump_json(indent=1))
 
 
 def _hash(text: str) -> str:

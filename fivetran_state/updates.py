@@ -7,8 +7,8 @@ decides between two processes that start the same number.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, cast
@@ -24,11 +24,9 @@ from dbos import (
     WorkflowStatusString,
 )
 from dbos import error as dbos_error
-from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import binding, workflow
+from fivetran_state import binding, database, workflow
 from fivetran_state.errors import (
-    DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
@@ -126,25 +124,13 @@ class Step:
     error: FivetranStateError | None
 
 
-@contextmanager
-def reading() -> Iterator[None]:
-    """Around what reads the database; raises `DatabaseUnavailable`."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        # Its text may show the database's URL.
-        raise DatabaseUnavailable(
-            f"The database does not answer ({type(error).__name__})."
-        ) from None
-
-
 def canary_id() -> str:
     return f"key:{workflow.application_name}"
 
 
 def check_key() -> None:
     """Raise `UnusableKey` if the database is used with a key that this process does not have."""
-    with reading():
+    with database.answering():
         rows = _reader.list_workflows(workflow_ids=[canary_id()])
     if rows and not isinstance(rows[0].input, dict):
         raise UnusableKey("The updates in this database were sealed with another key.")
@@ -167,7 +153,7 @@ async def leave_canary(*, anew: bool) -> None:
 
 def unfinished_rows() -> list[Unfinished]:
     """The workflows of this account that are not at an end of their own."""
-    with reading():
+    with database.answering():
         rows = _reader.list_workflows(
             status=workflow.UNFINISHED, load_input=False, load_output=False
         )
@@ -183,7 +169,7 @@ def is_superseded(row: Unfinished) -> bool:
         return row.name != TOGETHER
     update = UpdateId.parse(row.workflow_id)
     following = str(UpdateId(update.owner, update.number + 1))
-    with reading():
+    with database.answering():
         return bool(_reader.list_workflows(workflow_ids=[following], load_input=False))
 
 
@@ -192,7 +178,7 @@ async def left_paused() -> dict[str, str]:
 
     It is still trying, has given up (`left_paused`), or was ended by something else.
     """
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             name=workflow.NAME, status=[*workflow.UNFINISHED, *_FAILED], load_input=False
         )
@@ -224,7 +210,7 @@ async def forget(days: float) -> int:
     Returns how many were deleted.
     """
     before = datetime.now(timezone.utc) - timedelta(days=days)
-    with reading():
+    with database.answering():
         old = await _reader.list_workflows_async(
             name=workflow.NAME,
             completed_before=before.isoformat(),
@@ -329,6 +315,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
         workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
             with (
+                database.answering(),
                 SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
                 SetWorkflowAttributes(_request_attribute(request)),
             ):
@@ -385,7 +372,7 @@ def asked(requests: list[UpdateRequest]) -> str:
 
 async def last_together(prefix: str) -> tuple[str, bool] | None:
     """The highest id that begins so of connections changed together, and whether these run."""
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             name=TOGETHER,
             workflow_id_prefix=prefix,
@@ -399,7 +386,7 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
 
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
     """The updates that have been started as parts of this workflow, in the requests' order."""
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             parent_workflow_id=workflow_id, load_input=False, load_output=False
         )
@@ -409,7 +396,7 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
 
 async def is_running(workflow_id: str) -> bool:
     """Whether the workflow exists and has not ended."""
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
@@ -418,7 +405,7 @@ async def is_running(workflow_id: str) -> bool:
 
 async def steps(workflow_id: str) -> list[Step]:
     """The update's checkpoints so far, in order; its own sleeps and events are left out."""
-    with reading():
+    with database.answering():
         found = await _reader.list_workflow_steps_async(workflow_id)
     return [
         Step(
@@ -434,8 +421,11 @@ async def steps(workflow_id: str) -> list[Step]:
 
 async def cancel(workflow_id: str) -> None:
     """Ask the update to end without writing; it ends as `Cancelled`, unless it is too late."""
-    await DBOS.update_workflow_attributes_async(workflow_id, {workflow.CANCEL: True}, merge=True)
-    await binding.send(workflow_id, True, workflow.CANCEL)  # It may be asleep.
+    with database.answering():
+        await DBOS.update_workflow_attributes_async(
+            workflow_id, {workflow.CANCEL: True}, merge=True
+        )
+        await binding.send(workflow_id, True, workflow.CANCEL)  # It may be asleep.
 
 
 def note_outside_end(workflow_id: str) -> None:
@@ -443,7 +433,7 @@ def note_outside_end(workflow_id: str) -> None:
     DBOS.update_workflow_attributes(workflow_id, {workflow.CANCEL: workflow.OUTSIDE}, merge=True)
     place = binding.message_to(workflow_id, workflow.CANCEL)
     DBOS.send(workflow_id, Bound(place, workflow.OUTSIDE), topic=workflow.CANCEL)
-    with reading():
+    with database.answering():
         parts = _reader.list_workflows(
             name=workflow.NAME,
             parent_workflow_id=workflow_id,
@@ -456,13 +446,13 @@ def note_outside_end(workflow_id: str) -> None:
 
 def exists(workflow_id: str) -> bool:
     """Whether the workflow's row is there."""
-    with reading():
+    with database.answering():
         return bool(_reader.list_workflows(workflow_ids=[workflow_id], load_input=False))
 
 
 async def is_run_by(executor_id: str, workflow_id: str) -> bool:
     """Whether the row still says so. DBOS's own question would be recorded as a step."""
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
@@ -471,7 +461,7 @@ async def is_run_by(executor_id: str, workflow_id: str) -> bool:
 
 async def is_cancelled(workflow_id: str) -> bool | str:
     """Whether somebody has asked the update to end without writing; `OUTSIDE`, if in the database."""
-    with reading():
+    with database.answering():
         (row,) = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
@@ -482,7 +472,7 @@ async def is_cancelled(workflow_id: str) -> bool | str:
 def is_settled(workflow_id: str) -> bool:
     """Whether the update is running, or ended by itself; False if its row is gone, or was ended by
     something else."""
-    with reading():
+    with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], load_input=False)
     if not rows:
         return False
@@ -502,7 +492,7 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
     wanted = [str(UpdateId(owner, n)) for n in range(top, max(top - limit, 0), -1)]
     if not wanted:
         return []
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
     found = [
         _update(row, None, is_latest=_number(row.workflow_id) == newest)
@@ -520,7 +510,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
     """
 
     async def rows(**bounds: Any) -> list[WorkflowStatus]:
-        with reading():
+        with database.answering():
             return await _reader.list_workflows_async(
                 name=workflow.NAME,
                 workflow_id_prefix=None if account is None else f"{account}/",
@@ -590,7 +580,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
     following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
     ended = []
     for at in range(0, len(following), A_LOOK):
-        with reading():
+        with database.answering():
             rows = await _reader.list_workflows_async(
                 workflow_ids=following[at : at + A_LOOK], load_input=False, load_output=False
             )
@@ -600,7 +590,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
 
 async def newest(prefix: str, limit: int) -> list[str]:
     """The ids of the last updates that begin so, newest first."""
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(
             name=workflow.NAME,
             workflow_id_prefix=prefix or None,
@@ -615,7 +605,7 @@ async def newest(prefix: str, limit: int) -> list[str]:
 async def state_before(workflow_id: str) -> str:
     """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
     outcome = (await get(workflow_id)).outcome
-    with reading():
+    with database.answering():
         found = await _reader.list_workflow_steps_async(workflow_id)
     before: Snapshot | None = None
     for step in found:
@@ -633,7 +623,7 @@ async def state_before(workflow_id: str) -> str:
 
 async def may_have_written(workflow_id: str) -> bool:
     """Whether the update wrote, or may have written, the state."""
-    with reading():
+    with database.answering():
         found = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
     return any(_may_have_written(workflow_id, step) for step in found)
 
@@ -720,7 +710,7 @@ async def _latest(owner: str, *, load_input: bool = True) -> WorkflowStatus | No
 
 async def _recent(owner: str) -> list[WorkflowStatus]:
     """The owner's last updates, newest first, without input and output."""
-    with reading():
+    with database.answering():
         recent = await _reader.list_workflows_async(
             name=workflow.NAME,
             workflow_id_prefix=f"{owner}:",
@@ -773,14 +763,14 @@ async def _remembered(
 
 
 async def _status(workflow_id: str) -> WorkflowStatus | None:
-    with reading():
+    with database.answering():
         rows = await _reader.list_workflows_async(workflow_ids=[workflow_id])
     return rows[0] if rows else None
 
 
 async def _progress(workflow_id: str) -> Progress | None:
     """Where the update is: what it last told, unless a step has been recorded since."""
-    with reading():
+    with database.answering():
         event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
     place = binding.event_of(workflow_id, workflow.PROGRESS)

@@ -20,6 +20,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fivetran_state import private
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -49,7 +50,7 @@ def keys(settings: Settings) -> list[bytes]:
     if setting is None and settings.database_url is not None:
         raise UnusableKey("With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY.")
     # What was sealed before the setting was made stays readable.
-    return [*found, key_from_file(key_file)] if key_file.exists() else found
+    return [*found, key_from_file(key_file)] if os.path.lexists(key_file) else found
 
 
 def keys_from_environment(setting: str) -> list[bytes]:
@@ -71,12 +72,10 @@ def key_from_file(path: Path) -> bytes:
 
     The caller holds the data directory's lock, so that two first starts agree on one key.
     """
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.urlsafe_b64encode(os.urandom(32)))
+    if not os.path.lexists(path):
+        private.write(path, base64.urlsafe_b64encode(os.urandom(32)).decode())
     try:
-        key = base64.urlsafe_b64decode(path.read_bytes())
+        key = base64.urlsafe_b64decode(private.read(path))
         AESGCM(key)
     except ValueError as error:
         raise UnusableKey(f"The key file {path} does not hold a key.") from error

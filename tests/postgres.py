@@ -35,6 +35,9 @@ class Postgres:
         self._port = free_port()
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.write("\nfsync = off\nmax_connections = 300\n")
+        # This user needs a password; all others are trusted.
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all guarded all scram-sha-256\n{rules.read_text()}")
         self._start()
 
     def close(self) -> None:

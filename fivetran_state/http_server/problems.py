@@ -53,6 +53,7 @@ STATUS = {
     "engine_not_ready": 503,
     "database_unavailable": 503,
     "unusable_key": 503,
+    "unusable_settings": 503,
 }
 """By an error's code. What is 5xx is not the caller's doing."""
 

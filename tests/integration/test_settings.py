@@ -20,7 +20,7 @@ async def test_a_conductor_key_without_its_package_is_a_clear_error(connect: Con
     async with connect(DBOS_CONDUCTOR_KEY="some-conductor-key") as client:
         error = await refused(client, "list_connections")
 
-    assert error["code"] == "engine_not_ready"
+    assert error["code"] == "unusable_settings"
     assert "dbos[enterprise]" in error["message"]
     assert "some-conductor-key" not in json.dumps(error)
 

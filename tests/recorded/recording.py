@@ -123,6 +123,7 @@ def restore_sqlite(folder: Path, data: Path) -> None:
     data.mkdir()
     (data / "state.db").write_bytes(gzip.decompress((folder / SQLITE).read_bytes()))
     shutil.copyfile(folder / KEY_FILE, data / "key")
+    (data / "key").chmod(0o600)
 
 
 def restore_postgres(folder: Path, postgres: Postgres, url: str) -> None:

@@ -154,6 +154,7 @@ def test_the_key_file_is_made_once_and_for_its_owner_only(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", ["", "c2hvcnQ=", "no base64!"])
 def test_a_key_file_that_holds_no_key_is_refused_by_its_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "key").write_text(content)
+    (tmp_path / "key").chmod(0o600)
 
     with pytest.raises(UnusableKey, match="key"):
         vault.key_from_file(tmp_path / "key")

@@ -1,0 +1,106 @@
+"""The database of updates: where it is, and what is wrong with it, told without a secret."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from fivetran_state import private
+from fivetran_state.config import Settings
+from fivetran_state.errors import DatabaseUnavailable, UnusableSettings
+
+VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
+
+_REFUSALS = {
+    "password authentication failed": f"it refuses the user or the password in {VARIABLE}",
+    "no password supplied": f"it wants a password, and {VARIABLE} has none",
+    "no pg_hba.conf entry": f"it does not let this host in with the user in {VARIABLE}",
+    "certificate": f"a TLS certificate that {VARIABLE} asks for is missing or not trusted",
+    "does not support SSL": f"it offers no TLS, which sslmode in {VARIABLE} asks for",
+    "role ": f"it does not let in the user in {VARIABLE}",
+    "does not exist": f"the database that {VARIABLE} names does not exist and was not created",
+    "resolve host": f"the host in {VARIABLE} is not known",
+    "translate host": f"the host in {VARIABLE} is not known",
+    "refused": f"nothing answers at the host and port in {VARIABLE}",
+    "timeout": f"nothing answers at the host and port in {VARIABLE}",
+    "invalid": f"a part of {VARIABLE} is malformed",
+}
+"""By what the driver says while it connects. Its own text may show parts of the URL."""
+
+_BY_SQLSTATE = {
+    "25006": f"the server that {VARIABLE} names only reads",
+    "42501": f"the user in {VARIABLE} may not create or use the tables",
+    "53100": "its disk is full",
+}
+
+
+def path_of(settings: Settings) -> Path:
+    """The SQLite file, for settings without a URL."""
+    return settings.home / "state.db"
+
+
+def where(settings: Settings) -> str:
+    """The file, or the URL without its password."""
+    if settings.database_url is None:
+        return str(path_of(settings))
+    return make_url(settings.database_url).render_as_string(hide_password=True)
+
+
+def url_of(settings: Settings) -> str:
+    """The URL for DBOS; a SQLite file is made first. Raises `UnusableSettings`."""
+    if settings.database_url is None:
+        return _sqlite_url(path_of(settings))
+    try:
+        url = make_url(settings.database_url)
+    except (ArgumentError, ValueError):  # Its text may show the password.
+        raise UnusableSettings(f"{VARIABLE} is not a URL.") from None
+    dialect = url.get_backend_name()
+    if dialect == "sqlite":
+        raise UnusableSettings(
+            f"{VARIABLE} is a SQLite URL. Leave it out: then SQLite is used, in the directory"
+            " that FIVETRAN_STATE_DATA_DIR names."
+        )
+    if dialect not in ("postgresql", "postgres"):
+        raise UnusableSettings(f"{VARIABLE} has to begin with postgresql://.")
+    if not url.database:
+        raise UnusableSettings(f"{VARIABLE} names no database: postgresql://user@host/database.")
+    return settings.database_url
+
+
+def _sqlite_url(path: Path) -> str:
+    """A private file, in WAL mode, which stays with the file."""
+    private.create(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    # As a URI, because SQLAlchemy 2.0 and 2.1 read a plain path with ? or % in different ways.
+    url = URL.create("sqlite", database=path.as_uri(), query={"uri": "true"})
+    return url.render_as_string(hide_password=False)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Around what asks or changes the database for a caller: raises `DatabaseUnavailable`."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise unavailable(error) from None  # Its text may show the database's URL.
+
+
+def unavailable(error: Exception) -> DatabaseUnavailable:
+    """What an error of SQLAlchemy or of a driver means for a caller."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):
+        # SQLite's own texts quote no value.
+        return DatabaseUnavailable(
+            f"The database in FIVETRAN_STATE_DATA_DIR cannot be used: {cause}."
+        )
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is None:
+        said = str(cause)
+        why = next((why for text, why in _REFUSALS.items() if text in said), None)
+    else:
+        why = _BY_SQLSTATE.get(sqlstate)
+    return DatabaseUnavailable(f"The database cannot be used: {why or type(cause).__name__}.")

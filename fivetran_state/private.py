@@ -1,0 +1,69 @@
+"""Files that nobody else may read, write or swap: keys, tokens, locks, the database."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+_IS_POSIX = os.name == "posix"
+
+
+class NotPrivate(OSError):
+    """The file could be somebody else's doing; the text names it and the command that mends it."""
+
+
+def read(path: Path) -> bytes:
+    """What is in the file; raises `NotPrivate`, or another `OSError`."""
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def create(path: Path) -> None:
+    """Make the file, if there is none yet; raises `NotPrivate`, or another `OSError`."""
+    os.close(_open(path, os.O_RDWR | os.O_CREAT))
+
+
+def write(path: Path, content: str) -> None:
+    """All or nothing, because others read it at any time."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def lock(path: Path) -> FileLock:
+    """A lock that is not taken yet, on a file that is ours; raises as `create` does."""
+    create(path)
+    return FileLock(path, mode=0o600, thread_local=False)
+
+
+def _open(path: Path, flags: int) -> int:
+    if not _IS_POSIX:
+        return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+    if path.is_symlink():
+        raise NotPrivate(f"{path} is a symlink: put the file itself there.")
+    # Not blocking, because it may be a pipe that nobody writes to.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        _check(path, os.fstat(descriptor))
+    except NotPrivate:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotPrivate(f"{path} is not a file.")
+    if found.st_uid != os.geteuid():
+        raise NotPrivate(
+            f"{path} belongs to another user than this process: chown {os.geteuid()} '{path}'"
+        )
+    if found.st_mode & 0o077:
+        raise NotPrivate(f"{path} can be used by others: chmod 600 '{path}'")
