@@ -110,6 +110,7 @@ async def test_a_token_file_that_vanishes_or_breaks_does_not_open_the_server(htt
 
         path.unlink()
         assert (await server.status(token=token), await server.status()) == (401, 401)
+        path.touch(mode=0o600)
         path.write_text("{}}")
         answer = await server.client.get("/", headers=authorization(token))
 
