@@ -14,8 +14,9 @@ import httpx
 import jwt
 from pydantic import BaseModel
 
+from fivetran_state import network
 from fivetran_state.config import is_secure_url
-from fivetran_state.errors import AuthenticationUnavailable
+from fivetran_state.errors import AuthenticationUnavailable, UnusableSettings
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +120,8 @@ class Issuer:
         """While the issuer does not answer, the keys that are known stay."""
         is_first = self._fetched_at is None
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-                found = await self._published(client)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            found = await self._published()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, UnusableSettings) as error:
             why = str(error) or type(error).__name__
             logger.warning("The keys of %s cannot be had: %s", self._url, why)
             self._not_before = time.monotonic() + SHORTEST_PAUSE
@@ -131,9 +131,12 @@ class Issuer:
         # The first time no key was missed: one that is new since then is looked for at once.
         self._not_before = 0.0 if is_first else self._fetched_at + SHORTEST_PAUSE
 
-    async def _published(self, client: httpx.AsyncClient) -> dict[str, _Key]:
-        metadata = await self._metadata(client)
-        answer = await client.get(metadata.jwks_uri)
+    async def _published(self) -> dict[str, _Key]:
+        async with network.client(self._url, timeout=TIMEOUT) as client:
+            metadata = await self._metadata(client)
+        # It may be on another host, which NO_PROXY may name.
+        async with network.client(metadata.jwks_uri, timeout=TIMEOUT) as client:
+            answer = await client.get(metadata.jwks_uri)
         key_set = _KeySet.model_validate_json(answer.raise_for_status().content)
         keys = {}
         for description in key_set.keys:
