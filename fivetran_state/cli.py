@@ -156,7 +156,9 @@ def _token_file(sandbox: bool) -> "Iterator[TokenFile]":
 
     try:
         yield TokenFile(settings_for(sandbox))
-    except (FivetranStateError, OSError) as error:
+    except FivetranStateError as error:
+        raise SystemExit(error.message) from None
+    except OSError as error:
         raise SystemExit(str(error)) from None
 
 

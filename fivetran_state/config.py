@@ -185,6 +185,11 @@ class Settings(BaseSettings):
             raise ValueError("has to be an http or https URL without query, fragment and user")
         return value
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _take_any_case(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
+
     @field_validator("oauth_issuer")
     @classmethod
     def _check_issuer(cls, value: str | None) -> str | None:

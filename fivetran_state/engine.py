@@ -412,7 +412,7 @@ class Engine:
                 )
                 await asyncio.sleep(START_RETRY)
             except FivetranStateError as error:
-                logger.warning("Fivetran does not tell the account: %s", error.message)
+                logger.warning("Fivetran does not tell the account: %s", error)
                 return _stand_in(fingerprint)
         self._make_private()
         remembered.parent.mkdir(mode=0o700, exist_ok=True)
@@ -451,7 +451,7 @@ class Engine:
     def _wait_for(self, trouble: FivetranStateError) -> None:
         """Tell callers why the engine is not up; it goes on trying."""
         if self._trouble is None or self._trouble.message != trouble.message:
-            logger.warning("Not up yet: %s", trouble.message)
+            logger.warning("Not up yet: %s", trouble)
         self._trouble = trouble
         self._news.set()
 
@@ -552,9 +552,9 @@ class Engine:
                     if self._settings.retention_days:
                         await updates.forget(self._settings.retention_days)
             except DatabaseUnavailable as error:
-                logger.warning("Keeping watch: %s", error.message)
+                logger.warning("Keeping watch: %s", error)
             except SQLAlchemyError as error:
-                logger.warning("Keeping watch: %s", database.unavailable(error).message)
+                logger.warning("Keeping watch: %s", database.unavailable(error))
             except Exception:
                 logger.exception("Keeping watch failed; trying again")
             await asyncio.sleep(RECOVERY_INTERVAL)

@@ -43,6 +43,8 @@ FivetranStateError
 An error is a code (stable, for programs), a message (what happened), a hint (what to do next)
 and details (JSON values). It crosses a DBOS checkpoint as exactly that, and comes back as the
 same class.
+
+Callers get the message, which may quote a state. Logs get `str(error)`, which does not.
 """
 
 import inspect
@@ -62,6 +64,8 @@ class FivetranStateError(Exception):
     hint: ClassVar[str] = ""
     place: str | None = None
     """Where it is stored (see `binding`)."""
+    may_be_logged: ClassVar[bool] = False
+    """The message quotes neither a state nor an answer, so that `str(error)` may hold it."""
 
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
@@ -71,7 +75,10 @@ class FivetranStateError(Exception):
             name: shown(value, LONGEST_MESSAGE) if isinstance(value, str) else value
             for name, value in details.items()
         }
-        super().__init__(self.message)
+        super().__init__()  # `repr`, which others log, shows what it is given.
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.may_be_logged else self.code
 
     def __init_subclass__(cls) -> None:
         FivetranStateError._by_code[cls.code] = cls
@@ -100,6 +107,7 @@ class MissingCredentials(FivetranStateError):
     """Neither the server nor the request has a Fivetran API key; nothing was sent."""
 
     code = "missing_credentials"
+    may_be_logged = True
     hint = (
         "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and restart it, "
         "or start it with --sandbox to try it without an account. A REST request may bring api_key "
@@ -128,6 +136,7 @@ class CannotServe(FivetranStateError):
     """The HTTP server cannot start with these settings."""
 
     code = "cannot_serve"
+    may_be_logged = True
     hint = "Correct the setting that the message names; docs/http.md explains them."
 
 
@@ -135,6 +144,7 @@ class AuthenticationUnavailable(FivetranStateError):
     """Tokens cannot be checked at the moment: the file, or the issuer's keys, cannot be read."""
 
     code = "authentication_unavailable"
+    may_be_logged = True
     hint = "Call again in a minute; if it persists, read the server's log on stderr."
 
 
@@ -142,6 +152,7 @@ class EngineNotReady(FivetranStateError):
     """The workflow engine has not come up; no state was read or changed by this call."""
 
     code = "engine_not_ready"
+    may_be_logged = True
     hint = (
         "Call again in a few seconds. If the message stays the same, correct what it names, or "
         "read the server's log on stderr; `fivetran-state doctor` checks the set-up."
@@ -152,6 +163,7 @@ class DatabaseUnavailable(FivetranStateError):
     """The database of updates cannot be reached; updates in flight wait for it, none is lost."""
 
     code = "database_unavailable"
+    may_be_logged = True
     hint = (
         "If the message names a variable, correct that first. Call again, with the same arguments, "
         "when the database is back: a repeated request attaches to the update that it may have "
@@ -163,6 +175,7 @@ class UnusableKey(FivetranStateError):
     """The key that opens what is stored is missing, malformed or a different one; nothing was changed."""
 
     code = "unusable_key"
+    may_be_logged = True
     hint = (
         "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with and restart the "
         "server. After changing the key, append the old one to the new one, after a comma."
@@ -386,6 +399,12 @@ class FivetranError(FivetranStateError):
 
     code = "fivetran_error"
     hint = "Correct what fivetran_message names. If it makes no sense, call again later."
+
+    def __str__(self) -> str:
+        """With Fivetran's status, or the kind of fault of the network."""
+        status, cause = self.details.get("status"), type(self.__cause__).__name__
+        reason = "" if self.__cause__ is None else f" ({cause})"
+        return f"{self.code} (HTTP {status})" if isinstance(status, int) else f"{self.code}{reason}"
 
 
 class Unauthorized(FivetranError):

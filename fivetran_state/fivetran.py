@@ -318,6 +318,7 @@ class Fivetran:
                 f"Fivetran did not answer completely ({type(error).__name__}).",
                 maybe_applied=changes or None,
             ) from error
+        logger.debug("%s %s: %d", request.method, request.url.path, response.status_code)
         if response.is_success:
             return _data(response, changes)
         raise _refusal(response, changes)

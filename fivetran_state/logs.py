@@ -1,17 +1,37 @@
-"""Logs: one JSON object a line, on stderr, because stdout belongs to the protocol."""
+"""Logs: one JSON object a line, on stderr, because stdout belongs to the protocol.
 
+No line holds a value of a state. Our own messages never quote one. A library's message or an
+exception's text may, so a line has only the constant parts of the first, and the types and places
+of the second.
+"""
+
+import ast
 import json
 import logging
 import select
 import sys
+import threading
 import time
+import warnings
+from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 from fivetran_state.errors import FivetranStateError
 
+logger = logging.getLogger(__name__)
+
+OURS = "fivetran_state"
+"""What the names of this program's own loggers begin with."""
+
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "principal")
 """What the line about an HTTP request has besides its message."""
+
+LONGEST_STACK = 30
+"""Frames of one exception, the innermost ones."""
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the HTTP request that is being served; it is on every line that is logged meanwhile."""
@@ -24,7 +44,7 @@ class _JsonLines(logging.Formatter):
             + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage() if _is_ours(record) else _constant_parts(record),
         }
         line |= {
             name: value
@@ -33,8 +53,8 @@ class _JsonLines(logging.Formatter):
         }
         if (id_ := request_id.get()) is not None:
             line["request_id"] = id_
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = "\n".join(_described(record.exc_info[1], set()))
         return json.dumps(line)
 
 
@@ -69,27 +89,110 @@ class _WhileRead(logging.StreamHandler[TextIO]):
         return not self._is_full
 
 
-def _without_stack_for_refusals(record: logging.LogRecord) -> bool:
-    """DBOS logs every exception of a workflow with its stack; ours are answers, not accidents."""
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name == OURS or record.name.startswith(f"{OURS}.")
+
+
+def _constant_parts(record: logging.LogRecord) -> str:
+    """A library's message as its source has it, without the values that are filled in."""
+    text = _text_in_source(record.pathname, record.lineno)
+    return text or f"A message at {record.pathname}:{record.lineno}"
+
+
+@lru_cache(maxsize=1000)
+def _text_in_source(path: str, line: int) -> str | None:
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    for call in sorted(calls, key=lambda call: (call.end_lineno or 0) - call.lineno):
+        for argument in call.args[:2]:  # `log` has the level before the message.
+            parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+            found = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
+            text = "".join(each for each in found if isinstance(each, str))
+            if text.strip("…"):
+                return text
+    return None
+
+
+def _described(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Types and places, without the text: of what the exception came from, then its own."""
+    seen.add(id(error))
+    origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if origin is not None and id(origin) not in seen:
+        yield from _described(origin, seen)
+    yield str(error) if isinstance(error, FivetranStateError) else type(error).__qualname__
+    yield from _places(error.__traceback__)
+    for part in getattr(error, "exceptions", ()):  # Of a group.
+        if isinstance(part, BaseException) and id(part) not in seen:
+            yield from _described(part, seen)
+
+
+def _places(traceback: TracebackType | None) -> list[str]:
+    found = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        found.append(f"  {code.co_filename}:{traceback.tb_lineno} in {code.co_name}")
+        traceback = traceback.tb_next
+    return found[-LONGEST_STACK:]
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Our own, and a library's from WARNING on: what it says below that is its callers' data.
+
+    DBOS logs each error of a workflow; ours are answers, which the workflow logs itself.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, FivetranStateError):
-        record.exc_info = None
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args = "The update ended with %s: %s", (error.code, error.message)
-    return True
+    is_answer = record.name == "dbos" and isinstance(error, FivetranStateError)
+    return _is_ours(record) or (record.levelno >= logging.WARNING and not is_answer)
 
 
 def configure(level: str) -> None:
-    """Send every logger of this process to stderr; call it before DBOS or MCP set up their own."""
+    """Send all that this process has to say to stderr; call it before DBOS or MCP set up their own."""
     handler = _WhileRead(sys.stderr)
     handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.addFilter(_is_wanted)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger(OURS).setLevel(level)
     # DBOS adds a handler of its own unless its logger has one.
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
     dbos.propagate = False
-    dbos.setLevel("DEBUG" if level == "DEBUG" else "WARNING")  # INFO lists every migration.
-    dbos.addFilter(_without_stack_for_refusals)
-    # The HTTP stack's debug lines show requests and their headers.
-    for name in ("httpx", "httpcore", "httpx2", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _log_what_python_prints()
+
+
+def _log_what_python_prints() -> None:
+    """Warnings and exceptions that nothing handles: Python's own words would quote values."""
+
+    def on_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        logger.warning("%s at %s:%d", category.__name__, filename, lineno)
+
+    def on_exception(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+        else:
+            logger.critical("The process ends by an error", exc_info=error)
+
+    def in_thread(arguments: threading.ExceptHookArgs) -> None:
+        logger.error("A thread ended by an error", exc_info=arguments.exc_value)
+
+    def unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+        logger.error("An error could not be raised", exc_info=arguments.exc_value)
+
+    warnings.showwarning = on_warning
+    sys.excepthook, threading.excepthook = on_exception, in_thread
+    sys.unraisablehook = unraisable

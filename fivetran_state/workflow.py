@@ -380,6 +380,9 @@ def running_here() -> Iterator[None]:
         # nothing can be promised. The engine finds the workflow and runs it again.
         logger.exception("The database failed", extra={"workflow_id": workflow_id})
         raise asyncio.CancelledError from error
+    except FivetranStateError as error:
+        logger.warning("%s ended with %s", workflow_id, error, extra={"workflow_id": workflow_id})
+        raise
     finally:
         running.pop(workflow_id, None)
         tasks.pop(workflow_id, None)
@@ -1269,7 +1272,7 @@ async def _insist_on_resuming(resume: Callable[[], Awaitable[Connection]]) -> No
         except ConnectionNotFound:
             return
         except FivetranError as error:
-            logger.warning("A connection is still paused: %s", error.message)
+            logger.warning("A connection is still paused: %s", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_BETWEEN_TRIES)
 

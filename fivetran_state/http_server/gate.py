@@ -243,7 +243,7 @@ class Gate:
         try:
             found = await self._backend.authenticate(request)
         except AuthenticationUnavailable as error:
-            logger.error("Tokens cannot be checked: %s", error.message)
+            logger.error("Tokens cannot be checked: %s", error)
             return problem(503, error.code, error.message, error.hint, {"Retry-After": "10"})
         key: object = request.client.host if request.client else None
         if found is not None:

@@ -87,7 +87,7 @@ class Subscriptions:
                     await self._add(key, request, uri)
                     honoured.append(uri)
                 except (InvalidRequest, NotAllowed) as error:
-                    logger.info("Not listened to: %s", error.message)
+                    logger.info("Not listened to: %s", error)
                 except FivetranStateError as error:
                     raise protocol_error(error, uri=uri) from None
             subset = wanted.model_copy(update={"resource_subscriptions": honoured})

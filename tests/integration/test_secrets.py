@@ -5,15 +5,21 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
+from mcp import Client
 
+from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, IDLE, PAUSED, arrival, version_of
+from tests.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
 from tests.crash.processes import Server, running
+from tests.http_server import http_running, lines_of
 
 SECRET = 's3cret/with+odd=signs&"quotes"'
 MARKER = "marker-of-what-a-state-holds"
@@ -33,12 +39,10 @@ async def ask(server: Server, tool: str, **arguments: object) -> str:
     return (await server.client.call_tool(tool, arguments)).model_dump_json()
 
 
-async def a_full_run(
-    sandbox: Sandbox, environment: dict[str, str], folder: Path, log_level: str = "DEBUG"
-) -> list[str]:
+async def a_full_run(sandbox: Sandbox, environment: dict[str, str], folder: Path) -> list[str]:
     """Every tool, and every way in which it can go wrong; the answers."""
     answers: list[str] = []
-    async with running(environment, folder, FIVETRAN_STATE_LOG_LEVEL=log_level) as server:
+    async with running(environment, folder, FIVETRAN_STATE_LOG_LEVEL="DEBUG") as server:
 
         async def update(expected_version: str | None, outcome: str) -> None:
             answer = await ask(
@@ -154,14 +158,91 @@ async def test_no_state_reason_or_key_is_in_clear_in_any_file_of_the_data_direct
     assert where([MARKER, NEW_MARKER], files_under(data)) == []
 
 
-async def test_no_state_is_logged_at_the_default_level(
+KEY_MARK, VALUE_MARK, NUMBER_MARK = "mark-in-a-key", "mark-in-a-value", "7707707707707707"
+MARKS = [KEY_MARK, VALUE_MARK, NUMBER_MARK, MARKER, NEW_MARKER]
+MARKED = {KEY_MARK: VALUE_MARK, "deep": {KEY_MARK: [int(NUMBER_MARK), VALUE_MARK]}}
+REFUSED: list[dict[str, Any]] = [
+    {"json_patch": [{"op": "test", "path": f"/{KEY_MARK}", "value": MARKER}]},
+    {"json_patch": [{"op": "replace", "path": f"/{KEY_MARK}/{VALUE_MARK}/-1", "value": 1}]},
+    {"json_patch": [{"op": MARKER, "path": f"/{NUMBER_MARK}"}]},
+    {"merge_patch": [MARKED]},
+    {"new_state": VALUE_MARK},
+    {"restore_from": f"{IDLE}:1", "only": f"/{KEY_MARK}/{VALUE_MARK}"},
+]
+"""Changes that cannot be made; their errors quote them."""
+
+
+Change = Callable[..., Awaitable[str]]
+
+
+async def change_in_every_way(sandbox: Sandbox, change: Change) -> list[str]:
+    """Changes that succeed and that fail, by what is asked, what is there and what Fivetran does."""
+    sandbox.set_state(IDLE, json.dumps(MARKED))
+    answers = [await change(new_state={"cursor": NEW_MARKER}), await change(new_state=MARKED)]
+    answers += [await change(**refused) for refused in REFUSED]
+    answers.append(await change(new_state={}, expected_version="0" * 32))
+    marked = json.dumps({"code": MARKER, "message": VALUE_MARK, "data": MARKED})
+    for fault in (
+        {"kind": "status", "status": 500, "body": marked, "path": "/state$"},
+        {"kind": "status", "status": 400, "body": marked, "method": "PATCH", "path": "/state$"},
+        {"kind": "status", "status": 200, "body": marked, "path": f"/{IDLE}$"},
+        {"kind": "status", "status": 200, "body": marked[:-5], "path": "/state$"},
+        {"kind": "wrong_state", "method": "PATCH", "path": "/state$", "body": marked},
+        {"kind": "wrong_state", "method": "PATCH", "path": "/state$", "body": json.dumps(MARKED)},
+    ):
+        sandbox.set_state(IDLE, json.dumps(MARKED))
+        sandbox.fault(fault.pop("kind"), **fault)  # type: ignore[arg-type]
+        answers.append(await change(merge_patch={"cursor": NEW_MARKER, KEY_MARK: NUMBER_MARK}))
+    return answers
+
+
+async def change_by_mcp(client: Client, sandbox: Sandbox, **asked: object) -> str:
+    seen = {"expected_version": state.version(state_of(sandbox, IDLE)), "wait_seconds": 50}
+    arguments = {"connection_id": IDLE} | seen | asked
+    return (await client.call_tool("update_state", arguments)).model_dump_json()
+
+
+async def change_by_rest(client: httpx.AsyncClient, path: str, **asked: object) -> str:
+    whose = {"connection_ids": [PAUSED, IDLE]} if "multiple" in path else {"connection_id": IDLE}
+    return (await client.post(path, json=whose | asked)).text
+
+
+def assert_nothing_leaks(answers: list[str], log: Path) -> None:
+    """The answers quote states, and the log, which is at its most talkative, does not."""
+    assert any(VALUE_MARK in answer for answer in answers)
+    for code in ("updated", "conflict", "invalid_change", "verification_failed", "fivetran_error"):
+        assert any(code in answer for answer in answers), code
+    levels = {line["level"] for line in lines_of(log)}
+    assert {"debug", "warning"} <= levels
+    assert where(MARKS, iter([log])) == []
+
+
+async def test_no_state_is_logged_over_stdio_at_any_level(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    await a_full_run(sandbox, environment, tmp_path, log_level="INFO")
+    async with running(environment, tmp_path, FIVETRAN_STATE_LOG_LEVEL="debug") as server:
+        answers = await change_in_every_way(sandbox, partial(change_by_mcp, server.client, sandbox))
+    await a_full_run(sandbox, environment, tmp_path)
 
-    log = tmp_path / "stderr.txt"
-    assert '"level": "warning"' in log.read_text()
-    assert where([MARKER, NEW_MARKER], iter([log])) == []
+    assert_nothing_leaks(answers, tmp_path / "stderr.txt")
+
+
+async def test_no_state_is_logged_over_http_at_any_level(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["FIVETRAN_STATE_LOG_LEVEL"] = "DEBUG"
+    async with http_running(environment, tmp_path) as server:
+        answers: list[str] = []
+        for path in ("/state/update", "/state/update-multiple"):
+            answers += await change_in_every_way(
+                sandbox, partial(change_by_rest, server.client, path)
+            )
+        for odd in (json.dumps(MARKED), json.dumps([MARKED]), json.dumps(MARKED)[:-3], VALUE_MARK):
+            for path in ("/mcp", "/state/update", "/state/get"):
+                headers = {"Content-Type": "application/json"}
+                answers.append((await server.client.post(path, content=odd, headers=headers)).text)
+
+    assert_nothing_leaks(answers, tmp_path / "stderr.txt")
 
 
 @pytest.fixture

@@ -177,3 +177,21 @@ def test_what_kubernetes_tells_about_a_service_of_this_name_is_no_mistake(
         monkeypatch.setenv(f"{PREFIX}{name}", value)
 
     assert Settings()
+
+
+@pytest.mark.parametrize("level", ["debug", "Info", " WARNING "])
+def test_a_log_level_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setenv("FIVETRAN_STATE_LOG_LEVEL", level)
+
+    assert Settings().log_level == level.strip().upper()
+
+
+async def test_a_log_level_that_does_not_exist_is_a_clear_error(
+    environment: dict[str, str],
+) -> None:
+    code, _, stderr = await run_cli(environment | {"FIVETRAN_STATE_LOG_LEVEL": "verbose"}, "doctor")
+
+    assert code == 2
+    assert stderr.startswith("Cannot start: FIVETRAN_STATE_LOG_LEVEL: ")
+    assert "'DEBUG', 'INFO', 'WARNING' or 'ERROR'" in stderr
+    assert stderr.count("\n") == 1
