@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     """Where clients reach the HTTP server; the audience of OAuth tokens."""
 
     allowed_hosts: str = Field("", validation_alias="FIVETRAN_STATE_ALLOWED_HOSTS")
+    allowed_origins: str = Field("", validation_alias="FIVETRAN_STATE_ALLOWED_ORIGINS")
+    """Globs of pages elsewhere that may call the HTTP server, such as those of desktop hosts."""
+
     trusted_proxies: str = Field("", validation_alias="FIVETRAN_STATE_TRUSTED_PROXIES")
     rate_limit: int = Field(600, ge=0, validation_alias="FIVETRAN_STATE_RATE_LIMIT")
     """HTTP requests a minute of one principal; 0 is no limit."""
@@ -204,6 +207,16 @@ class Settings(BaseSettings):
             raise ValueError("has to be an http or https URL without query, fragment and user")
         return value
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        for origin in listed(value):
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(
+                    "has to hold origins such as app://obsidian.md or vscode-webview://*"
+                )
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
@@ -222,6 +235,12 @@ class Settings(BaseSettings):
     @property
     def tokens_path(self) -> Path:
         return self.tokens_file or self.home / "tokens.json"
+
+    @property
+    def origins(self) -> re.Pattern[str] | None:
+        """What matches the origins of pages elsewhere that may call; None if none may."""
+        globs = listed(self.allowed_origins)
+        return re.compile("|".join(map(translate, globs))) if globs else None
 
     def allows(self, connection_id: str) -> bool:
         """Whether the operator lets this server touch the connection."""

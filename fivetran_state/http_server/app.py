@@ -1,6 +1,7 @@
 """The FastAPI application: what is mounted where, and its life."""
 
 import logging
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,7 +27,7 @@ from fivetran_state.ending import is_ignored
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
-from fivetran_state.http_server.guard import Addressed, BodyLimit, Traced
+from fivetran_state.http_server.guard import REQUEST_ID, Addressed, BodyLimit, Traced
 from fivetran_state.http_server.mcp_endpoint import WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
@@ -49,7 +51,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     Raises `CannotServe` where it could be reached by others and nothing says who may use it.
     """
     authority = Authority(settings, host)
-    public = authority.public_paths
+    public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
@@ -85,7 +87,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(Traced, quiet=HEALTH),
-            Middleware(Addressed, names=_names(settings), public=public),
+            Middleware(Addressed, names=_names(settings), public=public, origins=origins),
+            *_cors(origins),
             Middleware(Gate, authority=authority, per_minute=settings.rate_limit),
             Middleware(AuthContextMiddleware),
             Middleware(BodyLimit),
@@ -102,6 +105,22 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     app.router.routes.extend([*docs.routes(), *authority.routes, *endpoint])
     docs.describe(app, authority)
     return app
+
+
+def _cors(origins: re.Pattern[str] | None) -> list[Middleware]:
+    """Lets pages of these origins read the answers; without it, their browser would not."""
+    if origins is None:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origin_regex=origins.pattern,
+            allow_methods="*",
+            allow_headers="*",
+            allow_private_network=True,
+            expose_headers=("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", REQUEST_ID),
+        )
+    ]
 
 
 def _front() -> APIRouter:

@@ -45,6 +45,20 @@ PAGE = "/docs"
 DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
 """What is shown to everybody, though not at any rate."""
 
+_OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
+
+
+def _looks_for_oauth(path: str) -> bool:
+    """Whether clients ask there what an authorization server of our own would be.
+
+    There is none. They stop asking at 404; after 401 they would try to register.
+    """
+    return "/.well-known/" in path or path in _OAUTH_ENDPOINTS
+
+
+def _is_shown_to_all(path: str) -> bool:
+    return path in DOCUMENTATION or _looks_for_oauth(path)
+
 
 def requires(scope: access.Scope) -> Any:
     """What a route depends on that needs this scope: `dependencies=[requires("write")]`."""
@@ -204,7 +218,7 @@ class Gate:
         refusal = None if is_public else await self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif is_public or scope["path"] in DOCUMENTATION:
+        elif is_public or _is_shown_to_all(scope["path"]):
             await self._app(scope, _without_body(receive), send)
         else:
             await self._while_welcome(scope, receive, send)
@@ -259,7 +273,7 @@ class Gate:
                 "Wait for as many seconds as Retry-After says.",
                 {"Retry-After": str(math.ceil(wait))},
             )
-        if scope["path"] in DOCUMENTATION:
+        if _is_shown_to_all(scope["path"]):
             return None
         if found is None:
             if is_required:

@@ -102,11 +102,19 @@ class Addressed:
     """Refuses what a page of another site makes a browser send here.
 
     Host has to be a name of this server: of this machine, or one of `names` (with a port, or for
-    any). Origin, if there is one, has to be of such a host. Public paths are for anybody.
+    any). Origin, if there is one, has to be of such a host, or match `origins`. Public paths are for
+    anybody.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str], public: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        names: Collection[str],
+        public: Collection[str],
+        origins: re.Pattern[str] | None = None,
+    ) -> None:
         self._app = app
+        self._origins = origins
         self._names = {parsed for name in names if (parsed := _parsed(name)) is not None}
         self._public = public
 
@@ -129,13 +137,15 @@ class Addressed:
                     403,
                     "foreign_origin",
                     "Pages of that origin may not call this server.",
-                    "The operator adds its host by FIVETRAN_STATE_ALLOWED_HOSTS.",
+                    "The operator adds it to FIVETRAN_STATE_ALLOWED_ORIGINS, as the Origin header has it.",
                 )
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     def _is_page_of_ours(self, origin: str) -> bool:
+        if self._origins is not None and self._origins.fullmatch(origin):
+            return True
         scheme, _, netloc = origin.partition("://")
         return scheme in ("http", "https") and self._is_ours(netloc)
 

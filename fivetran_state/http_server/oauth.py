@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 import jwt
 from pydantic import BaseModel
@@ -34,6 +35,9 @@ SHORTEST_PAUSE = 10.0
 LEEWAY = 30
 """Seconds by which the issuer's clock may differ."""
 TIMEOUT = 5.0
+"""Seconds that the issuer has for all that is asked of it at a time."""
+LARGEST_ANSWER = 1024 * 1024
+"""Bytes; Google's two hundred keys would take a quarter of it."""
 
 _ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
 
@@ -120,9 +124,18 @@ class Issuer:
         """While the issuer does not answer, the keys that are known stay."""
         is_first = self._fetched_at is None
         try:
-            found = await self._published()
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, UnusableSettings) as error:
-            why = str(error) or type(error).__name__
+            # httpx's own limit is for each read, and a drop at a time never meets it.
+            with anyio.fail_after(TIMEOUT):
+                found = await self._published()
+        except (
+            TimeoutError,
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,
+            UnusableSettings,
+        ) as error:
+            is_ours = isinstance(error, _Unusable | UnusableSettings)
+            why = str(error) if is_ours else type(error).__name__
             logger.warning("The keys of %s cannot be had: %s", self._url, why)
             self._not_before = time.monotonic() + SHORTEST_PAUSE
             return
@@ -136,8 +149,7 @@ class Issuer:
             metadata = await self._metadata(client)
         # It may be on another host, which NO_PROXY may name.
         async with network.client(metadata.jwks_uri, timeout=TIMEOUT) as client:
-            answer = await client.get(metadata.jwks_uri)
-        key_set = _KeySet.model_validate_json(answer.raise_for_status().content)
+            key_set = _KeySet.model_validate_json(await _get(client, metadata.jwks_uri))
         keys = {}
         for description in key_set.keys:
             possible = ALGORITHMS.get(description.get("kty", ""), [])
@@ -152,14 +164,37 @@ class Issuer:
     async def _metadata(self, client: httpx.AsyncClient) -> _Metadata:
         parts, base = urlsplit(self._url), self._url.rstrip("/")
         path = parts.path.rstrip("/")
-        answer = await client.get(
-            f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}"
-        )
-        if answer.status_code != httpx.codes.OK:
-            answer = await client.get(f"{base}/.well-known/openid-configuration")
-        metadata = _Metadata.model_validate_json(answer.raise_for_status().content)
+        try:
+            answer = await _get(
+                client,
+                f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
+            )
+        except httpx.HTTPStatusError:
+            answer = await _get(client, f"{base}/.well-known/openid-configuration")
+        metadata = _Metadata.model_validate_json(answer)
         if metadata.issuer != self._url:
-            raise ValueError(f"its metadata is that of another issuer, {metadata.issuer}")
+            raise _Unusable("its metadata is that of another issuer")
         if not is_secure_url(metadata.jwks_uri):
-            raise ValueError("it does not publish them over https")
+            raise _Unusable("it does not publish them over https")
         return metadata
+
+
+class _Unusable(ValueError):
+    """What the issuer publishes cannot be used; the text is ours."""
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> bytes:
+    """What is there: not elsewhere, not compressed, and not too much.
+
+    Raises `httpx.HTTPStatusError` for a redirect, too, and `_Unusable`.
+    """
+    async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
+        answer.raise_for_status()
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise _Unusable("its answer is compressed, though that was not asked for")
+        found = bytearray()
+        async for part in answer.aiter_raw():
+            found += part
+            if len(found) > LARGEST_ANSWER:
+                raise _Unusable(f"its answer has more than {LARGEST_ANSWER} bytes")
+        return bytes(found)

@@ -2,20 +2,24 @@
 
 import base64
 import functools
+import gzip
 import hmac
 import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 AUDIENCE = "https://state.example.com"
+ELSEWHERE = "/elsewhere"
+
+Trick = Literal["drips", "floods", "bomb", "elsewhere"]
 
 
 @functools.cache
@@ -24,11 +28,17 @@ def private_key(number: int) -> rsa.RSAPrivateKey:
 
 
 class OAuthIssuer:
-    """Signs with its newest key. `rotate` withdraws that for another; `is_silent` answers 503."""
+    """Signs with its newest key. `rotate` withdraws that for another; `is_silent` answers 503.
+
+    `trick` is how it answers instead, until the client hangs up: `drips` a byte at a time, `floods`,
+    sends to the same things `elsewhere`, or is a `bomb`, small until it is decompressed.
+    """
 
     def __init__(self, *, is_openid: bool = False) -> None:
         self.key_number = 0
         self.is_silent = False
+        self.trick: Trick | None = None
+        self.bytes_sent = 0
         self.times_asked_for_keys = 0
         self._well_known = "openid-configuration" if is_openid else "oauth-authorization-server"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -95,12 +105,36 @@ class OAuthIssuer:
             return {"keys": [secret, key | {"kid": f"key-{self.key_number}", "use": "sig"}]}
         return None
 
+    def _play(self, trick: "Trick", request: BaseHTTPRequestHandler) -> None:
+        headers, chunk, pause = {"Content-Length": str(10**9)}, b" " * 2**16, 0.0
+        if trick == "drips":
+            chunk, pause = b" ", 0.05
+        elif trick == "bomb":
+            chunk = gzip.compress(b" " * 2**26)
+            headers = {"Content-Length": str(len(chunk)), "Content-Encoding": "gzip"}
+        elif trick == "elsewhere":
+            headers = {"Content-Length": "0", "Location": f"{self.url}{ELSEWHERE}{request.path}"}
+        request.send_response(302 if "Location" in headers else 200)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        left = int(headers["Content-Length"])
+        with suppress(OSError):  # The client has hung up.
+            while left > 0:
+                request.wfile.write(chunk[:left])
+                left -= len(chunk)
+                self.bytes_sent += len(chunk)
+                time.sleep(pause)
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                answer = issuer._answer(self.path)
+                if issuer.trick is not None and not self.path.startswith(ELSEWHERE):
+                    issuer._play(issuer.trick, self)
+                    return
+                answer = issuer._answer(self.path.removeprefix(ELSEWHERE))
                 body = json.dumps(answer).encode()
                 self.send_response(404 if answer is None else 200)
                 self.send_header("Content-Length", str(len(body)))

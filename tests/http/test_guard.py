@@ -77,6 +77,72 @@ async def test_a_public_server_goes_by_its_own_names(http: Serve) -> None:
         assert (await refusal(server, **token, Origin="https://example.com"))[0] == 403
 
 
+DESKTOP_PAGES = ["app://obsidian.md", "vscode-webview://1a2b3c", "tauri://localhost"]
+
+
+async def test_pages_of_desktop_hosts_get_in_by_the_setting_that_the_hint_names(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        for origin in DESKTOP_PAGES:
+            answer = await server.client.get("/", headers={"Origin": origin})
+            assert answer.json()["code"] == "foreign_origin"
+            (setting,) = re.findall(r"FIVETRAN_\w+", answer.json()["hint"])
+        token = server.new_token()
+    allowed = {setting: "app://obsidian.md, vscode-webview://*,tauri://localhost"}
+    async with http(**allowed) as server:
+        for origin in DESKTOP_PAGES:
+            page = {"Origin": origin}
+            asks = {"Access-Control-Request-Method": "POST"} | page
+            asks["Access-Control-Request-Headers"] = "authorization,mcp-protocol-version"
+            preflight = await server.client.options("/mcp", headers=asks)
+            called = await server.client.get("/", headers=authorization(token) | page)
+            assert (preflight.status_code, called.status_code) == (200, 200)
+            assert "mcp-protocol-version" in preflight.headers["Access-Control-Allow-Headers"]
+            for answer in (preflight, called):
+                assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert (await refusal(server, **page))[0] == 401
+        for origin in ("app://obsidian.md.evil", "app://other", "null", "https://attacker.example"):
+            assert await refusal(server, Origin=origin) == (403, "foreign_origin")
+
+
+@pytest.mark.parametrize("origins", ["*", "obsidian.md", "app://", "app://a/b"])
+async def test_an_origin_that_cannot_be_one_stops_the_start(
+    environment: dict[str, str], origins: str
+) -> None:
+    code, _, stderr = await run_cli(
+        environment | {"FIVETRAN_STATE_ALLOWED_ORIGINS": origins}, "serve", "--http"
+    )
+
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert stderr.startswith("Cannot start: FIVETRAN_STATE_ALLOWED_ORIGINS: ")
+
+
+PROBES = [
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/oauth-authorization-server/mcp",
+    "/.well-known/oauth-protected-resource/mcp",
+    "/.well-known/openid-configuration",
+    "/mcp/.well-known/openid-configuration",
+    "/register",
+    "/authorize",
+    "/token",
+]
+
+
+async def test_a_client_that_looks_for_an_authorization_server_is_told_that_there_is_none(
+    http: Serve, trusting: dict[str, str]
+) -> None:
+    async with http() as server:
+        server.new_token()
+        for path in (*PROBES, "/.well-known/oauth-protected-resource"):
+            for method in ("GET", "POST"):
+                answer = await server.client.request(method, path, json={})
+                assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+    async with http(**trusting) as server:
+        assert [await server.status(path) for path in PROBES] == [404] * len(PROBES)
+
+
 async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(http: Serve) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(LARGEST_BODY // 2**20 + 1):

@@ -1,14 +1,17 @@
 """Tokens of an OAuth issuer: only its own, for this server, unexpired, and signed by its keys."""
 
 import time
-from typing import Any
+from typing import Any, get_args
 
 import jwt
+import pytest
 from mcp.shared.auth import ProtectedResourceMetadata
 
+from fivetran_state.http_server import oauth
+from fivetran_state.http_server.oauth import LARGEST_ANSWER
 from tests.calls import IDLE
 from tests.conftest import Serve
-from tests.http.issuer import AUDIENCE, OAuthIssuer, private_key
+from tests.http.issuer import AUDIENCE, OAuthIssuer, Trick, private_key
 from tests.http_server import WRONG_TOKEN, authorization
 
 
@@ -132,6 +135,29 @@ async def test_while_the_issuer_is_silent_known_keys_hold_and_before_that_nobody
     async with http(**trusting) as server:
         assert await server.status(token=issuer.token()) == 200
         issuer.is_silent = True
+        assert await server.status(token=issuer.token()) == 200
+
+
+async def test_an_issuer_that_drips_or_floods_or_sends_elsewhere_is_cut_off(
+    http: Serve, issuer: OAuthIssuer, trusting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "TIMEOUT", 1.0)
+    for trick in get_args(Trick):
+        issuer.trick, issuer.bytes_sent = trick, 0
+        async with http(**trusting) as server:
+            answer = await server.client.get("/", headers=authorization(issuer.token()))
+        assert (answer.status_code, answer.json()["code"]) == (503, "authentication_unavailable")
+        assert issuer.bytes_sent < 100 * LARGEST_ANSWER, trick
+
+
+async def test_known_keys_hold_while_the_issuer_plays_tricks(
+    http: Serve, issuer: OAuthIssuer, trusting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "KEYS_AGE", 0.0)
+    async with http(**trusting) as server:
+        assert await server.status(token=issuer.token()) == 200
+        issuer.trick = "drips"
+        assert await server.status(token=issuer.token()) == 200
         assert await server.status(token=issuer.token()) == 200
 
 
