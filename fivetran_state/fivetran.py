@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 import stamina
 
-from fivetran_state import __version__, network, state
+from fivetran_state import __version__, large, network, state
 from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranError,
@@ -296,7 +296,7 @@ class Fivetran:
             method,
             path,
             params=params,
-            content=None if body is None else state.dump(body),
+            content=None if body is None else await large.run(state.dump, body),
             headers=None if body is None else {"Content-Type": "application/json"},
             timeout=self._http.timeout if timeout is None else timeout,
         )
@@ -320,7 +320,7 @@ class Fivetran:
             ) from error
         logger.debug("%s %s: %d", request.method, request.url.path, response.status_code)
         if response.is_success:
-            return _data(response, changes)
+            return await large.run(_data, response.content, changes)
         raise _refusal(response, changes)
 
 
@@ -357,8 +357,7 @@ def _path(connection_id: str) -> str:
     return f"/v1/connections/{quote(connection_id, safe='')}"
 
 
-def _data(response: httpx.Response, changes: bool) -> dict[str, Any]:
-    content = response.content
+def _data(content: bytes, changes: bool) -> dict[str, Any]:
     try:
         data = state.parse_answer(content).get("data")
     except state.InvalidState as error:

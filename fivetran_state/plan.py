@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from fivetran_state import state
+from fivetran_state import large, state
 from fivetran_state.errors import InvalidChange
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import Change, Update, changes_between
@@ -26,11 +26,6 @@ class Wanted:
     """The workflow id of the update whose state before is put back."""
     undone_paths: frozenset[str] = frozenset()
     """What that update itself has changed."""
-
-    @property
-    def what(self) -> str:
-        """Tells this change from another one."""
-        return self.source or f"{self.change.kind}\n{state.dump(self.change.value)}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,11 @@ class Plan:
             changes=changes,
             changes_total=total,
         )
+
+    @property
+    def is_large(self) -> bool:
+        """Whether to tell about it takes so long that it should be done by `large.run_if`."""
+        return large.is_any(self.before, self.applied.after)
 
     @property
     def described_connection(self) -> str:

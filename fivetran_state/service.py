@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, state, together, updates, views
+from fivetran_state import __version__, large, state, together, updates, views
 from fivetran_state.config import Settings
 from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
@@ -276,10 +276,10 @@ class Service:
             for task in (reading, naming):
                 task.cancel()
                 task.add_done_callback(_retrieve)
-        text, content = await asyncio.to_thread(_content, document, path or "", max_bytes, exact)
+        text, content = await large.run(_content, document, path or "", max_bytes, exact)
         return StateView(
             connection_id=connection_id,
-            version=state.version(document),
+            version=await large.run(state.version, document),
             path=None if path is None else state.shown_path(path),
             bytes=len(text),
             update_in_progress=running,
@@ -300,7 +300,7 @@ class Service:
         _check_version(expected_version)
         wanted = await self._wanted(connection_id, change, only)
         plan = await self._plan(connection_id, wanted, expected_version, then_sync=then_sync)
-        return plan.to_update()
+        return await large.run_if(plan.is_large, plan.to_update)
 
     async def _plan(
         self,
@@ -315,8 +315,8 @@ class Service:
         (connection, before), group_names = await asyncio.gather(
             self._read(fivetran, connection_id), fivetran.group_names()
         )
-        # In a thread: of a large state it takes seconds, in which everybody else would wait.
-        plan = await asyncio.to_thread(
+        plan = await large.run_if(
+            large.is_any(before, wanted.change),
             Plan.of,
             connection,
             before,
@@ -376,8 +376,31 @@ class Service:
         if self._settings.read_only:
             raise NotAllowed("This server is read-only.")
         _check_version(expected_version)
-        fivetran = await self._fivetran_for(connection_id)
         options = _Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
+        started = await self._started(connection_id, change, only, options, confirmation)
+        if isinstance(started, Update):
+            return started
+        large.let_others()
+        await updates.follow(started, wait_seconds, on_progress)
+        answer = await self._answer(started.workflow_id)
+        if isinstance(answer, FivetranStateError):
+            raise answer
+        return answer
+
+    async def _started(
+        self,
+        connection_id: str,
+        change: Mapping[str, object],
+        only: str | None,
+        options: "_Options",
+        confirmation: Confirmation | None,
+    ) -> "updates.Handle | Update":
+        """The update that is to be followed; or the plan, if a confirmed change changes nothing.
+
+        Apart from the following, so that no large value is kept for as long as that takes.
+        """
+        expected_version, idempotency_key = options.expected_version, options.idempotency_key
+        fivetran = await self._fivetran_for(connection_id)
         handle = None
         unread = _unread(change, only)
         if idempotency_key is not None and unread is not None:
@@ -392,7 +415,7 @@ class Service:
             version = _seen(expected_version, confirmation)
             plan = None
             if confirmation is not None and version is None:
-                plan = await self._plan(connection_id, wanted, None, then_sync=then_sync)
+                plan = await self._plan(connection_id, wanted, None, then_sync=options.then_sync)
                 version = plan.version_before
             request = await self._request(connection_id, wanted, options.with_version(version))
 
@@ -400,26 +423,23 @@ class Service:
                 # Without an expected version, repeating a change means to make it again.
                 return (
                     version is None
-                    or state.version(await fivetran.get_state(connection_id)) == version
+                    or await large.run(state.version, await fivetran.get_state(connection_id))
+                    == version
                 )
 
             latest, handle = await updates.attach(request, state_is_expected)
             if handle is None and confirmation is not None:
                 plan = plan or await self._plan(
-                    connection_id, wanted, expected_version, then_sync=then_sync
+                    connection_id, wanted, expected_version, then_sync=options.then_sync
                 )
                 if not plan.changes_total:
-                    return plan.to_update()
-                if not allow_resync:
+                    return await large.run_if(plan.is_large, plan.to_update)
+                if not options.allow_resync:
                     refuse_pending_resync(plan.connection)
                 if not await confirmation.covers(plan, latest):
                     continue  # It may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
-        await updates.follow(handle, wait_seconds, on_progress)
-        answer = await self._answer(handle.workflow_id)
-        if isinstance(answer, FivetranStateError):
-            raise answer
-        return answer
+        return handle
 
     async def _answer(self, workflow_id: str) -> Update | FivetranStateError:
         update = await updates.get(workflow_id)
@@ -427,17 +447,20 @@ class Service:
         return views.answer(update, steps)
 
     async def _request(
-        self, connection_id: str, wanted: Wanted, options: "_Options"
+        self, connection_id: str, wanted: Wanted, options: "_Options", text: str | None = None
     ) -> UpdateRequest:
+        """What is asked of one connection; `text` is the change, if it is known already."""
+        if text is None:
+            text = await large.run(state.dump, wanted.change.value)
         request = UpdateRequest(
             connection_id=connection_id,
             change_kind=wanted.change.kind,
-            change=state.dump(wanted.change.value),
+            change=text,
             change_is_exact=wanted.change.exact,
             source=wanted.source,
             expected_version=options.expected_version,
             reason=options.reason,
-            idempotency_key=options.idempotency_key or _derived_key(options, wanted),
+            idempotency_key=options.idempotency_key or _derived_key(options, wanted, text),
             key_was_given=options.idempotency_key is not None,
             sync_wait=self._settings.sync_wait,
         )
@@ -454,8 +477,14 @@ class Service:
         """The state that an update found, and the one that it left."""
         await self._check_update(workflow_id)
         request = (await updates.get(workflow_id)).request
-        before = state.document(await updates.state_before(workflow_id))
-        return before, state.apply(_change_of(request), before)
+        before = await large.run(state.document, await updates.state_before(workflow_id))
+        change = await large.run(
+            state.parse_change,
+            request["change_kind"],
+            request["change"],
+            request["change_is_exact"],
+        )
+        return before, await large.run(state.apply, change, before)
 
     async def update_states(
         self,
@@ -483,7 +512,15 @@ class Service:
         options = _Options(None, reason, None, then_sync, allow_resync)
 
         async def requests(wanted: Wanted) -> list[UpdateRequest]:
-            return [await self._request(id_, wanted, options) for id_ in connection_ids]
+            text = await large.run(state.dump, wanted.change.value)
+            # Each connection's own update keeps the change.
+            if len(text) * len(connection_ids) > state.MAX_BYTES:
+                raise InvalidRequest(
+                    f"A change of {len(text):,} bytes is too large for {len(connection_ids)} "
+                    f"connections at once: together these are more than {state.MAX_BYTES:,} bytes. "
+                    "Send a patch, or change fewer at a time."
+                )
+            return [await self._request(id_, wanted, options, text) for id_ in connection_ids]
 
         workflow_id = None
         unread = _unread(change, None)
@@ -496,6 +533,7 @@ class Service:
         if workflow_id is None:
             await self._check_all(connection_ids, wanted, options)
             workflow_id = await together.start(asked, account, idempotency_key)
+        large.let_others()
         view, error = await self._together(workflow_id, wait_seconds)
         if error is not None:
             error.details |= {
@@ -580,7 +618,8 @@ class Service:
             connection, document = await fivetran.get_connection_and_state(connection_id)
         except FivetranError:
             return None
-        return views.since(update.outcome, connection, document)
+        is_large = document is not None and large.is_any(document)
+        return await large.run_if(is_large, views.since, update.outcome, connection, document)
 
     async def task(self, workflow_id: str) -> views.Task:
         """One update, and what `update_state` would answer about it now."""
@@ -696,7 +735,7 @@ class Service:
             return await self._copied(str(value), only)
         if only is not None:
             raise InvalidRequest("only goes with restore_from or copy_from.")
-        return Wanted(await asyncio.to_thread(_change, kind, value))
+        return Wanted(await large.run(_change, kind, value))
 
     async def _restored(self, connection_id: str, workflow_id: str, only: str | None) -> Wanted:
         if UpdateId.parse(workflow_id).owner != await self._owner(connection_id):
@@ -711,17 +750,22 @@ class Service:
         is_updated = undone.outcome is not None and undone.outcome["outcome"] == "updated"
         if not is_updated and not (undone.error and await updates.may_have_written(workflow_id)):
             raise NothingToUndo(f"{workflow_id} wrote nothing, so there is nothing to undo.")
-        before = state.document(await updates.state_before(workflow_id))
+        before = await large.run(state.document, await updates.state_before(workflow_id))
         if isinstance(before, state.RawDocument):
             raise InvalidChange(
                 f"Before {workflow_id} there was no usable state ({before.problem}); it cannot be "
                 "written back."
             )
         return Wanted(
-            _whole_or_part(before, only),
+            await large.run(_whole_or_part, before, only),
             source=_source("restore_from", workflow_id, only),
             undoes=workflow_id,
-            undone_paths=await asyncio.to_thread(_changed_paths, undone.request, before),
+            undone_paths=await large.run_if(
+                large.is_any(before, undone.request["change"]),
+                _changed_paths,
+                undone.request,
+                before,
+            ),
         )
 
     async def _copied(self, other_id: str, only: str | None) -> Wanted:
@@ -730,7 +774,7 @@ class Service:
         if isinstance(document, state.RawDocument):
             raise InvalidChange(f"What {other_id} has is not a usable state: {document.problem}.")
         return Wanted(
-            _whole_or_part(document, only),
+            await large.run(_whole_or_part, document, only),
             source=_source("copy_from", other_id, only),
             copied_from=other,
         )
@@ -929,9 +973,10 @@ def _versions() -> str:
     return f"fivetran-state {__version__}, {packages}, Python {platform.python_version()}"
 
 
-def _derived_key(options: _Options, wanted: Wanted) -> str:
+def _derived_key(options: _Options, wanted: Wanted, text: str) -> str:
+    what = wanted.source or f"{wanted.change.kind}\n{text}"
     sync = "\nthen_sync" if options.then_sync else ""
-    return hashlib.sha256(f"{options.expected_version}\n{wanted.what}{sync}".encode()).hexdigest()
+    return hashlib.sha256(f"{options.expected_version}\n{what}{sync}".encode()).hexdigest()
 
 
 def _too_late(workflow_id: str, status: str) -> TooLateToCancel:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from itertools import islice, zip_longest
-from typing import Any, Literal, NoReturn, TypeAlias, TypeGuard
+from typing import Any, Literal, NoReturn, TypeAlias, TypeGuard, cast
 from urllib.parse import quote, unquote
 
 import simplejson
@@ -27,6 +27,9 @@ MAX_BYTES = 9_999_999
 """The largest document, in bytes of UTF-8."""
 MAX_DEPTH = 100
 """How many objects and arrays may lie inside each other."""
+MAX_VALUES = 500_000
+"""The most values in one document, with all that lie inside each other: a value of two bytes takes
+a hundred bytes of memory, and several copies are made."""
 MAX_ANSWER_BYTES = 4 * MAX_BYTES + 1_000_000
 """The largest answer of Fivetran. Escapes and white space make a state longer than MAX_BYTES."""
 MOST_OPERATIONS = 10_000
@@ -123,6 +126,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _VERSION = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}", re.ASCII)
 _SPACE = re.compile(r"[ \t\n\r]*")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STRING_OR_BRACKETS = re.compile(r'"|[\[{]+|[\]}]+')
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
@@ -134,7 +138,7 @@ def parse(document: str | bytes) -> State:
     """The state that a JSON text holds. A byte order mark at its start is ignored.
 
     Raises InvalidState if the text is not JSON (or UTF-8), its top is not an object, an object has
-    a key twice, a number is NaN or infinite, or it exceeds MAX_BYTES or MAX_DEPTH.
+    a key twice, a number is NaN or infinite, or it exceeds MAX_BYTES, MAX_VALUES or MAX_DEPTH.
     """
     value = parse_value(document)
     if not isinstance(value, dict):
@@ -149,6 +153,8 @@ def parse_value(document: str | bytes) -> JsonValue:
     # What `dump` wrote may be three times as large, by its escapes, as what it stands for.
     if len(encoded) - 5 * encoded.count(b"\\u") > MAX_BYTES:
         raise _too_large()
+    if _may_have_more_values(text, 0):
+        raise _too_many()
     value = _decode(text)
     _refuse_deep(value)
     if len(encoded) > MAX_BYTES:
@@ -201,6 +207,8 @@ def adopt(value: object) -> JsonValue:
     Takes dict, list, str, int, float, bool, None and Decimal; raises InvalidState for any other
     type, keys that are not strings, NaN and infinities, and beyond the limits of `parse`.
     """
+    if has_more_values(cast(JsonValue, value), MAX_VALUES):
+        raise _too_many()
     adopted = _adopt(value, ())
     _refuse_large(adopted)
     return adopted
@@ -319,6 +327,8 @@ def applied(change: Change, before: Document) -> Applied:
     if not isinstance(result, dict):
         raise InvalidChange(f"a state is a JSON object, the change makes it {_a(result)}")
     try:
+        if has_more_values(result, MAX_VALUES):
+            raise _too_many()
         _refuse_deep(result)
         _refuse_large(result)
     except InvalidState as error:
@@ -460,6 +470,17 @@ def shown_path(pointer: str) -> str:
     return shown(pointer, LONGEST_PATH) if usable is None else usable
 
 
+def has_too_many_values(text: bytes) -> bool:
+    """Whether JSON text has more than MAX_VALUES, told without making them."""
+    marks = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    return marks > MAX_VALUES and _may_have_more_values(text.decode(errors="replace"), 0)
+
+
+def has_more_values(value: JsonValue, limit: int) -> bool:
+    """Whether these are more values than `limit`, with all those inside; no more are looked at."""
+    return _count(value, limit) > limit
+
+
 def hides(value: JsonValue) -> bool:
     """Whether JSON text of the value, but for `dump`'s, may hold characters that do not show."""
     if isinstance(value, str):
@@ -570,6 +591,16 @@ def _not_json(error: json.JSONDecodeError) -> InvalidState:
     )
 
 
+def _may_have_more_values(text: str, start: int, end: int = sys.maxsize) -> bool:
+    """Whether JSON text has more than MAX_VALUES, told without making them."""
+    # Each value but the first follows on one of these. Strings may hold them too.
+    marks = [text.count(mark, start, end) for mark in ",[{"]
+    if sum(marks) <= MAX_VALUES:
+        return False
+    outside = _STRING.sub("", text[start:end])
+    return sum(outside.count(mark) for mark in ",[{") > MAX_VALUES
+
+
 def _after_space(text: str, index: int) -> int:
     match = _SPACE.match(text, index)
     return match.end() if match else index
@@ -583,6 +614,10 @@ def _refuse_more(text: str, end: int) -> None:
 
 def _document_at(text: str, start: int) -> tuple[Document, int]:
     """The document that starts here, and where it ends."""
+    if text.startswith(("{", "["), start) and _may_have_more_values(text, start):
+        end = _end_of_nested(text, start)
+        if _may_have_more_values(text, start, end):
+            return RawDocument(text[start:end], _too_many().problem), end
     try:
         value, end = _DECODER.raw_decode(text, start)
         _refuse_deep(value)
@@ -723,6 +758,10 @@ def _refuse_large(value: JsonValue) -> None:
 
 def _too_deep() -> InvalidState:
     return InvalidState(f"it is nested deeper than {MAX_DEPTH} levels", "flatten it")
+
+
+def _too_many() -> InvalidState:
+    return InvalidState(f"it has more than {MAX_VALUES:,} values", "make it smaller")
 
 
 def _too_large() -> InvalidState:

@@ -1,6 +1,7 @@
 """What is wrong with the arguments of a call, in plain English and JSON's names of types."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,6 +9,8 @@ from pydantic import ValidationError
 from fivetran_state.text import shown
 
 SHOWN_PROBLEMS = 5
+MOST_UNKNOWN = 20
+"""Unknown arguments with which pydantic is still asked, which makes an error of each."""
 
 _TYPES = {
     "dict_type": "a JSON object",
@@ -65,6 +68,16 @@ def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
     ]
     more = len(problems) - SHOWN_PROBLEMS
     return "; ".join([*problems[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | None:
+    """The same, where there are so many unknown arguments that only these are looked at."""
+    if len(given) <= len(known) + MOST_UNKNOWN:
+        return None
+    unknown = (name for name in given if name not in known)
+    problems = [f"{shown(name)} is not an argument" for name in islice(unknown, SHOWN_PROBLEMS)]
+    more = sum(1 for _ in unknown)
+    return "; ".join([*problems, f"and {more} more"])
 
 
 def _place_of(location: Sequence[str | int]) -> _Place:

@@ -28,7 +28,7 @@ from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state import binding, state
+from fivetran_state import binding, large, state
 from fivetran_state.errors import (
     Cancelled,
     Conflict,
@@ -327,7 +327,13 @@ async def update_state(request: Bound) -> Bound:
 async def _run_here(request: UpdateRequest) -> Outcome:
     with running_here():
         async with _account_of(request):
-            update = _Update(request)
+            wanted = await large.run(
+                state.parse_change,
+                request["change_kind"],
+                request["change"],
+                request["change_is_exact"],
+            )
+            update = _Update(request, wanted)
             try:
                 return await _run_or_resume(update)
             except GivenUp:
@@ -431,14 +437,12 @@ class _Update:
     connection: Connection
     """As it was last seen."""
 
-    def __init__(self, request: UpdateRequest) -> None:
+    def __init__(self, request: UpdateRequest, wanted: state.Change) -> None:
         self.request = request
         self.id = request["connection_id"]
         self.run = uuid.uuid4().hex
         """Of this run alone: one that goes on with it, in this process or another, has its own."""
-        self.wanted = state.parse_change(
-            request["change_kind"], request["change"], exact=request["change_is_exact"]
-        )
+        self.wanted = wanted
         self.inspected: Snapshot | None = None
         """None as well for an update that 0.1 began."""
         self.is_settled = False
@@ -505,7 +509,7 @@ class _Update:
         Raises what makes the change impossible, for the same reason.
         """
         if self.began_with_0_1:
-            if not self.asks_for_what_it_expects():
+            if not await self.asks_for_what_it_expects():
                 return None
             self.inspected = await self.durably(lambda _: _snapshot(self.id, self.run), patience=0)
         else:
@@ -513,11 +517,11 @@ class _Update:
             if self.request.get("then_sync"):
                 refuse_impossible_sync(self.connection)
         assert self.inspected is not None
-        before = self.document_of(self.inspected)
-        target = self.target(before, self.inspected["version"])
-        if not state.same(before, target) or "part_of" in self.request:
+        before = await self.document_of(self.inspected)
+        target = await self.target(before, self.inspected["version"])
+        if not await large.run(state.same, before, target) or "part_of" in self.request:
             return None
-        return self.outcome("unchanged", before, target)
+        return await large.run(self.outcome, "unchanged", before, target)
 
     def check_resync(self) -> None:
         if not self.request.get("allow_resync"):
@@ -529,20 +533,20 @@ class _Update:
         while True:
             await self.quiesce()
             snapshot = await self.snapshot()
-            before = self.document_of(snapshot)
+            before = await self.document_of(snapshot)
             kept = Written(answer=None)
             unclear: FivetranError | None = None
-            if refused is not None and state.same(before, refused[1]):
+            if refused is not None and await large.run(state.same, before, refused[1]):
                 before, target = refused  # The write took effect, whatever Fivetran has said.
             else:
                 if self.may_have_written and refused is not None:
-                    self.insist_on_unwritten(before, refused[0], snapshot["version"])
+                    await self.insist_on_unwritten(before, refused[0], snapshot["version"])
                 if not self.began_with_0_1:
                     self.check_resync()
-                target = self.target(before, snapshot["version"])
-                if state.same(before, target):
+                target = await self.target(before, snapshot["version"])
+                if await large.run(state.same, before, target):
                     self.before, self.after = before, target
-                    return self.outcome("unchanged", before, target)
+                    return await large.run(self.outcome, "unchanged", before, target)
                 try:
                     self.cannot_be_cancelled = True
                     written = await self.durably(partial(self.write, target, snapshot))
@@ -562,7 +566,7 @@ class _Update:
             await self.verify(before, target, kept["answer"], unclear)
             self.reached("verify")
             self.before, self.after = before, target
-            return self.outcome("updated", before, target)
+            return await large.run(self.outcome, "updated", before, target)
 
     async def snapshot(self) -> Snapshot:
         """What is there now: as inspected, if no sync can have run since."""
@@ -634,23 +638,23 @@ class _Update:
         self.between_polls = min(self.between_polls * 2, 15.0)
         self.connection = Connection(**await self.durably(lambda _: _drain(self.id)))
 
-    def target(self, before: state.Document, version: str) -> state.State:
+    async def target(self, before: state.Document, version: str) -> state.State:
         """What the state shall be; raises `Conflict` or `InvalidChange`."""
         expected = self.request["expected_version"]
         if expected is not None and not self.is_expected(expected, version):
             raise conflict(expected, version)
         if self.applied is None or self.applied[0] is not before:
             try:
-                self.applied = before, state.applied(self.wanted, before)
+                self.applied = before, await large.run(state.applied, self.wanted, before)
             except (state.InvalidChange, state.InvalidState) as error:
                 raise InvalidChange(f"{error}; nothing was written.") from error
         return self.applied[1].after
 
-    def document_of(self, snapshot: Snapshot) -> state.Document:
+    async def document_of(self, snapshot: Snapshot) -> state.Document:
         """What was found; parsed once if it is the same twice, because it may be megabytes."""
         text = snapshot["state"]
         if self.parsed is None or self.parsed[0] != text:
-            self.parsed = text, state.document(text)
+            self.parsed = text, await large.run(state.document, text)
         return self.parsed[1]
 
     def is_expected(self, expected: str, version: str) -> bool:
@@ -659,11 +663,11 @@ class _Update:
             self.began_with_0_1 and len(expected) == 16 and version.startswith(expected)
         )
 
-    def insist_on_unwritten(
+    async def insist_on_unwritten(
         self, now: state.Document, before: state.Document, version: str
     ) -> None:
         """Raise `Conflict` if the state is another one than before a write that may have been made."""
-        if not state.same(now, before):
+        if not await large.run(state.same, now, before):
             raise Conflict(
                 f"The state became version {version} while it was unclear whether the update had "
                 "been written; it was left as it is.",
@@ -705,19 +709,21 @@ class _Update:
         self.may_have_written = False  # From here on it is known.
         if found["is_as_written"]:
             return
-        now = None if found["found"] is None else state.document(found["found"])
-        if now is not None and state.same(now, before):
+        now = None
+        if found["found"] is not None:
+            now = await large.run(state.document, found["found"])
+        if now is not None and await large.run(state.same, now, before):
             if unclear is not None:
                 unclear.details.pop("maybe_applied", None)
                 raise unclear  # Nothing was written.
             raise VerificationFailed(
                 "Fivetran did not keep what was written; the state is as it was before.",
-                current_version=state.version(now),
+                current_version=await large.run(state.version, now),
             )
-        kept = None if answer is None else state.document(answer)
-        is_ours = kept is not None and now is not None and state.same(now, kept)
+        kept = None if answer is None else await large.run(state.document, answer)
+        is_ours = kept is not None and now is not None and await large.run(state.same, now, kept)
         if not is_ours and not self.began_with_0_1:
-            raise left_as_it_is(target, now)
+            raise await large.run(left_as_it_is, target, now)
         await self.roll_back(before, target, kept, now)
 
     async def readback(self, target: state.State) -> Readback:
@@ -746,7 +752,7 @@ class _Update:
         try:
             if isinstance(before, state.RawDocument):
                 raise Conflict("the state from before is not one that can be written")
-            kept_text = None if kept is None else state.dump(kept)
+            kept_text = None if kept is None else await large.run(state.dump, kept)
             await self.durably(
                 lambda _: _roll_back(self.id, before, kept_text), another_key_may=(Unauthorized,)
             )
@@ -756,7 +762,7 @@ class _Update:
             raise
         except (Conflict, FivetranError) as error:
             is_back, problem = False, f": {error.message}"
-        differences = described_differences(target, now)
+        differences = await large.run(described_differences, target, now)
         if not is_back:
             raise RollbackFailed(
                 f"{trouble}, and the state from before could not be put back{problem}",
@@ -764,7 +770,7 @@ class _Update:
             )
         raise VerificationFailed(
             f"{trouble}; the state from before is back in place.",
-            current_version=state.version(before),
+            current_version=await large.run(state.version, before),
             differences=differences,
         )
 
@@ -870,15 +876,12 @@ class _Update:
         except FivetranError as error:
             outcome["sync"] = Sync(started=False, problem=error.message)
 
-    def asks_for_what_it_expects(self) -> bool:
+    async def asks_for_what_it_expects(self) -> bool:
         """Whether the request alone shows that nothing will change."""
-        expected = self.request["expected_version"]
-        return (
-            self.wanted.kind == "new_state"
-            and isinstance(self.wanted.value, dict)
-            and expected is not None
-            and self.is_expected(expected, state.version(self.wanted.value))
-        )
+        expected, value = self.request["expected_version"], self.wanted.value
+        if self.wanted.kind != "new_state" or not isinstance(value, dict) or expected is None:
+            return False
+        return self.is_expected(expected, await large.run(state.version, value))
 
     def outcome(
         self,
@@ -1101,7 +1104,7 @@ async def _inspect(
     return dict(
         Inspection(
             connection=asdict(connection),
-            snapshot=None if document is None else _taken(document, run),
+            snapshot=None if document is None else await large.run(_taken, document, run),
             is_settled=in_order and connection.is_drained,
         )
     )
@@ -1133,7 +1136,7 @@ async def _drain(connection_id: str) -> dict[str, Any]:
 
 @binding.step("snapshot")
 async def _snapshot(connection_id: str, run: str) -> Snapshot:
-    return _taken(await _fivetran().get_state(connection_id), run)
+    return await large.run(_taken, await _fivetran().get_state(connection_id), run)
 
 
 def _taken(document: state.Document, run: str) -> Snapshot:
@@ -1161,10 +1164,11 @@ async def _write(
         except FivetranError as error:
             error.details["maybe_applied"] = has_tried or None
             raise
-        if state.same(current, target):
+        if await large.run(state.same, current, target):
             return Written(answer=None)
-        if not state.same(current, state.document(snapshot["state"])):
-            version = state.version(current)
+        found = await large.run(state.document, snapshot["state"])
+        if not await large.run(state.same, current, found):
+            version = await large.run(state.version, current)
             raise Conflict(
                 f"The state became version {version} during the update; it was left as it is.",
                 current_version=version,
@@ -1174,8 +1178,9 @@ async def _write(
         if cancel:
             raise cancelled(cancel)
     answer = await _set_state(connection_id, target)
-    is_other = answer is not None and not state.same(answer, target)
-    return Written(answer=state.dump(answer) if answer is not None and is_other else None)
+    if answer is None or await large.run(state.same, answer, target):
+        return Written(answer=None)
+    return Written(answer=await large.run(state.dump, answer))
 
 
 @binding.step("verify")
@@ -1186,14 +1191,16 @@ async def _verify(connection_id: str, expected: state.State) -> Readback:
     except ConnectionNotFound as error:
         await _fivetran().get_connection(connection_id)
         raise FivetranUnavailable(_CONTRADICTION) from error
-    is_as_written = state.same(found, expected)
-    return Readback(is_as_written=is_as_written, found=None if is_as_written else state.dump(found))
+    if await large.run(state.same, found, expected):
+        return Readback(is_as_written=True, found=None)
+    return Readback(is_as_written=False, found=await large.run(state.dump, found))
 
 
 @binding.step("roll_back")
 async def _roll_back(connection_id: str, before: state.State, kept: str | None) -> None:
     """Put the state from before back over `kept`, and over nothing else."""
-    await _put_back(connection_id, before, None if kept is None else state.document(kept))
+    ours = None if kept is None else await large.run(state.document, kept)
+    await _put_back(connection_id, before, ours)
 
 
 @binding.step("undo")
@@ -1204,9 +1211,9 @@ async def _undo(connection_id: str, before: state.State, target: state.State) ->
 async def _put_back(connection_id: str, before: state.State, ours: state.Document | None) -> None:
     await _insist_on_drained(connection_id)
     current = await _fivetran().get_state(connection_id)
-    if state.same(current, before):
+    if await large.run(state.same, current, before):
         return
-    if ours is None or not state.same(current, ours):
+    if ours is None or not await large.run(state.same, current, ours):
         raise Conflict("Somebody has changed the state meanwhile; it was left as it is.")
     await _set_state(connection_id, before)
 

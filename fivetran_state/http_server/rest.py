@@ -6,17 +6,27 @@ it is that account whose connections and updates it sees.
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Secret
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    Secret,
+    model_validator,
+)
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from typing_extensions import Self
 
-from fivetran_state import state
+from fivetran_state import large, state
 from fivetran_state.access import READ, WRITE
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.http_server.gate import demand, requires
@@ -32,12 +42,13 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.service import Service
+from fivetran_state.validation import too_many_unknown
 
 MOST_CONNECTIONS = 100
 """In one request."""
 READ_AT_ONCE = 8
-LARGE_BODY = 64 * 1024
-"""Bytes from which on a body is parsed in a thread, so that nobody else waits for it."""
+MOST_BYTES_AT_ONCE = 20_000_000
+"""Of all the states in one answer."""
 FOR_EVER = 24 * 3600.0
 """Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
 
@@ -93,7 +104,10 @@ class GetStates(Body):
 class _Changing(Body):
     new_state: Annotated[dict[str, Any] | None, Field(description="The whole new state.")] = None
     merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
-    json_patch: Annotated[list[dict[str, Any]] | None, Field(description="RFC 6902.")] = None
+    json_patch: Annotated[
+        list[dict[str, Any]] | None,
+        Field(max_length=state.MOST_OPERATIONS, description="RFC 6902."),
+    ] = None
     copy_from: Annotated[
         ConnectionId | None, Field(description="Another connection."), _NONE_IF_EMPTY
     ] = None
@@ -102,15 +116,30 @@ class _Changing(Body):
         bool, Field(description="Write although a pending historical re-sync will overwrite it.")
     ] = False
     reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
+    _read: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def change(self) -> dict[str, object]:
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember(cls, read: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        body = handler(read)
+        body._read = read
+        return body
+
+    async def change(self) -> dict[str, object]:
         """The kinds of change, as JSON text, which is taken exactly."""
         given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
         exact: dict[str, object] = {
-            kind: None if value is None else state.dump(state.adopt(value))
+            kind: None if value is None else await large.run(_exactly, value)
             for kind, value in (given | {"json_patch": self.json_patch}).items()
         }
+        # The caller may wait for hours, and FastAPI keeps what it has read as long as that.
+        self.new_state = self.merge_patch = self.json_patch = None
+        self._read.clear()
         return exact | {"copy_from": self.copy_from}
+
+
+def _exactly(value: dict[str, Any] | list[Any]) -> str:
+    return state.dump(state.adopt(value))
 
 
 class UpdateState(_Changing):
@@ -140,8 +169,8 @@ class UpdateState(_Changing):
     ] = None
     dry_run: Annotated[bool, Field(description="Only answer the plan.")] = False
 
-    def change(self) -> dict[str, object]:
-        return super().change() | {"restore_from": self.restore_from}
+    async def change(self) -> dict[str, object]:
+        return await super().change() | {"restore_from": self.restore_from}
 
     @property
     def says_more(self) -> bool:
@@ -234,17 +263,21 @@ class _Exact(Request):
 
     _value: state.JsonValue
 
-    async def read(self) -> None:
+    def check_type(self) -> None:
+        """What is not JSON any page may have a browser send, without asking first."""
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
-            raise HTTPException(415, "The body has to be of the Content-Type application/json.")
-        body = await self.body()
+            raise HTTPException(415, "The request has to be of the Content-Type application/json.")
+
+    async def read(self, known: Collection[str]) -> None:
         try:
-            if len(body) > LARGE_BODY:
-                self._value = await asyncio.to_thread(state.parse_value, body)
-            else:
-                self._value = state.parse_value(body)
+            self._value = await large.run(state.parse_value, await self.body())
         except state.InvalidState as error:
             raise InvalidRequest(f"The body cannot be used: {error}.") from error
+        self._body = b"{}"  # FastAPI wants to know only whether there is one.
+        if isinstance(self._value, dict):
+            problems = too_many_unknown(self._value, known)
+            if problems is not None:
+                raise InvalidRequest(f"{problems}.")
 
     @property
     def _content_type(self) -> str:
@@ -261,8 +294,11 @@ class _Route(APIRoute):
         async def handle(request: Request) -> Response:
             exact = _Exact(request.scope, request.receive)
             field = self.body_field
-            if field is not None and (field.field_info.is_required() or await exact.body()):
-                await exact.read()
+            if field is not None:
+                exact.check_type()
+                if field.field_info.is_required() or await exact.body():
+                    model: Any = field.field_info.annotation
+                    await exact.read(model.model_fields)
             return await handler(exact)
 
         return handle
@@ -347,9 +383,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
 
     ServiceFor = Annotated[Service, Depends(service_for)]  # noqa: N806
 
-    def running(update: Update | UpdatesView, prefer: _Preference) -> Response:
+    async def running(update: Update | UpdatesView, prefer: _Preference) -> Response:
         location = f"{prefix}/workflows/{update.workflow_id}"
-        return _answer(update, prefer, 202, Location=location)
+        return await _answer(update, prefer, 202, Location=location)
 
     @routes.post(
         "/state/get", tags=["State"], dependencies=[requires(READ)], responses=_ok(StateView)
@@ -357,7 +393,8 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     async def get_state(body: GetState, headers: Headers) -> Response:
         """A connection's state, its version, and whether it is paused or syncing."""
         service = await service_of(headers, body)
-        return _answer(await service.get_state(body.connection_id, path=body.path, exact=True))
+        view = await service.get_state(body.connection_id, path=body.path, exact=True)
+        return await _answer(view)
 
     @routes.post(
         "/state/get-multiple",
@@ -370,12 +407,25 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         service = await service_of(headers, body)
         few = asyncio.Semaphore(READ_AT_ONCE)
 
-        async def read(connection_id: str) -> StateView:
-            async with few:
-                return await service.get_state(connection_id, exact=True)
+        left = MOST_BYTES_AT_ONCE
 
-        views = await asyncio.gather(*map(read, body.connection_ids))
-        return _answer(dict(zip(body.connection_ids, views, strict=True)))
+        async def read(connection_id: str) -> str:
+            nonlocal left
+            async with few:
+                view = await service.get_state(connection_id, exact=True)
+                text = await _text(view)
+            left -= len(text)
+            if left < 0:
+                raise InvalidRequest(
+                    f"These states have more than {MOST_BYTES_AT_ONCE:,} bytes together: ask for "
+                    "fewer at a time."
+                )
+            return text
+
+        texts = await _all(map(read, body.connection_ids))
+        members = zip(map(state.dump, body.connection_ids), texts, strict=True)
+        content = "{" + ",".join(f"{name}:{text}" for name, text in members) + "}"
+        return Response(content, media_type="application/json")
 
     @routes.post(
         "/state/update",
@@ -399,21 +449,21 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         if not body.dry_run:
             demand(WRITE, request)
         service = await service_of(headers, body)
-        change = await asyncio.to_thread(body.change)
+        change = await body.change()
         if not any(value is not None for value in change.values()):
             if body.says_more or key is not None:
                 raise _change_is_missing(change)
-            return _answer(_unchanged(await service.get_state(body.connection_id, exact=True)))
+            view = await service.get_state(body.connection_id, exact=True)
+            return await _answer(_unchanged(view))
         if body.dry_run:
-            return _answer(
-                await service.plan_update(
-                    body.connection_id,
-                    change,
-                    expected_version=body.expected_version,
-                    only=body.only,
-                    then_sync=body.then_sync,
-                )
+            plan = await service.plan_update(
+                body.connection_id,
+                change,
+                expected_version=body.expected_version,
+                only=body.only,
+                then_sync=body.then_sync,
             )
+            return await _answer(plan)
         update = await service.update_state(
             body.connection_id,
             change,
@@ -426,7 +476,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             wait_seconds=prefer.seconds,
         )
         if update.status == "running":
-            return running(update, prefer)
+            return await running(update, prefer)
         assert update.workflow_id is not None, "it has been started"
         before, after = await service.states_of(update.workflow_id)
         fields = {name: value for name, value in update if value is not None}
@@ -434,7 +484,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             fields["current_state_json"] = before.text
         else:
             fields["current_state"] = before
-        return _answer(Updated(**fields, verified_state=after), prefer)
+        return await _answer(Updated(**fields, verified_state=after), prefer)
 
     @routes.post(
         "/state/update-multiple",
@@ -451,7 +501,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         after a failure each state is put back before its connection is resumed.
         """
         service = await service_of(headers, body)
-        change = await asyncio.to_thread(body.change)
+        change = await body.change()
         if not any(value is not None for value in change.values()):
             raise _change_is_missing(change)
         view = await service.update_states(
@@ -464,8 +514,8 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             wait_seconds=prefer.seconds,
         )
         if view.status == "running":
-            return running(view, prefer)
-        return _answer({update.connection_id: update for update in view.updates}, prefer)
+            return await running(view, prefer)
+        return await _answer({update.connection_id: update for update in view.updates}, prefer)
 
     @routes.get(
         "/connections",
@@ -477,7 +527,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
     ) -> Response:
         """The account's connections; only those with keeps_state have a state."""
-        return _answer(await service.list_connections(**query.model_dump()))
+        return await _answer(await service.list_connections(**query.model_dump()))
 
     @routes.get(
         "/workflows",
@@ -495,7 +545,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             page = await service.list_workflows(
                 query.connection_id, cursor=query.cursor, limit=query.limit
             )
-        return _answer(page)
+        return await _answer(page)
 
     @routes.post(
         "/workflows/{workflow_id:workflow_id}/cancel",
@@ -516,7 +566,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             update = await service.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
         else:
             update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
-        return running(update, prefer) if update.status == "running" else _answer(update, prefer)
+        if update.status == "running":
+            return await running(update, prefer)
+        return await _answer(update, prefer)
 
     @routes.get(
         "/workflows/{workflow_id:workflow_id}",
@@ -529,8 +581,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     ) -> Response:
         """How far an update is, or how it ended; with several connections, what became of each."""
         if service.is_together(workflow_id):
-            return _answer(await service.updates_status(workflow_id, wait_seconds=query.wait))
-        return _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
+            view = await service.updates_status(workflow_id, wait_seconds=query.wait)
+            return await _answer(view)
+        return await _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
 
     return routes
 
@@ -568,7 +621,22 @@ def _unchanged(view: StateView) -> Unchanged:
     )
 
 
-def _answer(
+async def _all(coroutines: Iterable[Coroutine[Any, Any, str]]) -> list[str]:
+    """What all of them return; after the first error the others end too."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _text(model: Model) -> str:
+    values = for_rest(model.to_json(exactly=True))
+    return await large.run(state.dump, values)
+
+
+async def _answer(
     content: Model | Mapping[str, Model],
     prefer: _Preference | None = None,
     status: int = 200,
@@ -577,10 +645,11 @@ def _answer(
     if prefer is not None and prefer.applied:
         headers["Preference-Applied"] = prefer.applied
     if isinstance(content, Model):
-        values = for_rest(content.to_json(exactly=True))
+        text = await _text(content)
     else:
         values = {name: for_rest(view.to_json(exactly=True)) for name, view in content.items()}
-    return Response(state.dump(values), status, media_type="application/json", headers=headers)
+        text = await large.run(state.dump, values)
+    return Response(text, status, media_type="application/json", headers=headers)
 
 
 def _ok(model: Any) -> dict[int | str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from mcp_types.version import is_version_at_least
 
-from fivetran_state import vault
+from fivetran_state import large, vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, NotConfirmed, TooLargeToConfirm
 from fivetran_state.question import TooLarge, changes_in_full, message
@@ -87,7 +87,7 @@ class ByHuman:
         asked = _Answered(plan.version_before, plan.version_after, latest)
         if asked == self._answered:
             return True
-        text = question(plan)
+        text = await large.run_if(plan.is_large, question, plan)
         if _asks_between_rounds(self._context):
             parameters = ElicitRequestFormParams(message=text, requested_schema=_NOTHING_TO_FILL_IN)
             raise Asking(

@@ -27,7 +27,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.mcp_server.scopes import held
 from fivetran_state.models import Model
-from fivetran_state.validation import problems_of
+from fivetran_state.validation import problems_of, too_many_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class StrictTool(Tool):
     ) -> Any:
         try:
             self._demand_scope(arguments, context)
+            problems = too_many_unknown(arguments, self.parameters["properties"])
+            if problems is not None:
+                return error_result(self._wrong_arguments(problems))
             return await super().run(arguments, context, convert_result)
         except InsufficientScope as error:
             return error_result(error)
@@ -57,10 +60,13 @@ class StrictTool(Tool):
         if isinstance(cause, FivetranStateError):
             return cause
         if isinstance(cause, ValidationError):
-            known = ", ".join(self.parameters["properties"])
-            return InvalidRequest(f"{problems_of(cause)}. {self.name} takes: {known}.")
+            return self._wrong_arguments(problems_of(cause))
         logger.error("Tool %s met an unexpected error", self.name, exc_info=error)
         return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
+
+    def _wrong_arguments(self, problems: str) -> InvalidRequest:
+        known = ", ".join(self.parameters["properties"])
+        return InvalidRequest(f"{problems}. {self.name} takes: {known}.")
 
 
 class _Metadata(FuncMetadata):

@@ -106,7 +106,8 @@ class Tools:
             Field(description="RFC 7386: the members to set; null removes one."),
         ] = None,
         json_patch: Annotated[
-            list[dict[str, Any]] | str | None, Field(description="RFC 6902 operations.")
+            Annotated[list[dict[str, Any]], Field(fail_fast=True)] | str | None,
+            Field(description="RFC 6902 operations."),
         ] = None,
         restore_from: Annotated[
             str | None,

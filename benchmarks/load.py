@@ -1,0 +1,364 @@
+"""What one caller can do to the others: how long they wait, and how much memory it takes.
+
+    .venv/bin/python -m benchmarks.load [names of loads]
+
+One HTTP server in a process of its own, in front of a simulated Fivetran. While a load is on, a
+prober in another process asks for `/healthz` and makes a small update, again and again. One row
+per load: the longest wait for each of the two, and by how much the server's memory grew. Linux only.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import httpx
+
+from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
+from tests.http_server import HttpProcess, http_running
+
+LONGEST_WAIT = 0.5
+MOST_MEMORY = 200
+"""Megabytes."""
+BETWEEN_PROBES = 0.02
+SETTLING = 1.0
+"""Seconds after a load in which what it has left behind still counts."""
+LARGE = 4_000_000
+"""Bytes, just below what a body may have."""
+DEEP = 95
+SMALL = "probed"
+LARGE_ONES = [f"large_{number}" for number in range(30)]
+WAITED_FOR = "waited_for"
+JSON = {"Content-Type": "application/json"}
+
+Load = Callable[[str], Awaitable[Counter[str]]]
+"""Puts its load on the server at that address; tells how often it was answered how."""
+
+
+def large_state(size: int = LARGE) -> str:
+    """Cursors of many tables."""
+    member = '"table_{:07}":{{"cursor":"2026-01-01T00:00:00.000Z","id":{},"share":0.1{}}}'
+    count = size // len(member.format(0, 1_000_000, 5))
+    return "{" + ",".join(member.format(n, 1_000_000 + n, n % 10) for n in range(count)) + "}"
+
+
+def deep_state(size: int = LARGE) -> str:
+    """As many arrays as there can be, each within others."""
+    item = "[" * DEEP + "]" * DEEP
+    return '{"deep":[' + ",".join([item] * (size // (len(item) + 1))) + "]}"
+
+
+def dense_state(size: int = LARGE) -> str:
+    """As many exact numbers as there can be."""
+    return '{"dense":[' + ",".join(["1.5"] * (size // 4)) + "]}"
+
+
+async def _all(*requests: Awaitable[httpx.Response]) -> Counter[str]:
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    return Counter(
+        str(each.status_code) if isinstance(each, httpx.Response) else type(each).__name__
+        for each in answers
+    )
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, headers=JSON)
+
+
+def _change(connection_id: str, state: str, more: str = "") -> str:
+    return f'{{"connection_id":"{connection_id}"{more},"new_state":{state}}}'
+
+
+async def one_update(url: str) -> Counter[str]:
+    """An update of 4 MB."""
+    async with _client(url) as client:
+        body = _change(LARGE_ONES[0], large_state())
+        return await _all(client.post("/state/update", content=body))
+
+
+async def one_dense_update(url: str) -> Counter[str]:
+    """An update of a million numbers."""
+    async with _client(url) as client:
+        body = _change(LARGE_ONES[0], dense_state())
+        return await _all(client.post("/state/update", content=body))
+
+
+async def large_plans(url: str) -> Counter[str]:
+    """30 plans of 4 MB at once."""
+    body = _change(LARGE_ONES[1], large_state(), ',"dry_run":true')
+    async with _client(url) as client:
+        return await _all(*(client.post("/state/update", content=body) for _ in range(30)))
+
+
+async def deep_plans(url: str) -> Counter[str]:
+    """30 plans of 4 MB at once, 95 levels deep."""
+    body = _change(LARGE_ONES[1], deep_state(), ',"dry_run":true')
+    async with _client(url) as client:
+        return await _all(*(client.post("/state/update", content=body) for _ in range(30)))
+
+
+async def large_reads(url: str) -> Counter[str]:
+    """30 states of 4 MB read, by one request."""
+    async with _client(url) as client:
+        return await _all(client.post("/state/get-multiple", json={"connection_ids": LARGE_ONES}))
+
+
+async def listings(url: str) -> Counter[str]:
+    """10 listings of 100 updates of 4 MB."""
+    async with _client(url) as client:
+        return await _all(*(client.get("/workflows?limit=100") for _ in range(10)))
+
+
+async def unknown_fields(url: str) -> Counter[str]:
+    """3 bodies with 300,000 unknown fields."""
+    body = "{" + ",".join(f'"f{number}":0' for number in range(300_000)) + "}"
+    async with _client(url) as client:
+        return await _all(*(client.post("/state/get", content=body) for _ in range(3)))
+
+
+async def wrong_operations(url: str) -> Counter[str]:
+    """3 JSON patches with a million operations that are none."""
+    body = f'{{"connection_id":"{SMALL}","json_patch":[{",".join(["0"] * 1_000_000)}]}}'
+    async with _client(url) as client:
+        return await _all(*(client.post("/state/update", content=body) for _ in range(3)))
+
+
+async def subscriptions(url: str) -> Counter[str]:
+    """200 subscriptions of 100 resources each."""
+    uris = [f"fivetran://connections/listened_{number}/state" for number in range(100)]
+    async with _client(url) as client, AsyncExitStack() as open_streams:
+
+        async def listen(number: int) -> httpx.Response:
+            body = {
+                "jsonrpc": "2.0",
+                "id": number,
+                "method": "subscriptions/listen",
+                "params": {
+                    "notifications": {"resourceSubscriptions": uris},
+                    "_meta": {
+                        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                        "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "0"},
+                        "io.modelcontextprotocol/clientCapabilities": {},
+                    },
+                },
+            }
+            headers = {
+                "Accept": "application/json, text/event-stream",
+                "MCP-Protocol-Version": "2026-07-28",
+                "Mcp-Method": "subscriptions/listen",
+            }
+            stream = client.stream("POST", "/mcp", json=body, headers=headers)
+            return await open_streams.enter_async_context(stream)
+
+        found = await _all(*map(listen, range(200)))
+        await asyncio.sleep(SETTLING)
+        return found
+
+
+async def silence(url: str) -> Counter[str]:
+    """500 connections on which nothing is said."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    writers = []
+    for _ in range(500):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writers.append(writer)
+    await asyncio.sleep(5)
+    for writer in writers:
+        writer.close()
+    return Counter({"connected": len(writers)})
+
+
+async def waiting(url: str) -> Counter[str]:
+    """300 calls that wait for one update."""
+    async with _client(url) as client:
+        update = {"connection_id": WAITED_FOR, "merge_patch": {"cursor": "later"}}
+        started = await client.post(
+            "/state/update", json=update, headers={"Prefer": "respond-async"}
+        )
+        path = f"/workflows/{started.json()['workflow_id']}"
+        found = await _all(*(client.get(path, params={"wait": 10}) for _ in range(300)))
+        await client.post(f"{path}/cancel", json={})
+        return found
+
+
+LOADS: dict[str, Load] = {
+    load.__name__: load
+    for load in (
+        unknown_fields,
+        wrong_operations,
+        subscriptions,
+        silence,
+        waiting,
+        one_update,
+        one_dense_update,
+        large_plans,
+        deep_plans,
+        large_reads,
+        listings,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds, the longest of each, and how many answers there were."""
+
+    health: float
+    update: float
+    answers: int
+
+
+async def probe(url: str) -> None:
+    """Ask until stdin ends, then print the longest waits: a process of its own."""
+    longest = {"health": 0.0, "update": 0.0}
+    counts: Counter[str] = Counter()
+    has_ended = asyncio.Event()
+
+    async def again(name: str, ask: Callable[[], Awaitable[httpx.Response]]) -> None:
+        while not has_ended.is_set():
+            start = time.perf_counter()
+            try:
+                answer = await ask()
+                counts[f"{name} {answer.status_code}"] += 1
+            except httpx.HTTPError as error:
+                counts[f"{name} {type(error).__name__}"] += 1
+            longest[name] = max(longest[name], time.perf_counter() - start)
+            await asyncio.sleep(BETWEEN_PROBES)
+
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=120) as one,
+        httpx.AsyncClient(base_url=url, timeout=120) as other,
+    ):
+        numbers = iter(range(1_000_000))
+
+        def update() -> Awaitable[httpx.Response]:
+            body = {"connection_id": SMALL, "merge_patch": {"cursor": next(numbers)}}
+            return other.post("/state/update", json=body, headers={"Prefer": "wait=60"})
+
+        probing = asyncio.gather(
+            again("health", lambda: one.get("/healthz")), again("update", update)
+        )
+        print(flush=True)  # It has begun.
+        await anyio.to_thread.run_sync(sys.stdin.read)
+        has_ended.set()
+        await probing
+    print(json.dumps({"longest": longest, "counts": counts}))
+
+
+@asynccontextmanager
+async def probed(url: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, dict[str, float]]]]]:
+    """While it lasts the server is probed; the function ends that and tells what was found."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.load", "--probe", url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+
+    async def found() -> dict[str, dict[str, float]]:
+        told, _ = await process.communicate()
+        told_json: dict[str, dict[str, float]] = json.loads(told)
+        return told_json
+
+    yield found
+
+
+def memory_now(pid: int) -> float:
+    """Resident megabytes; from here on `most_memory` counts."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return _memory(pid, "VmRSS")
+
+
+def most_memory(pid: int) -> float:
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, field: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
+
+
+def warnings_in(log: Path) -> int:
+    lines = map(json.loads, log.read_text().splitlines())
+    return sum(line["level"] not in ("debug", "info") for line in lines)
+
+
+async def prepare(server: HttpProcess, sandbox: Sandbox, loads: list[str]) -> None:
+    for name in (SMALL, WAITED_FOR):
+        sandbox.add_connection(name, state='{"cursor":0}', paused=True)
+    sandbox.add_connection(
+        WAITED_FOR, state='{"cursor":0}', sync_seconds=1e9, drain_seconds=1e9, sync_ends_at=1e12
+    )
+    for name in LARGE_ONES:
+        text = large_state() if "large_reads" in loads else '{"cursor":0}'
+        sandbox.add_connection(name, state=text, paused=True)
+    if "listings" in loads:
+        async with _client(str(server.client.base_url)) as client:
+            for number in range(100):
+                text = large_state(LARGE - number)
+                answer = await client.post(
+                    "/state/update", content=_change(LARGE_ONES[number % 30], text)
+                )
+                assert answer.status_code == 200, answer.text[:500]
+
+
+async def measure(names: list[str]) -> None:
+    print(f"{'load':20} {'/healthz (s)':>12} {'update (s)':>12} {'memory (MB)':>12}   answers")
+    for name in names:
+        sandbox = Sandbox(seed=False)
+        with SandboxServer(sandbox) as fivetran, tempfile.TemporaryDirectory() as folder:
+            environment = {
+                "FIVETRAN_API_KEY": "sandbox",
+                "FIVETRAN_API_SECRET": "sandbox",
+                "FIVETRAN_API_URL": fivetran.url,
+                "FIVETRAN_STATE_DATA_DIR": f"{folder}/data",
+                "FIVETRAN_STATE_RATE_LIMIT": "0",
+            }
+            async with http_running(os.environ | environment, Path(folder)) as server:
+                await prepare(server, sandbox, [name])
+                url = str(server.client.base_url).rstrip("/")
+                async with probed(url) as found:
+                    await asyncio.sleep(SETTLING)
+                    before = memory_now(server.process.pid)
+                    start = time.perf_counter()
+                    answers = await LOADS[name](url)
+                    await asyncio.sleep(SETTLING)
+                    seconds = time.perf_counter() - start - SETTLING
+                    told = await found()
+                grown = most_memory(server.process.pid) - before
+                logged = warnings_in(Path(folder) / "stderr.txt")
+        longest, counts = told["longest"], told["counts"]
+        is_well = max(longest.values()) <= LONGEST_WAIT and grown <= MOST_MEMORY
+        print(
+            f"{name:20} {longest['health']:12.2f} {longest['update']:12.2f} {grown:12.0f}   "
+            f"{dict(answers)} in {seconds:.1f} s; {counts}; {logged} warnings"
+            f"{'' if is_well else '   MISSED'}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("loads", nargs="*", choices=[[], *LOADS])
+    parser.add_argument("--probe", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.probe:
+        anyio.run(probe, arguments.probe)
+    else:
+        anyio.run(measure, arguments.loads or list(LOADS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Work on large values: one at a time, in a thread of its own, so that nobody else waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from fivetran_state import state
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+LARGE_TEXT = 64 * 1024
+"""Characters or bytes of text that is large."""
+LARGE_VALUE = 2_000
+"""Values, with all those inside, of an object or array that is large."""
+
+_let_others: ContextVar[Callable[[], None] | None] = ContextVar("let_others", default=None)
+
+# One thread: the interpreter runs one at a time anyway, and each value takes its memory.
+_IN_TURN = ThreadPoolExecutor(1, thread_name_prefix="large")
+
+
+async def run(
+    function: Callable[Given, Result], *args: Given.args, **named: Given.kwargs
+) -> Result:
+    """The function's result. It waits its turn if any of its arguments is large, and runs at once
+    otherwise."""
+    return await run_if(is_any(*args), function, *args, **named)
+
+
+async def run_if(
+    is_large: bool, function: Callable[Given, Result], *args: Given.args, **named: Given.kwargs
+) -> Result:
+    """The same, where only the caller knows."""
+    if not is_large:
+        return function(*args, **named)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_IN_TURN, lambda: function(*args, **named))
+
+
+@asynccontextmanager
+async def turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold one of the turns, until `let_others` is called or the block ends."""
+    await turns.acquire()
+    has_ended = False
+
+    def end() -> None:
+        nonlocal has_ended
+        if not has_ended:
+            has_ended = True
+            turns.release()
+
+    token = _let_others.set(end)
+    try:
+        yield
+    finally:
+        _let_others.reset(token)
+        end()
+
+
+def let_others() -> None:
+    """The large part of this request is done: what is left is to wait."""
+    end = _let_others.get()
+    if end is not None:
+        end()
+
+
+def is_any(*values: object) -> bool:
+    """Whether any of them is large text, or a document or change with many values."""
+    return any(map(_is_large, values))
+
+
+def _is_large(value: object) -> bool:
+    if isinstance(value, state.Change):
+        value = value.value
+    elif isinstance(value, state.RawDocument):
+        value = value.text
+    if isinstance(value, str | bytes):
+        return len(value) > LARGE_TEXT
+    return isinstance(value, dict | list) and state.has_more_values(value, LARGE_VALUE)
