@@ -82,6 +82,19 @@ class HttpServer:
         assert isinstance(self._server.config.app, FastAPI)
         return self._server.config.app
 
+    @property
+    def open_requests(self) -> int:
+        """Requests whose answer has not ended."""
+        return len(self._server.server_state.tasks)
+
+    async def has_open(self, count: int) -> None:
+        """Returns when so many requests are open."""
+
+        async def has() -> bool:
+            return self.open_requests == count
+
+        await until(has)
+
     def new_token(self, scope: Scope = "write", *, days: float | None = None) -> str:
         """From the first one on, the server lets nobody in without a token."""
         text, _ = TokenFile(self.settings).create(scope, None, days)

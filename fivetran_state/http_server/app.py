@@ -27,7 +27,7 @@ from fivetran_state.ending import is_ignored
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
-from fivetran_state.http_server.guard import REQUEST_ID, Addressed, BodyLimit, Traced
+from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
 from fivetran_state.http_server.mcp_endpoint import WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
@@ -87,11 +87,17 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(Traced, quiet=HEALTH),
-            Middleware(Addressed, names=_names(settings), public=public, origins=origins),
+            Middleware(
+                Addressed,
+                names=_names(settings),
+                pages=_pages(settings),
+                public=public,
+                origins=origins,
+            ),
             *_cors(origins),
             Middleware(Gate, authority=authority, per_minute=settings.rate_limit),
             Middleware(AuthContextMiddleware),
-            Middleware(BodyLimit),
+            Middleware(WholeBody),
         ],
         exception_handlers=dict.fromkeys(
             (FivetranStateError, RequestValidationError, HTTPException), refuse
@@ -157,6 +163,14 @@ def _names(settings: Settings) -> list[str]:
     """The hosts, besides this machine's own names, under which clients may know this server."""
     public = urlsplit(settings.public_url or "").hostname
     return [*([public] if public else []), *listed(settings.allowed_hosts)]
+
+
+def _pages(settings: Settings) -> list[str]:
+    """The hosts whose pages may call this server, besides its own."""
+    public = urlsplit(settings.public_url or "")
+    port = public.port or (443 if public.scheme == "https" else 80)
+    own = [f"{public.hostname}:{port}"] if public.hostname else []
+    return [*own, *listed(settings.allowed_hosts)]
 
 
 def run(settings: Settings, *, host: str, port: int) -> None:

@@ -4,10 +4,13 @@ REST and MCP share it. The principal is what the MCP SDK takes for one, so that 
 confirmation that a client keeps between two rounds, serve no other.
 """
 
+import asyncio
+import ipaddress
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import anyio
@@ -17,6 +20,7 @@ from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_compo
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,8 +41,12 @@ from fivetran_state.tokens import PREFIX, TokenFile
 logger = logging.getLogger(__name__)
 
 MOST_BUCKETS = 10_000
+MOST_AT_ONCE = 500
+"""Requests of one principal that are open at the same time: calls that wait, and streams."""
 BETWEEN_LOOKS = 5.0
-"""Seconds after which an open stream's token is looked at again."""
+"""Seconds after which the token of a request that is still open is looked at again."""
+LONGEST_GOODBYE = 1.0
+"""Seconds that a request whose token has ended gets to notice that its caller has gone."""
 
 HEALTH = ("/healthz", "/readyz")
 PAGE = "/docs"
@@ -209,39 +217,43 @@ class Gate:
         self._authority = authority
         self._backend = BearerAuthBackend(cast("TokenVerifier", authority))
         self._buckets = _Buckets(per_minute)
+        self._open: Counter[object] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         is_public = scope["path"] in self._authority.public_paths
-        refusal = None if is_public else await self._refusal(scope)
+        if is_public:
+            await self._app(scope, _without_body(receive), send)
+            return
+        key, refusal = await self._admitted(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif is_public or _is_shown_to_all(scope["path"]):
+        elif _is_shown_to_all(scope["path"]):
             await self._app(scope, _without_body(receive), send)
         else:
-            await self._while_welcome(scope, receive, send)
+            self._open[key] += 1
+            try:
+                await self._while_welcome(scope, receive, send)
+            finally:
+                self._open[key] -= 1
+                if not self._open[key]:
+                    del self._open[key]
 
     async def _while_welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As if the caller hung up when its token ends: streams, which listen for that, end too."""
-        is_welcome, has_begun = True, False
+        """Serve the request while its token is valid: then nothing more is answered.
 
-        async def receive_or_hang_up() -> Message:
-            nonlocal is_welcome
-            while is_welcome:
-                with anyio.move_on_after(BETWEEN_LOOKS):
-                    return await receive()
-                is_welcome = await self._is_welcome(scope)
-            return {"type": "http.disconnect"}
-
-        async def send_noting(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        await self._app(scope, receive_or_hang_up, send_noting)
-        if not is_welcome and not has_begun:
+        First it is as if the caller hung up, which ends streams; what waits is broken off.
+        """
+        visit = _Visit(receive, send, lambda: self._is_welcome(scope))
+        with anyio.CancelScope() as serving:
+            watching = asyncio.create_task(visit.watch(serving))
+            try:
+                await self._app(scope, visit.receive, visit.send)
+            finally:
+                watching.cancel()
+        if not visit.is_welcome and not visit.has_begun:
             # The caller is still there, and the app has nothing to say to who seems to have gone.
             await self._unauthenticated(HTTPConnection(scope))(scope, receive, send)
 
@@ -252,19 +264,28 @@ class Gate:
             return True  # It was when it came.
         return found is not None or not self._authority.is_required()
 
-    async def _refusal(self, scope: Scope) -> Response | None:
+    async def _admitted(self, scope: Scope) -> tuple[object, Response | None]:
+        """Who asks, and the answer if it is refused."""
         request, is_required = HTTPConnection(scope), self._authority.is_required()
         try:
             found = await self._backend.authenticate(request)
         except AuthenticationUnavailable as error:
             logger.error("Tokens cannot be checked: %s", error)
-            return problem(503, error.code, error.message, error.hint, {"Retry-After": "10"})
-        key: object = request.client.host if request.client else None
+            headers = {"Retry-After": "10"}
+            return None, problem(503, error.code, error.message, error.hint, headers)
+        key: object = _network(request.client.host) if request.client else None
         if found is not None:
             scope["auth"], user = found
             scope["user"] = user
             key = principal_components(user.access_token)
-        wait = self._buckets.take(key)
+        return key, self._refusal(scope, request, key, is_required and found is None)
+
+    def _refusal(
+        self, scope: Scope, request: HTTPConnection, key: object, is_unknown: bool
+    ) -> Response | None:
+        is_shown = _is_shown_to_all(scope["path"])
+        # Any page may have a browser load the documentation: that is counted apart.
+        wait = self._buckets.take((key, "documentation") if is_shown else key)
         if wait:
             return problem(
                 429,
@@ -273,16 +294,24 @@ class Gate:
                 "Wait for as many seconds as Retry-After says.",
                 {"Retry-After": str(math.ceil(wait))},
             )
-        if _is_shown_to_all(scope["path"]):
+        if is_shown:
             return None
-        if found is None:
-            if is_required:
-                return self._unauthenticated(request)
+        if is_unknown:
+            return self._unauthenticated(request)
+        if "auth" not in scope:
             scope["auth"], scope["user"] = AuthCredentials(EVERYTHING), UnauthenticatedUser()
         try:
             access.demand(READ, scope["auth"].scopes, "This server")
         except InsufficientScope as error:
             return self._authority.insufficient_scope(error)
+        if self._open[key] >= MOST_AT_ONCE:
+            return problem(
+                429,
+                "too_many_at_once",
+                f"This principal has {MOST_AT_ONCE} requests open.",
+                "Wait for the end of some, or break them off.",
+                {"Retry-After": "1"},
+            )
         return None
 
     def _unauthenticated(self, request: HTTPConnection) -> Response:
@@ -302,6 +331,70 @@ class Gate:
             "fivetran-state token create.",
             self._authority.challenge(),
         )
+
+
+class _Visit:
+    """One request, from when its token was found valid until that has ended."""
+
+    def __init__(self, receive: Receive, send: Send, look: Callable[[], Awaitable[bool]]) -> None:
+        self._receive = receive
+        self._send = send
+        self._look = look
+        self._receiving: set[anyio.CancelScope] = set()
+        self._is_stream = False
+        self.is_welcome = True
+        self.has_begun = False
+
+    async def watch(self, serving: anyio.CancelScope) -> None:
+        """End the request soon after its token."""
+        while True:
+            await asyncio.sleep(BETWEEN_LOOKS)
+            if not await self._is_still_welcome():
+                break
+        await asyncio.sleep(LONGEST_GOODBYE)
+        serving.cancel()
+
+    async def receive(self) -> Message:
+        if self.is_welcome:
+            with anyio.CancelScope() as receiving:
+                self._receiving.add(receiving)
+                try:
+                    return await self._receive()
+                finally:
+                    self._receiving.discard(receiving)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if not await self._is_still_welcome():
+                return
+            self.has_begun = True
+            content_type = Headers(raw=message["headers"]).get("content-type", "")
+            self._is_stream = content_type.startswith("text/event-stream")
+        elif not self.has_begun:
+            return
+        elif self._is_stream and not await self._is_still_welcome():
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    async def _is_still_welcome(self) -> bool:
+        self.is_welcome = self.is_welcome and await self._look()
+        if not self.is_welcome:
+            for receiving in self._receiving:
+                receiving.cancel()
+        return self.is_welcome
+
+
+def _network(address: str) -> str:
+    """Whom an address stands for: of IPv6, whoever has one has its whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped or ipaddress.IPv6Network((parsed, 64), strict=False))
 
 
 def _without_body(receive: Receive) -> Receive:

@@ -1,30 +1,37 @@
 """What every request passes, whatever it asks for, as plain ASGI, so that streams stay streams.
 
 From the outside in: `Traced` (an id, a line in the log, headers, no bare 500), `Addressed` (Host
-and Origin), the gate (`gate.py`), `BodyLimit`.
+and Origin), the gate (`gate.py`), `WholeBody`.
 """
 
+import asyncio
 import logging
 import re
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
-from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE, RequestBodyLimitMiddleware
+import anyio
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivetran_state import logs
+from fivetran_state import large, logs, state
 from fivetran_state.config import is_loopback
 from fivetran_state.errors import InternalError
-from fivetran_state.http_server.gate import principal_of
+from fivetran_state.http_server.gate import DOCUMENTATION, principal_of
 from fivetran_state.http_server.problems import problem
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-Id"
 LARGEST_BODY = DEFAULT_MAX_REQUEST_BODY_SIZE
+LARGE_AT_ONCE = 2
+"""Large bodies in memory: one being read while the other is worked on."""
+LONGEST_BODY_SECONDS = 30.0
 LONGEST_LOGGED_PATH = 200
 LONGEST_METHOD = 20
 
@@ -102,20 +109,23 @@ class Addressed:
     """Refuses what a page of another site makes a browser send here.
 
     Host has to be a name of this server: of this machine, or one of `names` (with a port, or for
-    any). Origin, if there is one, has to be of such a host, or match `origins`. Public paths are for
-    anybody.
+    any). A page has to come from there, port included, or from one of `pages`, as its Origin says
+    or, of requests that a browser sends without one, Sec-Fetch-Site; or its Origin matches
+    `origins`. Public paths are for anybody.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         names: Collection[str],
+        pages: Collection[str],
         public: Collection[str],
         origins: re.Pattern[str] | None = None,
     ) -> None:
         self._app = app
         self._origins = origins
         self._names = {parsed for name in names if (parsed := _parsed(name)) is not None}
+        self._pages = {parsed for name in pages if (parsed := _parsed(name)) is not None}
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,8 +141,7 @@ class Addressed:
                 )
                 await answer(scope, receive, send)
                 return
-            origin = headers.get("origin")
-            if origin is not None and not self._is_page_of_ours(origin):
+            if not self._may_come_from_there(headers, scope):
                 answer = problem(
                     403,
                     "foreign_origin",
@@ -143,11 +152,25 @@ class Addressed:
                 return
         await self._app(scope, receive, send)
 
-    def _is_page_of_ours(self, origin: str) -> bool:
+    def _may_come_from_there(self, headers: Headers, scope: Scope) -> bool:
+        origin = headers.get("origin")
+        if origin is not None and self._is_page_that_may(origin):
+            return True
+        if headers.get("sec-fetch-site") in _ELSEWHERE:
+            # A link to the documentation may be followed.
+            is_followed = headers.get("sec-fetch-dest") == "document" and scope["method"] == "GET"
+            return origin is None and is_followed and scope["path"] in DOCUMENTATION
+        return origin is None or _is_same(origin, headers.get("host", ""))
+
+    def _is_page_that_may(self, origin: str) -> bool:
         if self._origins is not None and self._origins.fullmatch(origin):
             return True
         scheme, _, netloc = origin.partition("://")
-        return scheme in ("http", "https") and self._is_ours(netloc)
+        parsed = _parsed(netloc)
+        if scheme not in _PORTS or parsed is None:
+            return False
+        name, port = parsed
+        return (name, None) in self._pages or (name, port or _PORTS[scheme]) in self._pages
 
     def _is_ours(self, netloc: str) -> bool:
         parsed = _parsed(netloc)
@@ -157,47 +180,115 @@ class Addressed:
         return is_loopback(name) or parsed in self._names or (name, None) in self._names
 
 
-class BodyLimit:
-    """The SDK's limit for every route, with an answer like our others.
+class _Refused(Exception):
+    def __init__(self, answer: Response) -> None:
+        super().__init__()
+        self.answer = answer
 
-    Half a body, of a client that has gone, gets no further.
+
+class WholeBody:
+    """Reads the body before anything else does: within limits of size and time.
+
+    Of large ones only a few are in memory at the same time: the others wait before they are read,
+    until `large.let_others`. Half a body, of a client that has gone, gets no further.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        has_passed = has_gone = False
+        async with AsyncExitStack() as stack:
+            try:
+                body = await self._read(scope, receive, stack)
+            except _Refused as refused:
+                await refused.answer(scope, receive, send)
+                return
+            if body is None:
+                return
+            messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+            del body  # It is the app's now, which need not keep it.
 
-        async def receive_watching() -> Message:
-            nonlocal has_gone
-            message = await receive()
-            has_gone = message["type"] == "http.disconnect"
-            return message
+            async def replay() -> Message:
+                return messages.pop() if messages else await receive()
 
-        async def enter(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal has_passed
-            has_passed = True
-            if not has_gone:
-                await self._app(scope, receive, send)
+            await self._app(scope, replay, send)
 
-        async def send_unless_refused(message: Message) -> None:
-            if has_passed:
-                await send(message)
+    async def _read(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> bytes | None:
+        """The body; None if the client has gone."""
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > LARGEST_BODY:
+            raise _Refused(_too_large())
+        chunks: list[bytes] = []
+        size, has_turn = 0, False
+        deadline = anyio.current_time() + LONGEST_BODY_SECONDS
+        while True:
+            message: Message | None = None
+            with anyio.move_on_at(deadline):
+                message = await receive()
+            if message is None:
+                raise _Refused(_too_slow())
+            if message["type"] == "http.disconnect":
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            chunks.append(chunk)
+            if size > LARGEST_BODY:
+                raise _Refused(_too_large())
+            if size > large.LARGE_TEXT and not has_turn:
+                await stack.enter_async_context(large.turn(self._turns))
+                has_turn = True
+                deadline = anyio.current_time() + LONGEST_BODY_SECONDS
+            if not message.get("more_body"):
+                break
+        body = b"".join(chunks)
+        if has_turn and await large.run(state.has_too_many_values, body):
+            raise _Refused(_too_many_values())
+        return body
 
-        limited = RequestBodyLimitMiddleware(enter, LARGEST_BODY)
-        await limited(scope, receive_watching, send_unless_refused)
-        if not has_passed:
-            answer = problem(
-                413,
-                "body_too_large",
-                f"The request's body has more than {LARGEST_BODY} bytes.",
-                "Send a patch instead of a whole state.",
-            )
-            await answer(scope, receive, send)
+
+def _too_large() -> Response:
+    return problem(
+        413,
+        "body_too_large",
+        f"The request's body has more than {LARGEST_BODY} bytes.",
+        "Send a patch instead of a whole state.",
+    )
+
+
+def _too_many_values() -> Response:
+    return problem(
+        413,
+        "body_too_large",
+        f"The request's body has more than {state.MAX_VALUES:,} values.",
+        "Send a patch instead of a whole state.",
+    )
+
+
+def _too_slow() -> Response:
+    return problem(
+        408,
+        "body_too_slow",
+        f"The request's body did not arrive within {LONGEST_BODY_SECONDS:g} s.",
+        "Send it again.",
+        {"Connection": "close"},
+    )
+
+
+_ELSEWHERE = ("cross-site", "same-site")
+_PORTS = {"http": 80, "https": 443}
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether the page comes from where the request goes."""
+    scheme, _, netloc = origin.partition("://")
+    page, server = _parsed(netloc), _parsed(host)
+    if scheme not in _PORTS or page is None or server is None:
+        return False
+    return (page[0], page[1] or _PORTS[scheme]) == (server[0], server[1] or _PORTS[scheme])
 
 
 def _parsed(netloc: str) -> tuple[str, int | None] | None:

@@ -422,8 +422,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
                 )
             return text
 
-        texts = await _all(map(read, body.connection_ids))
-        members = zip(map(state.dump, body.connection_ids), texts, strict=True)
+        wanted = list(dict.fromkeys(body.connection_ids))
+        texts = await _all(map(read, wanted))
+        members = zip(map(state.dump, wanted), texts, strict=True)
         content = "{" + ",".join(f"{name}:{text}" for name, text in members) + "}"
         return Response(content, media_type="application/json")
 

@@ -104,7 +104,7 @@ async def test_rest_may_meet_another_server_with_each_request(
         headers = {"Idempotency-Key": "once", "Prefer": "respond-async"}
         started = await client.post("/state/update", json=body, headers=headers)
         again = await client.post("/state/update", json=body, headers=headers)
-        cancelled = await client.post(f"{started.headers['Location']}/cancel")
+        cancelled = await client.post(f"{started.headers['Location']}/cancel", json={})
         ended = [(await client.get(started.headers["Location"])).json() for _ in NAMES]
         assert both.balancer.served == ["one", "two"] * 2 + ["one"]
 

@@ -11,7 +11,7 @@ import pytest
 from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, call, version_of
+from tests.calls import IDLE, SYNCING, call, sync_runs_on, version_of
 from tests.conftest import ERAS, Serve
 from tests.http.issuer import OAuthIssuer
 from tests.http_server import (
@@ -62,6 +62,85 @@ async def test_a_page_of_another_site_gets_nothing_from_a_server_of_this_machine
             allowed = {"Host": host, "Origin": f"http://{host}"}
             assert await refusal(server, **allowed) == (200, "")
         assert await refusal(server, "/healthz", Host="10.0.0.7:8000") == (200, "")
+
+
+async def test_a_page_of_another_port_or_that_a_browser_calls_foreign_gets_nothing(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        own, other = f"http://127.0.0.1:{server.port}", f"http://127.0.0.1:{server.port + 1}"
+        foreign = (403, "foreign_origin")
+        assert await refusal(server, Origin=own) == (200, "")
+        assert await refusal(server, Origin=other) == foreign
+        for site, wanted in (
+            ("cross-site", foreign),
+            ("same-site", foreign),
+            ("same-origin", (200, "")),
+            ("none", (200, "")),
+        ):
+            fetched = {"Sec-Fetch-Site": site}
+            assert await refusal(server, "/workflows", **fetched) == wanted, site
+            assert await refusal(server, Origin=own, **fetched) == wanted, site
+        link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+        assert await refusal(server, "/docs", **link) == (200, "")
+        assert await refusal(server, "/workflows", **link) == foreign
+        assert await refusal(server, "/docs", **link | {"Sec-Fetch-Dest": "iframe"}) == foreign
+
+
+async def test_a_page_that_may_call_is_let_in_from_its_own_port_alone(http: Serve) -> None:
+    fetched = {"Host": "state.lan:8443", "Sec-Fetch-Site": "cross-site"}
+    async with http() as server:
+        token = authorization(server.new_token())
+    async with http(**PUBLIC) as server:
+        for page, status in (
+            ("https://state.lan:8443", 200),
+            ("https://state.lan", 403),
+            ("https://state.internal:3000", 200),
+            ("https://state.example.com", 200),
+            ("https://state.example.com:8443", 403),
+        ):
+            answer = await refusal(server, **token, **fetched, Origin=page)
+            assert answer[0] == status, page
+
+
+async def test_a_page_cannot_use_up_what_this_machines_user_may_ask(http: Serve) -> None:
+    page = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    async with http(FIVETRAN_STATE_RATE_LIMIT="2") as server:
+        for path in DOCUMENTATION * 2:
+            await refusal(server, path)
+        for path in ("/workflows", "/mcp"):
+            assert await refusal(server, path, **page) == (403, "foreign_origin")
+        assert await refusal(server) == (200, "")
+
+
+async def test_a_post_that_any_page_may_send_changes_nothing(http: Serve, sandbox: Sandbox) -> None:
+    sync_runs_on(sandbox)
+    async with http() as server:
+        change = {"connection_id": SYNCING, "new_state": {}}
+        started = await server.client.post(
+            "/state/update", json=change, headers={"Prefer": "respond-async"}
+        )
+        where = started.headers["Location"]
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            answer = await server.client.post(f"{where}/cancel", headers={"Content-Type": kind})
+            assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+        assert (await server.client.get(where)).json()["status"] == "running"
+        ended = await server.client.post(f"{where}/cancel", json={})
+
+    assert ended.json()["status"] == "cancelled"
+
+
+async def test_addresses_of_one_ipv6_network_count_as_one(http: Serve) -> None:
+    proxy = {"FIVETRAN_STATE_TRUSTED_PROXIES": "127.0.0.0/8"}
+    async with http() as server:
+        server.new_token()
+    async with http(FIVETRAN_STATE_RATE_LIMIT="1", **proxy) as server:
+        for address, status in (
+            ("2001:db8:0:1::1", 401),
+            ("2001:db8:0:1:ffff::2", 429),
+            ("2001:db8:0:2::1", 401),
+        ):
+            assert (await refusal(server, **{"X-Forwarded-For": address}))[0] == status, address
 
 
 async def test_a_public_server_goes_by_its_own_names(http: Serve) -> None:

@@ -167,7 +167,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
             for id_ in (workflow_id, together["workflow_id"]):
                 answers = [
                     await server.client.get(f"/workflows/{id_}", headers=headers),
-                    await server.client.post(f"/workflows/{id_}/cancel", headers=headers),
+                    await server.client.post(f"/workflows/{id_}/cancel", json={}, headers=headers),
                 ]
                 for answer in answers:
                     found = (answer.status_code, answer.json()["code"])
@@ -194,7 +194,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
             assert offered.completion.values == []
         seen = await server.client.get(f"/workflows/{workflow_id}", headers=ann.headers)
         cancelled = await server.client.post(
-            f"/workflows/{workflow_id}/cancel", headers=ann.headers
+            f"/workflows/{workflow_id}/cancel", json={}, headers=ann.headers
         )
 
     assert seen.json()["status"] == "running"
@@ -216,7 +216,7 @@ async def test_a_guest_cancels_its_own_update_by_the_credentials_in_the_body_or_
         not_anns = await post(server.client, f"{own}/cancel", ann.body, status=404)
         by_body = await post(server.client, f"{anns}:1/cancel", ann.body)
         await post(server.client, "/state/update", ann.body | body, status=202, Prefer="wait=0")
-        by_headers = await server.client.post(f"{anns}:2/cancel", headers=ann.headers)
+        by_headers = await server.client.post(f"{anns}:2/cancel", json={}, headers=ann.headers)
         unharmed = await get(server.client, own)
         cancelled = await post(server.client, f"{own}/cancel", {})
 

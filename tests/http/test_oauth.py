@@ -70,7 +70,7 @@ async def test_what_a_token_grants_is_text_or_a_list_of_texts_and_anything_else_
 
         async def answer(**claims: Any) -> tuple[int, str]:
             headers = authorization(issuer.token(**({"scope": None} | claims)))
-            got = await server.client.post(path, headers=headers)
+            got = await server.client.post(path, json={}, headers=headers)
             return got.status_code, got.json()["code"]
 
         for good in ("write", "openid write", ["read", "write"]):

@@ -366,7 +366,7 @@ async def test_behind_a_proxy_the_location_has_the_public_path(
         )
         described = await server.client.get("/openapi.json", headers=token)
         where = answer.headers["Location"]
-        await server.client.post(f"/workflows/{SYNCING}:1/cancel", headers=token)
+        await server.client.post(f"/workflows/{SYNCING}:1/cancel", json={}, headers=token)
 
     assert where == f"/state/workflows/{SYNCING}:1"
     assert described.json()["servers"] == [{"url": "/state"}]

@@ -1,16 +1,21 @@
 """Who may come in: nobody unasked where others can reach the server, and whoever has a token."""
 
 import stat
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import gate
+from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
+from tests.calls import SYNCING, sync_runs_on
 from tests.conftest import Serve
 from tests.http.frames import LEGACY, MODERN, Frame, RawClient, headers_of, valid
 from tests.http_server import WRONG_TOKEN, authorization, run_cli
@@ -201,3 +206,43 @@ async def test_a_token_that_ends_in_the_middle_of_a_body_is_refused(
     assert answer.startswith("HTTP/1.1 401 ")
     assert 'error="invalid_token"' in answer
     assert "application/problem+json" in answer
+
+
+async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
+    http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_runs_on(sandbox)
+    async with http() as server, anyio.create_task_group() as group:
+        tokens = TokenFile(server.settings)
+        other = authorization(server.new_token())
+        change = {"connection_id": SYNCING, "new_state": {}}
+        answers: list[httpx.Response] = []
+
+        async def ask(method: str, path: str, token: str, **named: Any) -> None:
+            headers = authorization(token)
+            answers.append(await server.client.request(method, path, headers=headers, **named))
+
+        started = await server.client.post(
+            "/state/update", json=change, headers=other | {"Prefer": "respond-async"}
+        )
+        where = started.headers["Location"]
+
+        # Broken off while they wait.
+        monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+        text, token = tokens.create("write", None, None)
+        group.start_soon(ask, "GET", f"{where}?wait=60", text)
+        group.start_soon(partial(ask, "POST", "/state/update", text, json=change))
+        await server.has_open(2)
+        tokens.revoke(token.id)
+        await server.has_open(0)
+
+        # The end of what they wait for comes first.
+        monkeypatch.setattr(gate, "BETWEEN_LOOKS", 60)
+        text, token = tokens.create("write", None, None)
+        group.start_soon(ask, "GET", f"{where}?wait=60", text)
+        await server.has_open(1)
+        tokens.revoke(token.id)
+        await server.client.post(f"{where}/cancel", json={}, headers=other)
+
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert all(SYNCING not in answer.text for answer in answers)
