@@ -80,6 +80,12 @@ def _change(connection_id: str, state: str, more: str = "") -> str:
     return f'{{"connection_id":"{connection_id}"{more},"new_state":{state}}}'
 
 
+async def nothing(url: str) -> Counter[str]:
+    """No load: what the machine itself makes a caller wait."""
+    await asyncio.sleep(5)
+    return Counter()
+
+
 async def one_update(url: str) -> Counter[str]:
     """An update of 4 MB."""
     async with _client(url) as client:
@@ -195,6 +201,7 @@ async def waiting(url: str) -> Counter[str]:
 LOADS: dict[str, Load] = {
     load.__name__: load
     for load in (
+        nothing,
         unknown_fields,
         wrong_operations,
         subscriptions,

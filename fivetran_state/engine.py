@@ -200,11 +200,12 @@ class Engine:
             id=None if account_id == self._account_id else _safe(account_id),
             credentials=self._texts.serialize({"key": key, "secret": secret}),
         )
-        # Whose place it takes is not closed: somebody may be using it.
+        replaced = self._guests.pop((key, secret), None)
         self._guests[key, secret] = guest, time.monotonic()
-        self._guests.move_to_end((key, secret))
-        if len(self._guests) > REMEMBERED_GUESTS:
-            self._guests.popitem(last=False)
+        if replaced is None and len(self._guests) > REMEMBERED_GUESTS:
+            _, replaced = self._guests.popitem(last=False)
+        if replaced is not None:
+            await replaced[0].fivetran.retire()  # Somebody may be using it.
         return guest
 
     def client_of(self, account: str | None, sealed: str, workflow_id: str | None) -> Fivetran:
@@ -484,7 +485,7 @@ class Engine:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 # Its own text may show the URL, and with it a password.
                 raise database.unavailable(error) from None
-        updates.bind(self._reader, self._serializer.digest)
+        updates.bind(self._reader, self._serializer.digest, self.seal, self.unseal)
         self._locks.hold(self._executor_id)
         found = migration.Migration(
             self._reader,

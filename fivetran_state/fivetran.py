@@ -147,7 +147,8 @@ class Fivetran:
         timeout: float = 75,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        options: dict[str, Any] = {
+        self._url, self._transport = url, transport
+        self._options: dict[str, Any] = {
             "base_url": url,
             "auth": (key, secret),
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10)),
@@ -156,16 +157,29 @@ class Fivetran:
                 "User-Agent": f"fivetran-state/{__version__}",
             },
         }
-        self._http = (
-            network.client(url, **options)
-            if transport is None
-            else httpx.AsyncClient(transport=transport, **options)
-        )
+        self._http = self._new_client()
+        self._under_way = 0
+        self._is_retired = False
         self._group_names: dict[str, str] = {}
         self._ask_for_groups_at = 0.0
 
+    def _new_client(self) -> httpx.AsyncClient:
+        if self._transport is None:
+            return network.client(self._url, **self._options)
+        return httpx.AsyncClient(transport=self._transport, **self._options)
+
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    async def retire(self) -> None:
+        """Keep no connection open any more; whoever still has this client may go on using it."""
+        self._is_retired = True
+        await self._close_if_unused()
+
+    async def _close_if_unused(self) -> None:
+        if self._is_retired and not self._under_way:
+            unused, self._http = self._http, self._new_client()
+            await unused.aclose()
 
     async def get_account_id(self) -> str:
         """The account that the API key belongs to."""
@@ -304,6 +318,7 @@ class Fivetran:
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         changes = request.method != "GET"
+        self._under_way += 1
         try:
             response = await self._http.send(request)
         except _NOT_SENT as error:
@@ -318,6 +333,9 @@ class Fivetran:
                 f"Fivetran did not answer completely ({type(error).__name__}).",
                 maybe_applied=changes or None,
             ) from error
+        finally:
+            self._under_way -= 1
+            await self._close_if_unused()
         logger.debug("%s %s: %d", request.method, request.url.path, response.status_code)
         if response.is_success:
             return await large.run(_data, response.content, changes)

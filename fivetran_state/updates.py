@@ -60,6 +60,8 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 _POLL_SECONDS = 0.1
 _REQUEST = "request"
 """The attribute of an update by which a repetition of its request finds it."""
+_ABOUT = "about"
+"""The attribute with its request, sealed, but for the change, which may be megabytes."""
 A_PAGE = 50
 """How many updates are worth a look into the database."""
 A_LOOK = 1000
@@ -69,13 +71,21 @@ Handle = WorkflowHandleAsync[Bound]
 
 _reader: DBOSClient
 _digest: Callable[[str], str]
+_seal: Callable[[object], str]
+_unseal: Callable[[str], object]
 
 
-def bind(reader: DBOSClient, digest: Callable[[str], str]) -> None:
+def bind(
+    reader: DBOSClient,
+    digest: Callable[[str], str],
+    seal: Callable[[object], str],
+    unseal: Callable[[str], object],
+) -> None:
     """Give this process its reader, a client that raises when the database cannot be reached,
-    where DBOS itself would wait for it; and a digest that only those with the key can make."""
-    global _reader, _digest
-    _reader, _digest = reader, digest
+    where DBOS itself would wait for it; and what only those with the key can do: make a digest,
+    seal a value, and open it."""
+    global _reader, _digest, _seal, _unseal
+    _reader, _digest, _seal, _unseal = reader, digest, seal, unseal
 
 
 @dataclass(frozen=True)
@@ -317,7 +327,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
             with (
                 database.answering(),
                 SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                SetWorkflowAttributes(_request_attribute(request)),
+                SetWorkflowAttributes(_attributes(request, workflow_id)),
             ):
                 return await begin(workflow_id, request)
         except dbos_error.DBOSWorkflowIDInUseError:
@@ -352,7 +362,7 @@ async def get(workflow_id: str) -> Update:
     else:
         is_latest = True
     progress = await _progress(workflow_id) if _is_running(status) else None
-    return _update(status, progress, is_latest=is_latest)
+    return _update(status, progress, _request(status), is_latest=is_latest)
 
 
 async def requests_of(workflow_id: str) -> list[UpdateRequest]:
@@ -485,7 +495,10 @@ def is_settled(workflow_id: str) -> bool:
 
 
 async def history(owner: str, below: int | None, limit: int) -> list[Update]:
-    """The connection's updates, newest first, from the one before number `below`."""
+    """The connection's updates, newest first, from the one before number `below`.
+
+    Their requests come without the change.
+    """
     latest = await _latest(owner, load_input=False)
     newest = 0 if latest is None else _number(latest.workflow_id)
     top = newest if below is None else min(newest, below - 1)
@@ -493,9 +506,11 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
     if not wanted:
         return []
     with database.answering():
-        rows = await _reader.list_workflows_async(workflow_ids=wanted, name=workflow.NAME)
+        rows = await _reader.list_workflows_async(
+            workflow_ids=wanted, name=workflow.NAME, load_input=False
+        )
     found = [
-        _update(row, None, is_latest=_number(row.workflow_id) == newest)
+        _update(row, None, await _about(row), is_latest=_number(row.workflow_id) == newest)
         for row in rows
         if _is_ours(row)
     ]
@@ -504,7 +519,8 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
 
 async def latest(account: str | None, after: tuple[int, str] | None, limit: int) -> list[Update]:
     """Updates of all connections, newest first, from the one that follows on `after`, which is
-    when an update was started and its id; none if there are no more.
+    when an update was started and its id; none if there are no more. Their requests come without
+    the change.
 
     With a guest's account, the guest's; else, everybody's.
     """
@@ -515,6 +531,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
                 name=workflow.NAME,
                 workflow_id_prefix=None if account is None else f"{account}/",
                 sort_desc=True,
+                load_input=False,
                 **bounds,
             )
 
@@ -539,7 +556,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
         following = [row for row in following if _created_at(row) != last]
         following.sort(key=lambda row: (_created_at(row), row.workflow_id), reverse=True)
         found += following + await started_at(last)
-    return [_update(row, None) for row in found]
+    return [_update(row, None, await _about(row)) for row in found]
 
 
 def _created_at(status: WorkflowStatus) -> int:
@@ -742,6 +759,31 @@ def _request_attribute(request: UpdateRequest) -> dict[str, str]:
     return {_REQUEST: _digest(request["idempotency_key"])}
 
 
+def _attributes(request: UpdateRequest, workflow_id: str) -> dict[str, str]:
+    return _request_attribute(request) | {_ABOUT: _seal([workflow_id, _without_change(request)])}
+
+
+def _without_change(request: UpdateRequest) -> UpdateRequest:
+    kept = {name: value for name, value in request.items() if name != "credentials"}
+    return cast(UpdateRequest, kept | {"change": ""})
+
+
+async def _about(status: WorkflowStatus) -> UpdateRequest:
+    """The request, without the change.
+
+    Of an update that does not tell it apart, as those of earlier versions and parts of groups, it
+    is read for this one alone: all of a page at once might be more than fits into memory.
+    """
+    sealed = (status.attributes or {}).get(_ABOUT)
+    if isinstance(sealed, str):
+        with suppress(UnusableKey, TypeError, ValueError):
+            workflow_id, request = cast(Any, _unseal(sealed))
+            if workflow_id == status.workflow_id:
+                return cast(UpdateRequest, request)
+    whole = await _status(status.workflow_id)
+    return _without_change(_request(whole or status))
+
+
 def _has_attribute(row: WorkflowStatus, attribute: dict[str, str]) -> bool:
     return attribute.items() <= (row.attributes or {}).items()
 
@@ -800,7 +842,13 @@ def _told_after(told: Progress | None, steps: list[StepInfo], last: StepInfo) ->
     )
 
 
-def _update(status: WorkflowStatus, progress: Progress | None, *, is_latest: bool = True) -> Update:
+def _update(
+    status: WorkflowStatus,
+    progress: Progress | None,
+    request: UpdateRequest,
+    *,
+    is_latest: bool = True,
+) -> Update:
     """`is_latest`: whether it is the connection's latest update, if it was ended from outside."""
     is_running = _is_running(status)
     if status.status in workflow.ENDED_FROM_OUTSIDE:
@@ -814,7 +862,7 @@ def _update(status: WorkflowStatus, progress: Progress | None, *, is_latest: boo
         )
     return Update(
         workflow_id=status.workflow_id,
-        request=_request(status),
+        request=request,
         status="running" if is_running else _ended(status),
         outcome=_outcome(status),
         error=None if is_running else _error(status),

@@ -26,9 +26,10 @@ from fivetran_state.config import Settings, is_loopback, listed
 from fivetran_state.ending import is_ignored
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
+from fivetran_state.http_server.connections import BoundedProtocol, few_words_about_accepting
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
-from fivetran_state.http_server.mcp_endpoint import WholeAnswers
+from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.validation import problems_of
@@ -62,8 +63,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp.session_manager.run():  # Which runs the backend too.
-            yield
+        with few_words_about_accepting():
+            async with mcp.session_manager.run():  # Which runs the backend too.
+                yield
 
     async def refuse(_: Request, error: Exception) -> Response:
         if isinstance(error, InsufficientScope):
@@ -106,7 +108,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     app.include_router(health.router(backend))
     app.include_router(rest.router(backend, prefix))
     app.include_router(_front())
-    answers = WholeAnswers(mcp.session_manager.handle_request)
+    answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
     endpoint = [Route(path, answers) for path in (MCP_PATH, f"{MCP_PATH}/")]
     app.router.routes.extend([*docs.routes(), *authority.routes, *endpoint])
     docs.describe(app, authority)
@@ -196,7 +198,7 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
         # Whoever may set a caller's address may get round the rate limit.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=listed(settings.trusted_proxies),
-        http="h11",
+        http=BoundedProtocol,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LONGEST_GOODBYE,

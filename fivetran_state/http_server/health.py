@@ -1,14 +1,45 @@
 """What a load balancer and an orchestrator ask."""
 
+import asyncio
+import time
+
 from fastapi import APIRouter, Response
 
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server.backend import Backend
 
+HOLDS_FOR = 1.0
+"""Seconds for which an answer is given again: anybody may ask, and the database has other work."""
+
+
+class _Readiness:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._one_look_at_a_time = asyncio.Lock()
+        self._look_again_at = 0.0
+        self._trouble: FivetranStateError | None = None
+
+    async def trouble(self) -> FivetranStateError | None:
+        """What keeps the server from working, as it was within the last second."""
+        async with self._one_look_at_a_time:
+            if time.monotonic() >= self._look_again_at:
+                self._trouble = await self._look()
+                self._look_again_at = time.monotonic() + HOLDS_FOR
+            return self._trouble
+
+    async def _look(self) -> FivetranStateError | None:
+        try:
+            service = await self._backend.service()
+            await service.check_ready()
+        except FivetranStateError as error:
+            return error
+        return None
+
 
 def router(backend: Backend) -> APIRouter:
     """`/healthz`: the process lives. `/readyz`: its database and its engine are there."""
     routes = APIRouter(include_in_schema=False)
+    readiness = _Readiness(backend)
 
     @routes.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -16,12 +47,11 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.get("/readyz")
     async def readyz(response: Response) -> dict[str, str]:
-        try:
-            service = await backend.service()
-            await service.check_ready()
-        except FivetranStateError as error:
+        trouble = await readiness.trouble()
+        if trouble is not None:
             response.status_code = 503
-            return {"status": error.code}  # Its message may name a path, and anybody may ask.
+            # Its message may name a path, and anybody may ask.
+            return {"status": trouble.code}
         return {"status": "ok"}
 
     return routes

@@ -1,7 +1,17 @@
 """The SDK's endpoint, mended where it leaves a client without a whole answer (mcp 2.3)."""
 
+from collections import OrderedDict
+
 import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import principal_components
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_SESSIONS = 200
+"""Of one principal, in the older protocols: then the one that was used least lately ends. Clients
+that never end theirs would shut everybody out."""
 
 
 class WholeAnswers:
@@ -35,3 +45,51 @@ class WholeAnswers:
                 raise
         if has_begun and not has_ended:
             await send({"type": "http.response.body"})
+
+
+class FewSessions:
+    """Of each principal only the latest sessions stay."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._sessions: dict[object, OrderedDict[str, None]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        user = scope.get("user")
+        principal = (
+            principal_components(user.access_token) if isinstance(user, AuthenticatedUser) else None
+        )
+        sessions = self._sessions.setdefault(principal, OrderedDict())
+        given = Headers(scope=scope).get(MCP_SESSION_ID_HEADER)
+        if given is not None and given in sessions:
+            sessions.move_to_end(given)
+            if scope["method"] == "DELETE":
+                del sessions[given]
+
+        async def send_noting(message: Message) -> None:
+            if given is None and message["type"] == "http.response.start":
+                opened = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
+                if opened is not None and message["status"] < 400:
+                    sessions[opened] = None
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            while len(sessions) > MOST_SESSIONS:
+                oldest, _ = sessions.popitem(last=False)
+                await self._end(oldest, scope)
+            if not sessions:
+                self._sessions.pop(principal, None)
+
+    async def _end(self, session: str, scope: Scope) -> None:
+        """As if its client had ended it."""
+        header = (MCP_SESSION_ID_HEADER.encode(), session.encode())
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            pass
+
+        await self._app({**scope, "method": "DELETE", "headers": [header]}, receive, send)

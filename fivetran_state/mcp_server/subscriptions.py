@@ -36,6 +36,8 @@ MOST_CONNECTIONS = 10_000
 MOST_OF_PRINCIPAL = 200
 MOST_OF_LISTENER = 100
 """Resources, so that nobody takes what is everybody's."""
+LOOKS_AT_ONCE = 4
+"""Of new listeners into the database, where others have their work done too."""
 PATIENCE = 5.0
 """Seconds that a client which does not read may hold up the others."""
 
@@ -61,6 +63,7 @@ class Subscriptions:
         self._ended: dict[str, int] = {}
         """Of each connection that is watched, the number of the last update known to have ended."""
         self._watch: asyncio.Task[None] | None = None
+        self._few_look = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     def register(self, server: MCPServer[Any]) -> None:
         # MCPServer has no way of its own to serve these; the handler of `listen` that it comes
@@ -80,6 +83,7 @@ class Subscriptions:
         """One stream, until the client ends it; what cannot be honoured is left out of the answer."""
         key = object()
         wanted, honoured = params.notifications, []
+        refusals: list[FivetranStateError] = []
         try:
             # Of the others it is not even looked whether they could be: there may be 100,000.
             for uri in (wanted.resource_subscriptions or [])[:MOST_OF_LISTENER]:
@@ -87,9 +91,11 @@ class Subscriptions:
                     await self._add(key, request, uri)
                     honoured.append(uri)
                 except (InvalidRequest, NotAllowed) as error:
-                    logger.info("Not listened to: %s", error)
+                    refusals.append(error)
                 except FivetranStateError as error:
                     raise protocol_error(error, uri=uri) from None
+            if refusals:
+                logger.info("%d resources are not listened to: %s", len(refusals), refusals[0])
             subset = wanted.model_copy(update={"resource_subscriptions": honoured})
             return await self._serve_stream(
                 request, params.model_copy(update={"notifications": subset})
@@ -120,11 +126,16 @@ class Subscriptions:
             raise InvalidRequest(f"There is no resource {uri!r}.")
         connection_id, _ = shown
         service = await self._backend.service()
+        listener = self._listeners.get(key) or _Listener(authenticated_principal(request))
+        if uri not in listener.resources:
+            # The database is not even asked for what there is no room for.
+            self._check_room(listener, connection_id)
         ended = self._ended.get(connection_id)
         if ended is None:
-            ended = await service.last_ended(connection_id)
+            async with self._few_look:
+                ended = await service.last_ended(connection_id)
         # From here on nobody else has a turn, who could take the room that was found.
-        listener = self._listeners.get(key) or _Listener(authenticated_principal(request))
+        listener = self._listeners.get(key) or listener
         if uri not in listener.resources:
             self._check_room(listener, connection_id)
         listener.resources[uri] = shown

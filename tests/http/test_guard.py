@@ -1,5 +1,6 @@
 """What every request passes: names, origins, sizes, rates; and what every answer carries."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,11 +9,14 @@ import anyio
 import httpx
 import pytest
 
+from fivetran_state.http_server import connections, mcp_endpoint
+from fivetran_state.http_server.connections import BoundedProtocol
 from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, SYNCING, call, sync_runs_on, version_of
 from tests.conftest import ERAS, Serve
+from tests.http.frames import RawClient
 from tests.http.issuer import OAuthIssuer
 from tests.http_server import (
     WRONG_TOKEN,
@@ -394,3 +398,61 @@ async def test_no_token_is_in_any_log_line_or_file_and_each_request_is_one_line(
     assert ("POST", "/mcp", 200, "oauth:ann") in calls
     parts = [part for secret in secrets for part in (secret, secret[-40:])]
     assert where(parts, files_under(tmp_path)) == []
+
+
+async def test_a_connection_that_says_nothing_or_half_a_head_is_closed(
+    http: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LONGEST_HEAD_SECONDS", 0.2)
+    async with http() as server:
+        for said in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(said)
+            with anyio.fail_after(30):
+                assert await reader.read() == b""
+            writer.close()
+        assert await server.status() == 200
+
+
+async def test_silent_connections_make_room_for_those_that_speak(
+    http: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 5)
+    monkeypatch.setattr(BoundedProtocol, "_warnings", connections.Warnings())
+    async with http() as server:
+        async with server.half_sent("POST", "/state/get", **{"Content-Type": "application/json"}):
+            await server.has_open(1)
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+            assert await server.status() == 200
+            assert server.open_requests == 1
+            with anyio.fail_after(30):
+                assert await silent[0][0].read() == b""
+        for _, writer in silent:
+            writer.close()
+
+    warnings = [line for line in caplog.messages if "connections are open" in line]
+    assert len(warnings) == 1
+
+
+async def test_of_one_principals_sessions_only_the_latest_stay(
+    http: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_endpoint, "MOST_SESSIONS", 2)
+    async with http() as server:
+        clients = [RawClient(server.port, server.new_token())]
+        own = clients[0].token
+        clients += [RawClient(server.port, own) for _ in range(2)]
+        other = RawClient(server.port, server.new_token())
+        for client in (other, *clients):
+            await client.open_session()
+        found = []
+        for client in (other, *clients):
+            headers = authorization(client.token) | {
+                "Mcp-Session-Id": client.session,
+                "Accept": "application/json, text/event-stream",
+            }
+            ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+            answer = await server.client.post("/mcp", json=ping, headers=headers)
+            found.append(answer.status_code)
+
+    assert found == [200, 404, 200, 200]

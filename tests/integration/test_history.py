@@ -1,6 +1,9 @@
 """Undo, copies, and the list of what was done."""
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,3 +298,24 @@ async def test_an_emptied_state_makes_the_connector_start_over(
         plan = await call(client, "update_state", connection_id=IDLE, **change)
 
     assert "starts over from the beginning" in plan["message"]
+
+
+async def test_a_listing_reads_none_of_the_changes_that_it_lists(
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str]
+) -> None:
+    async with connect() as client:
+        for number in range(3):
+            await update(client, IDLE, merge_patch={"cursor": number}, reason=f"reason {number}")
+        before = await call(client, "list_workflows", connection_id=IDLE)
+        path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE workflow_input SET inputs = 'nothing that can be read'")
+            database.execute(
+                "UPDATE workflow_status SET inputs = 'nothing that can be read' "
+                "WHERE inputs IS NOT NULL"
+            )
+        after = await call(client, "list_workflows", connection_id=IDLE)
+
+    assert after == before
+    assert [each["reason"] for each in after["workflows"]] == ["reason 2", "reason 1", "reason 0"]
+    assert {each["change"] for each in after["workflows"]} == {"merge_patch"}
