@@ -275,7 +275,7 @@ async def probed(url: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, dic
     await process.stdout.readline()
 
     async def found() -> dict[str, dict[str, float]]:
-        told, _ = await process.communicate()
+        told, _ = await process.communicate(b"")
         told_json: dict[str, dict[str, float]] = json.loads(told)
         return told_json
 

@@ -127,6 +127,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _VERSION = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}", re.ASCII)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_EMPTY = re.compile(r"\[[ \t\n\r]*\]|\{[ \t\n\r]*\}")
 _STRING_OR_BRACKETS = re.compile(r'"|[\[{]+|[\]}]+')
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
@@ -473,7 +474,7 @@ def shown_path(pointer: str) -> str:
 def has_too_many_values(text: bytes) -> bool:
     """Whether JSON text has more than MAX_VALUES, told without making them."""
     marks = sum(text.count(mark) for mark in (b",", b"[", b"{"))
-    return marks > MAX_VALUES and _may_have_more_values(text.decode(errors="replace"), 0)
+    return marks >= MAX_VALUES and _may_have_more_values(text.decode(errors="replace"), 0)
 
 
 def has_more_values(value: JsonValue, limit: int) -> bool:
@@ -595,10 +596,11 @@ def _may_have_more_values(text: str, start: int, end: int = sys.maxsize) -> bool
     """Whether JSON text has more than MAX_VALUES, told without making them."""
     # Each value but the first follows on one of these. Strings may hold them too.
     marks = [text.count(mark, start, end) for mark in ",[{"]
-    if sum(marks) <= MAX_VALUES:
+    if sum(marks) < MAX_VALUES:
         return False
     outside = _STRING.sub("", text[start:end])
-    return sum(outside.count(mark) for mark in ",[{") > MAX_VALUES
+    empty = sum(1 for _ in _EMPTY.finditer(outside))
+    return sum(outside.count(mark) for mark in ",[{") - empty >= MAX_VALUES
 
 
 def _after_space(text: str, index: int) -> int:

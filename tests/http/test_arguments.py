@@ -5,9 +5,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 
-from fivetran_state import errors
+from fivetran_state import errors, state
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server.problems import ROUTES, problem_of
 from fivetran_state.sandbox import Sandbox
@@ -259,3 +260,71 @@ async def test_what_is_quoted_stays_as_it_is(http: Serve, sandbox: Sandbox) -> N
 
     assert "/get_state" in refused["detail"]
     assert read["state"] == kept
+
+
+# Much of it
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "shown"),
+    [
+        ("/state/get", {f"f{n}": 0 for n in range(300_000)}, "and 299,995 more"),
+        ("/state/update", {"connection_id": IDLE, "json_patch": [0] * 300_000}, "at most 10000"),
+        ("/state/get-multiple", {"connection_ids": [0] * 300_000}, "at most 100"),
+    ],
+    ids=["unknown fields", "operations", "connections"],
+)
+async def test_however_much_is_wrong_the_problem_is_short(
+    http: Serve, path: str, body: dict[str, Any], shown: str
+) -> None:
+    async with http() as server:
+        problem = await post(server.client, path, state.dump(body), status=422)
+
+    assert problem["code"] == "invalid_request"
+    assert shown.replace(",", "") in problem["detail"].replace(",", "")
+    assert len(problem["detail"]) < 1000
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/state/update"])
+async def test_a_body_of_more_values_than_a_state_may_have_is_refused_unread(
+    http: Serve, path: str
+) -> None:
+    body = f'{{"connection_id":"{IDLE}","new_state":{{"a":[{"0," * 600_000}0]}}}}'
+    async with http() as server:
+        problem = await post(server.client, path, body, status=413)
+
+    assert problem["code"] == "body_too_large"
+    assert "500,000 values" in problem["detail"]
+
+
+async def test_a_change_that_is_too_large_for_so_many_connections_is_refused(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    names = [f"one_of_many_{n}" for n in range(100)]
+    change = {"connection_ids": names, "new_state": {"a": "x" * 200_000}}
+    async with http() as server:
+        problem = await post(server.client, "/state/update-multiple", change, status=422)
+
+    assert "too large for 100 connections" in problem["detail"]
+    assert api_calls(sandbox, names[0]) == []
+
+
+async def test_small_calls_are_answered_while_large_ones_wait_their_turn(http: Serve) -> None:
+    deep = "[" * 90 + "]" * 90
+    large = f'{{"a":[{",".join([deep] * 2_000)}]}}'
+    body = f'{{"connection_id":"{IDLE}","dry_run":true,"new_state":{large}}}'
+    answers: list[dict[str, Any]] = []
+    async with http() as server:
+
+        async def plan() -> None:
+            answers.append(await post(server.client, "/state/update", body))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(plan)
+            await server.has_open(4)
+            small = await post(server.client, "/state/update", CHANGE)
+            assert small["status"] == "updated"
+            assert len(answers) < 4
+
+    assert {answer["status"] for answer in answers} == {"planned"}

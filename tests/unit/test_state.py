@@ -12,6 +12,7 @@ from fivetran_state.state import (
     MAX_ANSWER_BYTES,
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
     Applied,
     Change,
     DiffEntry,
@@ -197,6 +198,28 @@ def test_the_limit_is_on_utf_8_rather_than_on_escapes() -> None:
     assert parse(dump(state)) == state
     with pytest.raises(InvalidState, match="larger than 9,999,999 bytes"):
         parse(dump({"a": "é" * (MAX_BYTES // 2)}))
+
+
+def test_the_most_values_are_parsed_and_one_more_is_refused_however_it_comes() -> None:
+    most = '{"a":[' + "0," * (MAX_VALUES - 3) + "0]}"
+    one_more = most.replace("[", "[0,")
+    empty = '{"a":[' + "[]," * (MAX_VALUES - 3) + "{}]}"
+    commas = '{"a":"' + "," * MAX_VALUES + '"}'
+    value = json.loads(one_more)
+
+    assert len(parse(most)["a"]) == MAX_VALUES - 2
+    assert adopt(parse(empty)) == parse(empty)
+    assert parse(commas)["a"] == "," * MAX_VALUES
+    refusal = "it has more than 500,000 values"
+    with pytest.raises(InvalidState, match=refusal):
+        parse(one_more)
+    with pytest.raises(InvalidState, match=refusal):
+        adopt(value)
+    assert document(one_more) == RawDocument(one_more, refusal)
+    answer = parse_answer(b'{"data":{"state":' + one_more.encode() + b',"more":1}}')
+    assert answer["data"] == {"state": RawDocument(one_more, refusal), "more": 1}
+    with pytest.raises(InvalidChange, match=refusal):
+        apply(Change("merge_patch", {"b": [0]}), parse(most))
 
 
 def nested(depth: int) -> str:
