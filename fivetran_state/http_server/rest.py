@@ -128,18 +128,15 @@ class _Changing(Body):
     async def change(self) -> dict[str, object]:
         """The kinds of change, as JSON text, which is taken exactly."""
         given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
+        # `_Exact` has read it, so that every number is as it was spelt.
         exact: dict[str, object] = {
-            kind: None if value is None else await large.run(_exactly, value)
+            kind: None if value is None else await large.run(state.dump, value)
             for kind, value in (given | {"json_patch": self.json_patch}).items()
         }
         # The caller may wait for hours, and FastAPI keeps what it has read as long as that.
         self.new_state = self.merge_patch = self.json_patch = None
         self._read.clear()
         return exact | {"copy_from": self.copy_from}
-
-
-def _exactly(value: dict[str, Any] | list[Any]) -> str:
-    return state.dump(state.adopt(value))
 
 
 class UpdateState(_Changing):
