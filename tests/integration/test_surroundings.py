@@ -2,15 +2,28 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from mcp import Client
+from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
+from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, call, refused, until
 from tests.conftest import Connect
+from tests.crash.test_hand_over import (
+    assert_updated_once,
+    is_resume,
+    serving,
+    start_update_that_waits_for_a_sync,
+    wait_until_nobody_is_left,
+)
+from tests.crash.test_kill import SLOW
+from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.http_server import run_cli
 from tests.postgres import PASSWORD, SECRET_KEY
 from tests.socks import socks_proxy
@@ -190,3 +203,25 @@ async def test_the_doctor_tells_once_what_is_wrong(
     assert stdout.count("BAD") == 3
     assert stdout.count("FIVETRAN_STATE_DATA_DIR") == 1
     assert "in a few seconds" not in stdout
+
+
+def test_the_process_that_finishes_an_update_means_the_same_files(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    """They are relative to where the server works, and the other process works elsewhere."""
+    shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
+    data = {"FIVETRAN_STATE_DATA_DIR": "my data?a=b#c", "SSL_CERT_FILE": "certificates.pem"}
+    with serving(environment | data, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        assert server.process.stdin is not None
+        server.process.stdin.close()
+        assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(is_resume)
+    assert_updated_once(sandbox, SLOW, slow)
+    wait_until_nobody_is_left(
+        {"FIVETRAN_STATE_DATA_DIR": str(tmp_path / data["FIVETRAN_STATE_DATA_DIR"])}
+    )
+    assert not (tmp_path / "data").exists()
