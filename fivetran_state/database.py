@@ -72,7 +72,8 @@ def url_of(settings: Settings) -> str:
 
 def _sqlite_url(path: Path) -> str:
     """A private file, in WAL mode, which stays with the file."""
-    private.create(path)
+    # Nothing in it is believed that is not sealed, so that a copy with other modes will do.
+    private.create(path, closed_to_others=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     # As a URI, because SQLAlchemy 2.0 and 2.1 read a plain path with ? or % in different ways.

@@ -20,9 +20,13 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
-def create(path: Path) -> None:
-    """Make the file, if there is none yet; raises `NotPrivate`, or another `OSError`."""
-    os.close(_open(path, os.O_RDWR | os.O_CREAT))
+def create(path: Path, *, closed_to_others: bool = False) -> None:
+    """Make the file, if there is none yet; raises `NotPrivate`, or another `OSError`.
+
+    `closed_to_others`: one that others may use is closed to them, rather than refused.
+    """
+    descriptor = _open(path, os.O_RDWR | os.O_CREAT, closed_to_others=closed_to_others)
+    os.close(descriptor)
 
 
 def write(path: Path, content: str) -> None:
@@ -43,7 +47,7 @@ def lock(path: Path) -> FileLock:
     return FileLock(path, mode=0o600, thread_local=False)
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
     if not _IS_POSIX:
         return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
     if path.is_symlink():
@@ -51,8 +55,10 @@ def _open(path: Path, flags: int) -> int:
     # Not blocking, because it may be a pipe that nobody writes to.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
+        if closed_to_others and os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o600)
         _check(path, os.fstat(descriptor))
-    except NotPrivate:
+    except OSError:
         os.close(descriptor)
         raise
     return descriptor

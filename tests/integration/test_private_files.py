@@ -41,6 +41,24 @@ async def test_a_file_that_is_not_ours_alone_is_refused_by_its_name_with_what_me
     assert advice.format(path=path) in error["message"]
 
 
+async def test_a_database_that_was_open_to_others_is_closed_and_one_elsewhere_is_not_used(
+    connect: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "data" / "state.db"
+    async with connect() as client:
+        await version_of(client, IDLE)
+    path.chmod(0o644)
+
+    async with connect() as client:
+        await version_of(client, IDLE)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    behind_a_symlink(path)
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
+    assert f"{path} is a symlink" in error["message"]
+
+
 def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     path = Path("/etc/hosts")
     if os.geteuid() == 0:
