@@ -76,7 +76,7 @@ async def a_full_run(sandbox: Sandbox, environment: dict[str, str], folder: Path
         meddle_with_snapshots(folder / "data" / "state.db")
         undo = {"connection_id": IDLE, "restore_from": f"{IDLE}:1"}
         answers.append(await ask(server, "update_state", **undo))
-        assert "internal_error" in answers[-1]
+        assert "unusable_key" in answers[-1]
         answers.append(await ask(server, "get_state", connection_id=f"../{IDLE}"))
 
         sandbox.api.api_secret = "changed"
