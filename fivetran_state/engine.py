@@ -48,12 +48,14 @@ from fivetran_state.errors import (
     FivetranStateError,
     FivetranUnavailable,
     Forbidden,
+    InvalidRequest,
     MissingCredentials,
     RateLimited,
     UnusableKey,
     UnusableSettings,
 )
 from fivetran_state.fivetran import Fivetran
+from fivetran_state.ids import UpdateId
 from fivetran_state.liveness import AdvisoryLocks, FileLocks, Locks
 
 if TYPE_CHECKING:
@@ -280,7 +282,7 @@ class Engine:
         if workflow.running or self._is_taking_up:
             return True
         try:
-            return bool(await asyncio.wait_for(updates.unfinished(self._executor_id), LAST_LOOK))
+            return bool(await asyncio.wait_for(self._unfinished_here(), LAST_LOOK))
         except (FivetranStateError, asyncio.TimeoutError):
             return True
 
@@ -293,7 +295,7 @@ class Engine:
         """Wait until this process runs no update."""
         with suppress(FivetranStateError):
             while self._launched:
-                if not await updates.unfinished(self._executor_id):
+                if not await self._unfinished_here():
                     return
                 await asyncio.sleep(RECOVERY_INTERVAL / 8)
 
@@ -311,7 +313,7 @@ class Engine:
             await asyncio.to_thread(self._recover_once)
             rows = await asyncio.to_thread(updates.unfinished_rows)
             closing = after is not None and after in (row.executor_id for row in rows)
-            if not closing and not await updates.unfinished(self._executor_id):
+            if not closing and not await self._unfinished_here():
                 return
             await asyncio.sleep(RECOVERY_INTERVAL / 8)
 
@@ -580,7 +582,9 @@ class Engine:
             by_executor: dict[str | None, list[updates.Unfinished]] = {}
             rows = updates.unfinished_rows()
             self._break_off_deleted({row.workflow_id for row in rows})
-            rows = [row for row in rows if self._may_take_up(row)]
+            rows = [
+                row for row in rows if self._may_take_up(row) and self.may_change(row.workflow_id)
+            ]
             if not self._may_use_key_for(rows):
                 rows = [row for row in rows if _is_guests(row.workflow_id)]
             for row in rows:
@@ -595,6 +599,38 @@ class Engine:
                             self._take_up(row)
             self._take_up_stopped(mine)
             self._settle()
+
+    def may_change(self, workflow_id: str) -> bool:
+        """Whether the settings let this process go on with the update, or with the whole group."""
+        settings = self._settings
+        if not _is_update(workflow_id):
+            return True
+        if settings.read_only:
+            return False
+        if settings.allowed_connections == "*":
+            return True
+        try:
+            return settings.allows(UpdateId.parse(workflow_id).connection_id)
+        except InvalidRequest:  # It is the id of a group.
+            return all(map(settings.allows, updates.connections_of(workflow_id)))
+
+    def left_to_others(self) -> list[str]:
+        """The updates of dead processes that this one may not change."""
+        found = []
+        for row in updates.unfinished_rows():
+            if self.may_change(row.workflow_id) or not self._may_take_up(row):
+                continue
+            if row.executor_id == self._executor_id:
+                continue
+            with self._locks.take(row.executor_id or "unknown") as is_dead:
+                if is_dead:
+                    found.append(row.workflow_id)
+        return found
+
+    async def _unfinished_here(self) -> list[str]:
+        """The updates that this process has to bring to their end."""
+        rows = await updates.unfinished(self._executor_id)
+        return [id_ for id_ in rows if await asyncio.to_thread(self.may_change, id_)]
 
     def _may_take_up(self, row: updates.Unfinished) -> bool:
         if row.status == updates.ENQUEUED:
@@ -721,6 +757,12 @@ class Engine:
         exception for that, upon which DBOS waits for the other's outcome.
         """
         if self._is_closing:
+            raise asyncio.CancelledError
+        if not await asyncio.to_thread(self.may_change, workflow_id):
+            # DBOS itself has started it here: somebody has put it into DBOS's queue.
+            logger.warning("Leaving %s to others: this server may not change it", workflow_id)
+            to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
+            await asyncio.to_thread(dbos_internals.release, workflow_id, to)
             raise asyncio.CancelledError
         while not await asyncio.to_thread(self._locks.is_held):
             with suppress(DatabaseUnavailable):

@@ -171,6 +171,7 @@ class Service:
         await check("database, key, lock", self._database_answers())
         await check("Fivetran", self._fivetran_answers())
         await check("updates", self._updates_are_well())
+        await check("recovery", self._nothing_is_left_to_others())
         return findings
 
     async def _database_answers(self) -> str:
@@ -193,6 +194,20 @@ class Service:
             listed = ", ".join(f"{name} (by {update})" for name, update in paused.items())
             raise LeftPaused(f"Still paused: {listed}.")
         return f"{len(await updates.unfinished())} running, no connection is left paused"
+
+    async def _nothing_is_left_to_others(self) -> str:
+        await self._engine.up()
+        left = await asyncio.to_thread(self._engine.left_to_others)
+        if left:
+            raise NotAllowed(
+                f"{', '.join(left)}: the process that ran it has ended, and this one may not go on "
+                "with it. Start a server, or run finish, with settings that allow it."
+            )
+        if self._settings.read_only:
+            return "left to others: this server may not change anything"
+        if self._settings.allowed_connections != "*":
+            return "of the connections that this server may change; others are left to others"
+        return "of every update whose process ends"
 
     async def list_connections(
         self,

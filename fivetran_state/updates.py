@@ -394,6 +394,14 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
     return max(((row.workflow_id, _is_running(row)) for row in rows), default=None)
 
 
+def connections_of(workflow_id: str) -> list[str]:
+    """The connections that are changed together by this workflow; none if it is gone."""
+    with _reading():
+        rows = _reader.list_workflows(workflow_ids=[workflow_id], name=TOGETHER)
+    opened = [row.input for row in rows if isinstance(row.input, dict)]
+    return [request["connection_id"] for each in opened for request in each["args"][0]]
+
+
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
     """The updates that have been started as parts of this workflow, in the requests' order."""
     with database.answering():

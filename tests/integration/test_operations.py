@@ -66,6 +66,7 @@ def test_the_doctor_finds_everything_well_in_the_sandbox(tmp_path: Path) -> None
         "database, key, lock": "ok",
         "Fivetran": "ok",
         "updates": "ok",
+        "recovery": "ok",
     }
     assert "fivetran-state 0" in report.stdout
     assert "12 connections, 11 of which keep a state" in report.stdout
