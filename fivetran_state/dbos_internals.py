@@ -13,12 +13,13 @@ from dbos import DBOSClient, WorkflowStatusString
 from dbos._context import get_local_dbos_context
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
-from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
+from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON, serialize_args
 from dbos._utils import GlobalParams, generate_uuid
 
 from fivetran_state.errors import UnusableKey
 
 _PENDING = WorkflowStatusString.PENDING.value
+_ENDED = (WorkflowStatusString.SUCCESS.value, WorkflowStatusString.ERROR.value)
 
 
 def read_only_what_is_sealed() -> None:
@@ -107,3 +108,56 @@ def release(workflow_id: str, to: str) -> None:
 def tables(reader: DBOSClient) -> tuple[sa.Engine, Any]:
     """The database's engine, and DBOS's tables as attributes."""
     return reader._sys_db.engine, reader._sys_db.tables
+
+
+def ended(names: Sequence[str], *, attribute: str, or_versions: Sequence[str]) -> list[str]:
+    """The ids of workflows that came to their own end, if they have this attribute or were last run
+    by one of these application versions. DBOS itself finds no attribute on SQLite."""
+    database = _get_dbos_instance()._sys_db
+    row = database.tables.workflow_status
+    has_attribute = row.c.attributes[attribute].as_boolean().is_(sa.true())
+    with database.engine.begin() as connection:
+        found = connection.execute(
+            sa.select(row.c.workflow_uuid)
+            .where(row.c.name.in_(names))
+            .where(row.c.status.in_(_ENDED))
+            .where(row.c.application_name == GlobalParams.app_name)
+            .where(sa.or_(has_attribute, row.c.application_version.in_(or_versions)))
+        )
+        return [workflow_id for (workflow_id,) in found]
+
+
+def replace_input(workflow_id: str, args: tuple[Any, ...], *, drop_attribute: str) -> None:
+    """Store other arguments for a workflow that has ended.
+
+    Its application version becomes this one's, so that `ended` passes it over from now on.
+    """
+    database = _get_dbos_instance()._sys_db
+    row, input_row = database.tables.workflow_status, database.tables.workflow_input
+    inputs, serialization = serialize_args(args, {}, None, database.serializer)
+    with database.engine.begin() as connection:
+        attributes = connection.execute(
+            sa.select(row.c.attributes)
+            .where(row.c.workflow_uuid == workflow_id)
+            .where(row.c.status != _PENDING)
+            .with_for_update()
+        ).first()
+        if attributes is None:
+            return
+        kept = {k: v for k, v in (attributes[0] or {}).items() if k != drop_attribute}
+        moved = connection.execute(
+            sa.update(input_row)
+            .where(input_row.c.workflow_uuid == workflow_id)
+            .values(inputs=inputs)
+        )
+        connection.execute(
+            sa.update(row)
+            .where(row.c.workflow_uuid == workflow_id)
+            .values(
+                attributes=kept,
+                # Earlier versions of DBOS kept it in this table.
+                inputs=None if moved.rowcount else inputs,
+                serialization=serialization,
+                application_version=GlobalParams.app_version,
+            )
+        )

@@ -152,6 +152,8 @@ class Engine:
         """How often in a row Fivetran has refused the key of this process's own account."""
         self._ask_again_at = 0.0
         self._superseded: set[str] = set()
+        self._to_erase: set[str] = set()
+        """Guests' updates that have run here, whose credentials are erased when they have ended."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -210,10 +212,13 @@ class Engine:
             await replaced[0].fivetran.retire()  # Somebody may be using it.
         return guest
 
-    def client_of(self, account: str | None, sealed: str, workflow_id: str | None) -> Fivetran:
+    def client_of(
+        self, account: str | None, sealed: str | None, workflow_id: str | None
+    ) -> Fivetran:
         """A client of a guest's account, with these credentials.
 
-        If Fivetran has refused them for this update: with the newest ones the account came with.
+        If they have been erased, or Fivetran has refused them for this update: with the newest ones
+        the account came with. Raises `MissingCredentials` if there are none.
         """
         assert self._texts is not None, "it is up"
         newest = max(
@@ -221,9 +226,13 @@ class Engine:
             key=lambda each: each[1],
             default=None,
         )
-        refused = workflow_id in self._given_up
-        if refused and newest is not None and newest[0].credentials is not None:
+        if workflow_id is not None:
+            self._to_erase.add(workflow_id)
+        is_unusable = sealed is None or workflow_id in self._given_up
+        if is_unusable and newest is not None and newest[0].credentials is not None:
             sealed = newest[0].credentials
+        if sealed is None:
+            raise MissingCredentials("The credentials of this guest were erased after its update.")
         credentials = self._texts.deserialize(sealed)
         return self._client(credentials["key"], credentials["secret"])
 
@@ -276,6 +285,9 @@ class Engine:
         self._is_closing = True
         if self._launched and await self._has_updates():
             self._hand_over()
+        if self._launched and self._to_erase:
+            with suppress(FivetranStateError):
+                await asyncio.to_thread(self._erase_credentials)
 
     async def _has_updates(self) -> bool:
         """Whether this process has updates to finish; if the database does not say so, it may."""
@@ -552,6 +564,9 @@ class Engine:
                 if time.monotonic() >= next_cleaning:
                     next_cleaning = time.monotonic() + CLEANING_INTERVAL
                     await asyncio.to_thread(self._locks.tidy)
+                    # Those as well whose process died before it came to it.
+                    older = self._versions()[1:]
+                    self._to_erase |= set(await asyncio.to_thread(updates.with_credentials, older))
                     if self._settings.retention_days:
                         await updates.forget(self._settings.retention_days)
             except DatabaseUnavailable as error:
@@ -580,7 +595,7 @@ class Engine:
             if not self._locks.is_held():
                 self._take_lock_again()
             by_executor: dict[str | None, list[updates.Unfinished]] = {}
-            rows = updates.unfinished_rows()
+            rows = self._erase_credentials()
             self._break_off_deleted({row.workflow_id for row in rows})
             rows = [
                 row for row in rows if self._may_take_up(row) and self.may_change(row.workflow_id)
@@ -643,6 +658,21 @@ class Engine:
         _, not_before = self._given_up.get(row.workflow_id, (0, 0.0))
         return row.version in self._versions() and time.monotonic() >= not_before
 
+    def _erase_credentials(self) -> list[updates.Unfinished]:
+        """Let the database keep no guest's credentials longer than its update runs.
+
+        Returns what is unfinished.
+        """
+        known = set(self._to_erase)  # Before the look: one that is added later may be running.
+        rows = updates.unfinished_rows()
+        unfinished = {row.workflow_id for row in rows} - self._superseded
+        for workflow_id in known - unfinished:
+            group = updates.erase_credentials(workflow_id)
+            if group is not None:
+                self._to_erase.add(group)
+            self._to_erase.discard(workflow_id)
+        return rows
+
     def _may_use_key_for(self, rows: list[updates.Unfinished]) -> bool:
         """Whether the key works, as far as is known: after a refusal, here or in the process that
         gave one of these updates up, Fivetran is asked.
@@ -668,6 +698,7 @@ class Engine:
     def _is_superseded(self, row: updates.Unfinished) -> bool:
         if row.workflow_id not in self._superseded and updates.is_superseded(row):
             self._superseded.add(row.workflow_id)
+            self._to_erase.add(row.workflow_id)
         return row.workflow_id in self._superseded
 
     def _take_up(self, row: updates.Unfinished) -> None:

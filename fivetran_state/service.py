@@ -23,6 +23,7 @@ from fivetran_state.errors import (
     InvalidChange,
     InvalidRequest,
     LeftPaused,
+    MissingCredentials,
     NoStateYet,
     NotAllowed,
     NothingToUndo,
@@ -131,7 +132,7 @@ class Service:
         """Connection id → workflow id, where an update paused it and Fivetran still has it so.
 
         A guest's connection is named behind its account. A connection that Fivetran does not show,
-        because it refuses the key, counts as paused.
+        because it refuses the key or a guest's credentials are erased, counts as paused.
         """
         await self._engine.up()
         found = {}
@@ -144,10 +145,12 @@ class Service:
 
     async def _is_paused(self, request: UpdateRequest, workflow_id: str) -> bool:
         async with AsyncExitStack() as stack:
-            if "credentials" in request:
-                fivetran = self._engine.client_of(
-                    request.get("account"), request["credentials"], workflow_id
-                )
+            account, credentials = request.get("account"), request.get("credentials")
+            if account is not None or credentials is not None:
+                try:
+                    fivetran = self._engine.client_of(account, credentials, workflow_id)
+                except MissingCredentials:
+                    return True
                 stack.push_async_callback(fivetran.aclose)
             else:
                 fivetran = await self._engine.ready()

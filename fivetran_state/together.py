@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
+from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 from typing_extensions import TypedDict
 
@@ -99,7 +99,10 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
         number = await _next_number(request, tried)
         workflow_id = str(UpdateId(workflow.owner(request), number))
         try:
-            with SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"):
+            with (
+                SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
+                SetWorkflowAttributes(workflow.attributes(request)),
+            ):
                 return await updates.begin(workflow_id, request)
         except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
             # The latter is as what the former comes back from a checkpoint. Somebody was first,
@@ -146,7 +149,11 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
         await _running_or_next(requests, account) if key is None else _of_key(account, key)
     )
     place = binding.input_of(workflow_id, updates.TOGETHER)
-    with database.answering(), SetWorkflowID(workflow_id):
+    with (
+        database.answering(),
+        SetWorkflowID(workflow_id),
+        SetWorkflowAttributes(workflow.attributes(requests[0])),
+    ):
         await DBOS.start_workflow_async(update_states, Bound(place, requests))
     if key is not None:
         await with_key(requests, account, key)

@@ -7,7 +7,7 @@ decides between two processes that start the same number.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -25,7 +25,7 @@ from dbos import (
 )
 from dbos import error as dbos_error
 
-from fivetran_state import binding, database, workflow
+from fivetran_state import binding, database, dbos_internals, workflow
 from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
@@ -171,6 +171,36 @@ def unfinished_rows() -> list[Unfinished]:
         Unfinished(row.workflow_id, row.name, row.executor_id, row.status, row.app_version)
         for row in rows
     ]
+
+
+def erase_credentials(workflow_id: str) -> str | None:
+    """Take a guest's credentials out of what an ended workflow was asked; the group it was part of."""
+    with database.answering():
+        rows = _reader.list_workflows(workflow_ids=[workflow_id], load_output=False)
+    try:
+        asked = _input(rows[0]) if rows else None
+    except (Tampered, UnusableKey):
+        return None
+    if asked is None:
+        return None
+    requests: list[UpdateRequest] = asked if isinstance(asked, list) else [asked]
+    for request in requests:
+        request.pop("credentials", None)
+    with database.answering():
+        place = binding.input_of(workflow_id, rows[0].name)
+        dbos_internals.replace_input(
+            workflow_id, (Bound(place, asked),), drop_attribute=workflow.GUEST
+        )
+    return requests[0].get("part_of")
+
+
+def with_credentials(versions: Sequence[str]) -> list[str]:
+    """The ended workflows whose input holds a guest's credentials, or may: older `versions` did not
+    mark them."""
+    with database.answering():
+        return dbos_internals.ended(
+            (workflow.NAME, TOGETHER), attribute=workflow.GUEST, or_versions=versions
+        )
 
 
 def is_superseded(row: Unfinished) -> bool:
@@ -396,7 +426,7 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
 
 def connections_of(workflow_id: str) -> list[str]:
     """The connections that are changed together by this workflow; none if it is gone."""
-    with _reading():
+    with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], name=TOGETHER)
     opened = [row.input for row in rows if isinstance(row.input, dict)]
     return [request["connection_id"] for each in opened for request in each["args"][0]]
@@ -767,8 +797,9 @@ def _request_attribute(request: UpdateRequest) -> dict[str, str]:
     return {_REQUEST: _digest(request["idempotency_key"])}
 
 
-def _attributes(request: UpdateRequest, workflow_id: str) -> dict[str, str]:
-    return _request_attribute(request) | {_ABOUT: _seal([workflow_id, _without_change(request)])}
+def _attributes(request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
+    about = _seal([workflow_id, _without_change(request)])
+    return _request_attribute(request) | workflow.attributes(request) | {_ABOUT: about}
 
 
 def _without_change(request: UpdateRequest) -> UpdateRequest:

@@ -74,6 +74,8 @@ STEPS = (
 )
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
 """Messages between an update and the group that it is a part of."""
+GUEST = "guest"
+"""The attribute of a workflow whose input holds a guest's credentials; it goes when they do."""
 
 ENDED_FROM_OUTSIDE = [
     WorkflowStatusString.CANCELLED.value,
@@ -122,7 +124,7 @@ class UpdateRequest(TypedDict):
     account: NotRequired[str]
     """Whose connection it is, if it is not of this process's own account."""
     credentials: NotRequired[str]
-    """Those of that account, sealed."""
+    """Those of that account, sealed; erased when the update has ended."""
     part_of: NotRequired[str]
     """The workflow that changes this connection and others together."""
     then_sync: NotRequired[bool]
@@ -208,7 +210,7 @@ class Readback(TypedDict):
 _own: Fivetran | None
 _guest: ContextVar[Fivetran] = ContextVar("_guest")
 """The client of the update that is being run, if it is another account's."""
-_open: Callable[[str | None, str, str | None], Fivetran]
+_open: Callable[[str | None, str | None, str | None], Fivetran]
 _prove: Callable[[str], Awaitable[None]]
 _is_cancelled: Callable[[str], Awaitable[bool | str]]
 _release: Callable[[str], Awaitable[None]]
@@ -219,7 +221,7 @@ application_name: str
 def bind(
     fivetran: Fivetran | None,
     application: str,
-    open_: Callable[[str | None, str, str | None], Fivetran],
+    open_: Callable[[str | None, str | None, str | None], Fivetran],
     prove: Callable[[str], Awaitable[None]],
     is_cancelled: Callable[[str], Awaitable[bool | str]],
     release: Callable[[str], Awaitable[None]],
@@ -246,10 +248,11 @@ def _fivetran() -> Fivetran:
 @asynccontextmanager
 async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
     """Steps within talk to Fivetran as the account that the request is of."""
-    if "credentials" not in request:
+    account, credentials = request.get("account"), request.get("credentials")
+    if account is None and credentials is None:
         yield
         return
-    client = _open(request.get("account"), request["credentials"], DBOS.workflow_id)
+    client = _open(account, credentials, DBOS.workflow_id)
     token = _guest.set(client)
     try:
         yield
@@ -274,6 +277,11 @@ def owner(request: UpdateRequest) -> str:
     """What the ids of a connection's updates begin with: its id, behind a foreign account's."""
     account = request.get("account")
     return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
+
+
+def attributes(request: UpdateRequest) -> dict[str, Any]:
+    """What the workflow's row says of its input."""
+    return {GUEST: True} if "credentials" in request else {}
 
 
 def key_row_id(request: UpdateRequest) -> str:

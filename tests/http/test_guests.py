@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio.to_thread
 import pytest
+import sqlalchemy as sa
 from mcp import MCPError
 from mcp_types import ResourceTemplateReference
 
@@ -31,13 +32,15 @@ from tests.calls import (
     state_of,
     sync_runs_on,
     sync_until_paused,
+    until,
 )
 from tests.conftest import Serve
+from tests.crash.outside import dbos_client
 from tests.crash.test_kill import AFTER
 from tests.http.rest import get, post
 from tests.http_server import http_running, run_cli
 from tests.integration.test_secrets import files_under, where
-from tests.postgres import Postgres
+from tests.postgres import SECRET_KEY, Postgres
 from tests.tasks import FollowsTasks, ask
 
 CURSOR = {"cursor": "2020"}
@@ -482,7 +485,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
     assert state_of(ann.account, SYNCING) == CURSOR
 
 
-async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_is_resumed(
+async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_comes_again(
     http: Serve, environment: dict[str, str], ann: Guest
 ) -> None:
     # A first refusal that another key might not meet, and a second that asks for more patience than
@@ -497,11 +500,65 @@ async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_
 
     paused = await run_cli(environment, "finish")
     ann.account.set_paused(IDLE, False)
+    # Its credentials are erased: whether it still is cannot be seen until they come again.
+    unknown = await run_cli(environment, "finish")
+    async with http() as server:
+        await post(
+            server.client, "/state/update", ann.body | {"connection_id": IDLE, "new_state": {}}
+        )
     well = await run_cli(environment, "finish")
 
-    assert paused[0] == 3
+    assert (paused[0], unknown[0], well[0]) == (3, 3, 0)
     assert f"{ann.owner(IDLE)} is still paused by {left['workflow_id']}" in paused[2]
-    assert well[0] == 0
+
+
+def kept_credentials(environment: dict[str, str], account: Sandbox) -> dict[str, bool]:
+    """Whether the input of each workflow holds credentials, by its id."""
+    keys = vault.keys_from_environment(SECRET_KEY)
+    with dbos_client(environment, account) as client, client._sys_db.engine.begin() as database:
+        status = client._sys_db.tables.workflow_status
+        inputs = client._sys_db.tables.workflow_input
+        rows = database.execute(
+            sa.select(status.c.workflow_uuid, sa.func.coalesce(inputs.c.inputs, status.c.inputs))
+            .outerjoin(inputs, inputs.c.workflow_uuid == status.c.workflow_uuid)
+            .where(status.c.name.in_(["update_state", "together"]))
+        ).all()
+    serializer = vault.SealingSerializer(keys, f"fivetran-state-{account.api.account_id}")
+    return {id_: "credentials" in str(serializer.deserialize(sealed)) for id_, sealed in rows}
+
+
+async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
+    on_both: dict[str, str], sandbox: Accounts, tmp_path: Path, ann: Guest
+) -> None:
+    environment = on_both | {"FIVETRAN_STATE_SECRET_KEY": SECRET_KEY}
+    sync_runs_on(ann.account)
+    async with http_running(environment, tmp_path) as server:
+        for path, body in (
+            ("/state/update", {"connection_id": IDLE, "new_state": CURSOR}),
+            ("/state/update-multiple", {"connection_ids": [IDLE, PAUSED], "new_state": {}}),
+        ):
+            await post(server.client, path, ann.body | body)
+        failing = ann.body | {"connection_id": IDLE, "new_state": {}, "expected_version": "0" * 32}
+        await post(server.client, "/state/update", failing, status=409)
+        waiting = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
+        await post(server.client, "/state/update", waiting, status=202, Prefer="respond-async")
+        await arrival(ann.account, is_pause)
+        running = f"{ann.owner(SYNCING)}:1"
+
+        async def only_running() -> bool:
+            kept = await anyio.to_thread.run_sync(kept_credentials, environment, sandbox)
+            return len(kept) == 6 and [id_ for id_ in kept if kept[id_]] == [running]
+
+        await until(only_running)
+        await server.kill()
+    ann.account.finish_sync(SYNCING)
+
+    async with http_running(environment, tmp_path) as server:
+        path = f"/workflows/{running}?wait=50"
+        ended = (await server.client.get(path, headers=ann.headers)).json()
+    assert ended["status"] == "updated"
+    kept = await anyio.to_thread.run_sync(kept_credentials, environment, sandbox)
+    assert [id_ for id_ in kept if kept[id_]] == []
 
 
 async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no_answer(

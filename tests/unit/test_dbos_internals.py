@@ -190,3 +190,31 @@ def test_only_our_own_is_released(database: SystemDatabase, executor_id: str, st
     dbos_internals.release(WORKFLOW_ID, "released")
 
     assert found().executor_id == executor_id
+
+
+def test_the_input_of_an_ended_workflow_is_replaced_and_its_attribute_dropped(
+    database: SystemDatabase,
+) -> None:
+    name = "test_dbos_internals"
+    row = database.tables.workflow_status
+    with database.engine.begin() as connection:
+        connection.execute(sa.update(row).values(attributes={"guest": True, "other": 1}))
+
+    def found(*versions: str) -> list[str]:
+        return dbos_internals.ended((name,), attribute="guest", or_versions=versions)
+
+    assert found() == [WORKFLOW_ID]
+    dbos_internals.replace_input(WORKFLOW_ID, ("another",), drop_attribute="guest")
+    status = database.get_workflow_status(WORKFLOW_ID)
+    assert (found(), found(VERSION)) == ([], [WORKFLOW_ID])
+    assert status is not None
+    assert status["attributes"] == {"other": 1}
+    (listed,) = database.list_workflows(workflow_ids=[WORKFLOW_ID])
+    assert listed.input is not None
+    assert listed.input["args"] == ("another",)
+
+    left_by(database, THEIRS)
+    dbos_internals.replace_input(WORKFLOW_ID, ("a third",), drop_attribute="other")
+    (listed,) = database.list_workflows(workflow_ids=[WORKFLOW_ID])
+    assert listed.input is not None
+    assert listed.input["args"] == ("another",)
