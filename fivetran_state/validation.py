@@ -1,6 +1,7 @@
 """What is wrong with the arguments of a call, in plain English and JSON's names of types."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -11,6 +12,8 @@ from fivetran_state.text import shown
 SHOWN_PROBLEMS = 5
 MOST_UNKNOWN = 20
 """Unknown arguments with which pydantic is still asked, which makes an error of each."""
+LONGEST_NAME = 100
+"""Characters of an unknown argument's name that are compared with the known ones."""
 
 _TYPES = {
     "dict_type": "a JSON object",
@@ -78,6 +81,20 @@ def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | 
     problems = [f"{shown(name)} is not an argument" for name in islice(unknown, SHOWN_PROBLEMS)]
     more = sum(1 for _ in unknown)
     return "; ".join([*problems, f"and {more} more"])
+
+
+def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """Each unknown argument, with the known one that it may be meant for."""
+    names = list(known)
+    problems = [_unknown(name, names) for name in unknown[:SHOWN_PROBLEMS]]
+    more = len(unknown) - SHOWN_PROBLEMS
+    return "; ".join([*problems, *([f"and {more} more"] if more > 0 else [])])
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    nearest = get_close_matches(name[:LONGEST_NAME], known, n=1)
+    meant = f" (did you mean {nearest[0]}?)" if nearest else ""
+    return f"{shown(name)} {_RULES['extra_forbidden']}{meant}"
 
 
 def _place_of(location: Sequence[str | int]) -> _Place:

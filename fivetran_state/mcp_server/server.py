@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import GetPromptResult, InputRequiredResult
+from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult
 
 from fivetran_state import __version__
 from fivetran_state.config import Settings
@@ -17,6 +17,7 @@ from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.resources import Resources
 from fivetran_state.mcp_server.scopes import within_scopes
+from fivetran_state.mcp_server.strict import error_result
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
@@ -45,6 +46,16 @@ class _Server(MCPServer[None]):
         if name not in [prompt.name for prompt in await self.list_prompts()]:
             raise protocol_error(InvalidRequest(f"There is no prompt '{shown(name)}'."))
         return await super().get_prompt(name, arguments, context)
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[None, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """The SDK would answer an unknown tool with a bare line of text."""
+        known = [tool.name for tool in await self.list_tools()]
+        if name not in known:
+            message = f"There is no tool '{shown(name)}'; this server has {', '.join(known)}."
+            return error_result(InvalidRequest(message))
+        return await super().call_tool(name, arguments, context)
 
 
 def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]:

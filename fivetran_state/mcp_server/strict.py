@@ -1,7 +1,8 @@
-"""Tools that refuse unknown arguments and answer every error as code, message and hint.
+"""Tools that read arguments exactly and answer every error as code, message and hint.
 
 The SDK drops arguments that it does not know, and parses text that looks like JSON with numbers
-as doubles; a misspelt `expected_version` or a shortened cursor would go unnoticed.
+as doubles; a misspelt `expected_version` or a shortened cursor would go unnoticed. Agent
+libraries send null or empty text for what a model left out, and some add arguments of their own.
 """
 
 import inspect
@@ -15,7 +16,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fivetran_state import state
 from fivetran_state.access import WRITE, demand
@@ -27,7 +28,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.mcp_server.scopes import held
 from fivetran_state.models import Model
-from fivetran_state.validation import problems_of, too_many_unknown
+from fivetran_state.validation import problems_of, unknown_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -40,33 +41,49 @@ class StrictTool(Tool):
     ) -> Any:
         try:
             self._demand_scope(arguments, context)
-            problems = too_many_unknown(arguments, self.parameters["properties"])
-            if problems is not None:
-                return error_result(self._wrong_arguments(problems))
-            return await super().run(arguments, context, convert_result)
-        except InsufficientScope as error:
+            return await super().run(self._given(arguments), context, convert_result)
+        except (InsufficientScope, InvalidRequest) as error:
             return error_result(error)
         except ToolError as error:
             return error_result(self._explained(error))
 
+    @property
+    def _only_reads(self) -> bool:
+        return self.annotations is not None and self.annotations.read_only_hint is True
+
     def _demand_scope(self, arguments: dict[str, Any], context: Context[Any, Any]) -> None:
-        only_reads = self.annotations is not None and self.annotations.read_only_hint
         # Only what is true beyond doubt: other values have yet to be understood as a boolean.
-        if not only_reads and arguments.get("dry_run") is not True:
+        if not self._only_reads and arguments.get("dry_run") is not True:
             demand(WRITE, held(context.request_context), self.name)
+
+    def _given(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments without those that are left out, which null and empty text say too.
+
+        Raises `InvalidRequest` for an unknown one, if the tool writes: it may be a misspelt
+        condition. A tool that reads passes it over.
+        """
+        known, required = self.parameters["properties"], self.parameters.get("required", [])
+        unknown = [name for name in arguments if name not in known]
+        if unknown and not self._only_reads:
+            raise InvalidRequest(f"{unknown_arguments(unknown, known)}. {self._takes}")
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name in known and (name in required or (value is not None and value != ""))
+        }
+
+    @property
+    def _takes(self) -> str:
+        return f"{self.name} takes: {', '.join(self.parameters['properties'])}."
 
     def _explained(self, error: ToolError) -> FivetranStateError:
         cause = error.__cause__
         if isinstance(cause, FivetranStateError):
             return cause
         if isinstance(cause, ValidationError):
-            return self._wrong_arguments(problems_of(cause))
+            return InvalidRequest(f"{problems_of(cause)}. {self._takes}")
         logger.error("Tool %s met an unexpected error", self.name, exc_info=error)
         return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
-
-    def _wrong_arguments(self, problems: str) -> InvalidRequest:
-        known = ", ".join(self.parameters["properties"])
-        return InvalidRequest(f"{problems}. {self.name} takes: {known}.")
 
 
 class _Metadata(FuncMetadata):
@@ -89,13 +106,9 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
         annotations=annotations,
     )
     metadata = tool.fn_metadata
-
-    class Arguments(metadata.arg_model):  # type: ignore[name-defined, misc]
-        model_config = ConfigDict(extra="forbid")
-
-    tool.parameters = _compact(Arguments.model_json_schema(by_alias=True))
+    tool.parameters = _compact(_for_adapters(tool.parameters))
     tool.fn_metadata = _Metadata(
-        arg_model=Arguments,
+        arg_model=metadata.arg_model,
         output_model=metadata.output_model,
         output_schema=_compact(_open(metadata.output_schema)),
     )
@@ -115,6 +128,22 @@ def error_result(error: FivetranStateError) -> CallToolResult:
     # No structured content: clients hold it against the output schema even when it is an error.
     text = json.dumps(state.plain(error.to_json()), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _for_adapters(schema: Any) -> Any:
+    """The schema with an empty one instead of `"additionalProperties": true`.
+
+    Both say that an object is open. Google's client fails on the boolean, and pydantic-ai closes
+    an object that says neither.
+    """
+    if isinstance(schema, list):
+        return [_for_adapters(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {} if (key, value) == ("additionalProperties", True) else _for_adapters(value)
+        for key, value in schema.items()
+    }
 
 
 _CLOSED = {"additionalProperties", "enum", "default"}

@@ -67,9 +67,8 @@ class Tools:
     ) -> ConnectionPage:
         """Find a connection's id. The other tools need one with keeps_state true."""
         service_ = await self._backend.service()
-        # A text may come empty: strict schemas leave a model no other way to leave it out.
         return await service_.list_connections(
-            name=name or None, service=service or None, cursor=cursor or None, limit=limit
+            name=name, service=service, cursor=cursor, limit=limit
         )
 
     async def get_state(
@@ -92,7 +91,7 @@ class Tools:
         Call it before update_state. To follow an update, use workflow_status instead.
         """
         service = await self._backend.service()
-        return await service.get_state(connection_id, path=path or None, max_bytes=max_bytes)
+        return await service.get_state(connection_id, path=path, max_bytes=max_bytes)
 
     async def update_state(
         self,
@@ -158,13 +157,12 @@ class Tools:
         with workflow_status; do not call this again.
         """
         service = await self._backend.service()
-        expected_version = expected_version or None
         change = {
-            "new_state": None if new_state == "" else new_state,
-            "merge_patch": None if merge_patch == "" else merge_patch,
-            "json_patch": None if json_patch == "" else json_patch,
-            "restore_from": restore_from or None,
-            "copy_from": copy_from or None,
+            "new_state": new_state,
+            "merge_patch": merge_patch,
+            "json_patch": json_patch,
+            "restore_from": restore_from,
+            "copy_from": copy_from,
         }
         asks = self._confirms and can_ask(context)
         if dry_run or (expected_version is None and not asks):
@@ -172,7 +170,7 @@ class Tools:
                 connection_id,
                 change,
                 expected_version=expected_version,
-                only=only or None,
+                only=only,
                 then_sync=then_sync,
             )
         try:
@@ -180,11 +178,11 @@ class Tools:
                 connection_id,
                 change,
                 expected_version=expected_version,
-                only=only or None,
+                only=only,
                 then_sync=then_sync,
                 allow_resync=allow_resync,
-                reason=reason or None,
-                idempotency_key=idempotency_key or None,
+                reason=reason,
+                idempotency_key=idempotency_key,
                 wait_seconds=wait_seconds,
                 on_progress=_reporter(context),
                 confirmation=ByHuman(context) if asks else None,
@@ -234,7 +232,7 @@ class Tools:
         Syncs are not listed. For the steps and changes of one update, use workflow_status.
         """
         service = await self._backend.service()
-        return await service.list_workflows(connection_id, cursor=cursor or None, limit=limit)
+        return await service.list_workflows(connection_id, cursor=cursor, limit=limit)
 
 
 def _reads(title: str) -> ToolAnnotations:

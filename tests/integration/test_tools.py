@@ -102,7 +102,7 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         assert hints.idempotent_hint is (None if hints.read_only_hint else True)
         assert tool.description
         assert len(tool.description) < 2_048
-        assert tool.input_schema["additionalProperties"] is False
+        assert "additionalProperties" not in tool.input_schema
         assert tool.output_schema is not None
         assert tool.output_schema["type"] == "object"
         jsonschema.Draft202012Validator.check_schema(tool.input_schema)
@@ -288,16 +288,59 @@ async def test_a_large_change_is_answered_in_few_bytes(connect: Connect) -> None
 # What they refuse
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-async def test_an_unknown_argument_is_named_and_nothing_is_sent(
-    connect: Connect, sandbox: Sandbox, tool: str
+@pytest.mark.parametrize(
+    ("tool", "argument", "meant"),
+    [
+        ("update_state", "expected_verison", "expected_version"),
+        ("update_state", "mergePatch", "merge_patch"),
+        ("cancel_update", "workflow", "workflow_id"),
+    ],
+)
+@pytest.mark.parametrize("value", [NO_VERSION, None])
+async def test_a_tool_that_writes_names_an_unknown_argument_and_the_nearest_and_sends_nothing(
+    connect: Connect, sandbox: Sandbox, tool: str, argument: str, meant: str, value: str | None
 ) -> None:
     async with connect() as client:
-        error = await refused(client, tool, **VALID[tool], expected_verison=NO_VERSION)
+        error = await refused(client, tool, **VALID[tool], **{argument: value})
 
     assert error["code"] == "invalid_request"
-    assert "expected_verison" in error["message"]
+    assert f"{argument} is not an argument (did you mean {meant}?)" in error["message"]
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
+
+
+async def test_of_many_unknown_arguments_the_first_are_named(connect: Connect) -> None:
+    unknown = {"x" * 100_000: 1} | {f"{number}": number for number in range(10_000)}
+    async with connect() as client:
+        error = await refused(client, "update_state", **UPDATE, **unknown)
+
+    assert "; 3 is not an argument; and 9996 more. update_state takes: " in error["message"]
+
+
+async def test_a_tool_that_reads_passes_unknown_arguments_over(connect: Connect) -> None:
+    async with connect() as client:
+        update = await call(client, "update_state", **UPDATE)
+        made = await call(
+            client, "update_state", **UPDATE, expected_version=update["version_before"]
+        )
+        for tool in TOOLS.keys() - {"update_state", "cancel_update"}:
+            with_more = VALID[tool] | {"toolCallId": "call_1", "session": {"id": None}}
+            expected = await client.call_tool(tool, VALID[tool])
+            answered = await client.call_tool(tool, with_more)
+            assert not answered.is_error, answered.content
+            assert answered.content == expected.content
+
+    assert made["status"] == "updated"
+
+
+async def test_an_unknown_tool_is_an_error_like_every_other(connect: Connect) -> None:
+    async with connect(FIVETRAN_STATE_READ_ONLY="true") as client:
+        error = await refused(client, "update_state", **UPDATE)
+        odd = await refused(client, "\x1b[31m" + "x" * 10_000)
+
+    assert error["code"] == odd["code"] == "invalid_request"
+    assert error["message"].startswith("There is no tool 'update_state'; this server has list_con")
+    assert "\x1b" not in odd["message"]
+    assert len(odd["message"]) < 500
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -473,43 +516,42 @@ async def test_a_byte_order_mark_is_ignored(connect: Connect) -> None:
     assert [plan["changes"][0]["after"] for plan in plans] == ["1"] * 3
 
 
-async def test_empty_text_is_as_good_as_none(connect: Connect) -> None:
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_an_argument_that_says_nothing_is_as_good_as_none(
+    connect: Connect, nothing: str | None
+) -> None:
     async with connect() as client:
         tools = await listed(client)
         version = await version_of(client, IDLE)
-        given = {tool: dict(arguments) for tool, arguments in VALID.items()}
-        given["update_state"] |= {"expected_version": version, "dry_run": True}
         await call(client, "update_state", **UPDATE, expected_version=version)
-        given["update_state"]["expected_version"] = await version_of(client, IDLE)
-        tried = []
+        given = {tool: dict(arguments) for tool, arguments in VALID.items()}
+        given["update_state"] |= {
+            "expected_version": await version_of(client, IDLE),
+            "dry_run": True,
+        }
         for tool, arguments in given.items():
             without = await client.call_tool(tool, arguments)
-            for name in _optional_texts(tools[tool]) - arguments.keys():
-                with_empty = await client.call_tool(tool, arguments | {name: ""})
-                assert with_empty.content == without.content, (tool, name)
-                tried.append(name)
-
-    assert {"path", "new_state", "only", "reason", "cursor", "service"} <= set(tried)
+            optional = _optional(tools[tool]) - arguments.keys()
+            for filled in [{name} for name in optional] + [optional]:
+                answer = await client.call_tool(tool, dict.fromkeys(filled, nothing) | arguments)
+                assert answer.content == without.content, (tool, filled)
 
 
-def _optional_texts(tool: Tool) -> set[str]:
-    """Arguments that may be left out, and that may be text."""
-    properties: dict[str, Any] = tool.input_schema["properties"]
-    return {
-        name
-        for name, schema in properties.items()
-        if {"type": "string"}.items() <= schema.items()
-        or {"type": "string"} in schema.get("anyOf", [])
-    } - set(tool.input_schema.get("required", []))
+def _optional(tool: Tool) -> set[str]:
+    """The arguments that may be left out."""
+    return set(tool.input_schema["properties"]) - set(tool.input_schema.get("required", []))
 
 
-async def test_an_update_with_empty_texts_is_made(connect: Connect, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_an_update_with_every_other_argument_saying_nothing_is_made(
+    connect: Connect, nothing: str | None
+) -> None:
     async with connect() as client:
-        texts = _optional_texts((await listed(client))["update_state"])
+        optional = _optional((await listed(client))["update_state"])
         done = await call(
             client,
             "update_state",
-            **dict.fromkeys(texts, "")
+            **dict.fromkeys(optional, nothing)
             | UPDATE
             | {"expected_version": await version_of(client, IDLE)},
         )
