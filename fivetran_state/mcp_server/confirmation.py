@@ -6,10 +6,11 @@ That is sealed, bound to the call's arguments and its principal, and holds for `
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mcp.server.context import CallNext, HandlerResult
 from mcp.server.mcpserver import Context
 from mcp.server.request_state import (
     AESGCMRequestStateCodec,
@@ -19,10 +20,12 @@ from mcp.server.request_state import (
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from mcp_types.version import is_version_at_least
+from pydantic import ValidationError
 
 from fivetran_state import large, vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, NotConfirmed, TooLargeToConfirm
+from fivetran_state.mcp_server.scopes import RequestContext
 from fivetran_state.question import TooLarge, changes_in_full, message
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ VALID_SECONDS = 3600.0
 """How long a question may be answered. The version that it names guards what an answer can do."""
 
 _QUESTION = "confirm"
+_RESPONSES = "inputResponses"
 _NOTHING_TO_FILL_IN: dict[str, Any] = {"type": "object", "properties": {}}
 _ASKS_BETWEEN_ROUNDS = "2026-07-28"
 
@@ -75,9 +79,8 @@ class ByHuman:
         self._answered: _Answered | None = None
         if context.request_state is not None:
             answer = (context.input_responses or {}).get(_QUESTION)
-            if isinstance(answer, ElicitResult):
-                _check(answer)
-                self._answered = _Answered(**json.loads(context.request_state))
+            _check(answer if isinstance(answer, ElicitResult) else None)
+            self._answered = _Answered(**json.loads(context.request_state))
 
     @property
     def version(self) -> str | None:
@@ -102,6 +105,8 @@ class ByHuman:
             )
         except MCPError as error:
             raise NotConfirmed("The client did not put the question to the user.") from error
+        except ValidationError:
+            answer = None
         _check(answer)
         self._answered = asked
         return False
@@ -124,11 +129,38 @@ def question(plan: "Plan") -> str:
     return message([heading], changes, closing)
 
 
-def _check(answer: ElicitResult) -> None:
-    if answer.action == "decline":
+def _check(answer: ElicitResult | None) -> None:
+    """Raises `NotConfirmed` unless this is exactly a yes; None is an answer of an odd shape."""
+    if answer is not None and answer.action == "decline":
         raise NotConfirmed("The user declined; nothing was written.")
-    if answer.action == "cancel":
+    if answer is not None and answer.action == "cancel":
         raise NotConfirmed("The user dismissed the question; nothing was written.")
+    if answer is None or answer.content != {}:
+        raise NotConfirmed(
+            "The client's answer to the question has another form than was asked for "
+            '(yes is {"action":"accept","content":{}}); nothing was written.'
+        )
+
+
+async def drop_odd_answers(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
+    """Middleware: takes answers out of a call that the SDK would refuse the whole call for.
+
+    `ByHuman` then finds the question unanswered.
+    """
+    if ctx.method == "tools/call" and ctx.params is not None and _RESPONSES in ctx.params:
+        responses = ctx.params[_RESPONSES]
+        answer = responses.get(_QUESTION) if isinstance(responses, Mapping) else None
+        kept = {_QUESTION: answer} if _is_answer(answer) else {}
+        ctx = replace(ctx, params={**ctx.params, _RESPONSES: kept})
+    return await call_next(ctx)
+
+
+def _is_answer(answer: object) -> bool:
+    return (
+        isinstance(answer, Mapping)
+        and answer.get("action") in ("accept", "decline", "cancel")
+        and answer.get("content", {}) == {}
+    )
 
 
 def _asks_between_rounds(context: Context[Any, Any]) -> bool:

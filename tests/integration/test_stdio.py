@@ -209,6 +209,135 @@ def test_garbage_on_stdin_puts_nothing_but_messages_on_stdout(start: Start) -> N
         assert server.exit_code() == 0
 
 
+UNREADABLE: list[tuple[bytes, str | int | None, int]] = [
+    (b'{"jsonrpc":"2.0","id":"half","method":"ping","params":{"a":"\xc3"}}', "half", -32700),
+    (b'{"jsonrpc":"2.0","id":"ha\xc3lf","method":"ping"}', None, -32700),
+    (rb'{"jsonrpc":"2.0","id":"lone","method":"ping","params":{"a":"\ud800"}}', "lone", -32700),
+    (rb'{"jsonrpc":"2.0","id":"\udc00","method":"ping"}', None, -32700),
+    (b'{"jsonrpc":"2.0","id":"cut","method":"ping"', None, -32700),
+    ('{"jsonrpc":"2.0","id":"utf-16","method":"ping"}'.encode("utf-16"), None, -32700),
+    (b"What is the state of my connection?", None, -32700),
+    (b'{"a":' * 100_000, None, -32700),
+    (b'[{"jsonrpc":"2.0","id":"one of several","method":"ping"}]', None, -32600),
+    (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', None, -32600),
+    (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', None, -32600),
+    (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', None, -32600),
+    (b'{"jsonrpc":"2.0","id":"listed","method":"ping","params":[]}', "listed", -32600),
+    (b'{"jsonrpc":"1.0","id":17,"method":"ping"}', 17, -32600),
+    (b'{"id":"bare","method":"ping"}', "bare", -32600),
+    (b'{"jsonrpc":"2.0","id":"no method"}', "no method", -32600),
+    (b'"text"', None, -32600),
+]
+
+
+def test_a_line_that_is_not_a_message_is_answered_and_logged(start: Start) -> None:
+    with start() as server:
+        server.say(*LEGACY)
+        server.answer("tools")
+        for line, request_id, code in UNREADABLE:
+            server.say(line)
+            answered = server.hear(lambda _: True)
+            assert (answered["id"], answered["error"]["code"]) == (request_id, code), line[:80]
+            assert answered["error"]["message"].endswith("Nothing was done.")
+        server.say(tool_call("list_connections"))
+        assert "result" in server.answer("list_connections")
+        assert server.exit_code() == 0
+
+    assert server.stderr.count("A line on stdin was refused") == len(UNREADABLE)
+
+
+def test_a_change_with_half_a_character_is_not_made_with_another_in_its_place(
+    start: Start, sandbox: Sandbox
+) -> None:
+    before = state_of(sandbox, IDLE)
+    with start() as server:
+        server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
+        version = server.answer("get_state")["result"]["structuredContent"]["version"]
+        change = {"connection_id": IDLE, "merge_patch": {"a": "?"}, "expected_version": version}
+        line = json.dumps(tool_call("update_state", **change)).encode().replace(b"?", b"\xe2\x82")
+        server.say(line)
+
+        assert server.answer("update_state")["error"]["code"] == -32700
+    assert state_of(sandbox, IDLE) == before
+
+
+def test_a_byte_order_mark_before_the_handshake_is_passed_over_and_logged(start: Start) -> None:
+    with start() as server:
+        server.say(b"\xef\xbb\xbf" + json.dumps(INITIALIZE).encode(), *LEGACY[1:])
+
+        assert server.answer("handshake")["result"]["serverInfo"]
+        assert server.answer("tools")["result"]
+        assert server.exit_code() == 0
+    assert "byte order mark" in server.stderr
+
+
+ODD_ANSWERS: list[Any] = [
+    {},
+    {"action": "accept"},
+    {"action": "accept", "content": None},
+    {"action": "accept", "content": []},
+    {"action": "accept", "content": "true"},
+    {"action": "accept", "content": {"confirmed": True}},
+    {"action": "accept", "content": {"confirmed": {"yes": True}}},
+    {"action": "yes", "content": {}},
+    {"action": ["accept"], "content": {}},
+    {"action": None},
+    {"content": {}},
+    {"roots": []},
+    ["accept"],
+    "true",
+    True,
+    None,
+]
+
+
+def test_an_answer_of_an_odd_shape_is_no_yes(start: Start, sandbox: Sandbox) -> None:
+    before = state_of(sandbox, IDLE)
+    asking = INITIALIZE["params"] | {"capabilities": {"elicitation": {}}}
+    with start() as server:
+        server.say(INITIALIZE | {"params": asking}, INITIALIZED)
+        for result in ODD_ANSWERS:
+            server.say(tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1}))
+            question = server.hear(lambda each: each.get("method") == "elicitation/create")
+            server.say({"jsonrpc": "2.0", "id": question["id"], "result": result})
+            assert server.refusal("update_state") == "not_confirmed", result
+        server.say(tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1}))
+        question = server.hear(lambda each: each.get("method") == "elicitation/create")
+        server.say({"jsonrpc": "2.0", "id": question["id"], "error": "no"})
+        assert server.refusal("update_state") == "not_confirmed"
+        assert server.exit_code() == 0
+
+    assert state_of(sandbox, IDLE) == before
+
+
+def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
+    start: Start, sandbox: Sandbox
+) -> None:
+    before = state_of(sandbox, IDLE)
+    capabilities: Message = {
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}
+    }
+    request = tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1})
+    request["params"]["_meta"] = _META | capabilities
+    with start() as server:
+        server.say(DISCOVER, request)
+        question = server.answer("update_state")["result"]
+        assert question["resultType"] == "input_required"
+        (key,) = question["inputRequests"]
+        kept = {"requestState": question["requestState"]}
+        odd: list[Message] = [{"inputResponses": {key: answer}} for answer in ODD_ANSWERS]
+        odd += [{"inputResponses": answers} for answers in (None, {}, [], "true", {"other": {}})]
+        for responses in [*odd, {}]:
+            server.say(request | {"params": request["params"] | kept | responses})
+            assert server.refusal("update_state") == "not_confirmed", responses
+        yes = {"inputResponses": {key: {"action": "accept", "content": {}}}}
+        server.say(request | {"params": request["params"] | kept | yes})
+        update = server.answer("update_state")["result"]["structuredContent"]
+
+    assert update["status"] == "updated"
+    assert state_of(sandbox, IDLE) == before | {"a": 1}
+
+
 def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> None:
     with start() as server:
         server.say(*LEGACY, tool_call("get_state", connection_id="no_such_thing"))

@@ -1,0 +1,92 @@
+"""JSON-RPC messages as they come over the wire, also those that are none.
+
+The SDK drops a line that it cannot parse, replaces bytes that are not UTF-8, takes a request whose
+id it does not understand for a notification, and passes an answer without a usable result to
+nobody, so that its question waits for ever.
+"""
+
+import json
+from typing import Any
+
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Refused(Exception):
+    """This is not a message; `answer` says so to its sender."""
+
+    def __init__(self, code: int, problem: str, request_id: int | str | None) -> None:
+        super().__init__(problem)
+        self.answer = _error(request_id, code, f"{problem} Nothing was done.")
+
+
+def message_in(text: bytes) -> JSONRPCMessage:
+    """The message that this text is; raises `Refused`.
+
+    An answer of the client that cannot be understood is an error as its answer.
+    """
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    try:
+        message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError as error:
+        is_json = error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid"
+    else:
+        if not (isinstance(message, JSONRPCNotification) and "id" in json.loads(text)):
+            return message
+        is_json = True
+    decoded = _leniently_decoded(text)
+    if (answer := unusable_answer(decoded)) is not None:
+        return answer
+    if isinstance(decoded, list):
+        raise Refused(INVALID_REQUEST, "Batches are not supported: send one message a line.", None)
+    if is_json:
+        problem = "This is not a JSON-RPC 2.0 message."
+        raise Refused(INVALID_REQUEST, problem, _id_of(decoded))
+    problem = "This is not JSON, or not valid Unicode."
+    raise Refused(PARSE_ERROR, problem, _id_of(decoded))
+
+
+def unusable_answer(decoded: Any) -> JSONRPCError | None:
+    """The error that stands for an answer without a usable result; None if this is no such."""
+    if not isinstance(decoded, dict) or "method" in decoded:
+        return None
+    if not decoded.keys() & {"result", "error"} or (request_id := _id_of(decoded)) is None:
+        return None
+    try:
+        jsonrpc_message_adapter.validate_python(decoded, by_name=False)
+    except ValidationError:
+        return _error(request_id, INVALID_REQUEST, "The answer has no usable result.")
+    return None
+
+
+def _leniently_decoded(text: bytes) -> Any:
+    """As much as can be read of it, to find out who asked; None if that is nothing."""
+    try:
+        return json.loads(text.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _id_of(decoded: Any) -> int | str | None:
+    request_id = decoded.get("id") if isinstance(decoded, dict) else None
+    if isinstance(request_id, bool) or not isinstance(request_id, int | str):
+        return None
+    return None if isinstance(request_id, str) and _is_damaged(request_id) else request_id
+
+
+def _is_damaged(text: str) -> bool:
+    return "\ufffd" in text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _error(request_id: int | str | None, code: int, message: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message))

@@ -1,0 +1,58 @@
+"""MCP on stdin and stdout, where every line is answered, also one that is not a message."""
+
+import io
+import logging
+import os
+from contextlib import suppress
+from typing import BinaryIO
+
+import anyio
+from mcp.server import Server
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+
+from fivetran_state.mcp_server.messages import BYTE_ORDER_MARK, Refused, message_in
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(server: Server[None]) -> None:
+    """Serve until stdin ends."""
+    wire = _claimed_stdin()
+    received, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    # The SDK writes. It is given nothing to read, because it would replace what is not UTF-8.
+    async with (
+        stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (_, answers),
+        anyio.create_task_group() as group,
+    ):
+
+        async def read() -> None:
+            async with received:
+                async for line in anyio.wrap_file(wire):
+                    with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+                        await take(line)
+
+        async def take(line: bytes) -> None:
+            if not line.strip():
+                return
+            if line.startswith(BYTE_ORDER_MARK):
+                logger.warning("A byte order mark on stdin was passed over")
+            try:
+                message = message_in(line)
+            except Refused as refused:
+                logger.warning("A line on stdin was refused: %s", refused)
+                await answers.send(SessionMessage(refused.answer))
+            else:
+                await received.send(SessionMessage(message))
+
+        group.start_soon(read)
+        await server.run(messages, answers, server.create_initialization_options())
+
+
+def _claimed_stdin() -> BinaryIO:
+    """Stdin, for the protocol alone: anything else that reads from it meets its end."""
+    wire, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    # A thread may still wait for a line when the server has ended.
+    return os.fdopen(wire, "rb", closefd=False)
