@@ -17,7 +17,15 @@ from typing import Any
 
 from filelock import FileLock
 
+from tests.calls import ROOT
+
 HERE = Path(__file__).parent
+SILENT = {
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "OTEL_SDK_DISABLED": "true",
+}
+"""Nothing is sent about the tests to whoever made a library."""
 
 
 class Agent:
@@ -57,15 +65,15 @@ class Agent:
 def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agent]:
     """An agent of this library, with a server that is started as these stdio parameters say."""
     with subprocess.Popen(
-        [str(_python_with(library)), str(HERE / f"{library}_agent.py"), json.dumps(server)],
+        [str(_python_with(library)), "-m", f"tests.clients.{library}_agent", json.dumps(server)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env={"HOME": str(folder), "OPENAI_AGENTS_DISABLE_TRACING": "1"},
+        env={"HOME": str(folder), "PYTHONPATH": str(ROOT), **SILENT},
     ) as process:
         # An agent that hangs ends the test: its stdout breaks off.
-        deadline = threading.Timer(120, process.kill)
+        deadline = threading.Timer(240, process.kill)
         deadline.start()
         try:
             yield Agent(process)

@@ -1,20 +1,30 @@
-"""The tools of an MCP server in OpenAI's Agents SDK, called as the lines on stdin say; see `libraries.py`."""
+"""The tools of an MCP server in OpenAI's Agents SDK, with strict schemas where it can make them."""
 
 import asyncio
 import json
-import sys
+from typing import Any
 
 from agents.mcp import MCPServerStdio, MCPUtil
 from agents.tool_context import ToolContext
 
+from tests.clients.conversation import converse, server
+
 
 async def main() -> None:
-    async with MCPServerStdio(json.loads(sys.argv[1]), client_session_timeout_seconds=60) as server:
+    async with MCPServerStdio(server(), client_session_timeout_seconds=60) as connection:
         tools = {
-            tool.name: MCPUtil.to_function_tool(tool, server, convert_schemas_to_strict=True)
-            for tool in await server.list_tools()
+            tool.name: MCPUtil.to_function_tool(tool, connection, convert_schemas_to_strict=True)
+            for tool in await connection.list_tools()
         }
-        schemas = [
+
+        async def call(name: str, arguments: dict[str, Any]) -> tuple[None, str]:
+            text = json.dumps(arguments)
+            context = ToolContext(None, tool_name=name, tool_call_id="1", tool_arguments=text)
+            output = await tools[name].on_invoke_tool(context, text)
+            # This library does not tell the model's code whether a result is an error.
+            return None, output["text"]
+
+        shown = [
             {
                 "name": tool.name,
                 "description": tool.description,
@@ -23,14 +33,7 @@ async def main() -> None:
             }
             for tool in tools.values()
         ]
-        print(json.dumps(schemas), flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            name, arguments = json.loads(line)
-            text = json.dumps(arguments)
-            context = ToolContext(None, tool_name=name, tool_call_id="1", tool_arguments=text)
-            output = await tools[name].on_invoke_tool(context, text)
-            # This library does not tell the model's code whether a result is an error.
-            print(json.dumps([None, output["text"]]), flush=True)
+        await converse(shown, call)
 
 
 asyncio.run(main())
