@@ -7,16 +7,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
-    if hasattr(signal, name)  # Windows has only some of them.
-]
 
-
-def is_ignored(number: signal.Signals) -> bool:
-    """Whether the parent wants it ignored, as nohup does."""
-    return signal.getsignal(number) is signal.SIG_IGN
+def heeds_hang_up() -> bool:
+    """Whether the end of its terminal ends this process: there is such a signal, and no nohup."""
+    return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 def on_signals(end: Callable[[], object]) -> None:
@@ -29,10 +23,11 @@ def on_signals(end: Callable[[], object]) -> None:
             asked.set()
             end()
 
-    for number in SIGNALS:
-        if not is_ignored(number):
-            with suppress(NotImplementedError):  # On Windows, the loop takes none.
-                loop.add_signal_handler(number, end_once)
+    with suppress(NotImplementedError):  # On Windows, the loop takes none.
+        if heeds_hang_up():
+            loop.add_signal_handler(signal.SIGHUP, end_once)
+        for name in ("SIGINT", "SIGTERM", "SIGQUIT"):
+            loop.add_signal_handler(getattr(signal, name), end_once)
 
 
 def end_process() -> None:

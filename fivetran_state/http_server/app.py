@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from fivetran_state import __version__, mcp_server
 from fivetran_state.config import Settings, is_loopback, listed
-from fivetran_state.ending import is_ignored
+from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.connections import BoundedProtocol, few_words_about_accepting
@@ -179,7 +179,7 @@ def run(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
     server, listener = bind(settings, host=host, port=port)
     # uvicorn leaves it alone: the end of a terminal would end the updates too.
-    if hasattr(signal, "SIGHUP") and not is_ignored(signal.SIGHUP):
+    if heeds_hang_up():
         signal.signal(signal.SIGHUP, server.handle_exit)
     server.run(sockets=[listener])
 

@@ -33,7 +33,11 @@ def main(terminal: str, life: int, command: list[str]) -> None:
         sources.register(pipes[2], selectors.EVENT_READ, 2)
         while True:
             for key, _ in sources.select():
+                if key.fileobj not in sources.get_map():
+                    continue  # The line before has closed it.
                 said = os.read(key.fd, 65536)
+                if not said and key.fd == 0:
+                    return  # Nobody is there whose host this is.
                 if not said:
                     sources.unregister(key.fileobj)
                 elif key.data is not None:
