@@ -9,6 +9,8 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fivetran_state.mcp_server.messages import answer_in
+
 MOST_SESSIONS = 200
 """Of one principal, in the older protocols: then the one that was used least lately ends. Clients
 that never end theirs would shut everybody out."""
@@ -38,6 +40,8 @@ class WholeAnswers:
             await send(message)
 
         headers = [each for each in scope["headers"] if each[0] != b"last-event-id"]
+        if scope["method"] == "POST":
+            receive = await _with_usable_answer(receive)
         try:
             await self._app({**scope, "headers": headers}, receive, send_once)
         except anyio.ClosedResourceError:
@@ -93,3 +97,18 @@ class FewSessions:
             pass
 
         await self._app({**scope, "method": "DELETE", "headers": [header]}, receive, send)
+
+
+async def _with_usable_answer(receive: Receive) -> Receive:
+    """The same body, or an error in place of an answer that the SDK would pass to nobody."""
+    messages = [await receive()]
+    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
+        messages.append(await receive())
+    answer = answer_in(b"".join(message.get("body", b"") for message in messages))
+    if answer is not None:
+        messages = [{"type": "http.request", "body": answer.model_dump_json().encode()}]
+
+    async def replay() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return replay

@@ -20,6 +20,8 @@ from mcp_types import (
 from pydantic import ValidationError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LARGE = 64 * 1024
+"""Bytes from which on a request is told from an answer without parsing it once more."""
 
 
 class Refused(Exception):
@@ -45,28 +47,36 @@ def message_in(text: bytes) -> JSONRPCMessage:
             return message
         is_json = True
     decoded = _leniently_decoded(text)
-    if (answer := unusable_answer(decoded)) is not None:
-        return answer
+    request_id = _id_of(decoded)
+    if request_id is not None and _is_answer(decoded):
+        return _error(request_id, INVALID_REQUEST, "The answer has no usable result.")
     if isinstance(decoded, list):
         raise Refused(INVALID_REQUEST, "Batches are not supported: send one message a line.", None)
     if is_json:
-        problem = "This is not a JSON-RPC 2.0 message."
-        raise Refused(INVALID_REQUEST, problem, _id_of(decoded))
-    problem = "This is not JSON, or not valid Unicode."
-    raise Refused(PARSE_ERROR, problem, _id_of(decoded))
+        raise Refused(INVALID_REQUEST, "This is not a JSON-RPC 2.0 message.", request_id)
+    raise Refused(PARSE_ERROR, "This is not JSON, or not valid Unicode.", request_id)
 
 
-def unusable_answer(decoded: Any) -> JSONRPCError | None:
-    """The error that stands for an answer without a usable result; None if this is no such."""
-    if not isinstance(decoded, dict) or "method" in decoded:
-        return None
-    if not decoded.keys() & {"result", "error"} or (request_id := _id_of(decoded)) is None:
+def answer_in(text: bytes) -> JSONRPCError | None:
+    """The error that this text answers, or that it stands for because it has no usable result.
+
+    None if it is anything else.
+    """
+    if len(text) > LARGE and b'"method"' in text:
         return None
     try:
-        jsonrpc_message_adapter.validate_python(decoded, by_name=False)
-    except ValidationError:
-        return _error(request_id, INVALID_REQUEST, "The answer has no usable result.")
-    return None
+        message = message_in(text)
+    except Refused:
+        return None
+    return message if isinstance(message, JSONRPCError) else None
+
+
+def _is_answer(decoded: Any) -> bool:
+    return (
+        isinstance(decoded, dict)
+        and "method" not in decoded
+        and not decoded.keys().isdisjoint({"result", "error"})
+    )
 
 
 def _leniently_decoded(text: bytes) -> Any:

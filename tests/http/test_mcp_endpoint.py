@@ -1,14 +1,20 @@
 """The MCP endpoint answers whole, or nobody is there any more."""
 
 import asyncio
+import json
 import logging
 from typing import Any
 
 import pytest
 
+from fivetran_state.sandbox import Sandbox
+from tests.calls import IDLE, state_of
 from tests.conftest import Serve
 from tests.http.frames import LEGACY, MODERN, REQUESTS, Frame, RawClient, headers_of, valid
 from tests.http_server import HttpServer
+from tests.integration.test_stdio import INITIALIZE, INITIALIZED, ODD_ANSWERS, tool_call
+
+BOTH = {"Accept": "application/json, text/event-stream"}
 
 
 def raw_client(server: HttpServer, token: str = "") -> RawClient:
@@ -96,3 +102,50 @@ async def test_a_slash_at_the_end_makes_no_difference_here_and_is_another_path_e
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].text == answers[1].text
+
+
+async def test_an_answer_of_an_odd_shape_is_no_yes(http: Serve, sandbox: Sandbox) -> None:
+    before = state_of(sandbox, IDLE)
+    request = tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1})
+    asking = INITIALIZE["params"] | {"capabilities": {"elicitation": {}}}
+    async with http() as server:
+        opened = await server.client.post(
+            "/mcp", json=INITIALIZE | {"params": asking}, headers=BOTH
+        )
+        headers = BOTH | {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+        await server.client.post("/mcp", json=INITIALIZED, headers=headers)
+        for result in ODD_ANSWERS:
+            async with server.client.stream("POST", "/mcp", json=request, headers=headers) as call:
+                told = (
+                    json.loads(line.removeprefix("data: "))
+                    async for line in call.aiter_lines()
+                    if line.startswith("data: {")
+                )
+                question = await anext(told)
+                answer = {"jsonrpc": "2.0", "id": question["id"], "result": result}
+                taken = await server.client.post("/mcp", json=answer, headers=headers)
+                refused = (await anext(told))["result"]
+            assert question["method"] == "elicitation/create"
+            assert taken.status_code == 202
+            assert json.loads(refused["content"][0]["text"])["code"] == "not_confirmed", result
+
+    assert state_of(sandbox, IDLE) == before
+
+
+@pytest.mark.parametrize("era", [LEGACY, MODERN])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\xc3"}}', b"{", b"[]", b'"text"'],
+)
+async def test_a_body_that_is_not_a_message_is_answered(http: Serve, era: str, body: bytes) -> None:
+    async with http() as server:
+        client = raw_client(server)
+        await client.open_session()
+        made = valid(era, "ping", {})
+        made.body = body
+        answer = await client.send(made)
+
+    assert answer is not None
+    assert answer.status == 400
+    told = json.loads(answer.body)
+    assert (told["id"], told["jsonrpc"], told["error"]["code"] < -32000) == (None, "2.0", True)

@@ -296,7 +296,8 @@ def test_an_answer_of_an_odd_shape_is_no_yes(start: Start, sandbox: Sandbox) -> 
     asking = INITIALIZE["params"] | {"capabilities": {"elicitation": {}}}
     with start() as server:
         server.say(INITIALIZE | {"params": asking}, INITIALIZED)
-        for result in ODD_ANSWERS:
+        half = {"action": "accept", "content": {"a": "\ud800"}}
+        for result in [*ODD_ANSWERS, half]:
             server.say(tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1}))
             question = server.hear(lambda each: each.get("method") == "elicitation/create")
             server.say({"jsonrpc": "2.0", "id": question["id"], "result": result})
@@ -326,7 +327,8 @@ def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
         (key,) = question["inputRequests"]
         kept = {"requestState": question["requestState"]}
         odd: list[Message] = [{"inputResponses": {key: answer}} for answer in ODD_ANSWERS]
-        odd += [{"inputResponses": answers} for answers in (None, {}, [], "true", {"other": {}})]
+        others: list[Any] = [None, {}, [], "true", {"other": {}}]
+        odd += [{"inputResponses": answers} for answers in others]
         for responses in [*odd, {}]:
             server.say(request | {"params": request["params"] | kept | responses})
             assert server.refusal("update_state") == "not_confirmed", responses
