@@ -135,7 +135,7 @@ def _check(answer: ElicitResult | None) -> None:
         raise NotConfirmed("The user declined; nothing was written.")
     if answer is not None and answer.action == "cancel":
         raise NotConfirmed("The user dismissed the question; nothing was written.")
-    if answer is None or answer.content != {}:
+    if answer is None or answer.content:  # A client may leave the empty content out.
         raise NotConfirmed(
             "The client's answer to the question has another form than was asked for "
             '(yes is {"action":"accept","content":{}}); nothing was written.'
@@ -159,7 +159,7 @@ def _is_answer(answer: object) -> bool:
     return (
         isinstance(answer, Mapping)
         and answer.get("action") in ("accept", "decline", "cancel")
-        and answer.get("content", {}) == {}
+        and answer.get("content") in ({}, None)
     )
 
 
