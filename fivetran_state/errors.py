@@ -186,6 +186,7 @@ class Tampered(FivetranStateError):
     """Someone other than this program has changed what it stored; nothing of it was used."""
 
     code = "tampered"
+    may_be_logged = True
     hint = (
         "Find out who can write to this server's database. Look at the connection in Fivetran: "
         "whether it is paused, and whether its state is right."
@@ -197,6 +198,7 @@ class UnusableSettings(FivetranStateError):
     changed by this call."""
 
     code = "unusable_settings"
+    may_be_logged = True
     hint = (
         "Ask the operator to correct what the message names; calling again does not help before "
         "that. A changed variable needs a restart of the server. `fivetran-state doctor` checks the "

@@ -428,8 +428,9 @@ def connections_of(workflow_id: str) -> list[str]:
     """The connections that are changed together by this workflow; none if it is gone."""
     with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], name=TOGETHER)
-    opened = [row.input for row in rows if isinstance(row.input, dict)]
-    return [request["connection_id"] for each in opened for request in each["args"][0]]
+    with suppress(Tampered, UnusableKey):
+        return [request["connection_id"] for row in rows for request in _input(row)]
+    return []
 
 
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:

@@ -243,7 +243,9 @@ async def test_what_somebody_else_has_written_meanwhile_is_left_and_reported(
     async with http() as server:
         workflow_id = await held(server, sandbox, ALL)
         sandbox.set_state(PAUSED, json.dumps(foreign))
-        cancelled = await server.client.post(f"/workflows/{workflow_id}/cancel")
+        cancelled = await server.client.post(
+            f"/workflows/{workflow_id}/cancel", headers={"Content-Type": "application/json"}
+        )
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
 
     assert cancelled.json()["code"] == "too_late_to_cancel"
