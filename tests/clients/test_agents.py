@@ -16,6 +16,8 @@ from tests.calls import IDLE, ROOT, Watch, state_of
 from tests.clients import libraries
 from tests.clients.libraries import Agent
 
+pytestmark = pytest.mark.slow
+
 PATCH = {"cursor": "2020"}
 
 Start = Callable[[], AbstractContextManager[Agent]]

@@ -83,7 +83,12 @@ MOMENTS = {
 }
 
 
-@pytest.fixture(params=MOMENTS)
+@pytest.fixture(
+    params=[
+        "draining",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("asleep", "written")),
+    ]
+)
 def moment(request: pytest.FixtureRequest) -> Moment:
     return MOMENTS[request.param]
 
@@ -239,6 +244,7 @@ async def test_finish_resumes_what_was_ended(
         await assert_ended(server, workflow_id, watch, moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [AFTER, BEFORE]))
 async def test_ended_after_its_server_was_killed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, at_call: int, kind: FaultKind
@@ -333,6 +339,7 @@ async def test_deleted_while_its_server_lives(
     assert not sandbox.connection(connection_id).paused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", ["pause", "DBOS.setEvent", "DBOS.sleep", "drain", "snapshot", "write", "verify"]
 )

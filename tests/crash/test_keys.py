@@ -34,6 +34,8 @@ from tests.crash.test_kill import (
 from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.matrix import CALLS
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30
 """Seconds, at most, from a restart with a new key until the connection is resumed."""
 PAUSE, VERIFY = (CALLS[name].position + 1 for name in ("pause", "verify"))

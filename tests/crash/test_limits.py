@@ -16,6 +16,8 @@ from tests.http.rest import post
 from tests.http_server import http_running
 from tests.integration.test_operations import doctor
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {
     "read-only": {"FIVETRAN_STATE_READ_ONLY": "true"},
     "limited": {"FIVETRAN_STATE_ALLOWED_CONNECTIONS": "none_of_these, nor_*"},

@@ -9,6 +9,8 @@ from tests import matrix
 from tests.calls import IDLE, arrival, call, version_of
 from tests.crash.processes import Server, ended, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("goes_on_first", matrix.few(["the one"], ["the one", "the other"]))
 @pytest.mark.parametrize("stops_at", matrix.few(["pause"], matrix.RUNNING))

@@ -416,6 +416,7 @@ async def started_and_killed(
     return str(started["workflow_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", stages(STAGES, "after the last write"))
 async def test_killed_at_any_point_all_are_changed_after_a_restart(
     sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
@@ -433,6 +434,7 @@ async def test_killed_at_any_point_all_are_changed_after_a_restart(
     watched.were_all_changed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", stages(FAILING, "before a state is put back"))
 async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_restart(
     sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
@@ -450,6 +452,7 @@ async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_rest
     watched.are_all_as_before()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", stages(STAGES, "while the first is held"))
 async def test_a_server_that_lives_goes_on_with_what_the_dead_one_has_begun(
     sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str

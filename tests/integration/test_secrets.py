@@ -227,6 +227,7 @@ async def test_no_state_is_logged_over_stdio_at_any_level(
     assert_nothing_leaks(answers, tmp_path / "stderr.txt")
 
 
+@pytest.mark.slow
 async def test_no_state_is_logged_over_http_at_any_level(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -364,7 +364,7 @@ def test_only_what_javascript_prints_is_a_rounding(pair: tuple[str, str]) -> Non
     else:
         rounding = not printed.lstrip("-").isdigit() and float(sent) == float(printed)
         # JavaScript prints 0, but this is what we show for it.
-        rounding |= sent == repr(float(spelling)) == "-0.0"
+        rounding |= repr(float(sent)) == repr(float(spelling)) == "-0.0"
     assert dump(after) == dump(old if rounding or same(old, new) else new)
 
 
