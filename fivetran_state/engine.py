@@ -419,12 +419,8 @@ class Engine:
                 account = await fivetran.get_account_id()
                 break
             except (FivetranUnavailable, RateLimited) as error:
-                self._wait_for(
-                    EngineNotReady(
-                        "Fivetran has to be asked once which account the API key belongs to: "
-                        + error.message
-                    )
-                )
+                why = "Fivetran has to be asked once which account the API key belongs to: "
+                self._wait_for(type(error)(why + error.message, **error.details))
                 await asyncio.sleep(START_RETRY)
             except FivetranStateError as error:
                 logger.warning("Fivetran does not tell the account: %s", error)

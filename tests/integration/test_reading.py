@@ -606,8 +606,9 @@ async def test_a_fivetran_that_cannot_be_reached_at_the_start_is_told(connect: C
         error = await refused(client, "get_state", connection_id=IDLE)
 
     assert names == EVERY_TOOL.keys()
-    assert error["code"] == "engine_not_ready"
+    assert error["code"] == "fivetran_unavailable"
     assert "could not be reached" in error["message"]
+    assert "FIVETRAN_API_URL" in error["hint"]
 
 
 async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
@@ -625,7 +626,7 @@ async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
         await until(works)
         seen = await call(client, "get_state", connection_id=IDLE)
 
-    assert error["code"] == "engine_not_ready"
+    assert error["code"] == "fivetran_unavailable"
     assert "503" in error["message"]
     assert seen["state"] == state_of(sandbox, IDLE)
 
