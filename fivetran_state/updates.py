@@ -723,31 +723,76 @@ async def follow(
 
     Giving up, or being cancelled, leaves the update running.
     """
-    end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
     deadline = asyncio.get_running_loop().time() + seconds
     reported: Progress | None = None
+    followed = _followed.setdefault(handle.workflow_id, _Followed(handle))
+    followed.callers += 1
     try:
         while True:
             progress = (
                 workflow.running.get(handle.workflow_id)  # Without asking the database.
-                or await _progress(handle.workflow_id)
+                or await followed.progress()
                 or workflow.STARTED
             )
             if progress != reported:
                 reported = progress
                 await on_progress(progress)
             left = deadline - asyncio.get_running_loop().time()
+            end = followed.end()
             done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
             if left <= 0 or (done and not await _goes_on(handle.workflow_id, end)):
                 return
             if done:  # Only the run here has ended: it was given up, or ended from outside.
                 await asyncio.sleep(_POLL_SECONDS)
-                handle = await find(handle.workflow_id)
-                end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
+                await followed.look_again()
     finally:
-        end.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await end
+        followed.callers -= 1
+        if not followed.callers:
+            del _followed[handle.workflow_id]
+            await followed.close()
+
+
+class _Followed:
+    """An update that callers here wait for: the database is asked once for all of them."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.callers = 0
+        self._handle = handle
+        self._end: asyncio.Future[Bound] | None = None
+        self._progress: Progress | None = None
+        self._look_again_at = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    def end(self) -> "asyncio.Future[Bound]":
+        """The end of the run that is known."""
+        if self._end is None:
+            waiting = self._handle.get_result(polling_interval_sec=_POLL_SECONDS)
+            self._end = asyncio.ensure_future(waiting)
+        return self._end
+
+    async def look_again(self) -> None:
+        """After the end of a run: wait for the end of the next one."""
+        async with self._one_at_a_time:
+            if self.end().done():
+                self._handle = await find(self._handle.workflow_id)
+                self._end = None
+
+    async def progress(self) -> Progress | None:
+        async with self._one_at_a_time:
+            now = asyncio.get_running_loop().time()
+            if now >= self._look_again_at:
+                self._progress = await _progress(self._handle.workflow_id)
+                self._look_again_at = now + _POLL_SECONDS
+            return self._progress
+
+    async def close(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._end
+
+
+_followed: dict[str, _Followed] = {}
 
 
 async def _goes_on(workflow_id: str, end: "asyncio.Future[Bound]") -> bool:

@@ -1,11 +1,14 @@
 """REST: what an update can be asked for besides its change, and documents that are not states."""
 
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
+from sqlalchemy import Engine, event
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, api_calls, state_of
+from tests.calls import IDLE, PAUSED, SYNCING, api_calls, arrival, is_pause, state_of, sync_runs_on
 from tests.conftest import Serve
 from tests.http.rest import get, post
 
@@ -134,3 +137,38 @@ async def test_what_is_not_a_state_is_seen_and_replaced(
     assert plan["version_before"] == read["version"] == asked["version"]
     assert refused["code"] == kept["code"] == "invalid_change"
     assert made["verified_state"] == {"cursor": 1} == state_of(sandbox, IDLE)
+
+
+# Waiting
+
+
+async def test_many_callers_that_wait_ask_the_database_once(http: Serve, sandbox: Sandbox) -> None:
+    sync_runs_on(sandbox)
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    async with http() as server:
+        started = await post(
+            server.client,
+            UPDATE,
+            PATCH | {"connection_id": SYNCING},
+            status=202,
+            Prefer="respond-async",
+        )
+        path = f"/workflows/{started['workflow_id']}"
+        await arrival(sandbox, is_pause)
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            async with anyio.create_task_group() as callers:
+                for _ in range(40):
+                    callers.start_soon(partial(get, server.client, path, wait=5))
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+        sandbox.finish_sync(SYNCING)
+        ended = await get(server.client, path, wait=50)
+
+    assert ended["status"] == "updated"
+    assert statements < 40 * 20
