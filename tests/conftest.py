@@ -1,6 +1,7 @@
 """What every test may use: a simulated Fivetran over real HTTP, and the server in front of it."""
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +22,10 @@ from fivetran_state.sandbox.server import SandboxServer
 from tests.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
 from tests.http_server import HttpServer
 from tests.postgres import SECRET_KEY, Postgres
+
+if hasattr(signal, "SIGHUP"):
+    # Servers here are ended by it: under nohup they would inherit that it is ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ERAS = ("legacy", "2026-07-28")
 
