@@ -8,6 +8,7 @@ way is read. Servers of 0.1 do not start on a closed database.
 
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowStatusString
 
 from fivetran_state import binding, dbos_internals
-from fivetran_state.errors import FivetranStateError
+from fivetran_state.errors import FivetranStateError, UnusableKey
 from fivetran_state.vault import Bound, FirstSerializer, Sealer, SealingSerializer
 
 logger = logging.getLogger(__name__)
@@ -166,18 +167,26 @@ class Migration:
         """All of a workflow's values in these columns; `bound` is called with a value and its row."""
         whose = table.c["destination_uuid" if "destination_uuid" in table.c else "workflow_uuid"]
         rows = sa.select(table).where(whose == workflow_id)
-        sealed = {}
+        marks: dict[str, str] = {}
         if "serialization" in table.c:
             rows = rows.where(table.c.serialization == self._old.NAME)
-            sealed["serialization"] = self._new.name()
+            marks["serialization"] = self._new.name()
         for row in database.execute(rows).all():
+            sealed = dict(marks)
             for column in columns:
                 text = getattr(row, column)
-                if text is not None:
-                    value = bound(self._old.deserialize(text), row)
-                    sealed[column] = self._new.serialize(value)
+                if text is None:
+                    continue
+                try:
+                    value = self._old.deserialize(text)
+                except (UnusableKey, ValueError, zlib.error):
+                    # It stays as it is, and cannot be read: that must not keep the others waiting.
+                    logger.error("A value of %s was sealed with another key", workflow_id)
+                    continue
+                sealed[column] = self._new.serialize(bound(value, row))
             key = [each == getattr(row, each.name) for each in table.primary_key.columns]
-            database.execute(sa.update(table).where(*key).values(sealed))
+            if sealed:
+                database.execute(sa.update(table).where(*key).values(sealed))
 
     def _input(self, workflow_id: str, workflow: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         if not inputs["args"]:  # The row of an idempotency key.

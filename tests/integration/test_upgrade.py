@@ -275,6 +275,20 @@ async def test_a_value_of_0_1_is_accepted_once(restored: Restored, tmp_path: Pat
     assert error["code"] == "unusable_key"
 
 
+@pytest.mark.parametrize("recording", each([RECORDED / "0.1.0" / "history"]))
+async def test_a_value_that_cannot_be_opened_keeps_no_other_waiting(
+    restored: Restored, tmp_path: Path
+) -> None:
+    spoilt, other, *_ = restored.scenario.told
+    put_back(restored.environment, spoilt, ("fivetran_state_sealed_v1", "no seal"))
+    async with running(restored.environment, tmp_path) as server:
+        told = await call(server.client, "workflow_status", workflow_id=other)
+        error = await refused(server.client, "workflow_status", workflow_id=spoilt)
+
+    assert told["workflow_id"] == other
+    assert error["code"] == "unusable_key"
+
+
 @pytest.mark.parametrize("recording", each(GUESTS))
 async def test_a_database_is_closed_when_all_has_ended(restored: Restored, tmp_path: Path) -> None:
     async with http_running(restored.environment, tmp_path):
