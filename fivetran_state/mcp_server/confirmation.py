@@ -149,8 +149,11 @@ async def drop_odd_answers(ctx: RequestContext, call_next: CallNext) -> HandlerR
     """
     if ctx.method == "tools/call" and ctx.params is not None and _RESPONSES in ctx.params:
         responses = ctx.params[_RESPONSES]
-        answer = responses.get(_QUESTION) if isinstance(responses, Mapping) else None
-        kept = {_QUESTION: answer} if _is_answer(answer) else {}
+        kept = {
+            name: answer
+            for name, answer in (responses.items() if isinstance(responses, Mapping) else ())
+            if (_is_answer(answer) if name == _QUESTION else isinstance(answer, Mapping) and answer)
+        }
         ctx = replace(ctx, params={**ctx.params, _RESPONSES: kept})
     return await call_next(ctx)
 
