@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -26,33 +26,28 @@ def is_loopback(host: str) -> bool:
 
 def is_secure_url(url: str) -> bool:
     """Whether nobody between can change what comes from there: https, or this machine."""
-    try:
-        parts = urlsplit(url)
-        has_usable_port = parts.port != 0
-    except ValueError:
-        return False
-    return (
-        bool(parts.hostname)
-        and has_usable_port
-        and (
-            parts.scheme == "https"
-            or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-        )
+    parts = _parts(url)
+    return parts is not None and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     )
 
 
 def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        has_usable_port = parts.port != 0
-    except ValueError:
-        return False
+    parts = _parts(url)
     return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and has_usable_port
+        parts is not None
+        and parts.scheme in ("http", "https")
         and not (parts.query or parts.fragment or parts.username is not None)
     )
+
+
+def _parts(url: str) -> SplitResult | None:
+    """None if the URL has no host, or a port that cannot be."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _found(directory: Path) -> Path:

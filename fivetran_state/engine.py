@@ -770,8 +770,7 @@ class Engine:
         logger.warning("Giving %s up: Fivetran refuses the API key", workflow_id)
         if not _is_guests(workflow_id):
             self._note_refusal()
-        to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
-        await asyncio.to_thread(dbos_internals.release, workflow_id, to)
+        await _leave_to_others(workflow_id)
 
     def _take_lock_again(self) -> None:
         logger.error("The lock of executor %s was lost: taking it again", self._executor_id)
@@ -788,8 +787,7 @@ class Engine:
         if not await asyncio.to_thread(self.may_change, workflow_id):
             # DBOS itself has started it here: somebody has put it into DBOS's queue.
             logger.warning("Leaving %s to others: this server may not change it", workflow_id)
-            to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
-            await asyncio.to_thread(dbos_internals.release, workflow_id, to)
+            await _leave_to_others(workflow_id)
             raise asyncio.CancelledError
         while not await asyncio.to_thread(self._locks.is_held):
             with suppress(DatabaseUnavailable):
@@ -808,6 +806,12 @@ class Engine:
         if not is_ours:
             logger.error("Another process has taken over %s: this one stops", workflow_id)
             raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
+
+
+async def _leave_to_others(workflow_id: str) -> None:
+    """Let the row belong to an executor that does not exist: any process may take it over."""
+    to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
+    await asyncio.to_thread(dbos_internals.release, workflow_id, to)
 
 
 def _safe(account: str) -> str:

@@ -142,10 +142,11 @@ def check_key() -> None:
     """Raise `UnusableKey` if the database is used with a key that this process does not have."""
     with database.answering():
         rows = _reader.list_workflows(workflow_ids=[canary_id()])
-    if rows and not isinstance(rows[0].input, dict):
+    if not rows:
+        return
+    if not isinstance(rows[0].input, dict):
         raise UnusableKey("The updates in this database were sealed with another key.")
-    if rows:
-        _input(rows[0])
+    _input(rows[0])
 
 
 async def leave_canary(*, anew: bool) -> None:
@@ -445,11 +446,8 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
 
 async def is_running(workflow_id: str) -> bool:
     """Whether the workflow exists and has not ended."""
-    with database.answering():
-        rows = await _reader.list_workflows_async(
-            workflow_ids=[workflow_id], load_input=False, load_output=False
-        )
-    return any(map(_is_running, rows))
+    row = await _bare_status(workflow_id)
+    return row is not None and _is_running(row)
 
 
 async def steps(workflow_id: str) -> list[Step]:
@@ -501,11 +499,8 @@ def exists(workflow_id: str) -> bool:
 
 async def is_run_by(executor_id: str, workflow_id: str) -> bool:
     """Whether the row still says so. DBOS's own question would be recorded as a step."""
-    with database.answering():
-        rows = await _reader.list_workflows_async(
-            workflow_ids=[workflow_id], load_input=False, load_output=False
-        )
-    return any(row.executor_id == executor_id and row.status == PENDING for row in rows)
+    row = await _bare_status(workflow_id)
+    return row is not None and row.executor_id == executor_id and row.status == PENDING
 
 
 async def is_cancelled(workflow_id: str) -> bool | str:
@@ -892,6 +887,15 @@ async def _remembered(
 async def _status(workflow_id: str) -> WorkflowStatus | None:
     with database.answering():
         rows = await _reader.list_workflows_async(workflow_ids=[workflow_id])
+    return rows[0] if rows else None
+
+
+async def _bare_status(workflow_id: str) -> WorkflowStatus | None:
+    """The same, without input and output."""
+    with database.answering():
+        rows = await _reader.list_workflows_async(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
     return rows[0] if rows else None
 
 
