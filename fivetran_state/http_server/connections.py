@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_HEAD_SECONDS = 10.0
 """Until the head of a request has come, from the connection or from its first byte on."""
-MOST_CONNECTIONS = 5_000
+MAX_CONNECTIONS = 5_000
 BETWEEN_WARNINGS = 60.0
 """Seconds after which the same trouble is logged again."""
 
@@ -42,9 +42,9 @@ class Warnings:
 def most_connections() -> int:
     """Half of the files that the process may open."""
     if sys.platform == "win32":
-        return MOST_CONNECTIONS
+        return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(soft // 2, MOST_CONNECTIONS)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(soft // 2, MAX_CONNECTIONS)
 
 
 class BoundedProtocol(H11Protocol):

@@ -44,7 +44,7 @@ from fivetran_state.models import (
 from fivetran_state.service import Service
 from fivetran_state.validation import too_many_unknown
 
-MOST_CONNECTIONS = 100
+MAX_CONNECTIONS = 100
 """In one request."""
 READ_AT_ONCE = 8
 MOST_BYTES_AT_ONCE = 20_000_000
@@ -53,7 +53,7 @@ FOR_EVER = 24 * 3600.0
 """Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
 
 ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
-ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MOST_CONNECTIONS)]
+ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MAX_CONNECTIONS)]
 _NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
 """Of an optional argument that is text: an empty one is as good as none."""
 # Pydantic lets half a character pass in SecretStr, and in a str without a bound.

@@ -31,7 +31,7 @@ from fivetran_state.mcp_server.resources import shown_by
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-MOST_CONNECTIONS = 10_000
+MAX_CONNECTIONS = 10_000
 """That are watched: on Postgres, to look for news of so many takes a tenth of each second."""
 MOST_OF_PRINCIPAL = 200
 MOST_OF_LISTENER = 100
@@ -163,8 +163,8 @@ class Subscriptions:
                 f"One principal may listen to {MOST_OF_PRINCIPAL} resources, and this one does, by "
                 "all its listeners together."
             )
-        if connection_id not in self._ended and len(self._ended) >= MOST_CONNECTIONS:
-            raise InvalidRequest(f"{MOST_CONNECTIONS} connections are listened to already.")
+        if connection_id not in self._ended and len(self._ended) >= MAX_CONNECTIONS:
+            raise InvalidRequest(f"{MAX_CONNECTIONS} connections are listened to already.")
 
     def _remove(self, key: object) -> None:
         """The listener is gone."""
