@@ -78,6 +78,8 @@ GUEST_INTERVAL = 300.0
 RECOVERY_INTERVAL = 2.0
 MESSAGE_INTERVAL = 0.2
 """Seconds after which a workflow notices a message, where the database does not tell."""
+LONGEST_TRANSACTION = 10.0
+"""Seconds for which a process that was frozen within a transaction keeps its rows from others."""
 LONGEST_GIVEN_UP = 30.0
 """Seconds, at most, until a process tries again what Fivetran has refused its key."""
 CLEANING_INTERVAL = 24 * 3600.0
@@ -491,6 +493,7 @@ class Engine:
                     application_name=application,
                     serializer=serializer,
                     retry_connection_errors=False,
+                    sys_db_idle_transaction_timeout_sec=LONGEST_TRANSACTION,
                 )
             except (SQLAlchemyError, sqlite3.Error) as error:
                 # Its own text may show the URL, and with it a password.
@@ -523,6 +526,7 @@ class Engine:
             "log_level": "WARNING",
             # Of SQLite only, which cannot notify; nothing is asked while nobody waits.
             "notification_listener_polling_interval_sec": MESSAGE_INTERVAL,
+            "sys_db_idle_transaction_timeout_sec": LONGEST_TRANSACTION,  # DBOS: 60.
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
 

@@ -5,8 +5,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ class Postgres:
         pid = int(self.query(url, own)[0][0])
         self.query(url, f"SELECT pg_terminate_backend({pid}, 5000)")
         return pid
+
+    @contextmanager
+    def held_row(self, url: str, workflow_id: str) -> Iterator[Callable[[], None]]:
+        """Keep a workflow's row from others. The function returns once somebody waits for it."""
+        with psycopg.connect(url) as session:
+            row = "SELECT 1 FROM dbos.workflow_status WHERE workflow_uuid = %s FOR UPDATE"
+            session.execute(row, (workflow_id,))
+            own = session.info.backend_pid
+            waiting = f"SELECT 1 FROM pg_stat_activity WHERE {own} = ANY(pg_blocking_pids(pid))"
+
+            def wait_for_another() -> None:
+                deadline = time.monotonic() + 30
+                while not self.query(url, waiting):
+                    assert time.monotonic() < deadline, "nobody wants the row"
+
+            yield wait_for_another
 
     def seconds_until_it_asks_for_life(self, url: str) -> float:
         """Until the server probes the silent connection that holds an executor's lock."""

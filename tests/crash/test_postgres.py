@@ -245,7 +245,11 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
             workflow_id = await start_update(losing, SLOW)
             await poll(first, since=0)
             async with AsyncExitStack() as stack:
-                with losing.suspended():
+                with ExitStack() as frozen:
+                    # Within a transaction, in which it gets the row that others need.
+                    with postgres.held_row(on_postgres[URL], workflow_id) as wait_for_another:
+                        wait_for_another()
+                        frozen.enter_context(losing.suspended())
                     postgres.terminate_executor(on_postgres[URL])
                     winning = await stack.enter_async_context(
                         running(on_postgres, tmp_path, FIVETRAN_API_URL=door_2.url)
