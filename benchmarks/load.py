@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.load [names of loads]
 
 One HTTP server in a process of its own, in front of a simulated Fivetran. While a load is on, a
-prober in another process asks for `/healthz` and makes a small update, again and again. One row
-per load: the longest wait for each of the two, and by how much the server's memory grew. Linux only.
+prober in another process, with another token, asks for `/healthz` and makes a small update, again
+and again. One row per load: the longest wait for each of the two, and by how much the server's
+memory grew. Linux only.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from pathlib import Path
 import anyio
 import httpx
 
+from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
+from fivetran_state.tokens import TokenFile
 from tests.http_server import HttpProcess, http_running
 
 LONGEST_WAIT = 0.5
@@ -40,6 +43,7 @@ SMALL = "probed"
 LARGE_ONES = [f"large_{number}" for number in range(30)]
 WAITED_FOR = "waited_for"
 JSON = {"Content-Type": "application/json"}
+TOKEN = "TOKEN_OF_THIS_PROCESS"
 
 Load = Callable[[str], Awaitable[Counter[str]]]
 """Puts its load on the server at that address; tells how often it was answered how."""
@@ -63,6 +67,11 @@ def dense_state(size: int = LARGE) -> str:
     return '{"dense":[' + ",".join(["1.5"] * (size // 4)) + "]}"
 
 
+def bulky_state(size: int = LARGE) -> str:
+    """As much as there can be that cannot be compressed, in one value."""
+    return f'{{"bulky":"{os.urandom(size // 2 - 100).hex()}"}}'
+
+
 async def _all(*requests: Awaitable[httpx.Response]) -> Counter[str]:
     answers = await asyncio.gather(*requests, return_exceptions=True)
     return Counter(
@@ -72,8 +81,10 @@ async def _all(*requests: Awaitable[httpx.Response]) -> Counter[str]:
 
 
 def _client(url: str) -> httpx.AsyncClient:
+    """Of whoever has the token of this process."""
     limits = httpx.Limits(max_connections=None)
-    return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, headers=JSON)
+    headers = JSON | {"Authorization": f"Bearer {os.environ[TOKEN]}"}
+    return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, headers=headers)
 
 
 def _change(connection_id: str, state: str, more: str = "") -> str:
@@ -243,10 +254,7 @@ async def probe(url: str) -> None:
             longest[name] = max(longest[name], time.perf_counter() - start)
             await asyncio.sleep(BETWEEN_PROBES)
 
-    async with (
-        httpx.AsyncClient(base_url=url, timeout=120) as one,
-        httpx.AsyncClient(base_url=url, timeout=120) as other,
-    ):
+    async with _client(url) as one, _client(url) as other:
         numbers = iter(range(1_000_000))
 
         def update() -> Awaitable[httpx.Response]:
@@ -264,10 +272,13 @@ async def probe(url: str) -> None:
 
 
 @asynccontextmanager
-async def probed(url: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, dict[str, float]]]]]:
+async def probed(
+    url: str, token: str
+) -> AsyncIterator[Callable[[], Awaitable[dict[str, dict[str, float]]]]]:
     """While it lasts the server is probed; the function ends that and tells what was found."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.load", "--probe", url),
+        env=os.environ | {TOKEN: token},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -314,11 +325,24 @@ async def prepare(server: HttpProcess, sandbox: Sandbox, loads: list[str]) -> No
     if "listings" in loads:
         async with _client(str(server.client.base_url)) as client:
             for number in range(100):
-                text = large_state(LARGE - number)
                 answer = await client.post(
-                    "/state/update", content=_change(LARGE_ONES[number % 30], text)
+                    "/state/update", content=_change(LARGE_ONES[number % 30], bulky_state())
                 )
                 assert answer.status_code == 200, answer.text[:500]
+
+
+async def put(name: str, url: str) -> None:
+    """Put one load on the server, then print how often it was answered how: a process of its own."""
+    print(json.dumps(await LOADS[name](url)))
+
+
+async def _answers(name: str, url: str) -> Counter[str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.load", name, "--at", url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _ = await process.communicate()
+    return Counter(json.loads(told))
 
 
 async def measure(names: list[str]) -> None:
@@ -333,14 +357,16 @@ async def measure(names: list[str]) -> None:
                 "FIVETRAN_STATE_DATA_DIR": f"{folder}/data",
                 "FIVETRAN_STATE_RATE_LIMIT": "0",
             }
+            tokens = TokenFile(Settings.model_validate(environment))
+            probing, os.environ[TOKEN] = (tokens.create("write", None, 1)[0] for _ in range(2))
             async with http_running(os.environ | environment, Path(folder)) as server:
                 await prepare(server, sandbox, [name])
                 url = str(server.client.base_url).rstrip("/")
-                async with probed(url) as found:
+                async with probed(url, probing) as found:
                     await asyncio.sleep(SETTLING)
                     before = memory_now(server.process.pid)
                     start = time.perf_counter()
-                    answers = await LOADS[name](url)
+                    answers = await _answers(name, url)
                     await asyncio.sleep(SETTLING)
                     seconds = time.perf_counter() - start - SETTLING
                     told = await found()
@@ -360,8 +386,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("loads", nargs="*", choices=[[], *LOADS])
     parser.add_argument("--probe", help=argparse.SUPPRESS)
+    parser.add_argument("--at", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.probe:
+    if arguments.at:
+        (name,) = arguments.loads
+        anyio.run(put, name, arguments.at)
+    elif arguments.probe:
         anyio.run(probe, arguments.probe)
     else:
         anyio.run(measure, arguments.loads or list(LOADS))

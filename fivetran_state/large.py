@@ -1,6 +1,7 @@
 """Work on large values: one at a time, in a thread of its own, so that nobody else waits for it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,7 +39,17 @@ async def run_if(
     if not is_large:
         return function(*args, **named)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_IN_TURN, lambda: function(*args, **named))
+    return await loop.run_in_executor(_IN_TURN, _uncollected, lambda: function(*args, **named))
+
+
+def _uncollected(function: Callable[[], Result]) -> Result:
+    """Without garbage collection: states have no cycles, and while hundreds of thousands of values
+    are made, it stops every thread again and again to look for some."""
+    gc.disable()
+    try:
+        return function()
+    finally:
+        gc.enable()
 
 
 @asynccontextmanager

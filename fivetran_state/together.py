@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 from typing_extensions import TypedDict
 
-from fivetran_state import binding, database, updates, workflow
+from fivetran_state import binding, database, turns, updates, workflow
 from fivetran_state.errors import (
     Cancelled,
     FivetranStateError,
@@ -226,7 +226,8 @@ async def follow(workflow_id: str, account: str | None, seconds: float) -> Statu
     requests = await requests_of(workflow_id, account)
     end = asyncio.ensure_future(_end(workflow_id))
     try:
-        await asyncio.wait({end}, timeout=seconds)
+        async with turns.waiting():
+            await asyncio.wait({end}, timeout=seconds)
         has_result = end.done() and end.exception() is None
         if not has_result and await updates.is_running(workflow_id):
             return Status(await updates.parts_of(workflow_id, requests), False, None)

@@ -7,8 +7,8 @@ decides between two processes that start the same number.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, cast
@@ -25,7 +25,7 @@ from dbos import (
 )
 from dbos import error as dbos_error
 
-from fivetran_state import binding, database, dbos_internals, workflow
+from fivetran_state import binding, database, dbos_internals, turns, workflow
 from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
@@ -720,74 +720,83 @@ async def follow(
     """
     deadline = asyncio.get_running_loop().time() + seconds
     reported: Progress | None = None
-    followed = _followed.setdefault(handle.workflow_id, _Followed(handle))
-    followed.callers += 1
-    try:
+    async with turns.waiting(), _followed_by_us(handle) as followed:
         while True:
-            progress = (
-                workflow.running.get(handle.workflow_id)  # Without asking the database.
-                or await followed.progress()
-                or workflow.STARTED
-            )
-            if progress != reported:
-                reported = progress
-                await on_progress(progress)
+            news = followed.news
+            if followed.progress not in (None, reported):
+                reported = followed.progress
+                await on_progress(reported)
             left = deadline - asyncio.get_running_loop().time()
-            end = followed.end()
-            done, _ = await asyncio.wait({end}, timeout=max(min(left, _POLL_SECONDS), 0))
-            if left <= 0 or (done and not await _goes_on(handle.workflow_id, end)):
-                return
-            if done:  # Only the run here has ended: it was given up, or ended from outside.
-                await asyncio.sleep(_POLL_SECONDS)
-                await followed.look_again()
-    finally:
-        followed.callers -= 1
-        if not followed.callers:
-            del _followed[handle.workflow_id]
-            await followed.close()
+            await asyncio.wait(
+                {news, followed.looking},
+                timeout=max(left, 0) if reported else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if followed.looking.done():
+                return followed.looking.result()
+            if left <= 0:
+                return None
 
 
 class _Followed:
-    """An update that callers here wait for: the database is asked once for all of them."""
+    """An update that callers here wait for: one task looks, and tells all of them."""
 
     def __init__(self, handle: Handle) -> None:
         self.callers = 0
-        self._handle = handle
-        self._end: asyncio.Future[Bound] | None = None
-        self._progress: Progress | None = None
-        self._look_again_at = 0.0
-        self._one_at_a_time = asyncio.Lock()
+        self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done at the next change of the progress; then there is another."""
+        self.progress: Progress | None = workflow.running.get(handle.workflow_id)
+        self.looking = asyncio.create_task(self._look(handle))
+        """Done when the update has ended, or when the database cannot tell."""
 
-    def end(self) -> "asyncio.Future[Bound]":
-        """The end of the run that is known."""
-        if self._end is None:
-            waiting = self._handle.get_result(polling_interval_sec=_POLL_SECONDS)
-            self._end = asyncio.ensure_future(waiting)
-        return self._end
+    async def _look(self, handle: Handle) -> None:
+        workflow_id = handle.workflow_id
+        while True:
+            end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
+            try:
+                while not end.done():
+                    # Without asking the database if it runs here.
+                    progress = workflow.running.get(workflow_id) or await _progress(workflow_id)
+                    self._tell(progress or workflow.STARTED)
+                    await asyncio.wait({end}, timeout=_POLL_SECONDS)
+                if not await _goes_on(workflow_id, end):
+                    return
+            finally:
+                end.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await end
+            # Only the run here has ended: it was given up, or ended from outside.
+            await asyncio.sleep(_POLL_SECONDS)
+            handle = await find(workflow_id)
 
-    async def look_again(self) -> None:
-        """After the end of a run: wait for the end of the next one."""
-        async with self._one_at_a_time:
-            if self.end().done():
-                self._handle = await find(self._handle.workflow_id)
-                self._end = None
-
-    async def progress(self) -> Progress | None:
-        async with self._one_at_a_time:
-            now = asyncio.get_running_loop().time()
-            if now >= self._look_again_at:
-                self._progress = await _progress(self._handle.workflow_id)
-                self._look_again_at = now + _POLL_SECONDS
-            return self._progress
-
-    async def close(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await self._end
+    def _tell(self, progress: Progress) -> None:
+        if progress != self.progress:
+            self.progress = progress
+            self.news.set_result(None)
+            self.news = asyncio.get_running_loop().create_future()
 
 
 _followed: dict[str, _Followed] = {}
+
+
+@asynccontextmanager
+async def _followed_by_us(handle: Handle) -> AsyncIterator[_Followed]:
+    """What all callers here share that wait for this update; the last one ends it."""
+    workflow_id = handle.workflow_id
+    followed = _followed.get(workflow_id)
+    if followed is None or followed.looking.done():
+        followed = _followed[workflow_id] = _Followed(handle)
+    followed.callers += 1
+    try:
+        yield followed
+    finally:
+        followed.callers -= 1
+        if not followed.callers:
+            if _followed.get(workflow_id) is followed:
+                del _followed[workflow_id]
+            followed.looking.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await followed.looking
 
 
 async def _goes_on(workflow_id: str, end: "asyncio.Future[Bound]") -> bool:

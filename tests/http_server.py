@@ -65,7 +65,7 @@ class HttpServer:
         self.settings = settings
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=30, verify=NO_TLS)
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=120, verify=NO_TLS)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["HttpServer"]:

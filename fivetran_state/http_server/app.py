@@ -1,9 +1,11 @@
 """The FastAPI application: what is mounted where, and its life."""
 
+import gc
 import logging
 import re
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,6 +44,9 @@ LARGEST_HEAD = 32 * 1024
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: more than load balancers do, who would otherwise send
 a request while it is being closed."""
+SWITCH_INTERVAL = 0.0002
+"""Seconds that a thread which computes keeps the interpreter while others want it. By Python's 5 ms
+the many short turns of a small update each wait for as long, behind one large state."""
 LONGEST_GOODBYE = 5
 """Seconds that open connections get to end when the server stops."""
 
@@ -177,7 +182,9 @@ def _pages(settings: Settings) -> list[str]:
 
 def run(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     server, listener = bind(settings, host=host, port=port)
+    gc.freeze()  # What is loaded stays: no collection has to look through it, while all wait.
     # uvicorn leaves it alone: the end of a terminal would end the updates too.
     if heeds_hang_up():
         signal.signal(signal.SIGHUP, server.handle_exit)

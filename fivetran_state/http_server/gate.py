@@ -9,8 +9,9 @@ import ipaddress
 import logging
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
@@ -26,7 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivetran_state import access
+from fivetran_state import access, turns
 from fivetran_state.access import EVERYTHING, READ
 from fivetran_state.config import Settings, is_loopback
 from fivetran_state.errors import (
@@ -209,6 +210,14 @@ def _granted(claim: object) -> list[str]:
     return []
 
 
+@dataclass
+class _Caller:
+    """A principal with requests that are open, and the places for those that are worked on."""
+
+    open: int = 0
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(turns.AT_ONCE))
+
+
 class Gate:
     """Lets a request in with its principal and scopes, or answers 401, 403, 429 or 503."""
 
@@ -217,7 +226,7 @@ class Gate:
         self._authority = authority
         self._backend = BearerAuthBackend(cast("TokenVerifier", authority))
         self._buckets = _Buckets(per_minute)
-        self._open: Counter[object] = Counter()
+        self._callers: defaultdict[object, _Caller] = defaultdict(_Caller)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -233,16 +242,19 @@ class Gate:
         elif _is_shown_to_all(scope["path"]):
             await self._app(scope, _without_body(receive), send)
         else:
-            self._open[key] += 1
+            caller = self._callers[key]
+            caller.open += 1
             try:
-                await self._while_welcome(scope, receive, send)
+                await self._while_welcome(scope, receive, send, caller.places)
             finally:
-                self._open[key] -= 1
-                if not self._open[key]:
-                    del self._open[key]
+                caller.open -= 1
+                if not caller.open:
+                    del self._callers[key]
 
-    async def _while_welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request while its token is valid: then nothing more is answered.
+    async def _while_welcome(
+        self, scope: Scope, receive: Receive, send: Send, places: asyncio.Semaphore
+    ) -> None:
+        """Serve the request in its turn, while its token is valid: then nothing more is answered.
 
         First it is as if the caller hung up, which ends streams; what waits is broken off.
         """
@@ -250,7 +262,9 @@ class Gate:
         with anyio.CancelScope() as serving:
             watching = asyncio.create_task(visit.watch(serving))
             try:
-                await self._app(scope, visit.receive, visit.send)
+                async with turns.turn(places) as turn:
+                    visit.on_stream = turn.leave
+                    await self._app(scope, visit.receive, visit.send)
             finally:
                 watching.cancel()
         if not visit.is_welcome and not visit.has_begun:
@@ -304,7 +318,7 @@ class Gate:
             access.demand(READ, scope["auth"].scopes, "This server")
         except InsufficientScope as error:
             return self._authority.insufficient_scope(error)
-        if self._open[key] >= MOST_AT_ONCE:
+        if key in self._callers and self._callers[key].open >= MOST_AT_ONCE:
             return problem(
                 429,
                 "too_many_at_once",
@@ -342,6 +356,7 @@ class _Visit:
         self._look = look
         self._receiving: set[anyio.CancelScope] = set()
         self._is_stream = False
+        self.on_stream: Callable[[], None] = lambda: None
         self.is_welcome = True
         self.has_begun = False
 
@@ -371,6 +386,8 @@ class _Visit:
             self.has_begun = True
             content_type = Headers(raw=message["headers"]).get("content-type", "")
             self._is_stream = content_type.startswith("text/event-stream")
+            if self._is_stream:
+                self.on_stream()
         elif not self.has_begun:
             return
         elif self._is_stream and not await self._is_still_welcome():

@@ -6,6 +6,7 @@ watched; but only while somebody listens, with one look a second for everybody.
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,8 @@ class Subscriptions:
         self.bus = InMemorySubscriptionBus()
         self._serve_stream = ListenHandler(self.bus)
         self._listeners: dict[object, _Listener] = {}
+        self._taken: Counter[str | None] = Counter()
+        """How many resources each principal listens to, by all its listeners together."""
         self._ended: dict[str, int] = {}
         """Of each connection that is watched, the number of the last update known to have ended."""
         self._watch: asyncio.Task[None] | None = None
@@ -92,10 +95,13 @@ class Subscriptions:
                     honoured.append(uri)
                 except (InvalidRequest, NotAllowed) as error:
                     refusals.append(error)
+                    if self._taken[authenticated_principal(request)] >= MOST_OF_PRINCIPAL:
+                        break
                 except FivetranStateError as error:
                     raise protocol_error(error, uri=uri) from None
             if refusals:
-                logger.info("%d resources are not listened to: %s", len(refusals), refusals[0])
+                missed = len(wanted.resource_subscriptions or []) - len(honoured)
+                logger.info("%d resources are not listened to: %s", missed, refusals[0])
             subset = wanted.model_copy(update={"resource_subscriptions": honoured})
             return await self._serve_stream(
                 request, params.model_copy(update={"notifications": subset})
@@ -113,8 +119,8 @@ class Subscriptions:
 
     async def _unsubscribe(self, request: Request, params: UnsubscribeRequestParams) -> EmptyResult:
         listener = self._listeners.get(_connection(request))
-        if listener is not None:
-            listener.resources.pop(params.uri, None)
+        if listener is not None and listener.resources.pop(params.uri, None) is not None:
+            self._taken[listener.principal] -= 1
             self._forget_unwatched()
         return EmptyResult()
 
@@ -138,6 +144,7 @@ class Subscriptions:
         listener = self._listeners.get(key) or listener
         if uri not in listener.resources:
             self._check_room(listener, connection_id)
+            self._taken[listener.principal] += 1
         listener.resources[uri] = shown
         self._ended.setdefault(connection_id, ended)
         if key not in self._listeners:
@@ -153,12 +160,7 @@ class Subscriptions:
             raise InvalidRequest(
                 f"One listener may listen to {MOST_OF_LISTENER} resources, and this one does."
             )
-        taken = sum(
-            len(each.resources)
-            for each in self._listeners.values()
-            if each.principal == listener.principal
-        )
-        if taken >= MOST_OF_PRINCIPAL:
+        if self._taken[listener.principal] >= MOST_OF_PRINCIPAL:
             raise InvalidRequest(
                 f"One principal may listen to {MOST_OF_PRINCIPAL} resources, and this one does, by "
                 "all its listeners together."
@@ -168,8 +170,11 @@ class Subscriptions:
 
     def _remove(self, key: object) -> None:
         """The listener is gone."""
-        self._listeners.pop(key, None)
-        self._forget_unwatched()
+        listener = self._listeners.pop(key, None)
+        if listener is not None:
+            self._taken[listener.principal] -= len(listener.resources)
+            self._taken += Counter()  # Without those who listen no more.
+            self._forget_unwatched()
 
     def _forget_unwatched(self) -> None:
         watched = {connection_id for connection_id, _ in self._watched().values()}

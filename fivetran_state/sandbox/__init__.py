@@ -20,7 +20,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fivetran_state import state
 from fivetran_state.sandbox.app import Answer, Api
 from fivetran_state.sandbox.connection import Connection
 from fivetran_state.sandbox.faults import BrokenResponse, Fault, FaultKind, LoggedRequest
@@ -223,7 +222,7 @@ class Sandbox:
             path,
             connection_id,
             dict(request.query_params),
-            _parsed(body),
+            body,
         )
         with self._changed:
             fault = next((fault for fault in self._faults if fault.takes(logged)), None)
@@ -291,10 +290,3 @@ class Sandbox:
 def _note(logged: LoggedRequest, connection: Connection) -> None:
     logged.paused, logged.syncing = connection.paused, connection.syncing
     logged.state = connection.state
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return state.parse_value(body) if body else None
-    except state.InvalidState:
-        return None

@@ -4,10 +4,13 @@ import asyncio
 import re
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from fivetran_state.state import InvalidState, parse_value
 
 FaultKind = Literal[
     "status",
@@ -34,8 +37,7 @@ class LoggedRequest:
     path: str
     connection_id: str | None
     query: dict[str, str]
-    body: Any = None
-    """The JSON body, parsed with `state.parse_value`; None if there is none or it is not JSON."""
+    content: bytes = b""
     fault: FaultKind | None = None
     """What went wrong; shows after the effect if the request took effect first."""
     status: int | None = None
@@ -47,6 +49,14 @@ class LoggedRequest:
     syncing: bool | None = None
     state: str | None = None
     """The state document, before the effect."""
+
+    @cached_property
+    def body(self) -> Any:
+        """The JSON body, parsed with `state.parse_value`; None if there is none or it is not JSON."""
+        try:
+            return parse_value(self.content) if self.content else None
+        except InvalidState:
+            return None
 
 
 @dataclass
