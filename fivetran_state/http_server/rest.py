@@ -46,7 +46,7 @@ from fivetran_state.validation import too_many_unknown
 
 MAX_CONNECTIONS = 100
 """In one request."""
-READ_AT_ONCE = 8
+READ_AT_ONCE = 4
 MOST_BYTES_AT_ONCE = 20_000_000
 """Of all the states in one answer."""
 FOR_EVER = 24 * 3600.0
