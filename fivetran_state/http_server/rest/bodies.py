@@ -1,0 +1,212 @@
+"""What the bodies and queries of requests hold, and the answers that only REST gives."""
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    Secret,
+    model_validator,
+)
+from typing_extensions import Self
+
+from fivetran_state import large, state
+from fivetran_state.models import (
+    Model,
+    Update,
+)
+
+MAX_CONNECTIONS = 100
+"""In one request."""
+ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
+ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MAX_CONNECTIONS)]
+_NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
+"""Of an optional argument that is text: an empty one is as good as none."""
+# Pydantic lets half a character pass in SecretStr, and in a str without a bound.
+ApiSecret = Secret[
+    Annotated[
+        str,
+        Field(max_length=500, json_schema_extra={"format": "password", "writeOnly": True}),
+    ]
+]
+
+
+def _with_example(**fields: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+class Body(BaseModel):
+    """What every request may say: whose account is meant, if not the server's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_key: Annotated[
+        str | None, Field(max_length=500, description="Of Fivetran; for this request only.")
+    ] = None
+    api_secret: ApiSecret | None = None
+
+
+class CancelUpdate(Body):
+    model_config = _with_example()
+
+
+class GetState(Body):
+    model_config = _with_example(connection_id="speak_inexpensive")
+
+    connection_id: ConnectionId
+    path: Annotated[
+        str | None,
+        Field(description="JSON Pointer to a part of the state, such as /orders."),
+        _NONE_IF_EMPTY,
+    ] = None
+
+
+class GetStates(Body):
+    model_config = _with_example(connection_ids=["speak_inexpensive", "bullion_shutdown"])
+
+    connection_ids: ConnectionIds
+
+
+class _Changing(Body):
+    new_state: Annotated[dict[str, Any] | None, Field(description="The whole new state.")] = None
+    merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
+    json_patch: Annotated[
+        list[dict[str, Any]] | None,
+        Field(max_length=state.MOST_OPERATIONS, description="RFC 6902."),
+    ] = None
+    copy_from: Annotated[
+        ConnectionId | None, Field(description="Another connection."), _NONE_IF_EMPTY
+    ] = None
+    then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
+    allow_resync: Annotated[
+        bool, Field(description="Write although a pending historical re-sync will overwrite it.")
+    ] = False
+    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
+    _read: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember(cls, read: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        body = handler(read)
+        body._read = read
+        return body
+
+    async def change(self) -> dict[str, object]:
+        """The kinds of change, as JSON text, which is taken exactly."""
+        given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
+        # `_Exact` has read it, so that every number is as it was spelt.
+        exact: dict[str, object] = {
+            kind: None if value is None else await large.run(state.dump, value)
+            for kind, value in (given | {"json_patch": self.json_patch}).items()
+        }
+        # The caller may wait for hours, and FastAPI keeps what it has read as long as that.
+        self.new_state = self.merge_patch = self.json_patch = None
+        self._read.clear()
+        return exact | {"copy_from": self.copy_from}
+
+
+class UpdateState(_Changing):
+    model_config = _with_example(
+        connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
+    )
+
+    connection_id: ConnectionId
+    restore_from: Annotated[
+        str | None,
+        Field(max_length=500, description="A workflow_id: the state before it."),
+        _NONE_IF_EMPTY,
+    ] = None
+    only: Annotated[
+        str | None,
+        Field(description="With restore_from or copy_from: a JSON Pointer, only this part."),
+        _NONE_IF_EMPTY,
+    ] = None
+    expected_version: Annotated[
+        str | None,
+        # An empty one may be a variable that was never set, and must not stand for any version.
+        Field(
+            min_length=1,
+            max_length=500,
+            description="The version that was seen; without it, whatever is there.",
+        ),
+    ] = None
+    dry_run: Annotated[bool, Field(description="Only answer the plan.")] = False
+
+    async def change(self) -> dict[str, object]:
+        return await super().change() | {"restore_from": self.restore_from}
+
+    @property
+    def says_more(self) -> bool:
+        """Whether it says how a change is to be made, and so is meant to have one."""
+        texts = (self.expected_version, self.reason, self.only)
+        flags = self.dry_run or self.then_sync or self.allow_resync
+        return flags or any(text is not None for text in texts)
+
+
+class UpdateStates(_Changing):
+    model_config = _with_example(
+        connection_ids=["bullion_shutdown", "gentle_harbour"],
+        new_state={"cursor": "2025-03-06 20:20:20"},
+    )
+
+    connection_ids: ConnectionIds
+
+
+NotUsable = Annotated[
+    str | None,
+    Field(description="JSON text of what was there instead, if that was not a usable state."),
+]
+
+
+class Unchanged(Model):
+    """The answer to an update without a change."""
+
+    connection_id: str
+    message: str
+    version: str
+    current_state: Any = None
+    current_state_json: NotUsable = None
+    problem: Annotated[str | None, Field(description="Why it is not a usable state.")] = None
+
+
+class Updated(Update):
+    """An update that has ended well, with the state before and after."""
+
+    current_state: Any = None
+    current_state_json: NotUsable = None
+    verified_state: Any = None
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[
+        str | None, Field(max_length=2000, description="next_cursor."), _NONE_IF_EMPTY
+    ] = None
+
+
+class ConnectionsQuery(_Page):
+    name: Annotated[
+        str | None, Field(max_length=200, description="Part of the id or name."), _NONE_IF_EMPTY
+    ] = None
+    service: Annotated[
+        str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class WorkflowsQuery(_Page):
+    connection_id: Annotated[
+        ConnectionId | None, Field(description="Without it, of all connections."), _NONE_IF_EMPTY
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class WaitQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    wait: Annotated[float, Field(ge=0, le=3600, description="Seconds to wait for the end.")] = 0

@@ -1,0 +1,160 @@
+"""The parts of a request: its exact body, the path, and the headers that say how it is meant."""
+
+import re
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Path, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import (
+    Field,
+)
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
+
+from fivetran_state import large, state
+from fivetran_state.errors import InvalidRequest
+from fivetran_state.http_server.rest.bodies import Body
+from fivetran_state.service import Service
+from fivetran_state.validation import too_many_unknown
+
+FOR_EVER = 24 * 3600.0
+"""Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
+Credential = Annotated[str | None, Header(max_length=500)]
+WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
+
+
+class _WorkflowIds(StringConvertor):
+    """In a path: of a guest's update with its account in front, and never with what follows."""
+
+    regex = "[^/]+(?:/[^/:]+:[^/]+)?"
+
+
+register_url_convertor("workflow_id", _WorkflowIds())
+
+
+class _Exact(Request):
+    """A request whose JSON body keeps every number as it is spelt."""
+
+    _value: state.JsonValue
+
+    def check_type(self) -> None:
+        """What is not JSON any page may have a browser send, without asking first."""
+        if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
+            raise HTTPException(415, "The request has to be of the Content-Type application/json.")
+
+    async def read(self, known: Collection[str]) -> None:
+        try:
+            self._value = await large.run(state.parse_value, await self.body())
+        except state.InvalidState as error:
+            raise InvalidRequest(f"The body cannot be used: {error}.") from error
+        self._body = b"{}"  # FastAPI wants to know only whether there is one.
+        if isinstance(self._value, dict):
+            problems = too_many_unknown(self._value, known)
+            if problems is not None:
+                raise InvalidRequest(f"{problems}.")
+
+    @property
+    def _content_type(self) -> str:
+        return self.headers.get("content-type", "").lower()
+
+    async def json(self) -> Any:
+        return self._value
+
+
+class ExactRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            exact = _Exact(request.scope, request.receive)
+            field = self.body_field
+            if field is not None:
+                exact.check_type()
+                if field.field_info.is_required() or await exact.body():
+                    model: Any = field.field_info.annotation
+                    await exact.read(model.model_fields)
+            return await handler(exact)
+
+        return handle
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    """Whose account is meant: neither is given, or both."""
+
+    key: str | None
+    secret: str | None
+
+
+_NONE = Credentials(None, None)
+
+
+def _credentials(
+    fivetran_api_key: Credential = None, fivetran_api_secret: Credential = None
+) -> Credentials:
+    return Credentials(fivetran_api_key, fivetran_api_secret)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What `Prefer` (RFC 7240) asks for: how many seconds to wait for the end of an update."""
+
+    seconds: float = FOR_EVER
+    applied: str | None = None
+
+
+def _preference(
+    prefer: Annotated[
+        list[Annotated[str, Field(max_length=200)]] | None,
+        Header(description="respond-async: answer at once; wait=SECONDS: at the latest then."),
+    ] = None,
+) -> Preference:
+    # Several lines are as good as one, with commas (RFC 9110, 5.3).
+    wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
+    waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
+    applied = ["respond-async"] if "respond-async" in wanted else []
+    seconds = 0.0 if applied else FOR_EVER
+    if waits:
+        seconds = float(waits[0][1])
+        applied.append(f"wait={waits[0][1]}")
+    return Preference(seconds, ", ".join(applied) or None)
+
+
+def _idempotency_key(
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="The same key never updates twice, in quotes or not.", max_length=202),
+    ] = None,
+) -> str | None:
+    if idempotency_key is None:
+        return None
+    quoted = re.fullmatch('"(.*)"', idempotency_key.strip())
+    key = quoted[1] if quoted else idempotency_key.strip()
+    if not 1 <= len(key) <= 200:
+        raise InvalidRequest("Idempotency-Key must have 1 to 200 characters.")
+    return key
+
+
+Headers = Annotated[Credentials, Depends(_credentials)]
+Prefer = Annotated[Preference, Depends(_preference)]
+IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
+
+
+async def service_in(service: Service, credentials: Credentials) -> Service:
+    if credentials == _NONE:
+        return service
+    if not credentials.key or not credentials.secret:
+        raise InvalidRequest("Credentials are an API key and its secret: give both, or none.")
+    return await service.of(credentials.key, credentials.secret)
+
+
+def agreed(headers: Credentials, body: Body) -> Credentials:
+    secret = None if body.api_secret is None else body.api_secret.get_secret_value()
+    in_body = Credentials(body.api_key, secret)
+    if _NONE not in (headers, in_body) and headers != in_body:
+        raise InvalidRequest(
+            "The credentials in the headers are not those in the body: give them once."
+        )
+    return headers if in_body == _NONE else in_body
