@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from fivetran_state.ending import end_process, on_signals
-from fivetran_state.main import refuse_to_start, serve_stdio, settings_for
+from fivetran_state.startup import refuse_to_start, settings_for
+from fivetran_state.stdio_server import serve_stdio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

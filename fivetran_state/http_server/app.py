@@ -33,7 +33,7 @@ from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
-from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.startup import Backend
 from fivetran_state.validation import problems_of
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import time
 from fastapi import APIRouter, Response
 
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.mcp_server.backend import Backend
+from fivetran_state.startup import Backend
 
 HOLDS_FOR = 1.0
 """Seconds for which an answer is given again: anybody may ask, and the database has other work."""

@@ -12,8 +12,8 @@ from mcp_types import (
 )
 
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
+from fivetran_state.startup import Backend
 
 MOST_VALUES = 100
 """The protocol allows no more."""

@@ -15,8 +15,8 @@ from mcp_types import InputRequiredResult
 from pydantic import Field, ValidationError
 
 from fivetran_state.errors import FivetranStateError, InvalidRequest
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
+from fivetran_state.startup import Backend
 from fivetran_state.text import visible
 from fivetran_state.validation import problems_of
 

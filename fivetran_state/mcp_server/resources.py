@@ -15,9 +15,9 @@ from mcp.shared.uri_template import UriTemplate
 
 from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.ids import UpdateId
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.models import Model
+from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
     from fivetran_state.service import Service

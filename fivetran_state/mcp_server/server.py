@@ -11,7 +11,6 @@ from fivetran_state import __version__
 from fivetran_state.config import Settings
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.mcp_server import confirmation, stdio
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.completion import Completions
 from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.protocol_errors import protocol_error
@@ -21,6 +20,7 @@ from fivetran_state.mcp_server.strict import error_result
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
+from fivetran_state.startup import Backend
 from fivetran_state.text import shown
 
 INSTRUCTIONS = """\

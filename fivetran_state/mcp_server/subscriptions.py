@@ -25,9 +25,9 @@ from mcp_types import (
 )
 
 from fivetran_state.errors import FivetranStateError, InvalidRequest, NotAllowed
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.resources import shown_by
+from fivetran_state.startup import Backend
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from fivetran_state.errors import (
     TooLateToCancel,
     WorkflowNotFound,
 )
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.strict import error_result, success_result
+from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
     from fivetran_state.views import Task

@@ -7,10 +7,10 @@ from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.mcp_server.confirmation import Asking, ByHuman, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
+from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
     from fivetran_state.workflow import Progress

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from fivetran_state.config import Settings
-from fivetran_state.main import settings_for
+from fivetran_state.startup import settings_for
 from tests.calls import API_SECRET, call, refused
 from tests.conftest import Connect
 from tests.crash.processes import running

@@ -39,7 +39,6 @@ from fivetran_state.http_server.rest.requests import (
     agreed,
     service_in,
 )
-from fivetran_state.mcp_server.backend import Backend
 from fivetran_state.models import (
     ConnectionPage,
     Model,
@@ -50,6 +49,7 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.service import Service
+from fivetran_state.startup import Backend
 
 READ_AT_ONCE = 4
 MOST_BYTES_AT_ONCE = 20_000_000

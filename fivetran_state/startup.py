@@ -1,4 +1,4 @@
-"""The service, coming up behind the protocol's handshake.
+"""From the environment to a service that comes up behind the protocol's handshake.
 
 Importing DBOS takes longer than a client likes to wait for its first answer, so that it is
 imported in a thread, and tools wait for it here.
@@ -7,17 +7,23 @@ imported in a thread, and tools wait for it here.
 import asyncio
 import importlib
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
+from pydantic import ValidationError
 
+from fivetran_state import logs
 from fivetran_state.config import Settings
 from fivetran_state.ending import end_process, on_signals
+from fivetran_state.text import visible
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from fivetran_state.service import Service
 
 
@@ -27,6 +33,33 @@ HEAD_START = 0.3
 """Seconds that the handshake gets before the import competes with it for the interpreter."""
 LAST_WORDS = 0.5
 """Seconds that the last answers get to leave the process, once its updates are handed over."""
+
+
+def refuse_to_start(why: str) -> NoReturn:
+    """Say why on stderr, and exit with 2, as for a wrong command line."""
+    sys.stderr.write(f"Cannot start: {visible(why)}\n")
+    raise SystemExit(2)
+
+
+def _in_words(problem: "ErrorDetails") -> str:
+    """Without the value, which may be a secret."""
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{problem['loc'][0]}: {said}" if problem["loc"] else said
+
+
+def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
+    """The settings, and the logs as they say; exits with 2 if the environment is wrong."""
+    try:
+        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
+    except ValidationError as error:
+        refuse_to_start("; ".join(_in_words(problem) for problem in error.errors()))
+    logs.configure(settings.log_level)
+    if settings.dbos_application_database_url is not None:
+        logging.getLogger(__name__).warning(
+            "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
+            "DBOS_SYSTEM_DATABASE_URL is what counts"
+        )
+    return settings
 
 
 class Backend:
