@@ -5,8 +5,8 @@ import json
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mcp import Client
 from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
+from sqlalchemy import Engine, event
 
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
@@ -30,6 +31,21 @@ WRONG_TOKEN = "fst_00000000_this-is-no-token"
 
 NO_TLS = False
 """To load the certificates, which nobody needs here, would take each client longer than a call."""
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """Every SQL statement of this process, its server's among them, while it lasts."""
+    statements: list[str] = []
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
 
 
 def authorization(token: str | None) -> dict[str, str]:

@@ -3,13 +3,15 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 
-from fivetran_state.http_server import connections, mcp_endpoint
+from fivetran_state.http_server import connections, gate, mcp_endpoint
 from fivetran_state.http_server.connections import BoundedProtocol
 from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
 from fivetran_state.http_server.guard import LARGEST_BODY
@@ -115,6 +117,51 @@ async def test_a_page_cannot_use_up_what_this_machines_user_may_ask(http: Serve)
         for path in ("/workflows", "/mcp"):
             assert await refusal(server, path, **page) == (403, "foreign_origin")
         assert await refusal(server) == (200, "")
+
+
+async def test_a_page_cannot_hold_what_this_machines_user_may_have_open(
+    http: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MOST_AT_ONCE", 1)
+    async with http() as server:
+        foreign: list[dict[str, str]] = [
+            {"Origin": "https://attacker.example"},
+            {"Origin": f"http://127.0.0.1:{server.port + 1}"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Host": "attacker.example"},
+        ]
+        async with AsyncExitStack() as pages:
+            for path in ("/mcp", "/state/get", "/healthz"):
+                for page in foreign:
+                    head = await pages.enter_async_context(server.half_sent("POST", path, **page))
+                    assert re.match(r"HTTP/1.1 4(03|05|21) ", await head()), (path, page)
+            assert await refusal(server, "/workflows") == (200, "")
+
+
+async def test_one_principals_open_requests_are_bounded_and_take_none_from_another(
+    http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MOST_AT_ONCE", 3)
+    sync_runs_on(sandbox)
+    async with http() as server, anyio.create_task_group() as group:
+        own, other = (authorization(server.new_token()) for _ in range(2))
+        change = {"connection_id": SYNCING, "new_state": {}}
+        started = await server.client.post(
+            "/state/update", json=change, headers=own | {"Prefer": "respond-async"}
+        )
+        where = started.headers["Location"]
+        for _ in range(3):
+            group.start_soon(partial(server.status, f"{where}?wait=50", headers=own))
+        await server.has_open(3)
+        too_many = await server.client.get("/workflows", headers=own)
+        others = await server.status("/workflows", headers=other)
+        await server.client.post(f"{where}/cancel", json={}, headers=other)
+        await server.has_open(0)
+        again = await server.status("/workflows", headers=own)
+
+    assert (too_many.status_code, too_many.json()["code"]) == (429, "too_many_at_once")
+    assert int(too_many.headers["Retry-After"]) > 0
+    assert (others, again) == (200, 200)
 
 
 async def test_a_post_that_any_page_may_send_changes_nothing(http: Serve, sandbox: Sandbox) -> None:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.calls import IDLE, call
 from tests.conftest import ERAS, Serve
-from tests.http_server import run_cli
+from tests.http_server import counted_statements, run_cli
+
+CHECKS = 200
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -32,6 +35,21 @@ async def test_it_says_that_it_lives_and_that_it_is_ready(http: Serve) -> None:
         ready = await server.client.get("/readyz")
 
     assert (alive.status_code, ready.status_code) == (200, 200)
+
+
+async def test_many_health_checks_at_once_ask_the_database_once(http: Serve) -> None:
+    async with http(FIVETRAN_STATE_RATE_LIMIT="1") as server:
+        server.new_token()
+        assert await server.status("/readyz") == 200
+        with counted_statements() as statements:
+            async with anyio.create_task_group() as callers:
+                for _ in range(CHECKS):
+                    callers.start_soon(server.status, "/readyz")
+        ready = await server.status("/readyz")
+
+    assert ready == 200
+    # Of those that a look takes, and of the server's own looks for what has been left behind.
+    assert len(statements) < CHECKS / 4
 
 
 @pytest.mark.parametrize("command", [(), ("serve",)])

@@ -1,6 +1,7 @@
 """Who may come in: nobody unasked where others can reach the server, and whoever has a token."""
 
 import stat
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,18 @@ import pytest
 from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.http_server import gate
+from fivetran_state.http_server import gate, oauth
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.calls import SYNCING, sync_runs_on
 from tests.conftest import Serve
-from tests.http.frames import LEGACY, MODERN, Frame, RawClient, headers_of, valid
+from tests.http.frames import LEGACY, MODERN, Answer, Frame, RawClient, headers_of, valid
+from tests.http.issuer import OAuthIssuer
 from tests.http_server import WRONG_TOKEN, authorization, run_cli
+
+RESPOND_ASYNC = {"Prefer": "respond-async"}
+SOON = 3
+"""Seconds: long enough for a call to begin."""
 
 
 @pytest.mark.parametrize(
@@ -246,3 +252,54 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
 
     assert [answer.status_code for answer in answers] == [401] * 3
     assert all(SYNCING not in answer.text for answer in answers)
+
+
+@pytest.mark.parametrize("era", [LEGACY, MODERN])
+async def test_what_waits_gets_no_answer_once_its_token_has_expired(
+    http: Serve,
+    sandbox: Sandbox,
+    issuer: OAuthIssuer,
+    trusting: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    era: str,
+) -> None:
+    monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+    sync_runs_on(sandbox)
+    async with http(**trusting) as server, anyio.create_task_group() as group:
+        other = server.new_token()
+        change = {"connection_id": SYNCING, "new_state": {}}
+        started = await server.client.post(
+            "/state/update", json=change, headers=authorization(other) | RESPOND_ASYNC
+        )
+        where = started.headers["Location"]
+        asked = {"workflow_id": started.json()["workflow_id"], "wait_seconds": 50}
+        waits = valid(era, "tools/call", {"name": "workflow_status", "arguments": asked})
+        rest: list[httpx.Response] = []
+        mcp: list[Answer | None] = []
+
+        async def ask_by_rest(token: str) -> None:
+            rest.append(
+                await server.client.get(where, params={"wait": 60}, headers=authorization(token))
+            )
+
+        async def ask_by_mcp(client: RawClient) -> None:
+            mcp.append(await client.send(waits))
+
+        of_issuer = issuer.token(exp=int(time.time()) + SOON - oauth.LEEWAY)
+        for token in (of_issuer, server.new_token(days=SOON / 86_400)):
+            client = RawClient(server.port, token)
+            await client.open_session()
+            group.start_soon(ask_by_rest, token)
+            group.start_soon(ask_by_mcp, client)
+        await server.has_open(4)
+        await server.has_open(0)
+        still_runs = await server.client.get(where, headers=authorization(other))
+        await server.client.post(f"{where}/cancel", json={}, headers=authorization(other))
+
+    assert still_runs.json()["status"] == "running"
+    assert [answer.status_code for answer in rest] == [401, 401]
+    assert all(SYNCING not in answer.text for answer in rest)
+    for answer in mcp:
+        assert answer is not None
+        assert answer.status == 401 or answer.is_stream
+        assert SYNCING.encode() not in answer.body

@@ -5,12 +5,12 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Engine, event
 
 from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, PAUSED, SYNCING, api_calls, arrival, is_pause, state_of, sync_runs_on
 from tests.conftest import Serve
 from tests.http.rest import get, post
+from tests.http_server import counted_statements
 
 UPDATE = "/state/update"
 ONE = {"connection_id": IDLE}
@@ -144,12 +144,6 @@ async def test_what_is_not_a_state_is_seen_and_replaced(
 
 async def test_many_callers_that_wait_ask_the_database_once(http: Serve, sandbox: Sandbox) -> None:
     sync_runs_on(sandbox)
-    statements = 0
-
-    def count(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
     async with http() as server:
         started = await post(
             server.client,
@@ -160,15 +154,12 @@ async def test_many_callers_that_wait_ask_the_database_once(http: Serve, sandbox
         )
         path = f"/workflows/{started['workflow_id']}"
         await arrival(sandbox, is_pause)
-        event.listen(Engine, "before_cursor_execute", count)
-        try:
+        with counted_statements() as statements:
             async with anyio.create_task_group() as callers:
                 for _ in range(40):
                     callers.start_soon(partial(get, server.client, path, wait=5))
-        finally:
-            event.remove(Engine, "before_cursor_execute", count)
         sandbox.finish_sync(SYNCING)
         ended = await get(server.client, path, wait=50)
 
     assert ended["status"] == "updated"
-    assert statements < 40 * 20
+    assert len(statements) < 40 * 20
