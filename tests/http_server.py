@@ -3,11 +3,13 @@
 import asyncio
 import json
 import re
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,16 +170,22 @@ async def http_process(
 
 @asynccontextmanager
 async def http_running(
-    environment: dict[str, str], folder: Path, *arguments: str
+    environment: dict[str, str], folder: Path, *arguments: str, max_files: int | None = None
 ) -> AsyncIterator[HttpProcess]:
-    """The process, which may be killed; its stderr goes to a file of its own in `folder`."""
+    """The process, which may be killed; its stderr goes to a file of its own in `folder`.
+
+    With `max_files`, it may open only so many.
+    """
     command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
+    limit = None
+    if max_files is not None:
+        limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (max_files, max_files))
     log = folder / "stderr.txt"
     while log.exists():
         log = log.with_name(f"again-{log.name}")
     with log.open("w") as stderr:
         process = await asyncio.create_subprocess_exec(
-            *command, env=environment, cwd=folder, stderr=stderr
+            *command, env=environment, cwd=folder, stderr=stderr, preexec_fn=limit
         )
         try:
             url = await _url_in(log)

@@ -28,7 +28,7 @@ from fivetran_state.config import Settings, is_loopback, listed
 from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
-from fivetran_state.http_server.connections import BoundedProtocol, few_words_about_accepting
+from fivetran_state.http_server.connections import BoundedProtocol, Listener
 from fivetran_state.http_server.gate import HEALTH, Authority, Gate
 from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
@@ -68,9 +68,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with few_words_about_accepting():
-            async with mcp.session_manager.run():  # Which runs the backend too.
-                yield
+        async with mcp.session_manager.run():  # Which runs the backend too.
+            yield
 
     async def refuse(_: Request, error: Exception) -> Response:
         if isinstance(error, InsufficientScope):
@@ -210,7 +209,8 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LONGEST_GOODBYE,
     )
-    listener = config.bind_socket()
+    server = uvicorn.Server(config)
+    listener = Listener(config.bind_socket(), server.server_state.connections)
     # uvicorn names no protocol, so that asyncio would leave it out, and answers lag by 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.listen(config.backlog)  # Whoever reads the next line may connect.
@@ -220,4 +220,4 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
             "set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
         )
     logger.info("Serving MCP and REST on http://%s:%d", host, listener.getsockname()[1])
-    return uvicorn.Server(config), listener
+    return server, listener

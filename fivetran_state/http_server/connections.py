@@ -5,11 +5,11 @@ half. When these are used up, whoever has been silent for longest makes room.
 """
 
 import asyncio
+import errno
 import logging
+import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +24,8 @@ LONGEST_HEAD_SECONDS = 10.0
 MAX_CONNECTIONS = 5_000
 BETWEEN_WARNINGS = 60.0
 """Seconds after which the same trouble is logged again."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Warnings:
@@ -65,7 +67,11 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > most_connections():
-            self._make_room()
+            self._warnings.warn(
+                "More than %d connections are open: the most silent ones are closed",
+                most_connections(),
+            )
+            _make_room(self.connections, newest=self)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,38 +98,50 @@ class BoundedProtocol(H11Protocol):
             self._head_is_due.cancel()
             self._head_is_due = None
 
-    def _make_room(self) -> None:
-        """Close the connection that has been silent for longest: this one, if all others are busy."""
-        silent = [
-            each
-            for each in self.connections
-            if isinstance(each, BoundedProtocol) and each.is_silent and each is not self
-        ]
-        closed = min(silent, key=lambda each: each.silent_since, default=self)
-        self._warnings.warn(
-            "More than %d connections are open: the most silent ones are closed",
-            most_connections(),
-        )
-        self.connections.discard(closed)
+
+def _make_room(connections: set[Any], newest: BoundedProtocol | None = None) -> None:
+    """Close the connection that has been silent for longest; the newest, if all others are busy."""
+    silent = [
+        each
+        for each in connections
+        if isinstance(each, BoundedProtocol) and each.is_silent and each is not newest
+    ]
+    closed = min(silent, key=lambda each: each.silent_since, default=newest)
+    if closed is not None:
+        connections.discard(closed)
         closed.transport.abort()
 
 
-@contextmanager
-def few_words_about_accepting() -> Iterator[None]:
-    """While it lasts, asyncio logs accepts that fail for want of descriptors once, and not each."""
-    loop = asyncio.get_running_loop()
-    before, warnings = loop.get_exception_handler(), Warnings()
+class Listener(socket.socket):
+    """A listening socket that takes the connections that wait in small portions.
 
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if "socket.accept()" in str(context.get("message")):
-            warnings.warn("Connections cannot be accepted: %s", context.get("exception"))
-        elif before is not None:
-            before(loop, context)
-        else:
-            loop.default_exception_handler(context)
+    asyncio would accept all of them before it lets any of `BoundedProtocol`'s make room, and where
+    that takes the last descriptor, it tries on thousands of times.
+    """
 
-    loop.set_exception_handler(handle)
-    try:
-        yield
-    finally:
-        loop.set_exception_handler(before)
+    def __init__(self, bound: socket.socket, connections: set[Any]) -> None:
+        """Takes the place of `bound`; `connections` are those of uvicorn's that are open."""
+        super().__init__(fileno=bound.detach())
+        self._connections = connections
+        self._warnings = Warnings()
+        self._taken = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises `BlockingIOError`, as if nobody waited, until the event loop's next turn."""
+        if self._taken >= max(1, most_connections() // 16):
+            raise BlockingIOError
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._warnings.warn("Connections cannot be accepted: %s", error)
+            _make_room(self._connections)
+            raise BlockingIOError from error
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._begin_anew)
+        self._taken += 1
+        return accepted
+
+    def _begin_anew(self) -> None:
+        self._taken = 0
