@@ -54,7 +54,7 @@ from fivetran_state.errors import (
     UnusableKey,
     UnusableSettings,
 )
-from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran import MAX_IDLE, Fivetran
 from fivetran_state.ids import UpdateId
 from fivetran_state.liveness import AdvisoryLocks, FileLocks, Locks
 
@@ -72,6 +72,8 @@ with what all older ones have recorded: so it may run beside them while they are
 GUESTS = "guests"
 """Stands for an account where a server has none of its own."""
 REMEMBERED_GUESTS = 100
+GUEST_MAX_IDLE = 1
+"""Idle connections of one guest's client. All guests together have to leave descriptors to others."""
 GUEST_INTERVAL = 300.0
 """Seconds after which Fivetran is asked again whose a guest's credentials are, if they still hold."""
 
@@ -193,7 +195,7 @@ class Engine:
             self._guests.move_to_end((key, secret))
             return known
         assert self._texts is not None, "it is up"
-        fivetran = self._client(key, secret)
+        fivetran = self._client(key, secret, max_idle=GUEST_MAX_IDLE)
         try:
             account_id = await fivetran.get_account_id()
         except Forbidden:
@@ -236,7 +238,7 @@ class Engine:
         if sealed is None:
             raise MissingCredentials("The credentials of this guest were erased after its update.")
         credentials = self._texts.deserialize(sealed)
-        return self._client(credentials["key"], credentials["secret"])
+        return self._client(credentials["key"], credentials["secret"], max_idle=GUEST_MAX_IDLE)
 
     def seal(self, value: object) -> str:
         """Text, fit for a URL, that tells nothing to who has not the key."""
@@ -251,9 +253,11 @@ class Engine:
         except ValueError as error:
             raise UnusableKey("This was not sealed here.") from error
 
-    def _client(self, key: str, secret: str) -> Fivetran:
+    def _client(self, key: str, secret: str, max_idle: int = MAX_IDLE) -> Fivetran:
         settings = self._settings
-        return Fivetran(settings.api_url, key, secret, timeout=settings.http_timeout)
+        return Fivetran(
+            settings.api_url, key, secret, timeout=settings.http_timeout, max_idle=max_idle
+        )
 
     async def close(self) -> None:
         """Stop working, and leave the process as it was before `start`."""

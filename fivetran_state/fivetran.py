@@ -50,6 +50,9 @@ SHORT_TIMEOUT = 2.0
 LONGEST_LABEL = 200
 LONGEST_CURSOR = 1000
 
+MAX_IDLE = 20
+"""Connections that a client keeps open for its next calls."""
+_MAX_CONNECTIONS = 100
 _ATTEMPTS = 4
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """What comes before a request has left, so that it can have had no effect."""
@@ -145,6 +148,7 @@ class Fivetran:
         secret: str,
         *,
         timeout: float = 75,
+        max_idle: int = MAX_IDLE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url, self._transport = url, transport
@@ -152,6 +156,9 @@ class Fivetran:
             "base_url": url,
             "auth": (key, secret),
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10)),
+            "limits": httpx.Limits(
+                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=max_idle
+            ),
             "headers": {
                 "Accept": "application/json;version=2",
                 "User-Agent": f"fivetran-state/{__version__}",

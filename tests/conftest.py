@@ -47,9 +47,14 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def fivetran_url(sandbox: Sandbox) -> Iterator[str]:
+def fivetran(sandbox: Sandbox) -> Iterator[SandboxServer]:
     with SandboxServer(sandbox) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+def fivetran_url(fivetran: SandboxServer) -> str:
+    return fivetran.url
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ import uvicorn
 
 from fivetran_state.sandbox import Sandbox
 
+KEEP_ALIVE = 60
+"""Seconds that an idle connection is kept: it is the client that closes it."""
+
 
 class SandboxServer:
     """Serves a sandbox on 127.0.0.1 while the `with` block lasts, from a thread of its own.
@@ -38,6 +41,7 @@ class SandboxServer:
                 log_level="error",
                 access_log=False,
                 date_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
             )
         )
         self._thread = threading.Thread(
@@ -47,6 +51,11 @@ class SandboxServer:
         if not self._server.ready.wait(10):
             raise RuntimeError("the sandbox server did not start")
         return self
+
+    @property
+    def open_connections(self) -> int:
+        """Of all clients, idle ones included."""
+        return len(self._server.server_state.connections)
 
     def __exit__(self, *exc: object) -> None:
         self._server.stop()

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 from mcp import MCPError
 from mcp_types import ResourceTemplateReference
 
-from fivetran_state import binding, vault
+from fivetran_state import binding, engine, vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.server import SandboxServer
 from tests.accounts import Accounts
 from tests.calls import (
     API_KEY,
@@ -412,6 +415,44 @@ async def test_a_server_without_an_account_of_its_own_serves_guests_only(
     assert "api_key" in nobody["hint"]
     assert made["status"] == "updated"
     assert unusable["code"] == "missing_credentials"
+
+
+async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_its_update(
+    http: Serve, sandbox: Accounts, fivetran: SandboxServer, ann: Guest, bob: Guest
+) -> None:
+    sync_runs_on(ann.account)
+    others = engine.REMEMBERED_GUESTS + 30
+    for number in range(others):
+        sandbox.add(f"key-{number}", bob.secret, bob.account)
+    answers: list[dict[str, Any]] = []
+
+    async def read() -> None:
+        answers.append(await post(server.client, "/state/get", ann.body | {"connection_id": IDLE}))
+
+    async with http() as server, anyio.create_task_group() as group:
+        body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
+        started = await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        await arrival(ann.account, is_pause)
+        hangs = ann.account.fault("hang", path=f"/{IDLE}/state$")
+        group.start_soon(read)
+        await arrival(ann.account, lambda request: request.fault == "hang")
+        before = fivetran.open_connections
+        for number in range(others):
+            whose = {"api_key": f"key-{number}", "api_secret": bob.secret}
+            await post(server.client, "/state/get", whose | {"connection_id": IDLE})
+
+        async def most_are_closed() -> bool:
+            return fivetran.open_connections - before <= engine.REMEMBERED_GUESTS
+
+        await until(most_are_closed)
+        hangs.release()
+        ann.account.finish_sync(SYNCING)
+        path = f"/workflows/{started['workflow_id']}"
+        ended = await server.client.get(path, params={"wait": 50}, headers=ann.headers)
+
+    assert [answer["connection_id"] for answer in answers] == [IDLE]
+    assert ended.json()["status"] == "updated"
+    assert state_of(ann.account, SYNCING) == CURSOR
 
 
 # Killed, and looked for
