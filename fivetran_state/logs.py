@@ -1,8 +1,8 @@
 """Logs: one JSON object a line, on stderr, because stdout belongs to the protocol.
 
 No line holds a value of a state. Our own messages never quote one. A library's message or an
-exception's text may, so a line has only the constant parts of the first, and the types and places
-of the second.
+exception's text may. In place of the first, a line has the source code that logged it; in place of
+the second, types and places.
 """
 
 import ast
@@ -44,7 +44,7 @@ class _JsonLines(logging.Formatter):
             + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage() if _is_ours(record) else _constant_parts(record),
+            "message": record.getMessage() if _is_ours(record) else _source(record),
         }
         line |= {
             name: value
@@ -93,31 +93,24 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.name == OURS or record.name.startswith(f"{OURS}.")
 
 
-def _constant_parts(record: logging.LogRecord) -> str:
-    """A library's message as its source has it, without the values that are filled in."""
-    text = _text_in_source(record.pathname, record.lineno)
-    return text or f"A message at {record.pathname}:{record.lineno}"
+def _source(record: logging.LogRecord) -> str:
+    """The statement that logged this, as its file has it, so without any value."""
+    found = _statement_at(record.pathname, record.lineno)
+    return found or f"A message at {record.pathname}:{record.lineno}"
 
 
 @lru_cache(maxsize=1000)
-def _text_in_source(path: str, line: int) -> str | None:
+def _statement_at(path: str, line: int) -> str | None:
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return None
-    calls = [
+    around = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or node.lineno)
+        if isinstance(node, ast.Expr) and node.lineno <= line <= (node.end_lineno or node.lineno)
     ]
-    for call in sorted(calls, key=lambda call: (call.end_lineno or 0) - call.lineno):
-        for argument in call.args[:2]:  # `log` has the level before the message.
-            parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
-            found = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
-            text = "".join(each for each in found if isinstance(each, str))
-            if text.strip("…"):
-                return text
-    return None
+    return ast.unparse(around[-1]) if around else None  # The innermost one comes last.
 
 
 def _described(error: BaseException, seen: set[int]) -> Iterator[str]:
