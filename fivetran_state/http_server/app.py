@@ -28,8 +28,9 @@ from fivetran_state.config import Settings, is_loopback, listed
 from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
+from fivetran_state.http_server.authority import HEALTH, Authority
 from fivetran_state.http_server.connections import BoundedProtocol, Listener
-from fivetran_state.http_server.gate import HEALTH, Authority, Gate
+from fivetran_state.http_server.gate import Gate
 from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http

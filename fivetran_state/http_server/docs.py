@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from fivetran_state.http_server.gate import PAGE, Authority
+from fivetran_state.http_server.authority import Authority
+from fivetran_state.http_server.gate import PAGE
 from fivetran_state.http_server.problems import Problem, with_routes
 
 

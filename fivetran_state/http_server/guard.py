@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fivetran_state import large, logs, state
 from fivetran_state.config import is_loopback
 from fivetran_state.errors import InternalError
-from fivetran_state.http_server.gate import DOCUMENTATION, principal_of
+from fivetran_state.http_server.authority import principal_of
+from fivetran_state.http_server.gate import DOCUMENTATION
 from fivetran_state.http_server.problems import problem
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from fivetran_state.http_server import connections, gate, mcp_endpoint
+from fivetran_state.http_server.authority import HEALTH
 from fivetran_state.http_server.connections import BoundedProtocol
-from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
+from fivetran_state.http_server.gate import DOCUMENTATION
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
 from tests.calls import IDLE, SYNCING, call, sync_runs_on, version_of

@@ -13,7 +13,7 @@ import pytest
 from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.http_server import gate, oauth
+from fivetran_state.http_server import oauth, visit
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.calls import SYNCING, sync_runs_on
@@ -199,7 +199,7 @@ async def test_a_stream_ends_soon_after_its_token(http: Serve, era: str) -> None
 async def test_a_token_that_ends_in_the_middle_of_a_body_is_refused(
     http: Serve, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
     async with http() as server:
         tokens = TokenFile(server.settings)
         text, token = tokens.create("write", None, None)
@@ -234,7 +234,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
         where = started.headers["Location"]
 
         # Broken off while they wait.
-        monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+        monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
         text, token = tokens.create("write", None, None)
         group.start_soon(ask, "GET", f"{where}?wait=60", text)
         group.start_soon(partial(ask, "POST", "/state/update", text, json=change))
@@ -243,7 +243,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
         await server.has_open(0)
 
         # The end of what they wait for comes first.
-        monkeypatch.setattr(gate, "BETWEEN_LOOKS", 60)
+        monkeypatch.setattr(visit, "BETWEEN_LOOKS", 60)
         text, token = tokens.create("write", None, None)
         group.start_soon(ask, "GET", f"{where}?wait=60", text)
         await server.has_open(1)
@@ -263,7 +263,7 @@ async def test_what_waits_gets_no_answer_once_its_token_has_expired(
     monkeypatch: pytest.MonkeyPatch,
     era: str,
 ) -> None:
-    monkeypatch.setattr(gate, "BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
     sync_runs_on(sandbox)
     async with http(**trusting) as server, anyio.create_task_group() as group:
         other = server.new_token()

@@ -1,0 +1,151 @@
+"""Says whose a token is and what it allows: one of the file's, or of an OAuth issuer."""
+
+from typing import Any
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
+from mcp.server.auth.settings import AuthSettings
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from fivetran_state import access
+from fivetran_state.access import EVERYTHING
+from fivetran_state.config import Settings, is_loopback
+from fivetran_state.errors import (
+    CannotServe,
+    InsufficientScope,
+)
+from fivetran_state.http_server.oauth import Issuer
+from fivetran_state.http_server.problems import problem
+from fivetran_state.tokens import PREFIX, TokenFile
+
+HEALTH = ("/healthz", "/readyz")
+
+
+def principal_of(scope: Scope) -> str | None:
+    """A name of who sent this request, for logs: `token:<id>`, `oauth:<subject>`; None: nobody."""
+    user = scope.get("user")
+    if not isinstance(user, AuthenticatedUser):
+        return None
+    token = user.access_token
+    return token.client_id if token.claims is None else f"oauth:{token.subject or token.client_id}"
+
+
+class Authority:
+    """How this server knows its callers. Raises `CannotServe` if it could not, and should."""
+
+    def __init__(self, settings: Settings, host: str) -> None:
+        self._tokens = TokenFile(settings)
+        self._tokens.tokens()  # If it cannot be read, the server had better not start.
+        self._issuer: Issuer | None = None
+        self._metadata_url: str | None = None
+        self.routes: list[Route] = []
+        """The metadata by which OAuth clients find the issuer (RFC 9728)."""
+        if settings.oauth_issuer is not None:
+            self._trust(settings.oauth_issuer, settings.public_url)
+        self.public_paths = {*HEALTH, *(route.path for route in self.routes)}
+        self._is_required = self._issuer is not None
+        exposure = _exposure(settings, host)
+        if not self.is_required() and exposure:
+            raise CannotServe(
+                f"{exposure}, so that others can reach the server, and nothing says who may use "
+                "it: make a token (fivetran-state token create --scope write), set "
+                "FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
+            )
+
+    def _trust(self, issuer: str, audience: str | None) -> None:
+        if audience is None:
+            raise CannotServe(
+                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL: the audience that "
+                "tokens have to be made for."
+            )
+        self._issuer = Issuer(issuer, audience)
+        # Not for its checks, but because it keeps URLs as they are written.
+        urls = AuthSettings.model_validate(
+            {
+                "issuer_url": issuer,
+                "resource_server_url": audience,
+                "validate_token_resource": False,
+            }
+        )
+        assert urls.resource_server_url is not None
+        self._metadata_url = str(build_resource_metadata_url(urls.resource_server_url))
+        self.routes = create_protected_resource_routes(
+            urls.resource_server_url,
+            [urls.issuer_url],
+            scopes_supported=list(EVERYTHING),
+            resource_name="Fivetran state",
+        )
+
+    def is_required(self) -> bool:
+        """Whether tokens are asked for, looked up at every request: once they are, it stays so
+        until a restart, even if their file vanishes."""
+        self._is_required = self._is_required or self._tokens.exists()
+        return self._is_required
+
+    def challenge(self, **parameters: str) -> dict[str, str]:
+        """The header that tells a client what is missing, and where to get it."""
+        if self._metadata_url is not None:
+            parameters["resource_metadata"] = self._metadata_url
+        listed = ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+        return {"WWW-Authenticate": f"Bearer {listed}".rstrip()}
+
+    def insufficient_scope(self, error: InsufficientScope) -> Response:
+        """The answer to whom the scope is missing."""
+        headers = self.challenge(error=error.code, scope=error.details["required_scope"])
+        return problem(403, error.code, error.message, error.hint, headers)
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """As the SDK's `TokenVerifier`; the token itself is not kept in what it returns."""
+        if token.startswith(f"{PREFIX}_"):
+            found = self._tokens.find(token)
+            if found is None:
+                return None
+            return AccessToken(
+                token="", client_id=f"token:{found.id}", scopes=access.scopes_of([found.scope])
+            )
+        claims = None if self._issuer is None else await self._issuer.claims(token)
+        return None if claims is None else _access_token(claims)
+
+
+def _exposure(settings: Settings, host: str) -> str | None:
+    """What lets others than this machine reach the server, if anything does."""
+    if not is_loopback(host):
+        return f"It would be bound to {host}"
+    # Whoever forwards to this machine may do so under any Host header.
+    if settings.public_url is not None:
+        return "FIVETRAN_STATE_PUBLIC_URL is set"
+    if settings.trusted_proxies:
+        return "FIVETRAN_STATE_TRUSTED_PROXIES is set"
+    return None
+
+
+def _access_token(claims: dict[str, Any]) -> AccessToken | None:
+    """The token of these claims, whose types are the issuer's; None if it is nobody's."""
+    client = _first_text(claims, "client_id", "azp", "cid")
+    subject = _first_text(claims, "sub")
+    if client is None and subject is None:
+        return None
+    return AccessToken(
+        token="",
+        client_id=client or "",
+        subject=subject,
+        claims={"iss": claims["iss"]},
+        scopes=access.scopes_of(_granted(claims.get("scope", claims.get("scp")))),
+    )
+
+
+def _first_text(claims: dict[str, Any], *names: str) -> str | None:
+    found = (claims.get(name) for name in names)
+    return next((value for value in found if value and isinstance(value, str)), None)
+
+
+def _granted(claim: object) -> list[str]:
+    """What it lists, as text or as a list of texts; what is anything else grants nothing."""
+    if isinstance(claim, str):
+        return claim.split()
+    if isinstance(claim, list) and all(isinstance(each, str) for each in claim):
+        return claim
+    return []

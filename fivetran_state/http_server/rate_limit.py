@@ -1,0 +1,41 @@
+"""How many requests a principal may make in a minute, and who counts as one without a token."""
+
+import ipaddress
+import time
+from collections import OrderedDict
+
+MOST_BUCKETS = 10_000
+
+
+def network(address: str) -> str:
+    """Whom an address stands for: of IPv6, whoever has one has its whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped or ipaddress.IPv6Network((parsed, 64), strict=False))
+
+
+class Buckets:
+    """A bucket of a minute's requests for each key, which fills up again all the time."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._capacity = float(per_minute)
+        self._left: OrderedDict[object, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: object) -> float:
+        """Zero, or the seconds after which there is room for this request."""
+        if not self._capacity:
+            return 0.0
+        a_second = self._capacity / 60
+        now = time.monotonic()
+        left, at = self._left.pop(key, (self._capacity, now))
+        left = min(self._capacity, left + (now - at) * a_second)
+        wait = max(0.0, (1 - left) / a_second)
+        self._left[key] = (left if wait else left - 1, now)
+        if len(self._left) > MOST_BUCKETS:
+            self._left.popitem(last=False)
+        return wait
