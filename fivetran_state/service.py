@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, large, state, together, updates, views
+from fivetran_state import __version__, changes, large, state, together, updates, views
 from fivetran_state.config import Settings
 from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
@@ -308,15 +308,14 @@ class Service:
     async def plan_update(
         self,
         connection_id: str,
-        change: Mapping[str, object],
+        change: changes.Change,
         *,
         expected_version: str | None = None,
-        only: str | None = None,
         then_sync: bool = False,
     ) -> Update:
         """What the change would do to the state as it is now; nothing is written."""
         _check_version(expected_version)
-        wanted = await self._wanted(connection_id, change, only)
+        wanted = await self._wanted(connection_id, change)
         plan = await self._plan(connection_id, wanted, expected_version, then_sync=then_sync)
         return await large.run_if(plan.is_large, plan.to_update)
 
@@ -373,10 +372,9 @@ class Service:
     async def update_state(
         self,
         connection_id: str,
-        change: Mapping[str, object],
+        change: changes.Change,
         *,
         expected_version: str | None,
-        only: str | None = None,
         then_sync: bool = False,
         allow_resync: bool = False,
         reason: str | None = None,
@@ -395,7 +393,8 @@ class Service:
             raise NotAllowed("This server is read-only.")
         _check_version(expected_version)
         options = _Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
-        started = await self._started(connection_id, change, only, options, confirmation)
+        started = await self._started(connection_id, change, options, confirmation)
+        del change  # It may be large, and the end far off.
         if isinstance(started, Update):
             return started
         large.let_others()
@@ -408,8 +407,7 @@ class Service:
     async def _started(
         self,
         connection_id: str,
-        change: Mapping[str, object],
-        only: str | None,
+        change: changes.Change,
         options: "_Options",
         confirmation: Confirmation | None,
     ) -> "updates.Handle | Update":
@@ -420,7 +418,7 @@ class Service:
         expected_version, idempotency_key = options.expected_version, options.idempotency_key
         fivetran = await self._fivetran_for(connection_id)
         handle = None
-        unread = _unread(change, only)
+        unread = _unread(change)
         if idempotency_key is not None and unread is not None:
             version = _seen(expected_version, confirmation)
             if version is not None or confirmation is None:
@@ -429,7 +427,7 @@ class Service:
                     await self._request(connection_id, unread, options.with_version(version))
                 )
         while handle is None:
-            wanted = await self._wanted(connection_id, change, only)
+            wanted = await self._wanted(connection_id, change)
             version = _seen(expected_version, confirmation)
             plan = None
             if confirmation is not None and version is None:
@@ -507,7 +505,7 @@ class Service:
     async def update_states(
         self,
         connection_ids: Sequence[str],
-        change: Mapping[str, object],
+        change: changes.Change,
         *,
         then_sync: bool = False,
         allow_resync: bool = False,
@@ -517,7 +515,7 @@ class Service:
     ) -> UpdatesView:
         """Make one change to several connections, in order: to all of them, or to none.
 
-        All are looked at before any is touched. `change` is of any kind but `restore_from`. Raises
+        All are looked at before any is touched. `change` is of any kind but `RestoreFrom`. Raises
         the error of the connection that failed, with `updates` in its details.
         """
         if self._settings.read_only:
@@ -541,11 +539,11 @@ class Service:
             return [await self._request(id_, wanted, options, text) for id_ in connection_ids]
 
         workflow_id = None
-        unread = _unread(change, None)
+        unread = _unread(change)
         if idempotency_key is not None and unread is not None:
             workflow_id = await together.with_key(await requests(unread), account, idempotency_key)
         if workflow_id is None:
-            wanted = await self._wanted(connection_ids[0], change, None)
+            wanted = await self._wanted(connection_ids[0], change)
             asked = await requests(wanted)
             workflow_id = await together.attach(asked, account, idempotency_key)
         if workflow_id is None:
@@ -742,20 +740,18 @@ class Service:
     def _may_see(self, update: UpdateId, account: str | None) -> bool:
         return update.account == account and self._settings.allows(update.connection_id)
 
-    async def _wanted(
-        self, connection_id: str, change: Mapping[str, object], only: str | None
-    ) -> Wanted:
-        """The one change that is given; raises `InvalidRequest` if it is none or several."""
-        kind, value = _the_one(change)
-        if kind == "restore_from":
-            return await self._restored(connection_id, str(value), only)
-        if kind == "copy_from":
-            return await self._copied(str(value), only)
-        if only is not None:
-            raise InvalidRequest("only goes with restore_from or copy_from.")
-        return Wanted(await large.run(_change, kind, value))
+    async def _wanted(self, connection_id: str, change: changes.Change) -> Wanted:
+        """The change with its source read."""
+        match change:
+            case changes.Inline():
+                return Wanted(change.change)
+            case changes.RestoreFrom():
+                return await self._restored(connection_id, change)
+            case changes.CopyFrom():
+                return await self._copied(change)
 
-    async def _restored(self, connection_id: str, workflow_id: str, only: str | None) -> Wanted:
+    async def _restored(self, connection_id: str, change: changes.RestoreFrom) -> Wanted:
+        workflow_id = change.workflow_id
         if UpdateId.parse(workflow_id).owner != await self._owner(connection_id):
             raise InvalidRequest(
                 f"'{shown(workflow_id)}' is not an update of {connection_id}. restore_from takes the "
@@ -775,8 +771,8 @@ class Service:
                 "written back."
             )
         return Wanted(
-            await large.run(_whole_or_part, before, only),
-            source=_source("restore_from", workflow_id, only),
+            await large.run(_whole_or_part, before, change.only),
+            source=change.source,
             undoes=workflow_id,
             undone_paths=await large.run_if(
                 large.is_any(before, undone.request["change"]),
@@ -786,14 +782,15 @@ class Service:
             ),
         )
 
-    async def _copied(self, other_id: str, only: str | None) -> Wanted:
+    async def _copied(self, change: changes.CopyFrom) -> Wanted:
+        other_id = change.connection_id
         fivetran = await self._fivetran_for(other_id, what="copy_from")
         other, document = await self._read(fivetran, other_id)
         if isinstance(document, state.RawDocument):
             raise InvalidChange(f"What {other_id} has is not a usable state: {document.problem}.")
         return Wanted(
-            await large.run(_whole_or_part, document, only),
-            source=_source("copy_from", other_id, only),
+            await large.run(_whole_or_part, document, change.only),
+            source=change.source,
             copied_from=other,
         )
 
@@ -843,16 +840,6 @@ def _seen(expected_version: str | None, confirmation: Confirmation | None) -> st
     return confirmation.version
 
 
-def _the_one(change: Mapping[str, object]) -> tuple[str, object]:
-    given = {kind: value for kind, value in change.items() if value is not None}
-    if len(given) != 1:
-        raise InvalidRequest(
-            f"Give exactly one of {', '.join(change)}; given: {', '.join(given) or 'none'}."
-        )
-    ((kind, value),) = given.items()
-    return kind, value
-
-
 @dataclass(frozen=True)
 class _Options:
     """What an update is asked for besides its change."""
@@ -873,10 +860,6 @@ def _check_version(version: str | None) -> None:
             f"expected_version '{shown(version)}' is not a version. A version has 32 hexadecimal "
             "digits; plans and get_state return it."
         )
-
-
-def _source(kind: str, value: object, only: str | None) -> str:
-    return f"{kind} {value}" if only is None else f"{kind} {value} only {only}"
 
 
 def _whole_or_part(source: state.State, only: str | None) -> state.Change:
@@ -903,28 +886,11 @@ def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str
     return frozenset(difference.path for difference in state.differences(before, after))
 
 
-def _unread(change: Mapping[str, object], only: str | None) -> Wanted | None:
+def _unread(change: changes.Change) -> Wanted | None:
     """The change before its source is read, to look for what it has started; None without one."""
-    kind, value = _the_one(change)
-    if kind not in ("restore_from", "copy_from"):
+    if isinstance(change, changes.Inline):
         return None
-    return Wanted(state.Change("new_state", {}), source=_source(kind, value, only))
-
-
-def _change(kind: str, value: object) -> state.Change:
-    """A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
-    which is taken exactly. Raises `InvalidRequest`."""
-    try:
-        exact = isinstance(value, str)
-        parsed = state.parse_value(value) if isinstance(value, str) else state.adopt(value)
-    except state.InvalidState as error:
-        raise InvalidRequest(f"{kind}: {error}") from error
-    change = state.Change(cast(Any, kind), parsed, exact=exact)
-    try:
-        state.check(change)
-    except state.InvalidChange as error:
-        raise InvalidRequest(f"{kind}: {error}") from error
-    return change
+    return Wanted(state.Change("new_state", {}), source=change.source)
 
 
 def _content(

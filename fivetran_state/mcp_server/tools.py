@@ -7,6 +7,7 @@ from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
+from fivetran_state import changes
 from fivetran_state.mcp_server.confirmation import Asking, ByHuman, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
@@ -157,7 +158,7 @@ class Tools:
         with workflow_status; do not call this again.
         """
         service = await self._backend.service()
-        change = {
+        given = {
             "new_state": new_state,
             "merge_patch": merge_patch,
             "json_patch": json_patch,
@@ -168,17 +169,15 @@ class Tools:
         if dry_run or (expected_version is None and not asks):
             return await service.plan_update(
                 connection_id,
-                change,
+                await changes.parse(given, only),
                 expected_version=expected_version,
-                only=only,
                 then_sync=then_sync,
             )
         try:
             update = await service.update_state(
                 connection_id,
-                change,
+                await changes.parse(given, only),
                 expected_version=expected_version,
-                only=only,
                 then_sync=then_sync,
                 allow_resync=allow_resync,
                 reason=reason,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from fivetran_state import large, state
+from fivetran_state import changes, large, state
 from fivetran_state.access import READ, WRITE
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.http_server.gate import demand, requires
@@ -140,26 +140,24 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         if not body.dry_run:
             demand(WRITE, request)
         service = await service_of(headers, body)
-        change = await body.change()
-        if not any(value is not None for value in change.values()):
+        given = await body.change()
+        if not any(value is not None for value in given.values()):
             if body.says_more or key is not None:
-                raise _change_is_missing(change)
+                raise _change_is_missing(given)
             view = await service.get_state(body.connection_id, exact=True)
             return await _answer(_unchanged(view))
         if body.dry_run:
             plan = await service.plan_update(
                 body.connection_id,
-                change,
+                await changes.parse(given, body.only),
                 expected_version=body.expected_version,
-                only=body.only,
                 then_sync=body.then_sync,
             )
             return await _answer(plan)
         update = await service.update_state(
             body.connection_id,
-            change,
+            await changes.parse(given, body.only),
             expected_version=body.expected_version,
-            only=body.only,
             then_sync=body.then_sync,
             allow_resync=body.allow_resync,
             reason=body.reason,
@@ -192,12 +190,12 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         after a failure each state is put back before its connection is resumed.
         """
         service = await service_of(headers, body)
-        change = await body.change()
-        if not any(value is not None for value in change.values()):
-            raise _change_is_missing(change)
+        given = await body.change()
+        if not any(value is not None for value in given.values()):
+            raise _change_is_missing(given)
         view = await service.update_states(
             body.connection_ids,
-            change,
+            await changes.parse(given),
             then_sync=body.then_sync,
             allow_resync=body.allow_resync,
             reason=body.reason,

@@ -1,0 +1,91 @@
+"""What a caller asks to do to a state: each surface parses it once, into one of three kinds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from fivetran_state import large, state
+from fivetran_state.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Inline:
+    """The caller gives the change itself."""
+
+    change: state.Change
+
+
+@dataclass(frozen=True)
+class _From:
+    only: str | None
+    """JSON Pointer to the part that is taken; None takes the whole state."""
+
+    def _named(self, kind: str, source: str) -> str:
+        return f"{kind} {source}" if self.only is None else f"{kind} {source} only {self.only}"
+
+
+@dataclass(frozen=True)
+class RestoreFrom(_From):
+    """The state from before one of the connection's own updates."""
+
+    workflow_id: str
+
+    @property
+    def source(self) -> str:
+        """The name of the source, as the history keeps it."""
+        return self._named("restore_from", self.workflow_id)
+
+
+@dataclass(frozen=True)
+class CopyFrom(_From):
+    """The state that another connection has now."""
+
+    connection_id: str
+
+    @property
+    def source(self) -> str:
+        """The name of the source, as the history keeps it."""
+        return self._named("copy_from", self.connection_id)
+
+
+Change: TypeAlias = Inline | RestoreFrom | CopyFrom
+
+
+async def parse(given: Mapping[str, object], only: str | None = None) -> Change:
+    """The one change among those that a caller may give; the others are None.
+
+    A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
+    which is taken exactly. Raises `InvalidRequest`.
+    """
+    kind, value = _the_one(given)
+    if kind == "restore_from":
+        return RestoreFrom(only, str(value))
+    if kind == "copy_from":
+        return CopyFrom(only, str(value))
+    if only is not None:
+        raise InvalidRequest("only goes with restore_from or copy_from.")
+    return Inline(await large.run(_inline, kind, value))
+
+
+def _the_one(given: Mapping[str, object]) -> tuple[str, object]:
+    present = {kind: value for kind, value in given.items() if value is not None}
+    if len(present) != 1:
+        raise InvalidRequest(
+            f"Give exactly one of {', '.join(given)}; given: {', '.join(present) or 'none'}."
+        )
+    ((kind, value),) = present.items()
+    return kind, value
+
+
+def _inline(kind: str, value: object) -> state.Change:
+    try:
+        exact = isinstance(value, str)
+        parsed = state.parse_value(value) if isinstance(value, str) else state.adopt(value)
+    except state.InvalidState as error:
+        raise InvalidRequest(f"{kind}: {error}") from error
+    change = state.Change(cast(Any, kind), parsed, exact=exact)
+    try:
+        state.check(change)
+    except state.InvalidChange as error:
+        raise InvalidRequest(f"{kind}: {error}") from error
+    return change
