@@ -41,7 +41,7 @@ FivetranStateError
     └── FivetranUnavailable   fivetran_unavailable
 
 An error is a code (stable, for programs), a message (what happened), a hint (what to do next)
-and details (JSON values). It crosses a DBOS checkpoint as exactly that, and comes back as the
+and details (`Facts`, JSON values). It crosses a DBOS checkpoint as exactly that, and comes back as the
 same class.
 
 Callers get the message, which may quote a state. Logs get `str(error)`, which does not.
@@ -49,12 +49,46 @@ Callers get the message, which may quote a state. Logs get `str(error)`, which d
 
 import inspect
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
+
+from typing_extensions import TypedDict, Unpack
 
 from fivetran_state.text import shown
 
 LONGEST_MESSAGE = 900
 """Characters; a message may quote what came from outside."""
+
+
+class Facts(TypedDict, total=False):
+    """What is known about an error besides its message: JSON values; None is as good as not known."""
+
+    workflow_id: str | None
+    updates: list[dict[str, Any]]
+    """Of connections that were changed together: each update, as tools return it."""
+    current_version: str | None
+    differences: str | None
+    """In words, what is there in place of what should be."""
+    by_others: Literal["paused", "resumed"] | None
+    """What a person did to the connection meanwhile."""
+    was_paused: bool | None
+    """Before the update."""
+    was_resumed: bool | None
+    paused_by_update: bool | None
+    still_paused: bool | None
+    """The name that 0.1 stored for `paused_by_update`."""
+    paused_seconds: float
+    maybe_applied: bool | None
+    """The call may have taken effect although it failed."""
+    maybe_written: bool
+    so_far: dict[str, Any]
+    """Of an update that could not resume its connection: how it had ended until then."""
+    retry_after: float
+    """Seconds."""
+    status: int
+    """Fivetran's HTTP status."""
+    fivetran_code: str | None
+    fivetran_message: str | None
+    required_scope: str
 
 
 class FivetranStateError(Exception):
@@ -69,12 +103,13 @@ class FivetranStateError(Exception):
 
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, **details: Unpack[Facts]) -> None:
         self.message = shown(message, LONGEST_MESSAGE)
-        self.details: dict[str, Any] = {
+        bounded = {
             name: shown(value, LONGEST_MESSAGE) if isinstance(value, str) else value
             for name, value in details.items()
         }
+        self.details = cast(Facts, bounded)
         super().__init__()  # `repr`, which others log, shows what it is given.
 
     def __str__(self) -> str:
@@ -93,7 +128,7 @@ class FivetranStateError(Exception):
         """The error that `to_json` stored; an unknown code comes back as `InternalError`."""
         details = {k: v for k, v in stored.items() if k not in ("code", "message", "hint")}
         cls = FivetranStateError._by_code.get(stored["code"], InternalError)
-        return cls(stored["message"], **details)
+        return cls(stored["message"], **cast(Facts, details))
 
 
 class InvalidRequest(FivetranStateError):

@@ -18,6 +18,7 @@ import stamina
 from fivetran_state import __version__, large, network, state
 from fivetran_state.errors import (
     ConnectionNotFound,
+    Facts,
     FivetranError,
     FivetranUnavailable,
     Forbidden,
@@ -369,7 +370,7 @@ async def _with_retries(
 
 def _is_worth_a_retry(error: Exception) -> bool | float:
     if isinstance(error, RateLimited):
-        retry_after: float = error.details["retry_after"]
+        retry_after = error.details["retry_after"]
         return retry_after if retry_after <= LONGEST_SHORT_WAIT else False
     return isinstance(error, FivetranUnavailable) and not error.details.get("maybe_applied")
 
@@ -403,7 +404,7 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
     if not isinstance(body, dict):
         body = {}
     status = response.status_code
-    details = {
+    details: Facts = {
         "status": status,
         "fivetran_code": shown(str(body["code"]), 100) if body.get("code") else None,
         "fivetran_message": shown(str(body["message"]), 500) if body.get("message") else None,
@@ -411,13 +412,11 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
     what = f"{response.request.method} {response.request.url.path}"
     says = details["fivetran_message"] or f"HTTP {status}"
     if status == 429:
-        return RateLimited(
-            "Fivetran's request limit is used up.", retry_after=_retry_after(response), **details
-        )
+        details["retry_after"] = _retry_after(response)
+        return RateLimited("Fivetran's request limit is used up.", **details)
     if status >= 500 or status in (408, 425):
-        return FivetranUnavailable(
-            f"Fivetran answered {status} to {what}.", maybe_applied=changes or None, **details
-        )
+        details["maybe_applied"] = changes or None
+        return FivetranUnavailable(f"Fivetran answered {status} to {what}.", **details)
     on_state = response.request.url.path.endswith("/state")
     refusals: dict[int, type[FivetranError]] = {
         401: Unauthorized,

@@ -399,10 +399,9 @@ class Service:
             return started
         large.let_others()
         await updates.follow(started, wait_seconds, on_progress)
-        answer = await self._answer(started.workflow_id)
-        if isinstance(answer, FivetranStateError):
-            raise answer
-        return answer
+        update = await updates.get(started.workflow_id)
+        steps = [] if update.status == "running" else await updates.steps(update.workflow_id)
+        return views.answer(update, steps)
 
     async def _started(
         self,
@@ -456,11 +455,6 @@ class Service:
                     continue  # It may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
         return handle
-
-    async def _answer(self, workflow_id: str) -> Update | FivetranStateError:
-        update = await updates.get(workflow_id)
-        steps = [] if update.status == "running" else await updates.steps(workflow_id)
-        return views.answer(update, steps)
 
     async def _request(
         self, connection_id: str, wanted: Wanted, options: "_Options", text: str | None = None

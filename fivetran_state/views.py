@@ -139,16 +139,14 @@ def update(found: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
     return Update(**_fields(found, steps))
 
 
-def answer(
-    update: updates.Update, steps: Sequence[updates.Step] = ()
-) -> Update | FivetranStateError:
-    """What `update_state` answers, or raises."""
+def answer(update: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
+    """The answer of `update_state`; raises the update's own error."""
     if update.error is not None:
         update.error.details.setdefault("workflow_id", update.workflow_id)
         seconds = paused_seconds(steps)
         if seconds is not None:
             update.error.details.setdefault("paused_seconds", seconds)
-        return update.error
+        raise update.error
     return Update(**_fields(update, steps))
 
 
@@ -201,7 +199,11 @@ def _is_later(one: str | None, other: str | None) -> bool:
 
 def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: float) -> Task:
     """For somebody who comes back for its answer; kept that long after its end, 0: for ever."""
-    answered = answer(update, steps)
+    answered: Update | FivetranStateError
+    try:
+        answered = answer(update, steps)
+    except FivetranStateError as error:
+        answered = error
     # The database's own times may have a resolution of a second; the steps' are finer.
     times = [update.created_at, *(step.completed_at or 0 for step in steps)]
     kept_ms = None

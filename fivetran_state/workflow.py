@@ -977,7 +977,7 @@ class _Update:
                 if gives_up:
                     pause, allowed = 1.0, math.inf
                 elif isinstance(error, RateLimited):
-                    pause = max(float(error.details["retry_after"]), 1.0)
+                    pause = max(error.details["retry_after"], 1.0)
                     allowed = limit_patience
                 else:
                     pause = min(2.0 ** (attempt - refused), LONGEST_PAUSE_BETWEEN_TRIES)
