@@ -5,22 +5,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fivetran_state import state
+from fivetran_state.phases import Phase
 
 SHOWN_CHANGES = 20
 SHOWN_CHARACTERS = 200
-
-Phase = Literal[
-    "inspect",
-    "pause",
-    "drain",
-    "snapshot",
-    "write",
-    "verify",
-    "hold",
-    "roll_back",
-    "resume",
-    "wait",
-]
 
 
 class Model(BaseModel):

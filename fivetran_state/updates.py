@@ -25,7 +25,7 @@ from dbos import (
 )
 from dbos import error as dbos_error
 
-from fivetran_state import binding, database, dbos_internals, turns, workflow
+from fivetran_state import binding, database, dbos_internals, phases, turns, workflow
 from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
@@ -462,7 +462,7 @@ async def steps(workflow_id: str) -> list[Step]:
             error=_step_error(workflow_id, step),
         )
         for step in found
-        if step["function_name"] in workflow.STEPS
+        if step["function_name"] in phases.STEPS
     ]
 
 
@@ -915,15 +915,15 @@ async def _progress(workflow_id: str) -> Progress | None:
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
     place = binding.event_of(workflow_id, workflow.PROGRESS)
     told: Progress | None = None if event is None else binding.opened(event, place)
-    last = next((s for s in reversed(steps) if s["function_name"] in workflow.STEPS), None)
+    last = next((s for s in reversed(steps) if s["function_name"] in phases.STEPS), None)
     if (
         last is None
         or last["error"] is not None
-        or last["function_name"] not in workflow.AFTER
+        or last["function_name"] not in phases.AFTER
         or _told_after(told, steps, last)
     ):
         return told
-    phase, message = workflow.AFTER[last["function_name"]]
+    phase, message = phases.AFTER[last["function_name"]]
     return Progress(
         phase=phase,
         message=message,

@@ -28,7 +28,7 @@ from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state import binding, large, state
+from fivetran_state import binding, large, phases, state
 from fivetran_state.errors import (
     Cancelled,
     Conflict,
@@ -56,6 +56,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.models import changes_between
+from fivetran_state.phases import Phase
 from fivetran_state.text import shown
 from fivetran_state.vault import Bound
 
@@ -68,10 +69,6 @@ REMEMBER_KEY = "remember_key"
 PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
-STEPS = (
-    *("inspect", "pause", "drain", "snapshot", "write", "verify"),
-    *("roll_back", "undo", "resume", "sync"),
-)
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
 """Messages between an update and the group that it is a part of."""
 GUEST = "guest"
@@ -172,7 +169,7 @@ class Progress(TypedDict):
     Set only for what the recorded steps cannot tell: an event costs as much as a step.
     """
 
-    phase: str
+    phase: Phase
     message: str
     was_paused: bool
     still_paused: bool
@@ -297,13 +294,6 @@ STARTED = Progress(
     was_paused=False,
     still_paused=False,
 )
-AFTER = {
-    "snapshot": ("write", "Writing the new state."),
-    "write": ("verify", "Reading the state back."),
-    "verify": ("resume", "Putting the connection back as it was."),
-    "resume": ("resume", "The connection is back as it was."),
-}
-"""The phase that follows on a recorded step."""
 
 running: dict[str, Progress] = {}
 """The updates that this process is running at the moment, and where they are."""
@@ -914,7 +904,7 @@ class _Update:
             result["kept_numbers_total"] = self.applied[1].kept_total
         return result
 
-    async def tell(self, phase: str, message: str, *, still_paused: bool | None = None) -> None:
+    async def tell(self, phase: Phase, message: str, *, still_paused: bool | None = None) -> None:
         progress = Progress(
             phase=phase,
             message=message,
@@ -927,7 +917,7 @@ class _Update:
 
     def reached(self, step: str) -> None:
         """Say where we are to whoever follows in this process; others read the recorded steps."""
-        phase, message = AFTER[step]
+        phase, message = phases.AFTER[step]
         running[DBOS.workflow_id or ""] = Progress(
             phase=phase,
             message=message,

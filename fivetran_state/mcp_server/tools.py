@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from fivetran_state import changes
+from fivetran_state import changes, phases
 from fivetran_state.mcp_server.confirmation import Asking, ByHuman, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
@@ -15,8 +15,6 @@ from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
     from fivetran_state.workflow import Progress
-
-PHASES = ("inspect", "pause", "drain", "snapshot", "write", "verify", "resume")
 
 ConnectionId = Annotated[str, Field(description="The connection's id, such as speak_inexpensive.")]
 WaitSeconds = Annotated[
@@ -189,7 +187,7 @@ class Tools:
         except Asking as asking:
             return asking.question
         if update.status != "running":
-            await context.report_progress(len(PHASES), len(PHASES), update.message)
+            await context.report_progress(len(phases.USUAL), len(phases.USUAL), update.message)
         return update
 
     async def workflow_status(
@@ -244,8 +242,8 @@ def _reporter(context: Context[Any, Any]) -> "Callable[[Progress], Awaitable[Non
 
     async def report(progress: "Progress") -> None:
         nonlocal reached
-        if progress["phase"] in PHASES:
-            reached = max(reached, PHASES.index(progress["phase"]))
-        await context.report_progress(reached, len(PHASES), progress["message"])
+        if progress["phase"] in phases.USUAL:
+            reached = max(reached, phases.USUAL.index(progress["phase"]))
+        await context.report_progress(reached, len(phases.USUAL), progress["message"])
 
     return report
