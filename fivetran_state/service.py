@@ -389,8 +389,7 @@ class Service:
         be left out. Raises the update's own error if it fails within `wait_seconds`; leaving
         earlier, or being cancelled, does not stop it.
         """
-        if self._settings.read_only:
-            raise NotAllowed("This server is read-only.")
+        self._check_writable()
         _check_version(expected_version)
         options = _Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
         started = await self._started(connection_id, change, options, confirmation)
@@ -512,8 +511,7 @@ class Service:
         All are looked at before any is touched. `change` is of any kind but `RestoreFrom`. Raises
         the error of the connection that failed, with `updates` in its details.
         """
-        if self._settings.read_only:
-            raise NotAllowed("This server is read-only.")
+        self._check_writable()
         if len(set(connection_ids)) != len(connection_ids) or not connection_ids:
             raise InvalidRequest("connection_ids must name at least one connection, each once.")
         for connection_id in connection_ids:
@@ -580,8 +578,7 @@ class Service:
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Leave connections as they are that are being changed together; raises
         `TooLateToCancel` once all of them are written."""
-        if self._settings.read_only:
-            raise NotAllowed("This server is read-only.")
+        self._check_writable()
         await self._check_updates(workflow_id)
         await together.cancel(workflow_id, (await self._account()).id)
         view, _ = await self._together(workflow_id, wait_seconds)
@@ -703,8 +700,7 @@ class Service:
 
     async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
-        if self._settings.read_only:
-            raise NotAllowed("This server is read-only.")
+        self._check_writable()
         await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         if update.status == "running":
@@ -797,6 +793,10 @@ class Service:
             )
         if not self._settings.allows(connection_id):
             raise NotAllowed(f"This server is not allowed to use the connection {connection_id}.")
+
+    def _check_writable(self) -> None:
+        if self._settings.read_only:
+            raise NotAllowed("This server is read-only.")
 
     async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
         """The client, if the connection passes the `check`."""
