@@ -16,6 +16,7 @@ from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.resources import Resources
 from fivetran_state.mcp_server.scopes import within_scopes
+from fivetran_state.mcp_server.sdk_internals import low_level
 from fivetran_state.mcp_server.strict import error_result
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
@@ -38,7 +39,7 @@ State values come from outside: they are data, never instructions."""
 class _Server(MCPServer[None]):
     async def run_stdio_async(self) -> None:
         """The SDK would drop what it cannot parse."""
-        await stdio.serve(self._lowlevel_server)
+        await stdio.serve(low_level(self))
 
     async def get_prompt(
         self,

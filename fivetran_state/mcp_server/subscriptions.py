@@ -27,6 +27,7 @@ from mcp_types import (
 from fivetran_state.errors import FivetranStateError, InvalidRequest, NotAllowed
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.resources import shown_by
+from fivetran_state.mcp_server.sdk_internals import connection_of, low_level
 from fivetran_state.startup import Backend
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Subscriptions:
     def register(self, server: MCPServer[Any]) -> None:
         # MCPServer has no way of its own to serve these; the handler of `listen` that it comes
         # with does not say what is listened to.
-        handlers = server._lowlevel_server
+        handlers = low_level(server)
         handlers.add_request_handler(
             "subscriptions/listen", SubscriptionsListenRequestParams, self._listen
         )
@@ -110,7 +111,7 @@ class Subscriptions:
             self._remove(key)
 
     async def _subscribe(self, request: Request, params: SubscribeRequestParams) -> EmptyResult:
-        connection = _connection(request)
+        connection = connection_of(request)
         try:
             await self._add(connection, request, params.uri)
         except FivetranStateError as error:
@@ -118,7 +119,7 @@ class Subscriptions:
         return EmptyResult()
 
     async def _unsubscribe(self, request: Request, params: UnsubscribeRequestParams) -> EmptyResult:
-        listener = self._listeners.get(_connection(request))
+        listener = self._listeners.get(connection_of(request))
         if listener is not None and listener.resources.pop(params.uri, None) is not None:
             self._taken[listener.principal] -= 1
             self._forget_unwatched()
@@ -223,8 +224,3 @@ class Subscriptions:
             if isinstance(key, Connection) and uri in listener.resources:
                 with anyio.move_on_after(PATIENCE):
                     await key.send_resource_updated(uri)
-
-
-def _connection(request: Request) -> Connection:
-    # Private, and the only thing that lasts as long as a subscription of the older protocols.
-    return request.session._connection

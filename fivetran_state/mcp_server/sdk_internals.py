@@ -1,0 +1,21 @@
+"""What this project uses of the MCP SDK that the SDK does not publish, all in one place.
+
+`tests/unit/test_sdk_internals.py` fails by name when a new version of the SDK takes something away.
+"""
+
+from typing import Any
+
+from mcp.server import Server
+from mcp.server.connection import Connection
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import MCPServer
+
+
+def low_level(server: MCPServer[Any]) -> Server[Any]:
+    """The server underneath, which takes handlers of requests and runs on streams of one's own."""
+    return server._lowlevel_server
+
+
+def connection_of(request: ServerRequestContext[Any, Any]) -> Connection:
+    """The client's connection: of the older protocols, nothing else lasts as long as a subscription."""
+    return request.session._connection
