@@ -25,7 +25,7 @@ import httpx
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.http_server import HttpProcess, http_running
+from tests.support.http_server import HttpProcess, http_running
 
 LONGEST_WAIT = 0.5
 MOST_MEMORY = 200

@@ -19,9 +19,9 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
-from tests.http_server import HttpServer
-from tests.postgres import SECRET_KEY, Postgres
+from tests.support.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
+from tests.support.http_server import HttpServer
+from tests.support.postgres import SECRET_KEY, Postgres
 
 if hasattr(signal, "SIGHUP"):
     # Servers here are ended by it: under nohup they would inherit that it is ignored.

@@ -11,14 +11,24 @@ import psycopg
 import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests import matrix
-from tests.calls import IDLE, PAUSED, Watch, api_calls, arrival, call, state_of, until, version_of
 from tests.conftest import Connect, Serve
-from tests.crash.processes import ended, running
 from tests.crash.test_kill import CALLS_TO_READ, start_update
 from tests.crash.test_postgres import URL, noticed_once_more
-from tests.http.rest import get, post
-from tests.postgres import Postgres
+from tests.support import matrix
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    Watch,
+    api_calls,
+    arrival,
+    call,
+    state_of,
+    until,
+    version_of,
+)
+from tests.support.postgres import Postgres
+from tests.support.processes import ended, running
+from tests.support.rest import get, post
 
 PATCH = {"rewound": True}
 FOREIGN = {"cursor": "by somebody else"}

@@ -11,7 +11,18 @@ import pytest
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.calls import (
+from tests.crash.test_hand_over import finish
+from tests.crash.test_kill import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    is_write,
+    start_update,
+    start_update_that_hangs,
+    took_effect,
+)
+from tests.integration.test_operations import doctor
+from tests.support.calls import (
     IDLE,
     SYNCING,
     Watch,
@@ -24,22 +35,11 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.crash.outside import delete_after, delete_in_database, end_in_database
-from tests.crash.processes import Server, running
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import (
-    AFTER,
-    BEFORE,
-    CALLS,
-    is_write,
-    start_update,
-    start_update_that_hangs,
-    took_effect,
-)
-from tests.http.rest import get, post
-from tests.http_server import http_running
-from tests.integration.test_operations import doctor
-from tests.matrix import each_with_each
+from tests.support.http_server import http_running
+from tests.support.matrix import each_with_each
+from tests.support.outside import delete_after, delete_in_database, end_in_database
+from tests.support.processes import Server, running
+from tests.support.rest import get, post
 
 CHANGE = {"cursor": "2020"}
 

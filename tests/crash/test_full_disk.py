@@ -14,9 +14,19 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, Watch, arrival, call, is_pause, refused, until, version_of
 from tests.conftest import Connect
-from tests.crash.processes import Server, ended, running
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    Watch,
+    arrival,
+    call,
+    is_pause,
+    refused,
+    until,
+    version_of,
+)
+from tests.support.processes import Server, ended, running
 
 PATCH = {"cursor": "2020", "filling": secrets.token_hex(200_000)}
 """More than there is room for, however well it is compressed."""

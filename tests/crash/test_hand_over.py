@@ -13,9 +13,7 @@ import pytest
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import IDLE, ROOT, state_of, status_once
 from tests.conftest import Connect
-from tests.crash.processes import running
 from tests.crash.test_kill import (
     AFTER,
     SLOW,
@@ -30,6 +28,8 @@ from tests.crash.test_kill import (
 )
 from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.integration.test_stdio import LEGACY, RawServer, tool_call
+from tests.support.calls import IDLE, ROOT, state_of, status_once
+from tests.support.processes import running
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.crash.hosts import TERMINAL, WAYS, host
 from tests.crash.test_hand_over import (
     assert_updated_once,
     is_resume,
@@ -14,6 +13,7 @@ from tests.crash.test_hand_over import (
 )
 from tests.crash.test_kill import SLOW, is_poll_of_a_sync
 from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.support.hosts import TERMINAL, WAYS, host
 
 QUICK = 6
 """The rest of the ways are siblings of these."""

@@ -8,19 +8,6 @@ import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import (
-    API_SECRET,
-    IDLE,
-    Watch,
-    arrival,
-    is_pause,
-    is_resume,
-    state_of,
-    status_once,
-    version_of,
-)
-from tests.crash.outside import NEW_KEY, replace_key
-from tests.crash.processes import Server, ended, running
 from tests.crash.test_hand_over import wait_until_nobody_is_left
 from tests.crash.test_kill import (
     AFTER,
@@ -32,7 +19,20 @@ from tests.crash.test_kill import (
     start_update_that_hangs,
 )
 from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.matrix import CALLS
+from tests.support.calls import (
+    API_SECRET,
+    IDLE,
+    Watch,
+    arrival,
+    is_pause,
+    is_resume,
+    state_of,
+    status_once,
+    version_of,
+)
+from tests.support.matrix import CALLS
+from tests.support.outside import NEW_KEY, replace_key
+from tests.support.processes import Server, ended, running
 
 pytestmark = pytest.mark.slow
 

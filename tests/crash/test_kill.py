@@ -9,8 +9,8 @@ import pytest
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests import matrix
-from tests.calls import (
+from tests.support import matrix
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     PAUSED,
@@ -28,8 +28,8 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.crash.processes import Server, ended, running, simulated_account
-from tests.matrix import each_with_each
+from tests.support.matrix import each_with_each
+from tests.support.processes import Server, ended, running, simulated_account
 
 CALLS = dict(enumerate(matrix.RUNNING, 1))
 """By their number, the names of an update's calls."""

@@ -7,14 +7,14 @@ import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, state_of, until
-from tests.crash.outside import dbos_client
-from tests.crash.processes import running
 from tests.crash.test_hand_over import finish
 from tests.crash.test_kill import AFTER, WRITE, start_update_that_hangs
-from tests.http.rest import post
-from tests.http_server import http_running
 from tests.integration.test_operations import doctor
+from tests.support.calls import IDLE, PAUSED, state_of, until
+from tests.support.http_server import http_running
+from tests.support.outside import dbos_client
+from tests.support.processes import running
+from tests.support.rest import post
 
 pytestmark = pytest.mark.slow
 

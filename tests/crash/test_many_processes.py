@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import IDLE, call, is_pause, state_of, version_of
-from tests.crash.processes import Server, running
+from tests.support.calls import IDLE, call, is_pause, state_of, version_of
+from tests.support.processes import Server, running
 
 PROCESSES = 8
 TURNS = 2

@@ -14,22 +14,6 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import (
-    API_KEY,
-    API_SECRET,
-    IDLE,
-    PAUSED,
-    api_calls,
-    arrival,
-    call,
-    in_order,
-    refused,
-    state_of,
-    status_once,
-    until,
-    version_of,
-)
-from tests.crash.processes import Server, ended, running
 from tests.crash.test_hand_over import (
     finishing,
     is_resume,
@@ -53,7 +37,23 @@ from tests.crash.test_kill import (
 from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.crash.test_many_processes import Barrier, insist, letter
 from tests.integration.test_secrets import files_under, where
-from tests.postgres import EXECUTORS, PASSWORD, SECRET_KEY, Postgres
+from tests.support.calls import (
+    API_KEY,
+    API_SECRET,
+    IDLE,
+    PAUSED,
+    api_calls,
+    arrival,
+    call,
+    in_order,
+    refused,
+    state_of,
+    status_once,
+    until,
+    version_of,
+)
+from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, Postgres
+from tests.support.processes import Server, ended, running
 
 URL = "DBOS_SYSTEM_DATABASE_URL"
 KEY = "FIVETRAN_STATE_SECRET_KEY"

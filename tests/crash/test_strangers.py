@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fivetran_state.sandbox import Fault, Sandbox
-from tests import matrix
-from tests.calls import IDLE, arrival, call, version_of
-from tests.crash.processes import Server, ended, running
+from tests.support import matrix
+from tests.support.calls import IDLE, arrival, call, version_of
+from tests.support.processes import Server, ended, running
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,10 @@ import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.calls import (
+from tests.conftest import Serve
+from tests.crash.test_hand_over import finish
+from tests.crash.test_kill import AFTER, BEFORE
+from tests.support.calls import (
     EMPTY,
     IDLE,
     PAUSED,
@@ -25,11 +28,8 @@ from tests.calls import (
     state_of,
     sync_runs_on,
 )
-from tests.conftest import Serve
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, BEFORE
-from tests.http.rest import get, post
-from tests.http_server import HttpProcess, http_running
+from tests.support.http_server import HttpProcess, http_running
+from tests.support.rest import get, post
 
 ALL = [IDLE, PAUSED, RESCHEDULED]
 BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}

@@ -12,9 +12,9 @@ from fivetran_state import errors, state
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server.problems import ROUTES, problem_of
 from fivetran_state.sandbox import Sandbox
-from tests.calls import EXACT, IDLE, PAUSED, SYNCING, api_calls, state_of, sync_runs_on
 from tests.conftest import Serve
-from tests.http.rest import get, post
+from tests.support.calls import EXACT, IDLE, PAUSED, SYNCING, api_calls, state_of, sync_runs_on
+from tests.support.rest import get, post
 
 CHANGE = {"connection_id": IDLE, "new_state": {"cursor": "2020"}}
 VERSION = "0" * 32

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls import IDLE, call
 from tests.conftest import ERAS, Serve
-from tests.http_server import run_cli
+from tests.support.calls import IDLE, call
+from tests.support.http_server import run_cli
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, Watch, arrival, is_resume, until
-from tests.http_server import http_process, http_running
+from tests.support.calls import IDLE, Watch, arrival, is_resume, until
+from tests.support.http_server import http_process, http_running
 
 HANDS_OVER = "Handed the updates in flight over"
 

@@ -8,9 +8,18 @@ import pytest
 from sqlalchemy import Engine, event
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, SYNCING, api_calls, arrival, is_pause, state_of, sync_runs_on
 from tests.conftest import Serve
-from tests.http.rest import get, post
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    SYNCING,
+    api_calls,
+    arrival,
+    is_pause,
+    state_of,
+    sync_runs_on,
+)
+from tests.support.rest import get, post
 
 UPDATE = "/state/update"
 ONE = {"connection_id": IDLE}

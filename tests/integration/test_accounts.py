@@ -4,7 +4,14 @@ from pathlib import Path
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import (
+from tests.conftest import Connect
+from tests.crash.test_kill import (
+    BEFORE,
+    assert_updated_once,
+    start_update,
+    start_update_that_hangs,
+)
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     SYNCING,
@@ -15,14 +22,7 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.conftest import Connect
-from tests.crash.processes import ended, running, simulated_account
-from tests.crash.test_kill import (
-    BEFORE,
-    assert_updated_once,
-    start_update,
-    start_update_that_hangs,
-)
+from tests.support.processes import ended, running, simulated_account
 
 
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(

@@ -19,7 +19,8 @@ from mcp_types import (
 )
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import ERAS, Connect
+from tests.support.calls import (
     IDLE,
     PAUSED,
     SYNCING,
@@ -31,7 +32,6 @@ from tests.calls import (
     state_of,
     version_of,
 )
-from tests.conftest import ERAS, Connect
 
 PATCH = {"cursor": "2020"}
 ACCEPT = ElicitResult(action="accept", content={})

@@ -7,8 +7,9 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
-from tests import matrix
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support import matrix
+from tests.support.calls import (
     IDLE,
     PAUSED,
     Watch,
@@ -20,8 +21,7 @@ from tests.calls import (
     status_once,
     version_of,
 )
-from tests.conftest import Connect
-from tests.matrix import Call, each_with_each, few
+from tests.support.matrix import Call, each_with_each, few
 
 PATCH = {"rewound": True}
 BUSY = "slow_river"

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, call, refused, state_of, version_of
 from tests.conftest import Connect
+from tests.support.calls import IDLE, call, refused, state_of, version_of
 
 COLUMNS = {
     "workflow_status": ["inputs", "output", "error"],

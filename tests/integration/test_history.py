@@ -10,8 +10,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import EXACT, IDLE, LARGE, PAUSED, call, refused, state_of, version_of
 from tests.conftest import Connect
+from tests.support.calls import EXACT, IDLE, LARGE, PAUSED, call, refused, state_of, version_of
 
 
 async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:

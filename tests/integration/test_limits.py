@@ -7,8 +7,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, Watch, call, refused, state_of, version_of
 from tests.conftest import Connect
+from tests.support.calls import IDLE, Watch, call, refused, state_of, version_of
 
 LSN = '{"lsn":1234567890123456789,"flag":true}'
 ROUNDED = 1234567890123456800

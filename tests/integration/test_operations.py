@@ -10,7 +10,10 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.crash.test_kill import SLOW, start_update
+from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     PAUSED,
@@ -21,11 +24,8 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
-from tests.crash.processes import running
-from tests.crash.test_kill import SLOW, start_update
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.postgres import PASSWORD, SECRET_KEY
+from tests.support.postgres import PASSWORD, SECRET_KEY
+from tests.support.processes import running
 
 KEY = "FIVETRAN_STATE_SECRET_KEY"
 OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough"

@@ -8,7 +8,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     EMPTY,
     EXACT,
     IDLE,
@@ -25,7 +26,6 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""

@@ -21,13 +21,13 @@ from mcp_types import (
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET, IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
 from tests.conftest import ERAS, Connect
-from tests.crash.processes import running
 from tests.crash.test_kill import BEFORE, start_update, start_update_that_hangs
 from tests.crash.test_postgres import noticed_once_more
 from tests.integration.test_history import update
-from tests.postgres import Postgres
+from tests.support.calls import API_KEY, API_SECRET, IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
+from tests.support.postgres import Postgres
+from tests.support.processes import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
 

@@ -17,9 +17,9 @@ from mcp import Client
 
 from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
-from tests.crash.processes import Server, running
-from tests.http_server import http_running, lines_of
+from tests.support.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
+from tests.support.http_server import http_running, lines_of
+from tests.support.processes import Server, running
 
 SECRET = 's3cret/with+odd=signs&"quotes"'
 MARKER = "marker-of-what-a-state-holds"

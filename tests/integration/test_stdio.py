@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, call, is_resume, state_of
-from tests.crash.processes import running
+from tests.support.calls import IDLE, ROOT, call, is_resume, state_of
+from tests.support.processes import running
 
 Message = dict[str, Any]
 

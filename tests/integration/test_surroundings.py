@@ -13,7 +13,6 @@ from mcp import Client
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, call, refused, until
 from tests.conftest import Connect
 from tests.crash.test_hand_over import (
     assert_updated_once,
@@ -24,9 +23,10 @@ from tests.crash.test_hand_over import (
 )
 from tests.crash.test_kill import SLOW
 from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.http_server import run_cli
-from tests.postgres import PASSWORD, SECRET_KEY
-from tests.socks import socks_proxy
+from tests.support.calls import IDLE, call, refused, until
+from tests.support.http_server import run_cli
+from tests.support.postgres import PASSWORD, SECRET_KEY
+from tests.support.socks import socks_proxy
 
 # Where the data directory is
 

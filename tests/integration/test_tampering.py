@@ -9,7 +9,9 @@ from mcp import Client
 from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.integration.test_foreign_rows import opened
+from tests.support.calls import (
     IDLE,
     arrival,
     call,
@@ -19,8 +21,6 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
-from tests.integration.test_foreign_rows import opened
 
 OTHER = "bold_heron"
 

@@ -10,7 +10,8 @@ from mcp import Client
 from mcp_types import CallToolResult, Tool
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import ERAS, Connect
+from tests.support.calls import (
     API_KEY,
     API_SECRET,
     EXACT,
@@ -26,7 +27,6 @@ from tests.calls import (
     refused,
     version_of,
 )
-from tests.conftest import ERAS, Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""

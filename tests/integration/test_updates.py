@@ -9,7 +9,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     EMPTY,
     EXACT,
     IDLE,
@@ -30,7 +31,6 @@ from tests.calls import (
     status_once,
     version_of,
 )
-from tests.conftest import Connect
 
 LOOK = ["GET", "GET state"]
 """Before anything is touched; of a connection that is not known to be paused, both at once."""

@@ -10,13 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from fivetran_state.sandbox import Sandbox
-from tests.accounts import Accounts
-from tests.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
-from tests.crash.processes import Server, ended, running
-from tests.http.rest import get, post
-from tests.http_server import http_running
 from tests.integration.test_foreign_rows import opened
-from tests.postgres import Postgres
 from tests.recorded.record import IDEMPOTENCY_KEY, ON_POSTGRES, SITUATIONS
 from tests.recorded.recording import (
     KEY_FILE,
@@ -28,6 +22,12 @@ from tests.recorded.recording import (
     restore_postgres,
     restore_sqlite,
 )
+from tests.support.accounts import Accounts
+from tests.support.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
+from tests.support.http_server import http_running
+from tests.support.postgres import Postgres
+from tests.support.processes import Server, ended, running
+from tests.support.rest import get, post
 
 SCENARIOS = {path.parent: load(path.parent) for path in RECORDED.glob(f"*/*/{SCENARIO}")}
 ALWAYS_TESTED = {"draining", "history"}

@@ -24,7 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.tokens import TokenFile
-from tests.calls import ROOT, until
+from tests.support.calls import ROOT, until
 
 WRONG_TOKEN = "fst_00000000_this-is-no-token"
 

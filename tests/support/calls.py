@@ -14,7 +14,7 @@ from fivetran_state.sandbox import Connection, LoggedRequest, Sandbox
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 API_KEY = "key-for-tests"
 API_SECRET = "secret-that-must-never-be-seen"
 

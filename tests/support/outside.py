@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dbos import DBOSClient
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, API_SECRET
+from tests.support.calls import API_KEY, API_SECRET
 
 NEW_KEY = "key-made-later"
 

@@ -18,7 +18,7 @@ from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import ROOT, call
+from tests.support.calls import ROOT, call
 
 _WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
 
