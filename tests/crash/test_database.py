@@ -12,8 +12,6 @@ import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from tests.conftest import Connect, Serve
-from tests.crash.test_kill import CALLS_TO_READ, start_update
-from tests.crash.test_postgres import URL, noticed_once_more
 from tests.support import matrix
 from tests.support.calls import (
     IDLE,
@@ -26,9 +24,10 @@ from tests.support.calls import (
     until,
     version_of,
 )
-from tests.support.postgres import Postgres
-from tests.support.processes import ended, running
+from tests.support.postgres import URL, Postgres
+from tests.support.processes import ended, noticed_once_more, running
 from tests.support.rest import get, post
+from tests.support.updates import CALLS_TO_READ, start_update
 
 PATCH = {"rewound": True}
 FOREIGN = {"cursor": "by somebody else"}

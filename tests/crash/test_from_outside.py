@@ -11,17 +11,6 @@ import pytest
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import (
-    AFTER,
-    BEFORE,
-    CALLS,
-    is_write,
-    start_update,
-    start_update_that_hangs,
-    took_effect,
-)
-from tests.integration.test_operations import doctor
 from tests.support.calls import (
     IDLE,
     SYNCING,
@@ -35,11 +24,21 @@ from tests.support.calls import (
     sync_runs_on,
     version_of,
 )
+from tests.support.commands import doctor, finish
 from tests.support.http_server import http_running
 from tests.support.matrix import each_with_each
 from tests.support.outside import delete_after, delete_in_database, end_in_database
 from tests.support.processes import Server, running
 from tests.support.rest import get, post
+from tests.support.updates import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    is_write,
+    start_update,
+    start_update_that_hangs,
+    took_effect,
+)
 
 CHANGE = {"cursor": "2020"}
 

@@ -1,84 +1,34 @@
 """A server that ends, or was ended, in the middle of an update: `finish` completes it."""
 
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.crash.test_kill import (
+from tests.support.calls import IDLE, state_of, status_once
+from tests.support.commands import finish, finishing
+from tests.support.hand_over import (
+    assert_updated_once,
+    is_resume,
+    serving,
+    start_update_that_waits_for_a_sync,
+    wait_until_nobody_is_left,
+)
+from tests.support.processes import running
+from tests.support.updates import (
     AFTER,
     SLOW,
     WRITE,
-    assert_read_back_before_resumed,
-    assert_written_once_while_paused,
     is_poll_of_a_sync,
-    is_setting_paused,
     kill_while_draining,
     start_update,
     start_update_that_hangs,
 )
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.integration.test_stdio import LEGACY, RawServer, tool_call
-from tests.support.calls import IDLE, ROOT, state_of, status_once
-from tests.support.processes import running
-
-
-@contextmanager
-def serving(environment: dict[str, str], folder: Path) -> Iterator[RawServer]:
-    stderr = folder / "stderr.txt"
-    with (
-        stderr.open("wb") as stderr_file,
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr_file,
-            env=environment,
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield RawServer(process, stderr)
-        finally:
-            process.kill()
-
-
-def start_update_that_waits_for_a_sync(server: RawServer, sandbox: Sandbox) -> None:
-    server.say(*LEGACY, tool_call("get_state", connection_id=SLOW))
-    version = server.answer("get_state")["result"]["structuredContent"]["version"]
-    change = {"connection_id": SLOW, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
-    server.say(tool_call("update_state", expected_version=version, **change))
-    sandbox.wait_for(lambda request: is_poll_of_a_sync(request) and request.status is not None)
-
-
-def is_resume(request: LoggedRequest) -> bool:
-    return request.applied and is_setting_paused(request, False)
-
-
-def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, Any]) -> None:
-    assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
-    write = assert_written_once_while_paused(sandbox, connection_id)
-    assert_read_back_before_resumed(sandbox, connection_id, write)
-    assert sandbox.connection(connection_id).paused is False
-
-
-def wait_until_nobody_is_left(environment: dict[str, str]) -> None:
-    """Each living process has a lock file of its own; one that ends in order removes it."""
-    executors = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "executors"
-    deadline = time.monotonic() + 30
-    while left := list(executors.iterdir()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-
+from tests.support.wire import LEGACY, tool_call
 
 SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT")]
 
@@ -134,40 +84,6 @@ def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
         assert server.exit_code() == 0
 
         assert "Handed" not in server.stderr
-
-
-def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """`fivetran-state finish`, by hand."""
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "finish"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )
-
-
-@contextmanager
-def finishing(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """`fivetran-state finish`, while it runs; its stderr goes to a file."""
-    with (
-        (folder / "finish.txt").open("wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "fivetran_state", "finish", *arguments],
-            stderr=stderr,
-            env=environment,
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(

@@ -8,17 +8,6 @@ import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.crash.test_hand_over import wait_until_nobody_is_left
-from tests.crash.test_kill import (
-    AFTER,
-    BEFORE,
-    SLOW,
-    assert_updated_once,
-    is_poll_of_a_sync,
-    start_update,
-    start_update_that_hangs,
-)
-from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.support.calls import (
     API_SECRET,
     IDLE,
@@ -30,9 +19,19 @@ from tests.support.calls import (
     status_once,
     version_of,
 )
+from tests.support.hand_over import wait_until_nobody_is_left
 from tests.support.matrix import CALLS
 from tests.support.outside import NEW_KEY, replace_key
 from tests.support.processes import Server, ended, running
+from tests.support.updates import (
+    AFTER,
+    BEFORE,
+    SLOW,
+    assert_updated_once,
+    is_poll_of_a_sync,
+    start_update,
+    start_update_that_hangs,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -1,12 +1,11 @@
 """`kill -9` at every point of an update: another process completes it, once."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
 from tests.support import matrix
@@ -19,8 +18,6 @@ from tests.support.calls import (
     arrival,
     call,
     in_order,
-    is_pause,
-    is_read,
     is_resume,
     refused,
     state_of,
@@ -30,116 +27,22 @@ from tests.support.calls import (
 )
 from tests.support.matrix import each_with_each
 from tests.support.processes import Server, ended, running, simulated_account
-
-CALLS = dict(enumerate(matrix.RUNNING, 1))
-"""By their number, the names of an update's calls."""
-WRITE = matrix.CALLS["write"].position + 1
-CALLS_TO_READ = 2
-"""What get_state asks of Fivetran about the connection."""
-RUNNING_CALLS = matrix.kinds(matrix.RUNNING)
-BEFORE: FaultKind = "hang"
-AFTER: FaultKind = "apply_then_hang"
-SLOW = "slow_tortoise"
-
-
-async def start_update(server: Server, connection_id: str = IDLE, **more: Any) -> str:
-    """Reads the state, starts an update and does not wait for it; its workflow id."""
-    started = await call(
-        server.client,
-        "update_state",
-        connection_id=connection_id,
-        merge_patch={"cursor": "2020"},
-        expected_version=await version_of(server.client, connection_id),
-        wait_seconds=0,
-        **more,
-    )
-    assert started["status"] == "running"
-    workflow_id: str = started["workflow_id"]
-    return workflow_id
-
-
-async def start_update_that_hangs(
-    server: Server,
-    sandbox: Sandbox,
-    kind: FaultKind,
-    *,
-    at_call: int,
-    connection_id: str = IDLE,
-    **more: Any,
-) -> str:
-    """Starts an update; returns its id when the call (counted from 1) has arrived that is never
-    answered."""
-    is_paused = sandbox.connection(connection_id).paused
-    at = list((matrix.PAUSED if is_paused else matrix.CALLS).values())[at_call - 1]
-    # The state is read once before.
-    skip = at.skip + (at.method == "GET")
-    sandbox.fault(kind, method=at.method, path=at.path(connection_id), skip=skip)
-    workflow_id = await start_update(server, connection_id, **more)
-    await arrival(
-        sandbox, lambda request: request.fault == kind and request.connection_id == connection_id
-    )
-    return workflow_id
-
-
-def is_write(request: LoggedRequest) -> bool:
-    return request.method == "PATCH" and request.path.endswith("/state")
-
-
-def is_look(request: LoggedRequest) -> bool:
-    """A state that was read, and whose answer arrived."""
-    return is_read(request) and request.status is not None
-
-
-def is_setting_paused(request: LoggedRequest, paused: bool) -> bool:
-    return is_pause(request) if paused else is_resume(request)
-
-
-def took_effect(sandbox: Sandbox, connection_id: str) -> list[LoggedRequest]:
-    return [
-        request
-        for request in sandbox.log
-        if request.connection_id == connection_id and request.applied
-    ]
-
-
-def assert_written_once_while_paused(sandbox: Sandbox, connection_id: str) -> LoggedRequest:
-    """Exactly one write took effect, on a paused connection without a sync; that write."""
-    writes = [request for request in took_effect(sandbox, connection_id) if is_write(request)]
-    assert [(write.paused, write.syncing) for write in writes] == [(True, False)]
-    return writes[0]
-
-
-def assert_read_back_before_resumed(
-    sandbox: Sandbox, connection_id: str, write: LoggedRequest
-) -> None:
-    effects = took_effect(sandbox, connection_id)
-    resumed = min(request.index for request in effects if is_resume(request))
-    assert any(is_look(request) and write.index < request.index < resumed for request in effects)
-
-
-async def assert_updated_once(
-    server: Server, sandbox: Sandbox, workflow_id: str, before: dict[str, Any]
-) -> None:
-    """The only update of a connection that was running succeeded, as if nothing had happened."""
-    connection_id = workflow_id.partition(":")[0]
-    status = await ended(server, workflow_id)
-    assert status["status"] == "updated", status
-    assert status["was_paused"] is False
-    assert status["paused_by_update"] is False
-    assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
-    assert status["version_after"] == await version_of(server.client, connection_id)
-    write = assert_written_once_while_paused(sandbox, connection_id)
-    assert_read_back_before_resumed(sandbox, connection_id, write)
-    assert sandbox.connection(connection_id).paused is False
-    assert workflow_id == f"{connection_id}:1"
-    missing = await refused(server.client, "workflow_status", workflow_id=f"{connection_id}:2")
-    assert missing["code"] == "workflow_not_found"
-
-
-def assert_failed_with(status: dict[str, Any], code: str) -> None:
-    assert status["status"] == "failed", status
-    assert status["error"]["code"] == code
-    assert status["paused_by_update"] is False
+from tests.support.updates import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    CALLS_TO_READ,
+    RUNNING_CALLS,
+    SLOW,
+    WRITE,
+    assert_failed_with,
+    assert_updated_once,
+    assert_written_once_while_paused,
+    is_poll_of_a_sync,
+    kill_while_draining,
+    start_update,
+    start_update_that_hangs,
+)
 
 
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [BEFORE, AFTER]))
@@ -201,40 +104,6 @@ async def test_killed_at_any_call_it_stays_paused(
     assert_written_once_while_paused(sandbox, PAUSED)
     assert sandbox.connection(PAUSED).paused is True
     assert not [each for each in sandbox.log if is_resume(each)]
-
-
-@pytest.fixture
-def slow(sandbox: Sandbox) -> dict[str, Any]:
-    """A connection whose sync runs, and takes an hour to stop after a pause; its state."""
-    before = {"cursor": "2026-01-01T00:00:00Z"}
-    sandbox.add_connection(
-        SLOW,
-        state=json.dumps(before),
-        sync_seconds=7200,
-        drain_seconds=3600,
-        stopped_sync_counts=False,
-    )
-    sandbox.start_sync(SLOW)
-    return before
-
-
-async def kill_while_draining(server: Server, sandbox: Sandbox) -> str:
-    """Kills the server after it has once found the sync still running; the workflow's id."""
-    workflow_id = await start_update(server, SLOW)
-    await arrival(
-        sandbox, lambda request: is_poll_of_a_sync(request) and request.status is not None
-    )
-    await server.kill()
-    return workflow_id
-
-
-def is_poll_of_a_sync(request: LoggedRequest) -> bool:
-    return (
-        request.method == "GET"
-        and request.path.endswith(f"/{SLOW}")
-        and request.paused is True
-        and request.syncing is True
-    )
 
 
 async def test_a_sync_that_ends_while_no_server_lives_is_noticed_by_the_next_one(

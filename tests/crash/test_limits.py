@@ -7,14 +7,13 @@ import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, WRITE, start_update_that_hangs
-from tests.integration.test_operations import doctor
 from tests.support.calls import IDLE, PAUSED, state_of, until
+from tests.support.commands import doctor, finish
 from tests.support.http_server import http_running
 from tests.support.outside import dbos_client
 from tests.support.processes import running
 from tests.support.rest import post
+from tests.support.updates import AFTER, WRITE, start_update_that_hangs
 
 pytestmark = pytest.mark.slow
 

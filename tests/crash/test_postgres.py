@@ -14,29 +14,6 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests.crash.test_hand_over import (
-    finishing,
-    is_resume,
-    serving,
-    start_update_that_waits_for_a_sync,
-)
-from tests.crash.test_kill import (
-    AFTER,
-    BEFORE,
-    CALLS,
-    CALLS_TO_READ,
-    RUNNING_CALLS,
-    SLOW,
-    WRITE,
-    assert_updated_once,
-    is_poll_of_a_sync,
-    kill_while_draining,
-    start_update,
-    start_update_that_hangs,
-)
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.crash.test_many_processes import Barrier, insist, letter
-from tests.integration.test_secrets import files_under, where
 from tests.support.calls import (
     API_KEY,
     API_SECRET,
@@ -52,10 +29,27 @@ from tests.support.calls import (
     until,
     version_of,
 )
-from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, Postgres
-from tests.support.processes import Server, ended, running
+from tests.support.commands import finishing
+from tests.support.contention import Barrier, insist, letter
+from tests.support.files import files_under, where
+from tests.support.hand_over import is_resume, serving, start_update_that_waits_for_a_sync
+from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, URL, Postgres
+from tests.support.processes import Server, ended, noticed_once_more, running
+from tests.support.updates import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    CALLS_TO_READ,
+    RUNNING_CALLS,
+    SLOW,
+    WRITE,
+    assert_updated_once,
+    is_poll_of_a_sync,
+    kill_while_draining,
+    start_update,
+    start_update_that_hangs,
+)
 
-URL = "DBOS_SYSTEM_DATABASE_URL"
 KEY = "FIVETRAN_STATE_SECRET_KEY"
 
 
@@ -67,20 +61,6 @@ async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str
         return None if result.is_error else result.structured_content
 
     return await until(answer, 60)
-
-
-async def noticed_once_more(folder: Path) -> None:
-    """Returns when the server has found its database away once more."""
-    log = folder / "stderr.txt"
-
-    def times() -> int:
-        return log.read_text().count("Keeping watch: ")
-
-    async def are_more() -> bool:
-        return times() > before
-
-    before = times()
-    await until(are_more)
 
 
 async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:

@@ -12,8 +12,6 @@ import pytest
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from tests.conftest import Serve
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, BEFORE
 from tests.support.calls import (
     EMPTY,
     IDLE,
@@ -28,8 +26,10 @@ from tests.support.calls import (
     state_of,
     sync_runs_on,
 )
+from tests.support.commands import finish
 from tests.support.http_server import HttpProcess, http_running
 from tests.support.rest import get, post
+from tests.support.updates import AFTER, BEFORE
 
 ALL = [IDLE, PAUSED, RESCHEDULED]
 BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}

@@ -15,8 +15,8 @@ from fivetran_state.http_server.gate import DOCUMENTATION, HEALTH
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import ERAS, Serve
-from tests.integration.test_secrets import files_under, where
 from tests.support.calls import IDLE, SYNCING, call, sync_runs_on, version_of
+from tests.support.files import files_under, where
 from tests.support.frames import RawClient
 from tests.support.http_server import (
     WRONG_TOKEN,

@@ -18,8 +18,6 @@ from fivetran_state import binding, vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
-from tests.crash.test_kill import AFTER
-from tests.integration.test_secrets import files_under, where
 from tests.support.accounts import Accounts
 from tests.support.calls import (
     API_KEY,
@@ -37,11 +35,13 @@ from tests.support.calls import (
     sync_until_paused,
     until,
 )
+from tests.support.files import files_under, where
 from tests.support.http_server import http_running, run_cli
 from tests.support.outside import dbos_client
 from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.rest import get, post
 from tests.support.tasks import FollowsTasks, ask
+from tests.support.updates import AFTER
 
 CURSOR = {"cursor": "2020"}
 OTHER_KEY = "another-key-of-our-own-account"

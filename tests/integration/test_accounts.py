@@ -5,12 +5,6 @@ from pathlib import Path
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.conftest import Connect
-from tests.crash.test_kill import (
-    BEFORE,
-    assert_updated_once,
-    start_update,
-    start_update_that_hangs,
-)
 from tests.support.calls import (
     API_SECRET,
     IDLE,
@@ -23,6 +17,7 @@ from tests.support.calls import (
     version_of,
 )
 from tests.support.processes import ended, running, simulated_account
+from tests.support.updates import BEFORE, assert_updated_once, start_update, start_update_that_hangs
 
 
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -12,7 +11,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     CallToolResult,
-    ElicitRequestParams,
     ElicitResult,
     ErrorData,
     InputRequiredResult,
@@ -32,27 +30,14 @@ from tests.support.calls import (
     state_of,
     version_of,
 )
+from tests.support.human import ACCEPT, Human
 
 PATCH = {"cursor": "2020"}
-ACCEPT = ElicitResult(action="accept", content={})
 
 
 @pytest.fixture(params=ERAS)
 def era(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Human:
-    """Is asked; `answers` are given in turn, each perhaps after something has happened."""
-
-    def __init__(self, *answers: ElicitResult | ErrorData | Callable[[], ElicitResult]) -> None:
-        self.questions: list[str] = []
-        self._answers: Iterator[Any] = iter(answers)
-
-    async def __call__(self, _: Any, params: ElicitRequestParams) -> Any:
-        self.questions.append(params.message)
-        answer = next(self._answers)
-        return answer() if callable(answer) else answer
 
 
 async def test_what_the_human_agrees_to_is_written(

@@ -1,8 +1,6 @@
 """What an operator does: ask the doctor, forget what is old, change the key."""
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,6 @@ from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.crash.test_kill import SLOW, start_update
-from tests.crash.test_kill import slow as slow  # A fixture.
 from tests.support.calls import (
     API_SECRET,
     IDLE,
@@ -24,29 +20,16 @@ from tests.support.calls import (
     until,
     version_of,
 )
+from tests.support.commands import doctor
 from tests.support.postgres import PASSWORD, SECRET_KEY
 from tests.support.processes import running
+from tests.support.updates import SLOW, start_update
 
 KEY = "FIVETRAN_STATE_SECRET_KEY"
 OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough"
 
 
 # The doctor
-
-
-def doctor(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "doctor", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )
 
 
 def verdicts(report: str) -> dict[str, str]:

@@ -22,12 +22,20 @@ from mcp_types import (
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.conftest import ERAS, Connect
-from tests.crash.test_kill import BEFORE, start_update, start_update_that_hangs
-from tests.crash.test_postgres import noticed_once_more
-from tests.integration.test_history import update
-from tests.support.calls import API_KEY, API_SECRET, IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
+from tests.support.calls import (
+    API_KEY,
+    API_SECRET,
+    IDLE,
+    LARGE,
+    PAUSED,
+    STATELESS,
+    SYNCING,
+    call,
+    update,
+)
 from tests.support.postgres import Postgres
-from tests.support.processes import running
+from tests.support.processes import noticed_once_more, running
+from tests.support.updates import BEFORE, start_update, start_update_that_hangs
 
 pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
 

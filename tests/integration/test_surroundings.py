@@ -14,19 +14,18 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.crash.test_hand_over import (
+from tests.support.calls import IDLE, call, refused, until
+from tests.support.hand_over import (
     assert_updated_once,
     is_resume,
     serving,
     start_update_that_waits_for_a_sync,
     wait_until_nobody_is_left,
 )
-from tests.crash.test_kill import SLOW
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.support.calls import IDLE, call, refused, until
 from tests.support.http_server import run_cli
 from tests.support.postgres import PASSWORD, SECRET_KEY
 from tests.support.socks import socks_proxy
+from tests.support.updates import SLOW
 
 # Where the data directory is
 

@@ -10,7 +10,6 @@ from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.integration.test_foreign_rows import opened
 from tests.support.calls import (
     IDLE,
     arrival,
@@ -21,6 +20,7 @@ from tests.support.calls import (
     until,
     version_of,
 )
+from tests.support.outside import opened
 
 OTHER = "bold_heron"
 

@@ -26,7 +26,6 @@ from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.conftest import Connect
-from tests.integration.test_confirmation import ACCEPT, Human
 from tests.support.calls import (
     API_SECRET,
     IDLE,
@@ -38,6 +37,7 @@ from tests.support.calls import (
     sync_runs_on,
     version_of,
 )
+from tests.support.human import ACCEPT, Human
 from tests.support.tasks import IDENTIFIER, METHODS, FollowsTasks, ask, ended_task, task_of
 
 TASKS = [FollowsTasks()]

@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from fivetran_state.sandbox import Sandbox
-from tests.integration.test_foreign_rows import opened
 from tests.recorded.record import IDEMPOTENCY_KEY, ON_POSTGRES, SITUATIONS
 from tests.recorded.recording import (
     KEY_FILE,
@@ -25,6 +24,7 @@ from tests.recorded.recording import (
 from tests.support.accounts import Accounts
 from tests.support.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
 from tests.support.http_server import http_running
+from tests.support.outside import opened
 from tests.support.postgres import Postgres
 from tests.support.processes import Server, ended, running
 from tests.support.rest import get, post

@@ -56,6 +56,19 @@ async def version_of(client: Client, connection_id: str) -> str:
     return version
 
 
+async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
+    """An update of the state as it is now."""
+    version = await version_of(client, connection_id)
+    return await call(
+        client,
+        "update_state",
+        connection_id=connection_id,
+        expected_version=version,
+        wait_seconds=50,
+        **change,
+    )
+
+
 def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]:
     """What was asked of Fivetran about one connection: 'GET', 'PATCH', 'GET state', 'PATCH state'."""
     return [

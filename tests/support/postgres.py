@@ -16,6 +16,7 @@ from urllib.parse import quote
 import psycopg
 
 PASSWORD = "password-that-must-never-be-seen"
+URL = "DBOS_SYSTEM_DATABASE_URL"
 SECRET_KEY = "key-that-must-never-be-seen-either"
 
 EXECUTORS = "FROM pg_stat_activity WHERE application_name = 'fivetran-state executor'"
