@@ -14,12 +14,12 @@ from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, ROOT, call, is_resume, state_of
 from tests.support.processes import running
 from tests.support.wire import (
-    _META,
     DISCOVER,
     INITIALIZE,
     INITIALIZED,
     LEGACY,
     LIST_TOOLS,
+    META,
     MODERN,
     ODD_ANSWERS,
     Message,
@@ -174,7 +174,7 @@ def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
         "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}
     }
     request = tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1})
-    request["params"]["_meta"] = _META | capabilities
+    request["params"]["_meta"] = META | capabilities
     with start() as server:
         server.say(DISCOVER, request)
         question = server.answer("update_state")["result"]
@@ -355,7 +355,7 @@ def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
     "opening",
     [
         [*LEGACY, subscribe("resources/subscribe", uri=RESOURCE)],
-        [*MODERN, subscribe("subscriptions/listen", notifications=LISTEN_TO, _meta=_META)],
+        [*MODERN, subscribe("subscriptions/listen", notifications=LISTEN_TO, _meta=META)],
     ],
     ids=["legacy", "modern"],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
-_META = {
+META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -31,10 +31,10 @@ DISCOVER: Message = {
     "jsonrpc": "2.0",
     "id": "handshake",
     "method": "server/discover",
-    "params": {"_meta": _META},
+    "params": {"_meta": META},
 }
 LEGACY = [INITIALIZE, INITIALIZED, LIST_TOOLS]
-MODERN = [DISCOVER, LIST_TOOLS | {"params": {"_meta": _META}}]
+MODERN = [DISCOVER, LIST_TOOLS | {"params": {"_meta": META}}]
 ODD_ANSWERS: list[Any] = [
     {},
     {"action": "accept", "content": []},
