@@ -10,6 +10,7 @@ from mcp import Client
 from mcp_types import CallToolResult, Tool
 
 from fivetran_state.sandbox import Sandbox
+from tests import schemas
 from tests.conftest import ERAS, Connect
 from tests.support.calls import (
     API_KEY,
@@ -107,6 +108,15 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         assert tool.output_schema["type"] == "object"
         jsonschema.Draft202012Validator.check_schema(tool.input_schema)
         jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_tools_are_those_that_clients_know(connect: Connect, era: str) -> None:
+    async with connect(era) as client:
+        tools = await schemas.listed(client)
+
+    known = {file.stem: json.loads(file.read_text()) for file in schemas.FOLDER.glob("*.json")}
+    assert tools == known, "if that is what you want: python -m tests.schemas"
 
 
 async def test_the_tools_cost_a_model_few_bytes(connect: Connect) -> None:
