@@ -185,7 +185,7 @@ async def test_a_recording_that_postgres_cancels_is_no_outcome(
             session.execute("LOCK TABLE dbos.operation_outputs IN SHARE ROW EXCLUSIVE MODE")
             hold.release()
             postgres.query(url, f"SELECT pg_cancel_backend({await until(recording)})")
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert status["status"] == "updated"
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}

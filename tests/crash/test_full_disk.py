@@ -99,7 +99,7 @@ async def test_an_update_that_the_disk_stops_goes_on_when_there_is_space_again(
             await until(lambda: anyio.to_thread.run_sync(has_failed, tmp_path / "stderr.txt"))
             meanwhile = await call(server.client, "workflow_status", workflow_id=workflow_id)
             error = await refused(server.client, "update_state", **of_another)
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert (meanwhile["status"], meanwhile["paused_by_update"]) == ("running", True)
     assert error["code"] == "database_unavailable"

@@ -78,7 +78,7 @@ async def test_closed_then_restarted_with_a_new_key(
     with anyio.fail_after(PATIENCE):
         async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(SLOW))
-            status = await ended(server, workflow_id)
+            status = await ended(server.client, workflow_id)
 
     assert (status["status"], status["paused_by_update"]) == ("failed", False)
     assert status["error"]["code"] == "unauthorized"
@@ -97,7 +97,7 @@ async def test_killed_then_restarted_with_a_new_key(
     with anyio.fail_after(PATIENCE):
         async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(SLOW))
-            await assert_updated_once(server, sandbox, workflow_id, slow)
+            await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
 
 @pytest.mark.parametrize("ends_by", ["closing", "SIGKILL"])
@@ -114,7 +114,7 @@ async def test_what_was_written_is_verified_with_a_new_key(
     with anyio.fail_after(PATIENCE):
         async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(IDLE))
-            await assert_updated_once(server, sandbox, workflow_id, before)
+            await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_pause_that_the_old_key_made_is_undone(
@@ -130,7 +130,7 @@ async def test_a_pause_that_the_old_key_made_is_undone(
         async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             with anyio.fail_after(PATIENCE):
                 await arrival(sandbox, resumed(IDLE))
-            status = await ended(server, workflow_id)
+            status = await ended(server.client, workflow_id)
 
     assert (status["status"], status["error"]["code"]) == ("failed", "unauthorized")
     watch.ended_with(watch.old)
@@ -150,7 +150,7 @@ async def test_a_server_with_the_new_key_takes_over(
         replace_key(sandbox)
         with anyio.fail_after(PATIENCE):
             await arrival(sandbox, resumed(SLOW))
-        status = await ended(other, workflow_id)
+        status = await ended(other.client, workflow_id)
 
     assert (status["status"], status["error"]["code"]) == ("failed", "unauthorized")
     watch.ended_with(slow)
@@ -173,7 +173,7 @@ async def test_a_server_with_the_new_key_verifies(
         hold.release()
         with anyio.fail_after(PATIENCE):
             await arrival(sandbox, resumed(IDLE))
-        await assert_updated_once(other, sandbox, workflow_id, before)
+        await assert_updated_once(other.client, sandbox, workflow_id, before)
 
 
 async def test_another_server_with_the_refused_key_leaves_it_alone(
@@ -196,7 +196,7 @@ async def test_another_server_with_the_refused_key_leaves_it_alone(
         hold.release()
         await arrival(sandbox, is_third_question)
         async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as third:
-            await assert_updated_once(third, sandbox, workflow_id, before)
+            await assert_updated_once(third.client, sandbox, workflow_id, before)
 
     refusals = [each for each in sandbox.log if each.status == 401 and each.connection_id == IDLE]
     assert len(refusals) == 1
@@ -217,7 +217,7 @@ async def test_one_key_that_is_made_valid_again(
             server.client, workflow_id, lambda status: status.get("phase") == "wait"
         )
         sandbox.add_key(environment["FIVETRAN_API_KEY"], environment["FIVETRAN_API_SECRET"])
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
     assert (waiting["status"], waiting["paused_by_update"]) == ("running", True)
     assert "still paused" in waiting["message"]

@@ -59,7 +59,7 @@ async def test_killed_at_any_call_then_restarted(
         await server.kill()
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
@@ -75,8 +75,8 @@ async def test_killed_while_the_sync_is_started(
         await server.kill()
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
-        status = await ended(server, workflow_id)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
+        status = await ended(server.client, workflow_id)
 
     assert "A sync was started." in status["message"]
     assert status["since"]["sync"] == "running"
@@ -97,7 +97,7 @@ async def test_killed_at_any_call_it_stays_paused(
         await server.kill()
 
     async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert (status["status"], status["was_paused"]) == ("updated", True)
     assert state_of(sandbox, PAUSED) == before | {"cursor": "2020"}
@@ -114,7 +114,7 @@ async def test_a_sync_that_ends_while_no_server_lives_is_noticed_by_the_next_one
     sandbox.finish_sync(SLOW)
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
 
 async def test_a_recovered_update_goes_on_waiting_for_the_running_sync(
@@ -128,7 +128,7 @@ async def test_a_recovered_update_goes_on_waiting_for_the_running_sync(
         await arrival(sandbox, lambda r: r.index >= killed_at and is_poll_of_a_sync(r))
         assert state_of(sandbox, SLOW) == slow
         sandbox.advance(3601)
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
 
 async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
@@ -140,7 +140,7 @@ async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
     sandbox.set_state(SLOW, '{"cursor":"2026-02-02T00:00:00Z"}')
 
     async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, SLOW) == {"cursor": "2026-02-02T00:00:00Z"}
@@ -157,7 +157,7 @@ async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
     sandbox.set_state(IDLE, '{"cursor":"by somebody else"}')
 
     async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, IDLE) == {"cursor": "by somebody else"}
@@ -177,7 +177,7 @@ async def test_a_rollback_that_was_killed_is_completed(
         await server.kill()
 
     async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert_failed_with(status, "verification_failed")
     assert state_of(sandbox, IDLE) == before
@@ -197,7 +197,7 @@ async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
         await server.kill()
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed_once(
@@ -216,7 +216,7 @@ async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed
     sandbox.clear_faults()
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_began(
@@ -229,7 +229,7 @@ async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_beg
     sandbox.api.api_key = "rotated-key"
 
     async with running(environment, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart(
@@ -250,7 +250,7 @@ async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart
         recovered = await ended_within(living, workflow_id, 10)
 
         assert recovered["status"] == "updated"
-        await assert_updated_once(another, sandbox, workflow_id, before)
+        await assert_updated_once(another.client, sandbox, workflow_id, before)
 
 
 async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
@@ -270,10 +270,10 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
             )
             await dying.kill()
             # When the bystander has recovered the dead one's, it has looked at the other's too.
-            assert (await ended(bystander, dead_ones))["status"] == "updated"
+            assert (await ended(bystander.client, dead_ones))["status"] == "updated"
         write.release()
 
-        assert (await ended(suspended, workflow_id))["status"] == "updated"
+        assert (await ended(suspended.client, workflow_id))["status"] == "updated"
 
     calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:-CALLS_TO_READ]  # Less those of the status.
     assert in_order(calls) == RUNNING_CALLS
@@ -310,7 +310,7 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             await dying.kill()
 
             # When it has recovered its own account's update, it has looked at ours as well.
-            assert (await ended(bystander, its_own))["status"] == "updated"
+            assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at
             assert sandbox.connection(IDLE).paused is True
@@ -318,7 +318,7 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             assert unseen["code"] == "workflow_not_found"
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
@@ -341,10 +341,10 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             simulated.finish_sync(SYNCING)
 
             # When it has recovered its own update, it has looked for others as well.
-            assert (await ended(bystander, its_own))["status"] == "updated"
+            assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at
             assert sandbox.connection(IDLE).paused is True
 
     async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)

@@ -91,7 +91,7 @@ async def test_an_update_takes_seven_calls(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
         workflow_id = await start_update(server)
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
     calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:]
     assert in_order(calls)[: len(RUNNING_CALLS)] == RUNNING_CALLS
@@ -126,7 +126,7 @@ async def test_a_killed_update_is_completed_once_after_a_restart(
         await server.kill()
 
     async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
@@ -139,7 +139,7 @@ async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
         workflow_id = await start_update_that_hangs(dying, sandbox, kind, at_call=at_call)
         await dying.kill()
 
-        await assert_updated_once(living, sandbox, workflow_id, before)
+        await assert_updated_once(living.client, sandbox, workflow_id, before)
 
 
 async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_that_was_running(
@@ -152,7 +152,7 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_
         assert state_of(sandbox, SLOW) == slow
         sandbox.finish_sync(SLOW)
 
-        await assert_updated_once(living, sandbox, workflow_id, slow)
+        await assert_updated_once(living.client, sandbox, workflow_id, slow)
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_after_a_rest
     sandbox.finish_sync(SLOW)
 
     async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
 
 async def test_four_servers_update_one_connection_one_at_a_time(
@@ -239,7 +239,7 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
                 second.finish_sync(SLOW)
 
                 for server in (winning, losing):
-                    status = await ended(server, workflow_id)
+                    status = await ended(server.client, workflow_id)
                     assert status["status"] == "updated", status
 
     assert changes(first, SLOW) == "p"
@@ -266,8 +266,8 @@ async def test_the_update_of_a_server_that_lost_its_lock_is_completed_once_whoev
             postgres.terminate_executor(on_postgres[URL])
             sandbox.finish_sync(SLOW)
 
-            await assert_updated_once(other, sandbox, workflow_id, slow)
-            assert (await ended(losing, workflow_id))["status"] == "updated"
+            await assert_updated_once(other.client, sandbox, workflow_id, slow)
+            assert (await ended(losing.client, workflow_id))["status"] == "updated"
 
     assert changes(sandbox, SLOW) == "pwr"
 
@@ -295,7 +295,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
         await until(is_held_again)
         sandbox.finish_sync(SLOW)
 
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
     assert changes(sandbox, SLOW) == "pwr"
     assert "was lost" in (tmp_path / "stderr.txt").read_text()
@@ -348,7 +348,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
             server, "workflow_status", workflow_id=workflow_id, wait_seconds=50
         )
         assert status["status"] == "updated"
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
     assert changes(sandbox, SLOW) == "pwr"
 
@@ -367,7 +367,7 @@ async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
             await noticed_once_more(tmp_path)
 
         await answered_once(server, "workflow_status", workflow_id=workflow_id, wait_seconds=30)
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_tells_no_password(
@@ -384,7 +384,7 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
             (tmp_path / "answers.txt").write_text(json.dumps(error))
 
         await answered_once(server, "get_state", connection_id=IDLE)
-        await assert_updated_once(server, sandbox, await start_update(server), before)
+        await assert_updated_once(server.client, sandbox, await start_update(server), before)
     assert "Not up yet" in (tmp_path / "stderr.txt").read_text()
     assert where([PASSWORD, SECRET_KEY, API_SECRET], files_under(tmp_path)) == []
 
@@ -424,7 +424,7 @@ async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and
     sandbox.finish_sync(SLOW)
 
     async with running(on_postgres, tmp_path) as next_server:
-        await assert_updated_once(next_server, sandbox, f"{SLOW}:1", slow)
+        await assert_updated_once(next_server.client, sandbox, f"{SLOW}:1", slow)
 
 
 @pytest.mark.slow
@@ -483,7 +483,7 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
     assert [r for r in sandbox.log[killed_at:] if r.connection_id is not None] == []
 
     async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_start_on(
@@ -498,9 +498,9 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
             workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
             await dying.kill()
             async with running(on_postgres, tmp_path) as server:
-                status = await ended(server, workflow_id)
+                status = await ended(server.client, workflow_id)
                 assert status["status"] == "updated", status
-                await assert_updated_once(server, sandbox, workflow_id, before)
+                await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(

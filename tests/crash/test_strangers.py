@@ -38,7 +38,7 @@ async def test_servers_without_a_common_database_leave_a_connection_as_it_was(
                 held.reverse()
             for server, fault, workflow_id in held:
                 fault.release()
-                status = await ended(server, workflow_id)
+                status = await ended(server.client, workflow_id)
                 assert status["status"] in ("updated", "failed"), status
 
             assert not sandbox.connection(IDLE).paused, other_stops_at

@@ -51,14 +51,14 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
         ours_until_now, theirs_until_now = len(sandbox.log), len(other.log)
 
         async with running(on_both, tmp_path, "--sandbox") as simulated:
-            assert (await ended(simulated, simulated_update))["status"] == "updated"
+            assert (await ended(simulated.client, simulated_update))["status"] == "updated"
             for hidden in (our_update, their_update):
                 unseen = await refused(simulated.client, "workflow_status", workflow_id=hidden)
                 assert unseen["code"] == "workflow_not_found"
         assert (len(sandbox.log), len(other.log)) == (ours_until_now, theirs_until_now)
 
         async with running(others, tmp_path) as theirs:
-            assert (await ended(theirs, their_update))["status"] == "updated"
+            assert (await ended(theirs.client, their_update))["status"] == "updated"
             for hidden in (our_update, simulated_update):
                 unseen = await refused(theirs.client, "workflow_status", workflow_id=hidden)
                 assert unseen["code"] == "workflow_not_found"
@@ -68,7 +68,7 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
     other.close()
 
     async with running(on_both, tmp_path) as ours:
-        await assert_updated_once(ours, sandbox, our_update, before)
+        await assert_updated_once(ours.client, sandbox, our_update, before)
 
 
 async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
@@ -103,7 +103,7 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
 ) -> None:
     async with running(on_both, tmp_path) as server:
         first = await start_update(server)
-        assert (await ended(server, first))["status"] == "updated"
+        assert (await ended(server.client, first))["status"] == "updated"
         await call(
             server.client,
             "update_state",
@@ -120,8 +120,8 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
     sandbox.api.api_key = "rotated-key"
 
     async with running(on_both, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        assert (await ended(server, third))["status"] == "updated"
-        assert (await ended(server, first))["version_after"]
+        assert (await ended(server.client, third))["status"] == "updated"
+        assert (await ended(server.client, first))["version_after"]
         assert third == f"{IDLE}:3"
         assert state_of(sandbox, IDLE) == {"cursor": "2020"}
         assert sandbox.connection(IDLE).paused is False

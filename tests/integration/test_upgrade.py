@@ -133,7 +133,7 @@ async def test_an_update_is_completed_once(restored: Restored, tmp_path: Path) -
     async with running(restored.environment, tmp_path) as server:
         for workflow_id, expected in scenario.updates.items():
             connection_id = workflow_id.partition(":")[0]
-            status = await ended(server, workflow_id)
+            status = await ended(server.client, workflow_id)
             assert status["status"] == expected, status
             assert status["was_paused"] is scenario.connections[connection_id].was_paused
             assert status["paused_by_update"] is False
@@ -187,7 +187,7 @@ async def test_one_stopped_by_dbos_is_resumed(restored: Restored, tmp_path: Path
 
     async with running(restored.environment, tmp_path) as server:
         await anyio.to_thread.run_sync(wait_for_the_resume)
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert status["status"] in ("cancelled", "failed"), status
     assert status["paused_by_update"] is False

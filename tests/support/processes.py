@@ -78,9 +78,9 @@ def simulated_account(environment: dict[str, str]) -> Iterator[Sandbox]:
         yield sandbox
 
 
-async def ended(server: Server, workflow_id: str) -> dict[str, Any]:
+async def ended(client: Client, workflow_id: str) -> dict[str, Any]:
     """The update's status when it has ended, or after 50 seconds."""
-    return await call(server.client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
+    return await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
 
 
 async def noticed_once_more(folder: Path) -> None:

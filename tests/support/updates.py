@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mcp import Client
+
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from tests.support import matrix
@@ -105,21 +107,21 @@ def assert_read_back_before_resumed(
 
 
 async def assert_updated_once(
-    server: Server, sandbox: Sandbox, workflow_id: str, before: dict[str, Any]
+    client: Client, sandbox: Sandbox, workflow_id: str, before: dict[str, Any]
 ) -> None:
     """The only update of a connection that was running succeeded, as if nothing had happened."""
     connection_id = workflow_id.partition(":")[0]
-    status = await ended(server, workflow_id)
+    status = await ended(client, workflow_id)
     assert status["status"] == "updated", status
     assert status["was_paused"] is False
     assert status["paused_by_update"] is False
     assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
-    assert status["version_after"] == await version_of(server.client, connection_id)
+    assert status["version_after"] == await version_of(client, connection_id)
     write = assert_written_once_while_paused(sandbox, connection_id)
     assert_read_back_before_resumed(sandbox, connection_id, write)
     assert sandbox.connection(connection_id).paused is False
     assert workflow_id == f"{connection_id}:1"
-    missing = await refused(server.client, "workflow_status", workflow_id=f"{connection_id}:2")
+    missing = await refused(client, "workflow_status", workflow_id=f"{connection_id}:2")
     assert missing["code"] == "workflow_not_found"
 
 
