@@ -8,6 +8,7 @@ import pytest
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
+from tests.conftest import Connect
 from tests.support import matrix
 from tests.support.calls import (
     API_SECRET,
@@ -47,6 +48,7 @@ from tests.support.updates import (
 
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [BEFORE, AFTER]))
 async def test_killed_at_any_call_then_restarted(
+    connect: Connect,
     sandbox: Sandbox,
     environment: dict[str, str],
     tmp_path: Path,
@@ -58,13 +60,13 @@ async def test_killed_at_any_call_then_restarted(
         workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
 async def test_killed_while_the_sync_is_started(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     before = state_of(sandbox, IDLE)
     at_call = matrix.SYNC.position + 1
@@ -74,9 +76,9 @@ async def test_killed_while_the_sync_is_started(
         )
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
-        status = await ended(server.client, workflow_id)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
+        status = await ended(client, workflow_id)
 
     assert "A sync was started." in status["message"]
     assert status["since"]["sync"] == "running"
@@ -87,7 +89,12 @@ async def test_killed_while_the_sync_is_started(
     each_with_each(range(1, len(matrix.PAUSED) + 1), [BEFORE, AFTER]),
 )
 async def test_killed_at_any_call_it_stays_paused(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, at_call: int, kind: FaultKind
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    at_call: int,
+    kind: FaultKind,
 ) -> None:
     before = state_of(sandbox, PAUSED)
     async with running(environment, tmp_path) as server:
@@ -96,8 +103,8 @@ async def test_killed_at_any_call_it_stays_paused(
         )
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server.client, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert (status["status"], status["was_paused"]) == ("updated", True)
     assert state_of(sandbox, PAUSED) == before | {"cursor": "2020"}
@@ -107,40 +114,52 @@ async def test_killed_at_any_call_it_stays_paused(
 
 
 async def test_a_sync_that_ends_while_no_server_lives_is_noticed_by_the_next_one(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, slow)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, slow)
 
 
 async def test_a_recovered_update_goes_on_waiting_for_the_running_sync(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     killed_at = len(sandbox.log)
 
-    async with running(environment, tmp_path) as server:
+    async with connect() as client:
         await arrival(sandbox, lambda r: r.index >= killed_at and is_poll_of_a_sync(r))
         assert state_of(sandbox, SLOW) == slow
         sandbox.advance(3601)
-        await assert_updated_once(server.client, sandbox, workflow_id, slow)
+        await assert_updated_once(client, sandbox, workflow_id, slow)
 
 
 async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
     sandbox.set_state(SLOW, '{"cursor":"2026-02-02T00:00:00Z"}')
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server.client, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, SLOW) == {"cursor": "2026-02-02T00:00:00Z"}
@@ -149,15 +168,15 @@ async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
 async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=WRITE)
         await server.kill()
     sandbox.set_state(IDLE, '{"cursor":"by somebody else"}')
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server.client, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, IDLE) == {"cursor": "by somebody else"}
@@ -165,7 +184,7 @@ async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
 
 
 async def test_a_rollback_that_was_killed_is_completed(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
@@ -176,8 +195,8 @@ async def test_a_rollback_that_was_killed_is_completed(
         assert state_of(sandbox, IDLE) == {"cursor": "mangled"}
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server.client, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "verification_failed")
     assert state_of(sandbox, IDLE) == before
@@ -185,7 +204,7 @@ async def test_a_rollback_that_was_killed_is_completed(
 
 
 async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
@@ -196,12 +215,12 @@ async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
         await arrival(sandbox, lambda request: request.fault == "hang")
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed_once(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
@@ -215,12 +234,12 @@ async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed
         await server.kill()
     sandbox.clear_faults()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_began(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
@@ -228,8 +247,8 @@ async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_beg
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
-    async with running(environment, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect(FIVETRAN_API_KEY="rotated-key") as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart(
@@ -286,7 +305,7 @@ async def ended_within(server: Server, workflow_id: str, seconds: float) -> dict
 
 
 async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
@@ -317,12 +336,12 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             unseen = await refused(bystander.client, "workflow_status", workflow_id=workflow_id)
             assert unseen["code"] == "workflow_not_found"
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     with simulated_account(environment) as simulated:
@@ -346,5 +365,5 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             assert len(sandbox.log) == killed_at
             assert sandbox.connection(IDLE).paused is True
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)

@@ -14,6 +14,7 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
+from tests.conftest import Connect
 from tests.support.calls import (
     API_KEY,
     API_SECRET,
@@ -118,15 +119,20 @@ def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "at_call"), kills([AFTER_THE_PAUSE]))
 async def test_a_killed_update_is_completed_once_after_a_restart(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
+    connect: Connect,
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    tmp_path: Path,
+    kind: FaultKind,
+    at_call: int,
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
         workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
         await server.kill()
 
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
@@ -157,14 +163,18 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_
 
 @pytest.mark.slow
 async def test_an_update_killed_while_a_sync_runs_is_completed_once_after_a_restart(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    on_postgres: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(on_postgres, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
 
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, slow)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, workflow_id, slow)
 
 
 async def test_four_servers_update_one_connection_one_at_a_time(
@@ -198,11 +208,11 @@ async def test_four_servers_update_one_connection_one_at_a_time(
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's sockets")
 async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
-    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+    connect: Connect, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
     """Nothing ends the connections of a machine without power; by default they last two hours."""
-    async with running(on_postgres, tmp_path) as server:
-        await call(server.client, "list_connections")
+    async with connect(**on_postgres) as client:
+        await call(client, "list_connections")
 
         assert postgres.seconds_until_it_asks_for_life(on_postgres[URL]) <= 5
 
@@ -409,6 +419,7 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_hands_its_update_over(
 
 @pytest.mark.slow
 async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and_loses_nothing(
+    connect: Connect,
     sandbox: Sandbox,
     on_postgres: dict[str, str],
     postgres: Postgres,
@@ -423,8 +434,8 @@ async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and
             assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
     sandbox.finish_sync(SLOW)
 
-    async with running(on_postgres, tmp_path) as next_server:
-        await assert_updated_once(next_server.client, sandbox, f"{SLOW}:1", slow)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, f"{SLOW}:1", slow)
 
 
 @pytest.mark.slow
@@ -456,11 +467,11 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
 
 
 async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_all(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
     del on_postgres[KEY]
-    async with running(on_postgres, tmp_path) as server:
-        error = await refused(server.client, "get_state", connection_id=IDLE)
+    async with connect(**on_postgres) as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
 
     assert error["code"] == "unusable_key"
     assert "Postgres" in error["message"]
@@ -469,7 +480,7 @@ async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_a
 
 
 async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
@@ -482,8 +493,8 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
     assert error["code"] == "unusable_key"
     assert [r for r in sandbox.log[killed_at:] if r.connection_id is not None] == []
 
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server.client, sandbox, workflow_id, before)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_start_on(

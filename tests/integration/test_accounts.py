@@ -21,7 +21,7 @@ from tests.support.updates import BEFORE, assert_updated_once, start_update, sta
 
 
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
@@ -67,8 +67,8 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
         assert other.connection(IDLE).paused is False
     other.close()
 
-    async with running(on_both, tmp_path) as ours:
-        await assert_updated_once(ours.client, sandbox, our_update, before)
+    async with connect(**on_both) as client:
+        await assert_updated_once(client, sandbox, our_update, before)
 
 
 async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
@@ -99,7 +99,7 @@ async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
 
 
 async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
     async with running(on_both, tmp_path) as server:
         first = await start_update(server)
@@ -119,18 +119,18 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
-    async with running(on_both, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        assert (await ended(server.client, third))["status"] == "updated"
-        assert (await ended(server.client, first))["version_after"]
+    async with connect(**on_both | {"FIVETRAN_API_KEY": "rotated-key"}) as client:
+        assert (await ended(client, third))["status"] == "updated"
+        assert (await ended(client, first))["version_after"]
         assert third == f"{IDLE}:3"
         assert state_of(sandbox, IDLE) == {"cursor": "2020"}
         assert sandbox.connection(IDLE).paused is False
         fourth = await call(
-            server.client,
+            client,
             "update_state",
             connection_id=IDLE,
             merge_patch={"cursor": "2023"},
-            expected_version=await version_of(server.client, IDLE),
+            expected_version=await version_of(client, IDLE),
             wait_seconds=50,
         )
         assert fourth["workflow_id"] == f"{IDLE}:4"
