@@ -179,7 +179,7 @@ async def test_a_recording_that_postgres_cancels_is_no_outcome(
 
     async with running(on_postgres, tmp_path) as server:
         hold = sandbox.fault("apply_then_hang", method="PATCH", path=f"/{IDLE}$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda each: each.fault == "apply_then_hang")
         with psycopg.connect(url) as session:
             session.execute("LOCK TABLE dbos.operation_outputs IN SHARE ROW EXCLUSIVE MODE")
@@ -203,7 +203,7 @@ async def test_a_write_in_doubt_outlasts_a_database_that_is_away(
         sandbox.fault("status", method="PATCH", path="/state$", status=500)
         # After what is read before the update, its inspection and its snapshot.
         hold = sandbox.fault("hang", method="GET", path="/state$", skip=3)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, is_look)
         with postgres.stopped():
             hold.release()

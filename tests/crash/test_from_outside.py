@@ -102,7 +102,7 @@ def database(request: pytest.FixtureRequest) -> dict[str, str]:
 
 async def start_until(server: Server, sandbox: Sandbox, moment: Moment) -> str:
     moment.hold(sandbox)
-    workflow_id = await start_update(server, moment.connection_id)
+    workflow_id = await start_update(server.client, moment.connection_id)
     await arrival(sandbox, moment.has_come)
     return workflow_id
 
@@ -250,7 +250,7 @@ async def test_ended_after_its_server_was_killed(
 ) -> None:
     watch = Watch(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
     end_in_database(environment, sandbox, workflow_id)
     was_written = any(is_write(each) for each in took_effect(sandbox, IDLE))
@@ -271,7 +271,7 @@ async def test_a_paused_connection_stays_paused(
     watch = Watch(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         held = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=2)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         end_in_database(environment, sandbox, workflow_id)
         status = await status_once(
@@ -350,7 +350,7 @@ async def test_deleted_between_two_steps(
     async with running(database, tmp_path) as server:
         await version_of(server.client, SYNCING)
         delete_after(database, sandbox, step)
-        await start_update(server, SYNCING)
+        await start_update(server.client, SYNCING)
         await arrival(sandbox, is_pause)
         sandbox.finish_sync(SYNCING)
         await arrival(sandbox, resumed(SYNCING))

@@ -91,7 +91,7 @@ async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
 
     finished = finish(environment, tmp_path)
@@ -125,7 +125,7 @@ async def test_finish_waits_for_the_update_of_no_living_server(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
 
         finished = finish(environment, tmp_path)

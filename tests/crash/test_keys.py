@@ -50,7 +50,7 @@ def database(request: pytest.FixtureRequest) -> dict[str, str]:
 
 async def start_and_wait_for_a_sync(server: Server, sandbox: Sandbox) -> str:
     """The update's id, once it has paused its connection and waits."""
-    workflow_id = await start_update(server, SLOW)
+    workflow_id = await start_update(server.client, SLOW)
     await arrival(sandbox, lambda each: is_poll_of_a_sync(each) and each.status is not None)
     return workflow_id
 
@@ -106,7 +106,7 @@ async def test_what_was_written_is_verified_with_a_new_key(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(database, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=VERIFY)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=VERIFY)
         replace_key(sandbox)
         if ends_by == "SIGKILL":
             await server.kill()
@@ -122,7 +122,7 @@ async def test_a_pause_that_the_old_key_made_is_undone(
 ) -> None:
     watch = Watch(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=PAUSE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=PAUSE)
         await server.kill()
     replace_key(sandbox)
     async with running(environment, tmp_path):  # It finds the pause refused.
@@ -167,7 +167,7 @@ async def test_a_server_with_the_new_key_verifies(
     ):
         await version_of(other.client, IDLE)
         hold = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=3)
-        workflow_id = await start_update(refused)
+        workflow_id = await start_update(refused.client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         replace_key(sandbox)
         hold.release()
@@ -190,7 +190,7 @@ async def test_another_server_with_the_refused_key_leaves_it_alone(
     async with running(environment, tmp_path) as refused, running(environment, tmp_path) as other:
         await version_of(other.client, IDLE)
         hold = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=3)
-        workflow_id = await start_update(refused)
+        workflow_id = await start_update(refused.client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         replace_key(sandbox)
         hold.release()
@@ -208,7 +208,7 @@ async def test_one_key_that_is_made_valid_again(
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         hold = sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$", skip=1)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         sandbox.revoke_key(environment["FIVETRAN_API_KEY"])
         hold.release()

@@ -57,7 +57,7 @@ async def test_killed_at_any_call_then_restarted(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
 
     async with connect() as client:
@@ -72,7 +72,7 @@ async def test_killed_while_the_sync_is_started(
     at_call = matrix.SYNC.position + 1
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(
-            server, sandbox, kind, at_call=at_call, then_sync=True
+            server.client, sandbox, kind, at_call=at_call, then_sync=True
         )
         await server.kill()
 
@@ -99,7 +99,7 @@ async def test_killed_at_any_call_it_stays_paused(
     before = state_of(sandbox, PAUSED)
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(
-            server, sandbox, kind, at_call=at_call, connection_id=PAUSED
+            server.client, sandbox, kind, at_call=at_call, connection_id=PAUSED
         )
         await server.kill()
 
@@ -171,7 +171,7 @@ async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
     connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=WRITE)
         await server.kill()
     sandbox.set_state(IDLE, '{"cursor":"by somebody else"}')
 
@@ -190,7 +190,7 @@ async def test_a_rollback_that_was_killed_is_completed(
     async with running(environment, tmp_path) as server:
         sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"cursor":"mangled"}')
         sandbox.fault("hang", method="PATCH", path="/state$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda request: request.fault == "hang")
         assert state_of(sandbox, IDLE) == {"cursor": "mangled"}
         await server.kill()
@@ -208,7 +208,7 @@ async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
     sandbox.fault("hang", method="GET", path="/state$")
     async with running(environment, tmp_path) as server:
@@ -225,7 +225,7 @@ async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         sandbox.fault("status", status=503, path=IDLE, skip=CALLS_TO_READ + 4, times=1000)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         waiting = await status_once(
             server.client, workflow_id, lambda status: status.get("phase") == "wait"
         )
@@ -243,7 +243,7 @@ async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_beg
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
@@ -262,7 +262,7 @@ async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart
     ):
         await version_of(living.client, IDLE)
         await version_of(another.client, IDLE)
-        workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(dying.client, sandbox, BEFORE, at_call=WRITE)
         assert (await ended_within(living, workflow_id, 0))["status"] == "running"
         await dying.kill()
 
@@ -281,11 +281,11 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
         running(environment, tmp_path) as bystander,
     ):
         write = sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state$")
-        workflow_id = await start_update(suspended)
+        workflow_id = await start_update(suspended.client)
         await arrival(sandbox, lambda request: request.fault == BEFORE)
         with suspended.suspended():
             dead_ones = await start_update_that_hangs(
-                dying, sandbox, BEFORE, at_call=3, connection_id=PAUSED
+                dying.client, sandbox, BEFORE, at_call=3, connection_id=PAUSED
             )
             await dying.kill()
             # When the bystander has recovered the dead one's, it has looked at the other's too.
@@ -320,9 +320,9 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             running(others, tmp_path) as dying,
             running(others, tmp_path) as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
+            workflow_id = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=WRITE)
             its_own = await start_update_that_hangs(
-                dying, other, BEFORE, at_call=3, connection_id=PAUSED
+                dying.client, other, BEFORE, at_call=3, connection_id=PAUSED
             )
             await ours.kill()
             killed_at = len(sandbox.log)
@@ -351,8 +351,8 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             running(environment, tmp_path, "--sandbox") as dying,
             running(environment, tmp_path, "--sandbox") as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
-            its_own = await start_update(dying, SYNCING)
+            workflow_id = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=WRITE)
+            its_own = await start_update(dying.client, SYNCING)
             await status_once(dying.client, its_own, lambda status: status.get("phase") == "drain")
             await ours.kill()
             killed_at = len(sandbox.log)

@@ -26,7 +26,7 @@ LIMITS = {
 async def begin_and_kill(environment: dict[str, str], folder: Path, sandbox: Sandbox) -> str:
     """The id of an update whose server is dead, and whose connection is paused."""
     async with running(environment, folder) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
     assert sandbox.connection(IDLE).paused is True
     return workflow_id

@@ -91,7 +91,7 @@ async def test_an_update_takes_seven_calls(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await assert_updated_once(server.client, sandbox, workflow_id, before)
 
     calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:]
@@ -128,7 +128,7 @@ async def test_a_killed_update_is_completed_once_after_a_restart(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
 
     async with connect(**on_postgres) as client:
@@ -142,7 +142,7 @@ async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as living, running(on_postgres, tmp_path) as dying:
         await call(living.client, "get_state", connection_id=PAUSED)
-        workflow_id = await start_update_that_hangs(dying, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(dying.client, sandbox, kind, at_call=at_call)
         await dying.kill()
 
         await assert_updated_once(living.client, sandbox, workflow_id, before)
@@ -232,7 +232,7 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
     first.start_sync(SLOW)
     with SandboxServer(first) as door_1, SandboxServer(second) as door_2:
         async with running(on_postgres, tmp_path, FIVETRAN_API_URL=door_1.url) as losing:
-            workflow_id = await start_update(losing, SLOW)
+            workflow_id = await start_update(losing.client, SLOW)
             await poll(first, since=0)
             async with AsyncExitStack() as stack:
                 with ExitStack() as frozen:
@@ -269,7 +269,7 @@ async def test_the_update_of_a_server_that_lost_its_lock_is_completed_once_whoev
     slow: dict[str, Any],
 ) -> None:
     async with running(on_postgres, tmp_path) as losing:
-        workflow_id = await start_update(losing, SLOW)
+        workflow_id = await start_update(losing.client, SLOW)
         await poll(sandbox, since=0)
         async with running(on_postgres, tmp_path) as other:
             await call(other.client, "get_state", connection_id=SLOW)
@@ -294,7 +294,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
         f"SELECT pid {EXECUTORS} AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
     )
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await poll(sandbox, since=0)
         lost = postgres.terminate_executor(url)
 
@@ -334,7 +334,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
     if way == "socket":
         on_postgres[URL] = postgres.through_socket(on_postgres[URL])
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await poll(sandbox, since=0)
         with postgres.stopped():
             for _ in range(times_noticed):  # Longer than the update sleeps before it looks again.
@@ -369,7 +369,7 @@ async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
         write = sandbox.fault(AFTER, method="PATCH", path=f"/{IDLE}/state$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda request: request.fault == AFTER)
         with postgres.stopped():
             write.release()
@@ -394,7 +394,7 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
             (tmp_path / "answers.txt").write_text(json.dumps(error))
 
         await answered_once(server, "get_state", connection_id=IDLE)
-        await assert_updated_once(server.client, sandbox, await start_update(server), before)
+        await assert_updated_once(server.client, sandbox, await start_update(server.client), before)
     assert "Not up yet" in (tmp_path / "stderr.txt").read_text()
     assert where([PASSWORD, SECRET_KEY, API_SECRET], files_under(tmp_path)) == []
 
@@ -484,7 +484,7 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     killed_at = len(sandbox.log)
 
@@ -506,7 +506,9 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
         async with running(on_postgres | {KEY: "the key of somebody else"}, tmp_path) as other:
             error = await refused(other.client, "get_state", connection_id=PAUSED)
             assert error["code"] == "unusable_key"
-            workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
+            workflow_id = await start_update_that_hangs(
+                dying.client, sandbox, BEFORE, at_call=WRITE
+            )
             await dying.kill()
             async with running(on_postgres, tmp_path) as server:
                 status = await ended(server.client, workflow_id)
@@ -538,7 +540,9 @@ async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
                 server.client, started["workflow_id"], lambda found: found["status"] != "running"
             )
             assert status["status"] == wanted
-        await start_update_that_hangs(server, sandbox, AFTER, at_call=3, connection_id=PAUSED)
+        await start_update_that_hangs(
+            server.client, sandbox, AFTER, at_call=3, connection_id=PAUSED
+        )
         await server.kill()
 
     (tmp_path / "dump.sql").write_bytes(postgres.dump(on_postgres[URL]))

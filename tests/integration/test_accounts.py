@@ -37,10 +37,10 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
             running(others, tmp_path) as theirs,
             running(on_both, tmp_path, "--sandbox") as simulated,
         ):
-            our_update = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            our_update = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=4)
             # A connection of the same name; the id is taken, but nothing of ours is in its way.
-            their_update = await start_update_that_hangs(theirs, other, BEFORE, at_call=4)
-            simulated_update = await start_update(simulated, SYNCING)
+            their_update = await start_update_that_hangs(theirs.client, other, BEFORE, at_call=4)
+            simulated_update = await start_update(simulated.client, SYNCING)
             await status_once(
                 simulated.client, simulated_update, lambda found: found.get("phase") == "drain"
             )
@@ -102,7 +102,7 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
     connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
     async with running(on_both, tmp_path) as server:
-        first = await start_update(server)
+        first = await start_update(server.client)
         assert (await ended(server.client, first))["status"] == "updated"
         await call(
             server.client,
@@ -114,7 +114,7 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
         )
         sandbox.set_state(IDLE, '{"cursor":"2022"}')
         sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state")
-        third = await start_update(server)
+        third = await start_update(server.client)
         await status_once(server.client, third, lambda found: found.get("phase") == "write")
         await server.kill()
     sandbox.api.api_key = "rotated-key"

@@ -86,7 +86,7 @@ async def test_the_doctor_finds_a_connection_that_a_running_update_has_paused(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
 
         report = doctor(environment, tmp_path)

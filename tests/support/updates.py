@@ -31,14 +31,14 @@ AFTER: FaultKind = "apply_then_hang"
 SLOW = "slow_tortoise"
 
 
-async def start_update(server: Server, connection_id: str = IDLE, **more: Any) -> str:
+async def start_update(client: Client, connection_id: str = IDLE, **more: Any) -> str:
     """Reads the state, starts an update and does not wait for it; its workflow id."""
     started = await call(
-        server.client,
+        client,
         "update_state",
         connection_id=connection_id,
         merge_patch={"cursor": "2020"},
-        expected_version=await version_of(server.client, connection_id),
+        expected_version=await version_of(client, connection_id),
         wait_seconds=0,
         **more,
     )
@@ -48,7 +48,7 @@ async def start_update(server: Server, connection_id: str = IDLE, **more: Any) -
 
 
 async def start_update_that_hangs(
-    server: Server,
+    client: Client,
     sandbox: Sandbox,
     kind: FaultKind,
     *,
@@ -63,7 +63,7 @@ async def start_update_that_hangs(
     # The state is read once before.
     skip = at.skip + (at.method == "GET")
     sandbox.fault(kind, method=at.method, path=at.path(connection_id), skip=skip)
-    workflow_id = await start_update(server, connection_id, **more)
+    workflow_id = await start_update(client, connection_id, **more)
     await arrival(
         sandbox, lambda request: request.fault == kind and request.connection_id == connection_id
     )
@@ -133,7 +133,7 @@ def assert_failed_with(status: dict[str, Any], code: str) -> None:
 
 async def kill_while_draining(server: Server, sandbox: Sandbox) -> str:
     """Kills the server after it has once found the sync still running; the workflow's id."""
-    workflow_id = await start_update(server, SLOW)
+    workflow_id = await start_update(server.client, SLOW)
     await arrival(
         sandbox, lambda request: is_poll_of_a_sync(request) and request.status is not None
     )
