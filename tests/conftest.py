@@ -90,6 +90,16 @@ def on_postgres(environment: dict[str, str], postgres: Postgres) -> dict[str, st
 @pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgres"])
 def on_both(request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a server, once with each kind of database."""
+    return _on(request)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def on_either(request: pytest.FixtureRequest) -> dict[str, str]:
+    """As `on_both`, where the quick suite goes without PostgreSQL."""
+    return _on(request)
+
+
+def _on(request: pytest.FixtureRequest) -> dict[str, str]:
     name = "environment" if request.param == "sqlite" else "on_postgres"
     environment: dict[str, str] = request.getfixturevalue(name)
     return environment

@@ -13,8 +13,6 @@ from tests.support.calls import IDLE, state_of, status_once
 from tests.support.commands import finish, finishing
 from tests.support.hand_over import (
     assert_updated_once,
-    is_resume,
-    serving,
     start_update_that_waits_for_a_sync,
     wait_until_nobody_is_left,
 )
@@ -25,10 +23,11 @@ from tests.support.updates import (
     WRITE,
     is_poll_of_a_sync,
     kill_while_draining,
+    resumed,
     start_update,
     start_update_that_hangs,
 )
-from tests.support.wire import LEGACY, tool_call
+from tests.support.wire import LEGACY, raw_server, tool_call
 
 SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT")]
 
@@ -37,7 +36,7 @@ SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", 
 def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_update_completed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
 ) -> None:
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         if how == "stdin":
             assert server.process.stdin is not None
@@ -50,7 +49,7 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_u
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
 
@@ -62,7 +61,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
     data.mkdir(mode=0o700)
     for name in ("logging", "typer", "fivetran_state"):
         (data / f"{name}.py").write_text(f"import os; os.mkdir({str(imported)!r})")
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         assert server.process.stdin is not None
         server.process.stdin.close()
@@ -70,7 +69,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     wait_until_nobody_is_left(environment)
     assert not imported.exists()
 
@@ -78,7 +77,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
 def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
         server.answer("get_state")
         assert server.exit_code() == 0
@@ -116,7 +115,7 @@ async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
 

@@ -14,7 +14,6 @@ from tests.support.calls import (
     Watch,
     arrival,
     is_pause,
-    is_resume,
     state_of,
     status_once,
     version_of,
@@ -29,6 +28,7 @@ from tests.support.updates import (
     SLOW,
     assert_updated_once,
     is_poll_of_a_sync,
+    resumed,
     start_update,
     start_update_that_hangs,
 )
@@ -40,14 +40,6 @@ PATIENCE = 30
 PAUSE, VERIFY = (CALLS[name].position + 1 for name in ("pause", "verify"))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment of a server, once with each kind of database."""
-    name = "environment" if request.param == "sqlite" else "on_postgres"
-    environment: dict[str, str] = request.getfixturevalue(name)
-    return environment
-
-
 async def start_and_wait_for_a_sync(server: Server, sandbox: Sandbox) -> str:
     """The update's id, once it has paused its connection and waits."""
     workflow_id = await start_update(server.client, SLOW)
@@ -55,28 +47,21 @@ async def start_and_wait_for_a_sync(server: Server, sandbox: Sandbox) -> str:
     return workflow_id
 
 
-def resumed(connection_id: str) -> Any:
-    def is_it(request: LoggedRequest) -> bool:
-        return request.connection_id == connection_id and request.applied and is_resume(request)
-
-    return is_it
-
-
 def is_refused(request: LoggedRequest) -> bool:
     return request.status == 401
 
 
 async def test_closed_then_restarted_with_a_new_key(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     watch = Watch(sandbox, SLOW)
-    async with running(database, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await start_and_wait_for_a_sync(server, sandbox)
         replace_key(sandbox)
     await arrival(sandbox, is_refused)  # The process that it has handed over to cannot go on.
 
     with anyio.fail_after(PATIENCE):
-        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+        async with running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(SLOW))
             status = await ended(server.client, workflow_id)
 
@@ -86,33 +71,33 @@ async def test_closed_then_restarted_with_a_new_key(
 
 
 async def test_killed_then_restarted_with_a_new_key(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    async with running(database, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await start_and_wait_for_a_sync(server, sandbox)
         await server.kill()
     replace_key(sandbox)
     sandbox.finish_sync(SLOW)
 
     with anyio.fail_after(PATIENCE):
-        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+        async with running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(SLOW))
             await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
 
 @pytest.mark.parametrize("ends_by", ["closing", "SIGKILL"])
 async def test_what_was_written_is_verified_with_a_new_key(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, ends_by: str
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, ends_by: str
 ) -> None:
     before = state_of(sandbox, IDLE)
-    async with running(database, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=VERIFY)
         replace_key(sandbox)
         if ends_by == "SIGKILL":
             await server.kill()
 
     with anyio.fail_after(PATIENCE):
-        async with running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
+        async with running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             await arrival(sandbox, resumed(IDLE))
             await assert_updated_once(server.client, sandbox, workflow_id, before)
 
@@ -137,13 +122,13 @@ async def test_a_pause_that_the_old_key_made_is_undone(
 
 
 async def test_a_server_with_the_new_key_takes_over(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     sandbox.add_key(NEW_KEY, API_SECRET)
     watch = Watch(sandbox, SLOW)
     async with (
-        running(database, tmp_path) as refused,
-        running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
+        running(on_either, tmp_path) as refused,
+        running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
     ):
         await version_of(other.client, IDLE)
         workflow_id = await start_and_wait_for_a_sync(refused, sandbox)
@@ -157,13 +142,13 @@ async def test_a_server_with_the_new_key_takes_over(
 
 
 async def test_a_server_with_the_new_key_verifies(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     sandbox.add_key(NEW_KEY, API_SECRET)
     async with (
-        running(database, tmp_path) as refused,
-        running(database, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
+        running(on_either, tmp_path) as refused,
+        running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as other,
     ):
         await version_of(other.client, IDLE)
         hold = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=3)

@@ -33,7 +33,7 @@ from tests.support.calls import (
 from tests.support.commands import finishing
 from tests.support.contention import Barrier, insist, letter
 from tests.support.files import files_under, where
-from tests.support.hand_over import is_resume, serving, start_update_that_waits_for_a_sync
+from tests.support.hand_over import start_update_that_waits_for_a_sync
 from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, URL, Postgres
 from tests.support.processes import Server, ended, noticed_once_more, running
 from tests.support.updates import (
@@ -47,9 +47,11 @@ from tests.support.updates import (
     assert_updated_once,
     is_poll_of_a_sync,
     kill_while_draining,
+    resumed,
     start_update,
     start_update_that_hangs,
 )
+from tests.support.wire import raw_server
 
 KEY = "FIVETRAN_STATE_SECRET_KEY"
 
@@ -208,7 +210,7 @@ async def test_four_servers_update_one_connection_one_at_a_time(
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's sockets")
 async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
-    connect: Connect, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+    connect: Connect, on_postgres: dict[str, str], postgres: Postgres
 ) -> None:
     """Nothing ends the connections of a machine without power; by default they last two hours."""
     async with connect(**on_postgres) as client:
@@ -405,14 +407,14 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
 def test_a_server_that_ends_while_a_sync_is_waited_for_hands_its_update_over(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    with serving(on_postgres, tmp_path) as server:
+    with raw_server(on_postgres, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert changes(sandbox, SLOW) == "pwr"
     assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
 
@@ -426,7 +428,7 @@ async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and
     tmp_path: Path,
     slow: dict[str, Any],
 ) -> None:
-    with serving(on_postgres, tmp_path) as server:
+    with raw_server(on_postgres, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         with postgres.stopped():
             assert server.process.stdin is not None
@@ -458,7 +460,7 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
         with postgres.stopped():
             process = stack.enter_context(finishing(on_postgres, tmp_path, "--after", "nobody"))
             await until(is_waiting)
-        await arrival(sandbox, is_resume)
+        await arrival(sandbox, resumed(SLOW))
         assert await anyio.to_thread.run_sync(process.wait, 30) == 0
     assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
 

@@ -1,34 +1,17 @@
 """A stdio server without a client library."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.support.calls import ROOT
-from tests.support.wire import RawServer, Start, ends_in_time
+from tests.support.wire import RawServer, Start, raw_server
 
 
 @pytest.fixture
 def start(environment: dict[str, str], tmp_path: Path) -> Start:
-    @contextmanager
-    def started(*arguments: str, **variables: str) -> Iterator[RawServer]:
-        stderr = tmp_path / "stderr.txt"
-        with (
-            stderr.open("wb") as stderr_file,
-            subprocess.Popen(
-                [sys.executable, str(ROOT / "server.py"), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr_file,
-                env=environment | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"} | variables,
-                cwd=tmp_path,
-            ) as process,
-            ends_in_time(process),
-        ):
-            yield RawServer(process, stderr)
+    def started(*arguments: str, **variables: str) -> AbstractContextManager[RawServer]:
+        verbose = {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"}
+        return raw_server(environment | verbose | variables, tmp_path, *arguments)
 
     return started

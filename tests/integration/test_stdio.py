@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import IDLE, ROOT, call, is_resume, state_of
+from tests.support.calls import IDLE, ROOT, call, state_of
 from tests.support.processes import running
+from tests.support.updates import resumed
 from tests.support.wire import (
     DISCOVER,
     INITIALIZE,
@@ -378,7 +379,7 @@ def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_i
 
         assert server.exit_code() == 0
 
-    sandbox.wait_for(lambda request: request.applied and is_resume(request))
+    sandbox.wait_for(resumed(IDLE))
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
     assert sandbox.connection(IDLE).paused is False
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """`fivetran-state finish`, by hand."""
+def run(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state ...` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "finish"],
+        [sys.executable, "-m", "fivetran_state", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -19,6 +21,18 @@ def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedPr
         env=environment,
         cwd=folder,
     )
+
+
+def doctor(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state doctor`"""
+    return run(environment, folder, "doctor", *arguments)
+
+
+def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state finish`"""
+    return run(environment, folder, "finish")
 
 
 @contextmanager
@@ -39,18 +53,3 @@ def finishing(
             yield process
         finally:
             process.kill()
-
-
-def doctor(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "doctor", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )

@@ -1,43 +1,18 @@
 """A server that ends in the middle of an update, and the process that completes the update."""
 
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.support.calls import ROOT, state_of
+from fivetran_state.sandbox import Sandbox
+from tests.support.calls import state_of
 from tests.support.updates import (
     SLOW,
     assert_read_back_before_resumed,
     assert_written_once_while_paused,
     is_poll_of_a_sync,
-    is_setting_paused,
 )
 from tests.support.wire import LEGACY, RawServer, tool_call
-
-
-@contextmanager
-def serving(environment: dict[str, str], folder: Path) -> Iterator[RawServer]:
-    stderr = folder / "stderr.txt"
-    with (
-        stderr.open("wb") as stderr_file,
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr_file,
-            env=environment,
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield RawServer(process, stderr)
-        finally:
-            process.kill()
 
 
 def start_update_that_waits_for_a_sync(server: RawServer, sandbox: Sandbox) -> None:
@@ -46,10 +21,6 @@ def start_update_that_waits_for_a_sync(server: RawServer, sandbox: Sandbox) -> N
     change = {"connection_id": SLOW, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
     server.say(tool_call("update_state", expected_version=version, **change))
     sandbox.wait_for(lambda request: is_poll_of_a_sync(request) and request.status is not None)
-
-
-def is_resume(request: LoggedRequest) -> bool:
-    return request.applied and is_setting_paused(request, False)
 
 
 def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, Any]) -> None:

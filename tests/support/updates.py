@@ -1,5 +1,6 @@
 """An update by a server process: start it, hold it at one of its calls, check how it ended."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mcp import Client
@@ -11,7 +12,6 @@ from tests.support.calls import (
     IDLE,
     arrival,
     call,
-    is_pause,
     is_read,
     is_resume,
     refused,
@@ -79,8 +79,13 @@ def is_look(request: LoggedRequest) -> bool:
     return is_read(request) and request.status is not None
 
 
-def is_setting_paused(request: LoggedRequest, paused: bool) -> bool:
-    return is_pause(request) if paused else is_resume(request)
+def resumed(connection_id: str) -> Callable[[LoggedRequest], bool]:
+    """Whether a request has resumed this connection."""
+
+    def has(request: LoggedRequest) -> bool:
+        return request.connection_id == connection_id and request.applied and is_resume(request)
+
+    return has
 
 
 def took_effect(sandbox: Sandbox, connection_id: str) -> list[LoggedRequest]:

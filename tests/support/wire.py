@@ -3,11 +3,14 @@
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.support.calls import ROOT
 
 Message = dict[str, Any]
 META = {
@@ -136,3 +139,22 @@ def ends_in_time(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     finally:
         deadline.cancel()
         process.kill()
+
+
+@contextmanager
+def raw_server(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[RawServer]:
+    """`python server.py`; its stderr goes to a file in `folder`."""
+    stderr = folder / "stderr.txt"
+    with (
+        stderr.open("wb") as stderr_file,
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr_file,
+            env=environment,
+            cwd=folder,
+        ) as process,
+        ends_in_time(process),
+    ):
+        yield RawServer(process, stderr)
