@@ -57,10 +57,10 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
                 assert unseen["code"] == "workflow_not_found"
         assert (len(sandbox.log), len(other.log)) == (ours_until_now, theirs_until_now)
 
-        async with running(others, tmp_path) as theirs:
-            assert (await ended(theirs.client, their_update))["status"] == "updated"
+        async with connect(**others) as client:
+            assert (await ended(client, their_update))["status"] == "updated"
             for hidden in (our_update, simulated_update):
-                unseen = await refused(theirs.client, "workflow_status", workflow_id=hidden)
+                unseen = await refused(client, "workflow_status", workflow_id=hidden)
                 assert unseen["code"] == "workflow_not_found"
         assert len(sandbox.log) == ours_until_now
         assert sandbox.connection(IDLE).paused is True

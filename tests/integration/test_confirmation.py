@@ -414,9 +414,9 @@ async def test_a_confirmation_holds_for_the_arguments_that_it_was_asked_for(
 
 
 async def test_a_restart_between_question_and_answer_loses_nothing(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
-    async with spawn(ask=Human()) as client:
+    async with connect(ask=Human()) as client:
         question = await the_question(client)
     async with spawn(ask=Human()) as client:
         result = await round_of(client, question)
@@ -428,7 +428,7 @@ async def test_a_restart_between_question_and_answer_loses_nothing(
 
 
 async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
     watch = Watch(sandbox, IDLE)
 
@@ -439,7 +439,7 @@ async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
     with anyio.CancelScope() as gone:
         async with spawn("legacy", ask=Human(leave)) as client:
             await client.call_tool("update_state", {"connection_id": IDLE, "merge_patch": PATCH})
-    async with spawn() as client:
+    async with connect() as client:
         listed = await call(client, "list_workflows", connection_id=IDLE)
 
     assert gone.cancelled_caught

@@ -632,9 +632,9 @@ async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
 
 
 async def test_an_account_known_from_before_lets_a_server_start_while_fivetran_is_away(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
-    async with spawn() as client:
+    async with connect() as client:
         done = await call(
             client,
             "update_state",

@@ -1227,13 +1227,13 @@ async def test_a_client_that_goes_away_does_not_stop_the_update(
 
 
 async def test_a_server_that_closes_during_an_update_leaves_it_to_the_next(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
     async with spawn() as client:
         watch = Watch(sandbox, IDLE)
         workflow_id, hold = await start_and_hold_at_the_snapshot(client, sandbox)
     hold.release()
-    async with spawn() as client:
+    async with connect() as client:
         done = await end_of(client, workflow_id)
 
     assert done["status"] == "updated"
