@@ -50,17 +50,17 @@ from tests.support.updates import (
 async def test_killed_at_any_call_then_restarted(
     connect: Connect,
     sandbox: Sandbox,
-    environment: dict[str, str],
+    on_either: dict[str, str],
     tmp_path: Path,
     at_call: int,
     kind: FaultKind,
 ) -> None:
     before = state_of(sandbox, IDLE)
-    async with running(environment, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
 
-    async with connect() as client:
+    async with connect(**on_either) as client:
         await assert_updated_once(client, sandbox, workflow_id, before)
 
 
@@ -116,15 +116,15 @@ async def test_killed_at_any_call_it_stays_paused(
 async def test_a_sync_that_ends_while_no_server_lives_is_noticed_by_the_next_one(
     connect: Connect,
     sandbox: Sandbox,
-    environment: dict[str, str],
+    on_either: dict[str, str],
     tmp_path: Path,
     slow: dict[str, Any],
 ) -> None:
-    async with running(environment, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
 
-    async with connect() as client:
+    async with connect(**on_either) as client:
         await assert_updated_once(client, sandbox, workflow_id, slow)
 
 

@@ -1,22 +1,66 @@
 """Many servers, one connection: one update at a time, none lost, every number used once."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import anyio
+import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import IDLE, state_of, version_of
-from tests.support.contention import Barrier, insist, letter
-from tests.support.processes import running
+from tests.support.calls import IDLE, call, state_of, version_of
+from tests.support.processes import Server, running
+from tests.support.updates import changes
 
-PROCESSES = 8
 TURNS = 2
 
 
-async def contend(environment: dict[str, str], folder: Path) -> list[str]:
+class Barrier:
+    """Lets everybody go on when all have arrived."""
+
+    def __init__(self, parties: int) -> None:
+        self._missing = parties
+        self._complete = anyio.Event()
+
+    async def wait(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._complete.set()
+        await self._complete.wait()
+
+
+async def insist(server: Server, patch: dict[str, Any], started: list[str]) -> None:
+    """Tries until the update has been made; notes every update that this server started."""
+    while True:
+        result = await server.client.call_tool(
+            "update_state",
+            {
+                "connection_id": IDLE,
+                "merge_patch": patch,
+                "expected_version": await version_of(server.client, IDLE),
+                "wait_seconds": 50,
+            },
+        )
+        answer = json.loads(result.content[0].text)  # type: ignore[union-attr]
+        if result.is_error and answer["code"] == "update_in_progress":
+            await call(
+                server.client,
+                "workflow_status",
+                workflow_id=answer["workflow_id"],
+                wait_seconds=50,
+            )
+            continue
+        started.append(answer["workflow_id"])
+        if not result.is_error:
+            assert answer["status"] == "updated", answer
+            return
+        assert answer["code"] == "conflict", answer
+
+
+async def contend(environment: dict[str, str], folder: Path, processes: int) -> list[str]:
     """Every server makes its updates, all at once; the ids of the updates that were started."""
     started: list[str] = []
-    all_ready = Barrier(PROCESSES)
+    all_ready = Barrier(processes)
 
     async def assistant(number: int) -> None:
         async with running(environment, folder) as server:
@@ -26,24 +70,28 @@ async def contend(environment: dict[str, str], folder: Path) -> list[str]:
                 await insist(server, {f"server_{number}": turn}, started)
 
     async with anyio.create_task_group() as tasks:
-        for number in range(PROCESSES):
+        for number in range(processes):
             tasks.start_soon(assistant, number)
     return started
 
 
-async def test_eight_servers_update_one_connection_one_at_a_time(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(("database", "processes"), [("environment", 8), ("on_postgres", 4)])
+async def test_servers_update_one_connection_one_at_a_time(
+    sandbox: Sandbox,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database: str,
+    processes: int,
 ) -> None:
-    started = await contend(environment, tmp_path)
+    started = await contend(request.getfixturevalue(database), tmp_path, processes)
 
-    members = {f"server_{number}": TURNS for number in range(PROCESSES)}
+    members = {f"server_{number}": TURNS for number in range(processes)}
     final = state_of(sandbox, IDLE)
     assert final == {"cursor": final["cursor"]} | members
 
-    changes = [r for r in sandbox.log if r.connection_id == IDLE and r.method == "PATCH"]
-    assert all(request.applied for request in changes)
     # An update that comes too late pauses nobody.
-    assert "".join(map(letter, changes)) == "pwr" * (PROCESSES * TURNS)
+    assert changes(sandbox, IDLE) == "pwr" * (processes * TURNS)
+    assert all(request.applied for request in sandbox.log if request.connection_id == IDLE)
     assert sandbox.connection(IDLE).paused is False
 
     numbers = sorted(int(workflow_id.removeprefix(f"{IDLE}:")) for workflow_id in started)

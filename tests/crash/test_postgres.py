@@ -31,7 +31,6 @@ from tests.support.calls import (
     version_of,
 )
 from tests.support.commands import finishing
-from tests.support.contention import Barrier, insist, letter
 from tests.support.files import files_under, where
 from tests.support.hand_over import start_update_that_waits_for_a_sync
 from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, URL, Postgres
@@ -45,6 +44,7 @@ from tests.support.updates import (
     SLOW,
     WRITE,
     assert_updated_once,
+    changes,
     is_poll_of_a_sync,
     kill_while_draining,
     resumed,
@@ -76,15 +76,6 @@ async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
     )
 
 
-def changes(sandbox: Sandbox, connection_id: str) -> str:
-    """Every request that would change the connection: p(ause), w(rite), r(esume)."""
-    return "".join(
-        letter(request)
-        for request in sandbox.log
-        if request.connection_id == connection_id and request.method == "PATCH"
-    )
-
-
 # An update
 
 
@@ -103,7 +94,7 @@ async def test_an_update_takes_seven_calls(
 # Killed
 
 KILLS = [(BEFORE, at_call) for at_call in CALLS] + [(AFTER, at_call) for at_call in CALLS]
-AFTER_THE_PAUSE, BEFORE_THE_VERIFYING = (AFTER, 3), (BEFORE, 6)
+BEFORE_THE_VERIFYING = (BEFORE, 6)
 
 
 def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
@@ -117,24 +108,6 @@ def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
         )
         for kind, at_call in KILLS
     ]
-
-
-@pytest.mark.parametrize(("kind", "at_call"), kills([AFTER_THE_PAUSE]))
-async def test_a_killed_update_is_completed_once_after_a_restart(
-    connect: Connect,
-    sandbox: Sandbox,
-    on_postgres: dict[str, str],
-    tmp_path: Path,
-    kind: FaultKind,
-    at_call: int,
-) -> None:
-    before = state_of(sandbox, IDLE)
-    async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
-        await server.kill()
-
-    async with connect(**on_postgres) as client:
-        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
@@ -161,48 +134,6 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_
         sandbox.finish_sync(SLOW)
 
         await assert_updated_once(living.client, sandbox, workflow_id, slow)
-
-
-@pytest.mark.slow
-async def test_an_update_killed_while_a_sync_runs_is_completed_once_after_a_restart(
-    connect: Connect,
-    sandbox: Sandbox,
-    on_postgres: dict[str, str],
-    tmp_path: Path,
-    slow: dict[str, Any],
-) -> None:
-    async with running(on_postgres, tmp_path) as server:
-        workflow_id = await kill_while_draining(server, sandbox)
-    sandbox.finish_sync(SLOW)
-
-    async with connect(**on_postgres) as client:
-        await assert_updated_once(client, sandbox, workflow_id, slow)
-
-
-async def test_four_servers_update_one_connection_one_at_a_time(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
-) -> None:
-    started: list[str] = []
-    all_ready = Barrier(4)
-
-    async def assistant(number: int) -> None:
-        async with running(on_postgres, tmp_path) as server:
-            await version_of(server.client, IDLE)
-            await all_ready.wait()
-            for turn in (1, 2):
-                await insist(server, {f"server_{number}": turn}, started)
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(4):
-            tasks.start_soon(assistant, number)
-
-    final = state_of(sandbox, IDLE)
-    assert final == {"cursor": final["cursor"]} | {f"server_{number}": 2 for number in range(4)}
-    assert changes(sandbox, IDLE) == "pwr" * 8
-    assert sorted(started, key=lambda each: int(each.partition(":")[2])) == [
-        f"{IDLE}:{number}" for number in range(1, len(started) + 1)
-    ]
-    assert sandbox.connection(IDLE).paused is False
 
 
 # The session that holds the lock is ended

@@ -12,6 +12,7 @@ from tests.support.calls import (
     IDLE,
     arrival,
     call,
+    is_pause,
     is_read,
     is_resume,
     refused,
@@ -94,6 +95,15 @@ def took_effect(sandbox: Sandbox, connection_id: str) -> list[LoggedRequest]:
         for request in sandbox.log
         if request.connection_id == connection_id and request.applied
     ]
+
+
+def changes(sandbox: Sandbox, connection_id: str) -> str:
+    """Every request that would change the connection: p(ause), w(rite), r(esume)."""
+    return "".join(
+        "w" if is_write(request) else "p" if is_pause(request) else "r"
+        for request in sandbox.log
+        if request.connection_id == connection_id and request.method == "PATCH"
+    )
 
 
 def assert_written_once_while_paused(sandbox: Sandbox, connection_id: str) -> LoggedRequest:
