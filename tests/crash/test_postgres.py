@@ -33,7 +33,7 @@ from tests.support.calls import (
 from tests.support.commands import finishing
 from tests.support.files import files_under, where
 from tests.support.hand_over import start_update_that_waits_for_a_sync
-from tests.support.postgres import EXECUTORS, PASSWORD, SECRET_KEY, URL, Postgres
+from tests.support.postgres import EXECUTORS, KEY, PASSWORD, SECRET_KEY, URL, Postgres
 from tests.support.processes import Server, ended, noticed_once_more, running
 from tests.support.updates import (
     AFTER,
@@ -52,8 +52,6 @@ from tests.support.updates import (
     start_update_that_hangs,
 )
 from tests.support.wire import raw_server
-
-KEY = "FIVETRAN_STATE_SECRET_KEY"
 
 
 async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:

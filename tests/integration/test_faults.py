@@ -305,16 +305,6 @@ async def test_a_long_rate_limit_is_waited_for_and_shown(
     watch.ended_with(changed(watch))
 
 
-@pytest.mark.parametrize("retry_after", ["0", "soon", "-5", None])
-async def test_any_retry_after_is_understood(
-    connect: Connect, sandbox: Sandbox, retry_after: str | None
-) -> None:
-    headers = {} if retry_after is None else {"Retry-After": retry_after}
-    fault = {"call_name": "write", "kind": "status", "status": 429, "headers": headers}
-    async with connect() as client:
-        await update_succeeds(client, sandbox, IDLE, fault)
-
-
 @pytest.mark.parametrize("fault", ["500", "drop"])
 async def test_a_fault_while_a_sync_drains(connect: Connect, sandbox: Sandbox, fault: str) -> None:
     busy_connection(sandbox)

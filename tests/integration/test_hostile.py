@@ -457,16 +457,3 @@ async def test_a_200_without_a_state_is_not_taken_for_an_empty_state(
         error = await refused(client, "get_state", connection_id=IDLE)
 
     assert error["code"] == "fivetran_unavailable"
-
-
-@pytest.mark.parametrize("retry_after", ["nan", "inf", "-1"])
-async def test_any_retry_after_is_a_time_to_wait(
-    connect: Connect, sandbox: Sandbox, retry_after: str
-) -> None:
-    async with connect() as client:
-        headers = {"Retry-After": retry_after}
-        sandbox.fault("status", status=429, path="/state$", headers=headers, times=9)
-        error = await refused(client, "get_state", connection_id=IDLE)
-
-    assert error["code"] == "rate_limited"
-    assert 0 <= error["retry_after"] <= 86_400

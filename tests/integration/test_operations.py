@@ -21,11 +21,10 @@ from tests.support.calls import (
     version_of,
 )
 from tests.support.commands import doctor
-from tests.support.postgres import PASSWORD, SECRET_KEY
+from tests.support.postgres import KEY, PASSWORD, SECRET_KEY
 from tests.support.processes import running
 from tests.support.updates import SLOW, start_update
 
-KEY = "FIVETRAN_STATE_SECRET_KEY"
 OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough"
 
 

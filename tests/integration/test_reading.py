@@ -14,6 +14,7 @@ from tests.support.calls import (
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     STATELESS,
     SYNCING,
@@ -34,8 +35,6 @@ TWIN = "twin_harvest"
 MANUAL = "idle_turbine"
 BROKEN = "severed_cable"
 RESYNC = "patient_archive"
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 
 async def ids(client: Client, **arguments: Any) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
+from tests.conftest import Connect
 from tests.support.calls import IDLE, ROOT, call, state_of
-from tests.support.processes import running
 from tests.support.updates import resumed
 from tests.support.wire import (
     DISCOVER,
@@ -386,11 +386,7 @@ def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_i
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_once_by_the_next_one(
-    start: Start,
-    sandbox: Sandbox,
-    environment: dict[str, str],
-    tmp_path: Path,
-    how: signal.Signals,
+    start: Start, connect: Connect, sandbox: Sandbox, how: signal.Signals
 ) -> None:
     before = state_of(sandbox, IDLE)
     with start() as server:
@@ -398,10 +394,8 @@ async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_on
         server.process.send_signal(how)
         server.exit_code()
 
-    async with running(environment, tmp_path) as next_server:
-        status = await call(
-            next_server.client, "workflow_status", workflow_id=f"{IDLE}:1", wait_seconds=50
-        )
+    async with connect() as client:
+        status = await call(client, "workflow_status", workflow_id=f"{IDLE}:1", wait_seconds=50)
 
     assert status["status"] == "updated"
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}

@@ -19,6 +19,7 @@ from tests.support.calls import (
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     ROOT,
     STATELESS,
@@ -32,8 +33,6 @@ from tests.support.calls import (
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 UNUSUAL = ("twin_harvest", "idle_turbine", "severed_cable", "patient_archive")
 """Of another group, scheduled manually, broken, and with a historical re-sync pending."""

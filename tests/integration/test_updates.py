@@ -15,6 +15,7 @@ from tests.support.calls import (
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     RESCHEDULED,
     STATELESS,
@@ -39,8 +40,6 @@ STEADY = "steady_river"
 """A connection that tests add: its state holds no cursor, so that a sync does not move it."""
 FOREVER = 100_000.0
 PATCH = {"rewound": True}
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 
 async def update(client: Client, connection_id: str, version: str, **how: Any) -> dict[str, Any]:

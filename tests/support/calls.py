@@ -27,6 +27,9 @@ EXACT = "exact_ledger"
 RESCHEDULED = "late_ferry"
 STATELESS = "postgres_mirror"
 
+NO_VERSION = "0123456789abcdef" * 2
+"""No state has it."""
+
 _FOR_EVER = 1e9
 
 
