@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.hosts [--times 50] [--seed 7]
 
-Each way in which a host can end its server (`tests/crash/hosts.py`) is tried that many times, at a
+Each way in which a host can end its server (`tests/support/hosts.py`) is tried that many times, at a
 random moment of an update. Every server has a data directory of its own, so that nobody but the
 process that it hands over to can finish the update. A connection that is paused 15 seconds later
 makes the exit code 1.
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import is_resume
-from tests.crash.hosts import TERMINAL, WAYS, host
+from tests.support.calls import is_resume
+from tests.support.hosts import TERMINAL, WAYS, host
 
 LATENCY = 0.05
 LATEST = 0.6

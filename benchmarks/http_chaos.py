@@ -36,8 +36,8 @@ from benchmarks.watched import Watched
 from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.http_server import HttpProcess, http_running, mcp_client
-from tests.tasks import FollowsTasks
+from tests.support.http_server import HttpProcess, http_running, mcp_client
+from tests.support.tasks import FollowsTasks
 
 CONNECTIONS = 18
 SERVERS = ("one", "two")

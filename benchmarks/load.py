@@ -28,7 +28,7 @@ from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from fivetran_state.tokens import TokenFile
-from tests.http_server import HttpProcess, http_running
+from tests.support.http_server import HttpProcess, http_running
 
 LONGEST_WAIT = 0.5
 MOST_MEMORY = 200

@@ -1,11 +1,13 @@
 """What every test may use: a simulated Fivetran over real HTTP, and the server in front of it."""
 
+import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -19,9 +21,10 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
-from tests.http_server import HttpServer
-from tests.postgres import SECRET_KEY, Postgres
+from tests.support.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
+from tests.support.http_server import HttpServer
+from tests.support.postgres import SECRET_KEY, Postgres
+from tests.support.updates import SLOW
 
 if hasattr(signal, "SIGHUP"):
     # Servers here are ended by it: under nohup they would inherit that it is ignored.
@@ -92,6 +95,16 @@ def on_postgres(environment: dict[str, str], postgres: Postgres) -> dict[str, st
 @pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgres"])
 def on_both(request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a server, once with each kind of database."""
+    return _on(request)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def on_either(request: pytest.FixtureRequest) -> dict[str, str]:
+    """As `on_both`, where the quick suite goes without PostgreSQL."""
+    return _on(request)
+
+
+def _on(request: pytest.FixtureRequest) -> dict[str, str]:
     name = "environment" if request.param == "sqlite" else "on_postgres"
     environment: dict[str, str] = request.getfixturevalue(name)
     return environment
@@ -183,3 +196,18 @@ def _no_credentials_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("FIVETRAN_", "DBOS_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def slow(sandbox: Sandbox) -> dict[str, Any]:
+    """A connection whose sync runs, and takes an hour to stop after a pause; its state."""
+    before = {"cursor": "2026-01-01T00:00:00Z"}
+    sandbox.add_connection(
+        SLOW,
+        state=json.dumps(before),
+        sync_seconds=7200,
+        drain_seconds=3600,
+        stopped_sync_counts=False,
+    )
+    sandbox.start_sync(SLOW)
+    return before

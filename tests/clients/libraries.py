@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tests.calls import ROOT
+from tests.support.calls import ROOT
 
 HERE = Path(__file__).parent
 SILENT = {

@@ -12,9 +12,9 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, Watch, state_of
 from tests.clients import libraries
 from tests.clients.libraries import Agent
+from tests.support.calls import IDLE, ROOT, Watch, state_of
 
 pytestmark = pytest.mark.slow
 

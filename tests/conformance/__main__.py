@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.conformance import npm
 from tests.conformance.server import serving
+from tests.support import npm
 
 BOTH = [
     "tools-list",

@@ -17,9 +17,9 @@ from fivetran_state import http_server, logs, mcp_server
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET
 from tests.conformance import fixtures, tasks
-from tests.postgres import SECRET_KEY
+from tests.support.calls import API_KEY, API_SECRET
+from tests.support.postgres import SECRET_KEY
 
 
 @asynccontextmanager

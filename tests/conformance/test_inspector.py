@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, Watch, state_of
-from tests.conformance import npm
+from tests.support import npm
+from tests.support.calls import IDLE, ROOT, Watch, state_of
 
 Inspect = Callable[..., dict[str, Any]]
 

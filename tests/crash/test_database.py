@@ -11,14 +11,23 @@ import psycopg
 import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests import matrix
-from tests.calls import IDLE, PAUSED, Watch, api_calls, arrival, call, state_of, until, version_of
 from tests.conftest import Connect, Serve
-from tests.crash.processes import ended, running
-from tests.crash.test_kill import CALLS_TO_READ, start_update
-from tests.crash.test_postgres import URL, noticed_once_more
-from tests.http.rest import get, post
-from tests.postgres import Postgres
+from tests.support import matrix
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    Watch,
+    api_calls,
+    arrival,
+    call,
+    state_of,
+    until,
+    version_of,
+)
+from tests.support.postgres import URL, Postgres
+from tests.support.processes import ended, noticed_once_more, running
+from tests.support.rest import get, post
+from tests.support.updates import CALLS_TO_READ, start_update
 
 PATCH = {"rewound": True}
 FOREIGN = {"cursor": "by somebody else"}
@@ -170,13 +179,13 @@ async def test_a_recording_that_postgres_cancels_is_no_outcome(
 
     async with running(on_postgres, tmp_path) as server:
         hold = sandbox.fault("apply_then_hang", method="PATCH", path=f"/{IDLE}$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda each: each.fault == "apply_then_hang")
         with psycopg.connect(url) as session:
             session.execute("LOCK TABLE dbos.operation_outputs IN SHARE ROW EXCLUSIVE MODE")
             hold.release()
             postgres.query(url, f"SELECT pg_cancel_backend({await until(recording)})")
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert status["status"] == "updated"
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
@@ -194,7 +203,7 @@ async def test_a_write_in_doubt_outlasts_a_database_that_is_away(
         sandbox.fault("status", method="PATCH", path="/state$", status=500)
         # After what is read before the update, its inspection and its snapshot.
         hold = sandbox.fault("hang", method="GET", path="/state$", skip=3)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, is_look)
         with postgres.stopped():
             hold.release()

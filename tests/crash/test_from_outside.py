@@ -1,6 +1,5 @@
 """Somebody ends, or deletes, an update in the database: its connection is resumed all the same."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.calls import (
+from tests.conftest import Connect, Serve
+from tests.support.calls import (
     IDLE,
     SYNCING,
     Watch,
@@ -24,22 +25,22 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.crash.outside import delete_after, delete_in_database, end_in_database
-from tests.crash.processes import Server, running
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import (
+from tests.support.commands import doctor, finish
+from tests.support.http_server import http_running
+from tests.support.matrix import each_with_each
+from tests.support.outside import delete_after, delete_in_database, end_in_database
+from tests.support.processes import running
+from tests.support.rest import get, post
+from tests.support.updates import (
     AFTER,
     BEFORE,
     CALLS,
     is_write,
+    resumed,
     start_update,
     start_update_that_hangs,
     took_effect,
 )
-from tests.http.rest import get, post
-from tests.http_server import http_running
-from tests.integration.test_operations import doctor
-from tests.matrix import each_with_each
 
 CHANGE = {"cursor": "2020"}
 
@@ -93,33 +94,16 @@ def moment(request: pytest.FixtureRequest) -> Moment:
     return MOMENTS[request.param]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment of a server, once with each kind of database."""
-    name = "environment" if request.param == "sqlite" else "on_postgres"
-    environment: dict[str, str] = request.getfixturevalue(name)
-    return environment
-
-
-async def start_until(server: Server, sandbox: Sandbox, moment: Moment) -> str:
+async def start_until(client: Client, sandbox: Sandbox, moment: Moment) -> str:
     moment.hold(sandbox)
-    workflow_id = await start_update(server, moment.connection_id)
+    workflow_id = await start_update(client, moment.connection_id)
     await arrival(sandbox, moment.has_come)
     return workflow_id
 
 
-def resumed(connection_id: str) -> Callable[[LoggedRequest], bool]:
-    def is_it(request: LoggedRequest) -> bool:
-        return request.connection_id == connection_id and request.applied and is_resume(request)
-
-    return is_it
-
-
-async def assert_ended(server: Server, workflow_id: str, watch: Watch, moment: Moment) -> None:
+async def assert_ended(client: Client, workflow_id: str, watch: Watch, moment: Moment) -> None:
     """As somebody ended it, or written and verified; and the connection runs."""
-    status = await status_once(
-        server.client, workflow_id, lambda found: found["status"] != "running"
-    )
+    status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
     assert status["paused_by_update"] is False
     if moment.is_written:
         assert status["status"] == "updated"
@@ -134,40 +118,40 @@ async def assert_ended(server: Server, workflow_id: str, watch: Watch, moment: M
 
 
 async def test_ended_while_its_server_lives(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, moment: Moment
+    connect: Connect, sandbox: Sandbox, on_either: dict[str, str], moment: Moment
 ) -> None:
     watch = Watch(sandbox, moment.connection_id)
-    async with running(database, tmp_path) as server:
-        workflow_id = await start_until(server, sandbox, moment)
-        end_in_database(database, sandbox, workflow_id)
+    async with connect(**on_either) as client:
+        workflow_id = await start_until(client, sandbox, moment)
+        end_in_database(on_either, sandbox, workflow_id)
         with anyio.fail_after(30):
             await arrival(sandbox, resumed(moment.connection_id))
-        await assert_ended(server, workflow_id, watch, moment)
+        await assert_ended(client, workflow_id, watch, moment)
 
 
 async def test_ended_then_its_server_is_killed(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, moment: Moment
+    connect: Connect, sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
     watch = Watch(sandbox, moment.connection_id)
-    async with running(database, tmp_path) as server:
-        workflow_id = await start_until(server, sandbox, moment)
-        end_in_database(database, sandbox, workflow_id)
+    async with running(on_either, tmp_path) as server:
+        workflow_id = await start_until(server.client, sandbox, moment)
+        end_in_database(on_either, sandbox, workflow_id)
         await server.kill()
 
     with anyio.fail_after(30):
-        async with running(database, tmp_path) as server:
+        async with connect(**on_either) as client:
             await arrival(sandbox, resumed(moment.connection_id))
-            await assert_ended(server, workflow_id, watch, moment)
+            await assert_ended(client, workflow_id, watch, moment)
 
 
 async def test_ended_while_another_server_lives(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, moment: Moment
+    connect: Connect, sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
     watch = Watch(sandbox, moment.connection_id)
-    async with running(database, tmp_path) as other, running(database, tmp_path) as dying:
-        await call(other.client, "list_connections")
-        workflow_id = await start_until(dying, sandbox, moment)
-        end_in_database(database, sandbox, workflow_id)
+    async with connect(**on_either) as other, running(on_either, tmp_path) as dying:
+        await call(other, "list_connections")
+        workflow_id = await start_until(dying.client, sandbox, moment)
+        end_in_database(on_either, sandbox, workflow_id)
         await dying.kill()
         with anyio.fail_after(30):
             await arrival(sandbox, resumed(moment.connection_id))
@@ -175,25 +159,25 @@ async def test_ended_while_another_server_lives(
 
 
 async def test_no_later_update_starts_before(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, moment: Moment
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], moment: Moment
 ) -> None:
     connection_id = moment.connection_id
-    async with running(environment, tmp_path) as server:
-        version = await version_of(server.client, connection_id)
+    async with connect() as client:
+        version = await version_of(client, connection_id)
         hold = sandbox.fault("hang", method="PATCH", path=f"/{connection_id}$", skip=1)
-        workflow_id = await start_until(server, sandbox, moment)
+        workflow_id = await start_until(client, sandbox, moment)
         end_in_database(environment, sandbox, workflow_id)
         another = {
             "connection_id": connection_id,
             "merge_patch": {"another": True},
             "expected_version": version,
         }
-        at_once = await refused(server.client, "update_state", **another)
+        at_once = await refused(client, "update_state", **another)
         await arrival(sandbox, lambda each: each.fault == "hang" and is_resume(each))
-        while_resuming = await refused(server.client, "update_state", **another)
-        status = await call(server.client, "workflow_status", workflow_id=workflow_id)
+        while_resuming = await refused(client, "update_state", **another)
+        status = await call(client, "workflow_status", workflow_id=workflow_id)
         hold.release()
-        await status_once(server.client, workflow_id, lambda found: found["status"] != "running")
+        await status_once(client, workflow_id, lambda found: found["status"] != "running")
 
     for error in (at_once, while_resuming):
         assert (error["code"], error["workflow_id"]) == ("update_in_progress", workflow_id)
@@ -205,7 +189,7 @@ async def test_nobody_says_that_all_is_well(
 ) -> None:
     connection_id = moment.connection_id
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_until(server, sandbox, moment)
+        workflow_id = await start_until(server.client, sandbox, moment)
         # Until it is idle: one that is suspended while it writes would lock the database.
         await status_once(
             server.client, workflow_id, lambda found: found.get("phase") == moment.phase
@@ -229,55 +213,56 @@ async def test_nobody_says_that_all_is_well(
 
 
 async def test_finish_resumes_what_was_ended(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, moment: Moment
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
     watch = Watch(sandbox, moment.connection_id)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_until(server, sandbox, moment)
+        workflow_id = await start_until(server.client, sandbox, moment)
         end_in_database(environment, sandbox, workflow_id)
         await server.kill()
 
     finished = await anyio.to_thread.run_sync(finish, environment, tmp_path)
 
     assert finished.returncode == 0, finished.stderr
-    async with running(environment, tmp_path) as server:
-        await assert_ended(server, workflow_id, watch, moment)
+    async with connect() as client:
+        await assert_ended(client, workflow_id, watch, moment)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [AFTER, BEFORE]))
 async def test_ended_after_its_server_was_killed(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, at_call: int, kind: FaultKind
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    at_call: int,
+    kind: FaultKind,
 ) -> None:
     watch = Watch(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
     end_in_database(environment, sandbox, workflow_id)
     was_written = any(is_write(each) for each in took_effect(sandbox, IDLE))
 
-    async with running(environment, tmp_path) as server:
-        status = await status_once(
-            server.client, workflow_id, lambda found: found["status"] != "running"
-        )
+    async with connect() as client:
+        status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
 
     assert status["status"] == ("updated" if was_written else "cancelled")
     watch.ended_with(watch.old | CHANGE if was_written else watch.old)
 
 
 async def test_a_paused_connection_stays_paused(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str]
 ) -> None:
     sandbox.set_paused(IDLE, True)
     watch = Watch(sandbox, IDLE)
-    async with running(environment, tmp_path) as server:
+    async with connect() as client:
         held = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=2)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         end_in_database(environment, sandbox, workflow_id)
-        status = await status_once(
-            server.client, workflow_id, lambda found: found["status"] != "running"
-        )
+        status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
         held.release()
 
     assert status["status"] == "updated"
@@ -289,7 +274,7 @@ async def test_a_paused_connection_stays_paused(
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["living", "killed"])
 async def test_a_group_that_is_ended_is_undone(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, is_killed: bool
+    http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, is_killed: bool
 ) -> None:
     sync_runs_on(sandbox)
     watches = [Watch(sandbox, IDLE), Watch(sandbox, SYNCING)]
@@ -306,7 +291,7 @@ async def test_a_group_that_is_ended_is_undone(
         else:
             for name in (IDLE, SYNCING):
                 await arrival(sandbox, resumed(name))
-    async with http_running(environment, tmp_path) as server:
+    async with http() as server:
         for name in (IDLE, SYNCING):
             await arrival(sandbox, resumed(name))
         first = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
@@ -325,15 +310,15 @@ async def test_a_group_that_is_ended_is_undone(
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_deleted_while_its_server_lives(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, moment: str
+    connect: Connect, sandbox: Sandbox, on_either: dict[str, str], moment: str
 ) -> None:
     connection_id = MOMENTS[moment].connection_id
-    async with running(database, tmp_path) as server:
-        workflow_id = await start_until(server, sandbox, MOMENTS[moment])
-        delete_in_database(database, sandbox, workflow_id)
+    async with connect(**on_either) as client:
+        workflow_id = await start_until(client, sandbox, MOMENTS[moment])
+        delete_in_database(on_either, sandbox, workflow_id)
         with anyio.fail_after(30):
             await arrival(sandbox, resumed(connection_id))
-        gone = await refused(server.client, "workflow_status", workflow_id=workflow_id)
+        gone = await refused(client, "workflow_status", workflow_id=workflow_id)
 
     assert gone["code"] == "workflow_not_found"
     assert not sandbox.connection(connection_id).paused
@@ -344,14 +329,14 @@ async def test_deleted_while_its_server_lives(
     "step", ["pause", "DBOS.setEvent", "DBOS.sleep", "drain", "snapshot", "write", "verify"]
 )
 async def test_deleted_between_two_steps(
-    sandbox: Sandbox, database: dict[str, str], tmp_path: Path, step: str
+    connect: Connect, sandbox: Sandbox, on_either: dict[str, str], step: str
 ) -> None:
     """It may be DBOS then that refuses to go on, or the database."""
     sync_runs_on(sandbox, SYNCING)
-    async with running(database, tmp_path) as server:
-        await version_of(server.client, SYNCING)
-        delete_after(database, sandbox, step)
-        await start_update(server, SYNCING)
+    async with connect(**on_either) as client:
+        await version_of(client, SYNCING)
+        delete_after(on_either, sandbox, step)
+        await start_update(client, SYNCING)
         await arrival(sandbox, is_pause)
         sandbox.finish_sync(SYNCING)
         await arrival(sandbox, resumed(SYNCING))

@@ -14,9 +14,19 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, Watch, arrival, call, is_pause, refused, until, version_of
 from tests.conftest import Connect
-from tests.crash.processes import Server, ended, running
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    Watch,
+    arrival,
+    call,
+    is_pause,
+    refused,
+    until,
+    version_of,
+)
+from tests.support.processes import Server, ended, running
 
 PATCH = {"cursor": "2020", "filling": secrets.token_hex(200_000)}
 """More than there is room for, however well it is compressed."""
@@ -89,7 +99,7 @@ async def test_an_update_that_the_disk_stops_goes_on_when_there_is_space_again(
             await until(lambda: anyio.to_thread.run_sync(has_failed, tmp_path / "stderr.txt"))
             meanwhile = await call(server.client, "workflow_status", workflow_id=workflow_id)
             error = await refused(server.client, "update_state", **of_another)
-        status = await ended(server, workflow_id)
+        status = await ended(server.client, workflow_id)
 
     assert (meanwhile["status"], meanwhile["paused_by_update"]) == ("running", True)
     assert error["code"] == "database_unavailable"

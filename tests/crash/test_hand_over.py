@@ -1,84 +1,33 @@
 """A server that ends, or was ended, in the middle of an update: `finish` completes it."""
 
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import IDLE, ROOT, state_of, status_once
+from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.crash.processes import running
-from tests.crash.test_kill import (
+from tests.support.calls import IDLE, state_of, status_once
+from tests.support.commands import finish, finishing
+from tests.support.hand_over import (
+    assert_updated_once,
+    start_update_that_waits_for_a_sync,
+    wait_until_nobody_is_left,
+)
+from tests.support.processes import running
+from tests.support.updates import (
     AFTER,
     SLOW,
     WRITE,
-    assert_read_back_before_resumed,
-    assert_written_once_while_paused,
     is_poll_of_a_sync,
-    is_setting_paused,
     kill_while_draining,
+    resumed,
     start_update,
     start_update_that_hangs,
 )
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.integration.test_stdio import LEGACY, RawServer, tool_call
-
-
-@contextmanager
-def serving(environment: dict[str, str], folder: Path) -> Iterator[RawServer]:
-    stderr = folder / "stderr.txt"
-    with (
-        stderr.open("wb") as stderr_file,
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr_file,
-            env=environment,
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield RawServer(process, stderr)
-        finally:
-            process.kill()
-
-
-def start_update_that_waits_for_a_sync(server: RawServer, sandbox: Sandbox) -> None:
-    server.say(*LEGACY, tool_call("get_state", connection_id=SLOW))
-    version = server.answer("get_state")["result"]["structuredContent"]["version"]
-    change = {"connection_id": SLOW, "merge_patch": {"cursor": "2020"}, "wait_seconds": 50}
-    server.say(tool_call("update_state", expected_version=version, **change))
-    sandbox.wait_for(lambda request: is_poll_of_a_sync(request) and request.status is not None)
-
-
-def is_resume(request: LoggedRequest) -> bool:
-    return request.applied and is_setting_paused(request, False)
-
-
-def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, Any]) -> None:
-    assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
-    write = assert_written_once_while_paused(sandbox, connection_id)
-    assert_read_back_before_resumed(sandbox, connection_id, write)
-    assert sandbox.connection(connection_id).paused is False
-
-
-def wait_until_nobody_is_left(environment: dict[str, str]) -> None:
-    """Each living process has a lock file of its own; one that ends in order removes it."""
-    executors = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "executors"
-    deadline = time.monotonic() + 30
-    while left := list(executors.iterdir()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-
+from tests.support.wire import LEGACY, raw_server, tool_call
 
 SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT")]
 
@@ -87,7 +36,7 @@ SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", 
 def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_update_completed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
 ) -> None:
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         if how == "stdin":
             assert server.process.stdin is not None
@@ -100,7 +49,7 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_u
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
 
@@ -112,7 +61,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
     data.mkdir(mode=0o700)
     for name in ("logging", "typer", "fivetran_state"):
         (data / f"{name}.py").write_text(f"import os; os.mkdir({str(imported)!r})")
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         assert server.process.stdin is not None
         server.process.stdin.close()
@@ -120,7 +69,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     wait_until_nobody_is_left(environment)
     assert not imported.exists()
 
@@ -128,7 +77,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
 def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with serving(environment, tmp_path) as server:
+    with raw_server(environment, tmp_path) as server:
         server.say(*LEGACY, tool_call("get_state", connection_id=IDLE))
         server.answer("get_state")
         assert server.exit_code() == 0
@@ -136,46 +85,12 @@ def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
         assert "Handed" not in server.stderr
 
 
-def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """`fivetran-state finish`, by hand."""
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "finish"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )
-
-
-@contextmanager
-def finishing(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """`fivetran-state finish`, while it runs; its stderr goes to a file."""
-    with (
-        (folder / "finish.txt").open("wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "fivetran_state", "finish", *arguments],
-            stderr=stderr,
-            env=environment,
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
 
     finished = finish(environment, tmp_path)
@@ -200,7 +115,7 @@ async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
 
@@ -209,7 +124,7 @@ async def test_finish_waits_for_the_update_of_no_living_server(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
 
         finished = finish(environment, tmp_path)

@@ -6,14 +6,9 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.crash.hosts import TERMINAL, WAYS, host
-from tests.crash.test_hand_over import (
-    assert_updated_once,
-    is_resume,
-    wait_until_nobody_is_left,
-)
-from tests.crash.test_kill import SLOW, is_poll_of_a_sync
-from tests.crash.test_kill import slow as slow  # A fixture.
+from tests.support.hand_over import assert_updated_once, wait_until_nobody_is_left
+from tests.support.hosts import TERMINAL, WAYS, host
+from tests.support.updates import SLOW, is_poll_of_a_sync, resumed
 
 QUICK = 6
 """The rest of the ways are siblings of these."""
@@ -37,6 +32,6 @@ def test_an_update_is_completed_although_the_host(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)

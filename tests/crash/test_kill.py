@@ -1,16 +1,16 @@
 """`kill -9` at every point of an update: another process completes it, once."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests import matrix
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support import matrix
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     PAUSED,
@@ -19,8 +19,6 @@ from tests.calls import (
     arrival,
     call,
     in_order,
-    is_pause,
-    is_read,
     is_resume,
     refused,
     state_of,
@@ -28,152 +26,59 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.crash.processes import Server, ended, running, simulated_account
-from tests.matrix import each_with_each
-
-CALLS = dict(enumerate(matrix.RUNNING, 1))
-"""By their number, the names of an update's calls."""
-WRITE = matrix.CALLS["write"].position + 1
-CALLS_TO_READ = 2
-"""What get_state asks of Fivetran about the connection."""
-RUNNING_CALLS = matrix.kinds(matrix.RUNNING)
-BEFORE: FaultKind = "hang"
-AFTER: FaultKind = "apply_then_hang"
-SLOW = "slow_tortoise"
-
-
-async def start_update(server: Server, connection_id: str = IDLE, **more: Any) -> str:
-    """Reads the state, starts an update and does not wait for it; its workflow id."""
-    started = await call(
-        server.client,
-        "update_state",
-        connection_id=connection_id,
-        merge_patch={"cursor": "2020"},
-        expected_version=await version_of(server.client, connection_id),
-        wait_seconds=0,
-        **more,
-    )
-    assert started["status"] == "running"
-    workflow_id: str = started["workflow_id"]
-    return workflow_id
-
-
-async def start_update_that_hangs(
-    server: Server,
-    sandbox: Sandbox,
-    kind: FaultKind,
-    *,
-    at_call: int,
-    connection_id: str = IDLE,
-    **more: Any,
-) -> str:
-    """Starts an update; returns its id when the call (counted from 1) has arrived that is never
-    answered."""
-    is_paused = sandbox.connection(connection_id).paused
-    at = list((matrix.PAUSED if is_paused else matrix.CALLS).values())[at_call - 1]
-    # The state is read once before.
-    skip = at.skip + (at.method == "GET")
-    sandbox.fault(kind, method=at.method, path=at.path(connection_id), skip=skip)
-    workflow_id = await start_update(server, connection_id, **more)
-    await arrival(
-        sandbox, lambda request: request.fault == kind and request.connection_id == connection_id
-    )
-    return workflow_id
-
-
-def is_write(request: LoggedRequest) -> bool:
-    return request.method == "PATCH" and request.path.endswith("/state")
-
-
-def is_look(request: LoggedRequest) -> bool:
-    """A state that was read, and whose answer arrived."""
-    return is_read(request) and request.status is not None
-
-
-def is_setting_paused(request: LoggedRequest, paused: bool) -> bool:
-    return is_pause(request) if paused else is_resume(request)
-
-
-def took_effect(sandbox: Sandbox, connection_id: str) -> list[LoggedRequest]:
-    return [
-        request
-        for request in sandbox.log
-        if request.connection_id == connection_id and request.applied
-    ]
-
-
-def assert_written_once_while_paused(sandbox: Sandbox, connection_id: str) -> LoggedRequest:
-    """Exactly one write took effect, on a paused connection without a sync; that write."""
-    writes = [request for request in took_effect(sandbox, connection_id) if is_write(request)]
-    assert [(write.paused, write.syncing) for write in writes] == [(True, False)]
-    return writes[0]
-
-
-def assert_read_back_before_resumed(
-    sandbox: Sandbox, connection_id: str, write: LoggedRequest
-) -> None:
-    effects = took_effect(sandbox, connection_id)
-    resumed = min(request.index for request in effects if is_resume(request))
-    assert any(is_look(request) and write.index < request.index < resumed for request in effects)
-
-
-async def assert_updated_once(
-    server: Server, sandbox: Sandbox, workflow_id: str, before: dict[str, Any]
-) -> None:
-    """The only update of a connection that was running succeeded, as if nothing had happened."""
-    connection_id = workflow_id.partition(":")[0]
-    status = await ended(server, workflow_id)
-    assert status["status"] == "updated", status
-    assert status["was_paused"] is False
-    assert status["paused_by_update"] is False
-    assert state_of(sandbox, connection_id) == before | {"cursor": "2020"}
-    assert status["version_after"] == await version_of(server.client, connection_id)
-    write = assert_written_once_while_paused(sandbox, connection_id)
-    assert_read_back_before_resumed(sandbox, connection_id, write)
-    assert sandbox.connection(connection_id).paused is False
-    assert workflow_id == f"{connection_id}:1"
-    missing = await refused(server.client, "workflow_status", workflow_id=f"{connection_id}:2")
-    assert missing["code"] == "workflow_not_found"
-
-
-def assert_failed_with(status: dict[str, Any], code: str) -> None:
-    assert status["status"] == "failed", status
-    assert status["error"]["code"] == code
-    assert status["paused_by_update"] is False
+from tests.support.matrix import each_with_each
+from tests.support.processes import Server, ended, running, simulated_account
+from tests.support.updates import (
+    AFTER,
+    BEFORE,
+    CALLS,
+    CALLS_TO_READ,
+    RUNNING_CALLS,
+    SLOW,
+    WRITE,
+    assert_failed_with,
+    assert_updated_once,
+    assert_written_once_while_paused,
+    is_poll_of_a_sync,
+    kill_while_draining,
+    start_update,
+    start_update_that_hangs,
+)
 
 
 @pytest.mark.parametrize(("at_call", "kind"), each_with_each(CALLS, [BEFORE, AFTER]))
 async def test_killed_at_any_call_then_restarted(
+    connect: Connect,
     sandbox: Sandbox,
-    environment: dict[str, str],
+    on_either: dict[str, str],
     tmp_path: Path,
     at_call: int,
     kind: FaultKind,
 ) -> None:
     before = state_of(sandbox, IDLE)
-    async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
+    async with running(on_either, tmp_path) as server:
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=at_call)
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect(**on_either) as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
 async def test_killed_while_the_sync_is_started(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     before = state_of(sandbox, IDLE)
     at_call = matrix.SYNC.position + 1
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(
-            server, sandbox, kind, at_call=at_call, then_sync=True
+            server.client, sandbox, kind, at_call=at_call, then_sync=True
         )
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
-        status = await ended(server, workflow_id)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
+        status = await ended(client, workflow_id)
 
     assert "A sync was started." in status["message"]
     assert status["since"]["sync"] == "running"
@@ -184,17 +89,22 @@ async def test_killed_while_the_sync_is_started(
     each_with_each(range(1, len(matrix.PAUSED) + 1), [BEFORE, AFTER]),
 )
 async def test_killed_at_any_call_it_stays_paused(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, at_call: int, kind: FaultKind
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    at_call: int,
+    kind: FaultKind,
 ) -> None:
     before = state_of(sandbox, PAUSED)
     async with running(environment, tmp_path) as server:
         workflow_id = await start_update_that_hangs(
-            server, sandbox, kind, at_call=at_call, connection_id=PAUSED
+            server.client, sandbox, kind, at_call=at_call, connection_id=PAUSED
         )
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert (status["status"], status["was_paused"]) == ("updated", True)
     assert state_of(sandbox, PAUSED) == before | {"cursor": "2020"}
@@ -203,75 +113,53 @@ async def test_killed_at_any_call_it_stays_paused(
     assert not [each for each in sandbox.log if is_resume(each)]
 
 
-@pytest.fixture
-def slow(sandbox: Sandbox) -> dict[str, Any]:
-    """A connection whose sync runs, and takes an hour to stop after a pause; its state."""
-    before = {"cursor": "2026-01-01T00:00:00Z"}
-    sandbox.add_connection(
-        SLOW,
-        state=json.dumps(before),
-        sync_seconds=7200,
-        drain_seconds=3600,
-        stopped_sync_counts=False,
-    )
-    sandbox.start_sync(SLOW)
-    return before
-
-
-async def kill_while_draining(server: Server, sandbox: Sandbox) -> str:
-    """Kills the server after it has once found the sync still running; the workflow's id."""
-    workflow_id = await start_update(server, SLOW)
-    await arrival(
-        sandbox, lambda request: is_poll_of_a_sync(request) and request.status is not None
-    )
-    await server.kill()
-    return workflow_id
-
-
-def is_poll_of_a_sync(request: LoggedRequest) -> bool:
-    return (
-        request.method == "GET"
-        and request.path.endswith(f"/{SLOW}")
-        and request.paused is True
-        and request.syncing is True
-    )
-
-
 async def test_a_sync_that_ends_while_no_server_lives_is_noticed_by_the_next_one(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    on_either: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
-    async with running(environment, tmp_path) as server:
+    async with running(on_either, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+    async with connect(**on_either) as client:
+        await assert_updated_once(client, sandbox, workflow_id, slow)
 
 
 async def test_a_recovered_update_goes_on_waiting_for_the_running_sync(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     killed_at = len(sandbox.log)
 
-    async with running(environment, tmp_path) as server:
+    async with connect() as client:
         await arrival(sandbox, lambda r: r.index >= killed_at and is_poll_of_a_sync(r))
         assert state_of(sandbox, SLOW) == slow
         sandbox.advance(3601)
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(client, sandbox, workflow_id, slow)
 
 
 async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+    connect: Connect,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    slow: dict[str, Any],
 ) -> None:
     async with running(environment, tmp_path) as server:
         workflow_id = await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
     sandbox.set_state(SLOW, '{"cursor":"2026-02-02T00:00:00Z"}')
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, SLOW) == {"cursor": "2026-02-02T00:00:00Z"}
@@ -280,15 +168,15 @@ async def test_a_sync_that_moves_the_cursor_while_no_server_lives_is_a_conflict(
 
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
 async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, kind: FaultKind
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, kind, at_call=WRITE)
         await server.kill()
     sandbox.set_state(IDLE, '{"cursor":"by somebody else"}')
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "conflict")
     assert state_of(sandbox, IDLE) == {"cursor": "by somebody else"}
@@ -296,19 +184,19 @@ async def test_what_somebody_else_wrote_after_the_kill_is_not_overwritten(
 
 
 async def test_a_rollback_that_was_killed_is_completed(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"cursor":"mangled"}')
         sandbox.fault("hang", method="PATCH", path="/state$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda request: request.fault == "hang")
         assert state_of(sandbox, IDLE) == {"cursor": "mangled"}
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        status = await ended(server, workflow_id)
+    async with connect() as client:
+        status = await ended(client, workflow_id)
 
     assert_failed_with(status, "verification_failed")
     assert state_of(sandbox, IDLE) == before
@@ -316,28 +204,28 @@ async def test_a_rollback_that_was_killed_is_completed(
 
 
 async def test_an_update_whose_recovery_is_killed_too_is_completed_once(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
     sandbox.fault("hang", method="GET", path="/state$")
     async with running(environment, tmp_path) as server:
         await arrival(sandbox, lambda request: request.fault == "hang")
         await server.kill()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed_once(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         sandbox.fault("status", status=503, path=IDLE, skip=CALLS_TO_READ + 4, times=1000)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         waiting = await status_once(
             server.client, workflow_id, lambda status: status.get("phase") == "wait"
         )
@@ -346,21 +234,21 @@ async def test_an_update_killed_while_it_waits_for_an_outage_to_end_is_completed
         await server.kill()
     sandbox.clear_faults()
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_the_accounts_new_key_completes_what_the_old_key_began(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
-    async with running(environment, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect(FIVETRAN_API_KEY="rotated-key") as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart(
@@ -374,14 +262,14 @@ async def test_living_servers_complete_a_dead_ones_update_once_without_a_restart
     ):
         await version_of(living.client, IDLE)
         await version_of(another.client, IDLE)
-        workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(dying.client, sandbox, BEFORE, at_call=WRITE)
         assert (await ended_within(living, workflow_id, 0))["status"] == "running"
         await dying.kill()
 
         recovered = await ended_within(living, workflow_id, 10)
 
         assert recovered["status"] == "updated"
-        await assert_updated_once(another, sandbox, workflow_id, before)
+        await assert_updated_once(another.client, sandbox, workflow_id, before)
 
 
 async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
@@ -393,18 +281,18 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
         running(environment, tmp_path) as bystander,
     ):
         write = sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state$")
-        workflow_id = await start_update(suspended)
+        workflow_id = await start_update(suspended.client)
         await arrival(sandbox, lambda request: request.fault == BEFORE)
         with suspended.suspended():
             dead_ones = await start_update_that_hangs(
-                dying, sandbox, BEFORE, at_call=3, connection_id=PAUSED
+                dying.client, sandbox, BEFORE, at_call=3, connection_id=PAUSED
             )
             await dying.kill()
             # When the bystander has recovered the dead one's, it has looked at the other's too.
-            assert (await ended(bystander, dead_ones))["status"] == "updated"
+            assert (await ended(bystander.client, dead_ones))["status"] == "updated"
         write.release()
 
-        assert (await ended(suspended, workflow_id))["status"] == "updated"
+        assert (await ended(suspended.client, workflow_id))["status"] == "updated"
 
     calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:-CALLS_TO_READ]  # Less those of the status.
     assert in_order(calls) == RUNNING_CALLS
@@ -417,7 +305,7 @@ async def ended_within(server: Server, workflow_id: str, seconds: float) -> dict
 
 
 async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
@@ -432,28 +320,28 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             running(others, tmp_path) as dying,
             running(others, tmp_path) as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
+            workflow_id = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=WRITE)
             its_own = await start_update_that_hangs(
-                dying, other, BEFORE, at_call=3, connection_id=PAUSED
+                dying.client, other, BEFORE, at_call=3, connection_id=PAUSED
             )
             await ours.kill()
             killed_at = len(sandbox.log)
             await dying.kill()
 
             # When it has recovered its own account's update, it has looked at ours as well.
-            assert (await ended(bystander, its_own))["status"] == "updated"
+            assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at
             assert sandbox.connection(IDLE).paused is True
             unseen = await refused(bystander.client, "workflow_status", workflow_id=workflow_id)
             assert unseen["code"] == "workflow_not_found"
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     with simulated_account(environment) as simulated:
@@ -463,8 +351,8 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             running(environment, tmp_path, "--sandbox") as dying,
             running(environment, tmp_path, "--sandbox") as bystander,
         ):
-            workflow_id = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=WRITE)
-            its_own = await start_update(dying, SYNCING)
+            workflow_id = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=WRITE)
+            its_own = await start_update(dying.client, SYNCING)
             await status_once(dying.client, its_own, lambda status: status.get("phase") == "drain")
             await ours.kill()
             killed_at = len(sandbox.log)
@@ -472,10 +360,10 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             simulated.finish_sync(SYNCING)
 
             # When it has recovered its own update, it has looked for others as well.
-            assert (await ended(bystander, its_own))["status"] == "updated"
+            assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at
             assert sandbox.connection(IDLE).paused is True
 
-    async with running(environment, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect() as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)

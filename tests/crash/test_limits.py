@@ -7,14 +7,13 @@ import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, state_of, until
-from tests.crash.outside import dbos_client
-from tests.crash.processes import running
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, WRITE, start_update_that_hangs
-from tests.http.rest import post
-from tests.http_server import http_running
-from tests.integration.test_operations import doctor
+from tests.support.calls import IDLE, PAUSED, state_of, until
+from tests.support.commands import doctor, finish
+from tests.support.http_server import http_running
+from tests.support.outside import dbos_client
+from tests.support.processes import running
+from tests.support.rest import post
+from tests.support.updates import AFTER, WRITE, start_update_that_hangs
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +26,7 @@ LIMITS = {
 async def begin_and_kill(environment: dict[str, str], folder: Path, sandbox: Sandbox) -> str:
     """The id of an update whose server is dead, and whose connection is paused."""
     async with running(environment, folder) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, AFTER, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
     assert sandbox.connection(IDLE).paused is True
     return workflow_id

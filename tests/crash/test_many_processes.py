@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
-from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import IDLE, call, is_pause, state_of, version_of
-from tests.crash.processes import Server, running
+from fivetran_state.sandbox import Sandbox
+from tests.support.calls import IDLE, call, state_of, version_of
+from tests.support.processes import Server, running
+from tests.support.updates import changes
 
-PROCESSES = 8
 TURNS = 2
 
 
@@ -56,17 +57,10 @@ async def insist(server: Server, patch: dict[str, Any], started: list[str]) -> N
         assert answer["code"] == "conflict", answer
 
 
-def letter(request: LoggedRequest) -> str:
-    """One change of the connection: p(ause), w(rite), r(esume)."""
-    if request.path.endswith("/state"):
-        return "w"
-    return "p" if is_pause(request) else "r"
-
-
-async def contend(environment: dict[str, str], folder: Path) -> list[str]:
+async def contend(environment: dict[str, str], folder: Path, processes: int) -> list[str]:
     """Every server makes its updates, all at once; the ids of the updates that were started."""
     started: list[str] = []
-    all_ready = Barrier(PROCESSES)
+    all_ready = Barrier(processes)
 
     async def assistant(number: int) -> None:
         async with running(environment, folder) as server:
@@ -76,24 +70,28 @@ async def contend(environment: dict[str, str], folder: Path) -> list[str]:
                 await insist(server, {f"server_{number}": turn}, started)
 
     async with anyio.create_task_group() as tasks:
-        for number in range(PROCESSES):
+        for number in range(processes):
             tasks.start_soon(assistant, number)
     return started
 
 
-async def test_eight_servers_update_one_connection_one_at_a_time(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(("database", "processes"), [("environment", 8), ("on_postgres", 4)])
+async def test_servers_update_one_connection_one_at_a_time(
+    sandbox: Sandbox,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database: str,
+    processes: int,
 ) -> None:
-    started = await contend(environment, tmp_path)
+    started = await contend(request.getfixturevalue(database), tmp_path, processes)
 
-    members = {f"server_{number}": TURNS for number in range(PROCESSES)}
+    members = {f"server_{number}": TURNS for number in range(processes)}
     final = state_of(sandbox, IDLE)
     assert final == {"cursor": final["cursor"]} | members
 
-    changes = [r for r in sandbox.log if r.connection_id == IDLE and r.method == "PATCH"]
-    assert all(request.applied for request in changes)
     # An update that comes too late pauses nobody.
-    assert "".join(map(letter, changes)) == "pwr" * (PROCESSES * TURNS)
+    assert changes(sandbox, IDLE) == "pwr" * (processes * TURNS)
+    assert all(request.applied for request in sandbox.log if request.connection_id == IDLE)
     assert sandbox.connection(IDLE).paused is False
 
     numbers = sorted(int(workflow_id.removeprefix(f"{IDLE}:")) for workflow_id in started)

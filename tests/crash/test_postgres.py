@@ -14,7 +14,8 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     API_KEY,
     API_SECRET,
     IDLE,
@@ -29,14 +30,12 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.crash.processes import Server, ended, running
-from tests.crash.test_hand_over import (
-    finishing,
-    is_resume,
-    serving,
-    start_update_that_waits_for_a_sync,
-)
-from tests.crash.test_kill import (
+from tests.support.commands import finishing
+from tests.support.files import files_under, where
+from tests.support.hand_over import start_update_that_waits_for_a_sync
+from tests.support.postgres import EXECUTORS, KEY, PASSWORD, SECRET_KEY, URL, Postgres
+from tests.support.processes import Server, ended, noticed_once_more, running
+from tests.support.updates import (
     AFTER,
     BEFORE,
     CALLS,
@@ -45,18 +44,14 @@ from tests.crash.test_kill import (
     SLOW,
     WRITE,
     assert_updated_once,
+    changes,
     is_poll_of_a_sync,
     kill_while_draining,
+    resumed,
     start_update,
     start_update_that_hangs,
 )
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.crash.test_many_processes import Barrier, insist, letter
-from tests.integration.test_secrets import files_under, where
-from tests.postgres import EXECUTORS, PASSWORD, SECRET_KEY, Postgres
-
-URL = "DBOS_SYSTEM_DATABASE_URL"
-KEY = "FIVETRAN_STATE_SECRET_KEY"
+from tests.support.wire import raw_server
 
 
 async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -69,20 +64,6 @@ async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str
     return await until(answer, 60)
 
 
-async def noticed_once_more(folder: Path) -> None:
-    """Returns when the server has found its database away once more."""
-    log = folder / "stderr.txt"
-
-    def times() -> int:
-        return log.read_text().count("Keeping watch: ")
-
-    async def are_more() -> bool:
-        return times() > before
-
-    before = times()
-    await until(are_more)
-
-
 async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
     """The next look at the sync that runs, and which Fivetran has answered."""
     return await arrival(
@@ -90,15 +71,6 @@ async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
         lambda request: (
             request.index >= since and is_poll_of_a_sync(request) and request.status is not None
         ),
-    )
-
-
-def changes(sandbox: Sandbox, connection_id: str) -> str:
-    """Every request that would change the connection: p(ause), w(rite), r(esume)."""
-    return "".join(
-        letter(request)
-        for request in sandbox.log
-        if request.connection_id == connection_id and request.method == "PATCH"
     )
 
 
@@ -110,8 +82,8 @@ async def test_an_update_takes_seven_calls(
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server)
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        workflow_id = await start_update(server.client)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
     calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:]
     assert in_order(calls)[: len(RUNNING_CALLS)] == RUNNING_CALLS
@@ -120,7 +92,7 @@ async def test_an_update_takes_seven_calls(
 # Killed
 
 KILLS = [(BEFORE, at_call) for at_call in CALLS] + [(AFTER, at_call) for at_call in CALLS]
-AFTER_THE_PAUSE, BEFORE_THE_VERIFYING = (AFTER, 3), (BEFORE, 6)
+BEFORE_THE_VERIFYING = (BEFORE, 6)
 
 
 def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
@@ -136,19 +108,6 @@ def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "at_call"), kills([AFTER_THE_PAUSE]))
-async def test_a_killed_update_is_completed_once_after_a_restart(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
-) -> None:
-    before = state_of(sandbox, IDLE)
-    async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, kind, at_call=at_call)
-        await server.kill()
-
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
-
-
 @pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
 async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
@@ -156,10 +115,10 @@ async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as living, running(on_postgres, tmp_path) as dying:
         await call(living.client, "get_state", connection_id=PAUSED)
-        workflow_id = await start_update_that_hangs(dying, sandbox, kind, at_call=at_call)
+        workflow_id = await start_update_that_hangs(dying.client, sandbox, kind, at_call=at_call)
         await dying.kill()
 
-        await assert_updated_once(living, sandbox, workflow_id, before)
+        await assert_updated_once(living.client, sandbox, workflow_id, before)
 
 
 async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_that_was_running(
@@ -172,45 +131,7 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_
         assert state_of(sandbox, SLOW) == slow
         sandbox.finish_sync(SLOW)
 
-        await assert_updated_once(living, sandbox, workflow_id, slow)
-
-
-@pytest.mark.slow
-async def test_an_update_killed_while_a_sync_runs_is_completed_once_after_a_restart(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
-) -> None:
-    async with running(on_postgres, tmp_path) as server:
-        workflow_id = await kill_while_draining(server, sandbox)
-    sandbox.finish_sync(SLOW)
-
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, slow)
-
-
-async def test_four_servers_update_one_connection_one_at_a_time(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
-) -> None:
-    started: list[str] = []
-    all_ready = Barrier(4)
-
-    async def assistant(number: int) -> None:
-        async with running(on_postgres, tmp_path) as server:
-            await version_of(server.client, IDLE)
-            await all_ready.wait()
-            for turn in (1, 2):
-                await insist(server, {f"server_{number}": turn}, started)
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(4):
-            tasks.start_soon(assistant, number)
-
-    final = state_of(sandbox, IDLE)
-    assert final == {"cursor": final["cursor"]} | {f"server_{number}": 2 for number in range(4)}
-    assert changes(sandbox, IDLE) == "pwr" * 8
-    assert sorted(started, key=lambda each: int(each.partition(":")[2])) == [
-        f"{IDLE}:{number}" for number in range(1, len(started) + 1)
-    ]
-    assert sandbox.connection(IDLE).paused is False
+        await assert_updated_once(living.client, sandbox, workflow_id, slow)
 
 
 # The session that holds the lock is ended
@@ -218,11 +139,11 @@ async def test_four_servers_update_one_connection_one_at_a_time(
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's sockets")
 async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
-    on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
+    connect: Connect, on_postgres: dict[str, str], postgres: Postgres
 ) -> None:
     """Nothing ends the connections of a machine without power; by default they last two hours."""
-    async with running(on_postgres, tmp_path) as server:
-        await call(server.client, "list_connections")
+    async with connect(**on_postgres) as client:
+        await call(client, "list_connections")
 
         assert postgres.seconds_until_it_asks_for_life(on_postgres[URL]) <= 5
 
@@ -242,7 +163,7 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
     first.start_sync(SLOW)
     with SandboxServer(first) as door_1, SandboxServer(second) as door_2:
         async with running(on_postgres, tmp_path, FIVETRAN_API_URL=door_1.url) as losing:
-            workflow_id = await start_update(losing, SLOW)
+            workflow_id = await start_update(losing.client, SLOW)
             await poll(first, since=0)
             async with AsyncExitStack() as stack:
                 with ExitStack() as frozen:
@@ -259,7 +180,7 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
                 second.finish_sync(SLOW)
 
                 for server in (winning, losing):
-                    status = await ended(server, workflow_id)
+                    status = await ended(server.client, workflow_id)
                     assert status["status"] == "updated", status
 
     assert changes(first, SLOW) == "p"
@@ -279,15 +200,15 @@ async def test_the_update_of_a_server_that_lost_its_lock_is_completed_once_whoev
     slow: dict[str, Any],
 ) -> None:
     async with running(on_postgres, tmp_path) as losing:
-        workflow_id = await start_update(losing, SLOW)
+        workflow_id = await start_update(losing.client, SLOW)
         await poll(sandbox, since=0)
         async with running(on_postgres, tmp_path) as other:
             await call(other.client, "get_state", connection_id=SLOW)
             postgres.terminate_executor(on_postgres[URL])
             sandbox.finish_sync(SLOW)
 
-            await assert_updated_once(other, sandbox, workflow_id, slow)
-            assert (await ended(losing, workflow_id))["status"] == "updated"
+            await assert_updated_once(other.client, sandbox, workflow_id, slow)
+            assert (await ended(losing.client, workflow_id))["status"] == "updated"
 
     assert changes(sandbox, SLOW) == "pwr"
 
@@ -304,7 +225,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
         f"SELECT pid {EXECUTORS} AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
     )
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await poll(sandbox, since=0)
         lost = postgres.terminate_executor(url)
 
@@ -315,7 +236,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
         await until(is_held_again)
         sandbox.finish_sync(SLOW)
 
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
     assert changes(sandbox, SLOW) == "pwr"
     assert "was lost" in (tmp_path / "stderr.txt").read_text()
@@ -344,7 +265,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
     if way == "socket":
         on_postgres[URL] = postgres.through_socket(on_postgres[URL])
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await poll(sandbox, since=0)
         with postgres.stopped():
             for _ in range(times_noticed):  # Longer than the update sleeps before it looks again.
@@ -368,7 +289,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
             server, "workflow_status", workflow_id=workflow_id, wait_seconds=50
         )
         assert status["status"] == "updated"
-        await assert_updated_once(server, sandbox, workflow_id, slow)
+        await assert_updated_once(server.client, sandbox, workflow_id, slow)
 
     assert changes(sandbox, SLOW) == "pwr"
 
@@ -379,7 +300,7 @@ async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
         write = sandbox.fault(AFTER, method="PATCH", path=f"/{IDLE}/state$")
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
         await arrival(sandbox, lambda request: request.fault == AFTER)
         with postgres.stopped():
             write.release()
@@ -387,7 +308,7 @@ async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
             await noticed_once_more(tmp_path)
 
         await answered_once(server, "workflow_status", workflow_id=workflow_id, wait_seconds=30)
-        await assert_updated_once(server, sandbox, workflow_id, before)
+        await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_tells_no_password(
@@ -404,7 +325,7 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
             (tmp_path / "answers.txt").write_text(json.dumps(error))
 
         await answered_once(server, "get_state", connection_id=IDLE)
-        await assert_updated_once(server, sandbox, await start_update(server), before)
+        await assert_updated_once(server.client, sandbox, await start_update(server.client), before)
     assert "Not up yet" in (tmp_path / "stderr.txt").read_text()
     assert where([PASSWORD, SECRET_KEY, API_SECRET], files_under(tmp_path)) == []
 
@@ -415,27 +336,28 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
 def test_a_server_that_ends_while_a_sync_is_waited_for_hands_its_update_over(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    with serving(on_postgres, tmp_path) as server:
+    with raw_server(on_postgres, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert changes(sandbox, SLOW) == "pwr"
     assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
 
 
 @pytest.mark.slow
 async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and_loses_nothing(
+    connect: Connect,
     sandbox: Sandbox,
     on_postgres: dict[str, str],
     postgres: Postgres,
     tmp_path: Path,
     slow: dict[str, Any],
 ) -> None:
-    with serving(on_postgres, tmp_path) as server:
+    with raw_server(on_postgres, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         with postgres.stopped():
             assert server.process.stdin is not None
@@ -443,8 +365,8 @@ async def test_a_server_that_ends_while_the_database_is_away_is_gone_at_once_and
             assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
     sandbox.finish_sync(SLOW)
 
-    async with running(on_postgres, tmp_path) as next_server:
-        await assert_updated_once(next_server, sandbox, f"{SLOW}:1", slow)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, f"{SLOW}:1", slow)
 
 
 @pytest.mark.slow
@@ -467,7 +389,7 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
         with postgres.stopped():
             process = stack.enter_context(finishing(on_postgres, tmp_path, "--after", "nobody"))
             await until(is_waiting)
-        await arrival(sandbox, is_resume)
+        await arrival(sandbox, resumed(SLOW))
         assert await anyio.to_thread.run_sync(process.wait, 30) == 0
     assert state_of(sandbox, SLOW) == slow | {"cursor": "2020"}
 
@@ -476,11 +398,11 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
 
 
 async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_all(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
     del on_postgres[KEY]
-    async with running(on_postgres, tmp_path) as server:
-        error = await refused(server.client, "get_state", connection_id=IDLE)
+    async with connect(**on_postgres) as client:
+        error = await refused(client, "get_state", connection_id=IDLE)
 
     assert error["code"] == "unusable_key"
     assert "Postgres" in error["message"]
@@ -489,11 +411,11 @@ async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_a
 
 
 async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_alone(
-    sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
-        workflow_id = await start_update_that_hangs(server, sandbox, BEFORE, at_call=WRITE)
+        workflow_id = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     killed_at = len(sandbox.log)
 
@@ -502,8 +424,8 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
     assert error["code"] == "unusable_key"
     assert [r for r in sandbox.log[killed_at:] if r.connection_id is not None] == []
 
-    async with running(on_postgres, tmp_path) as server:
-        await assert_updated_once(server, sandbox, workflow_id, before)
+    async with connect(**on_postgres) as client:
+        await assert_updated_once(client, sandbox, workflow_id, before)
 
 
 async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_start_on(
@@ -515,12 +437,14 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
         async with running(on_postgres | {KEY: "the key of somebody else"}, tmp_path) as other:
             error = await refused(other.client, "get_state", connection_id=PAUSED)
             assert error["code"] == "unusable_key"
-            workflow_id = await start_update_that_hangs(dying, sandbox, BEFORE, at_call=WRITE)
+            workflow_id = await start_update_that_hangs(
+                dying.client, sandbox, BEFORE, at_call=WRITE
+            )
             await dying.kill()
             async with running(on_postgres, tmp_path) as server:
-                status = await ended(server, workflow_id)
+                status = await ended(server.client, workflow_id)
                 assert status["status"] == "updated", status
-                await assert_updated_once(server, sandbox, workflow_id, before)
+                await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
 async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
@@ -547,7 +471,9 @@ async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
                 server.client, started["workflow_id"], lambda found: found["status"] != "running"
             )
             assert status["status"] == wanted
-        await start_update_that_hangs(server, sandbox, AFTER, at_call=3, connection_id=PAUSED)
+        await start_update_that_hangs(
+            server.client, sandbox, AFTER, at_call=3, connection_id=PAUSED
+        )
         await server.kill()
 
     (tmp_path / "dump.sql").write_bytes(postgres.dump(on_postgres[URL]))

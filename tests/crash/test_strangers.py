@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fivetran_state.sandbox import Fault, Sandbox
-from tests import matrix
-from tests.calls import IDLE, arrival, call, version_of
-from tests.crash.processes import Server, ended, running
+from tests.support import matrix
+from tests.support.calls import IDLE, arrival, call, version_of
+from tests.support.processes import Server, ended, running
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ async def test_servers_without_a_common_database_leave_a_connection_as_it_was(
                 held.reverse()
             for server, fault, workflow_id in held:
                 fault.release()
-                status = await ended(server, workflow_id)
+                status = await ended(server.client, workflow_id)
                 assert status["status"] in ("updated", "failed"), status
 
             assert not sandbox.connection(IDLE).paused, other_stops_at

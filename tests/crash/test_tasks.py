@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, arrival, call, state_of, version_of
-from tests.crash.processes import running
-from tests.tasks import FollowsTasks, ask, ended_task, task_of
+from tests.support.calls import IDLE, arrival, call, state_of, version_of
+from tests.support.processes import running
+from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 
 TASKS = [FollowsTasks()]
 

@@ -11,7 +11,8 @@ import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
-from tests.calls import (
+from tests.conftest import Serve
+from tests.support.calls import (
     EMPTY,
     IDLE,
     PAUSED,
@@ -25,11 +26,10 @@ from tests.calls import (
     state_of,
     sync_runs_on,
 )
-from tests.conftest import Serve
-from tests.crash.test_hand_over import finish
-from tests.crash.test_kill import AFTER, BEFORE
-from tests.http.rest import get, post
-from tests.http_server import HttpProcess, http_running
+from tests.support.commands import finish
+from tests.support.http_server import HttpProcess, http_running
+from tests.support.rest import get, post
+from tests.support.updates import AFTER, BEFORE
 
 ALL = [IDLE, PAUSED, RESCHEDULED]
 BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}
@@ -419,13 +419,13 @@ async def started_and_killed(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", stages(STAGES, "after the last write"))
 async def test_killed_at_any_point_all_are_changed_after_a_restart(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
+    http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
     watched = Watched(sandbox)
     async with http_running(on_both, tmp_path) as server:
         workflow_id = await started_and_killed(server, sandbox, ALL, STAGES[stage])
 
-    async with http_running(on_both, tmp_path) as server:
+    async with http(**on_both) as server:
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
         assert ended["status"] == "updated", ended
         assert [update["workflow_id"] for update in ended["updates"]] == [f"{n}:1" for n in ALL]
@@ -437,7 +437,7 @@ async def test_killed_at_any_point_all_are_changed_after_a_restart(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", stages(FAILING, "before a state is put back"))
 async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_restart(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
+    http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
     watched = Watched(sandbox)
     async with http_running(on_both, tmp_path) as server:
@@ -445,7 +445,7 @@ async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_rest
             server, sandbox, ALL, FAILING[stage], last_fails=True
         )
 
-    async with http_running(on_both, tmp_path) as server:
+    async with http(**on_both) as server:
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
         assert (ended["status"], ended["error"]["code"]) == ("failed", "forbidden")
 
@@ -482,7 +482,7 @@ async def test_finish_completes_connections_that_a_killed_server_was_changing_to
 
 
 async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+    http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     hasty = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
     async with http_running(hasty, tmp_path) as server:
@@ -492,7 +492,7 @@ async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
     sandbox.finish_sync(SYNCING)
 
     await arrival(sandbox, lambda r: r.connection_id == IDLE and is_resume(r))
-    async with http_running(environment, tmp_path) as server:
+    async with http() as server:
         ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
     assert ended["status"] == "updated"
     for name in (*ALL, SYNCING):

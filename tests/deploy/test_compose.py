@@ -10,8 +10,8 @@ from filelock import FileLock
 
 from fivetran_state.config import Settings
 from fivetran_state.http_server.app import LONGEST_GOODBYE
-from tests.calls import ROOT
-from tests.conformance import npm
+from tests.support import npm
+from tests.support.calls import ROOT
 
 TEXT = (ROOT / "compose.yaml").read_text()
 COMPOSE = yaml.safe_load(TEXT)

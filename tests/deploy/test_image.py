@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls import IDLE, ROOT, call
 from tests.deploy.image import Image
-from tests.http_server import mcp_client
-from tests.postgres import free_port
+from tests.support.calls import IDLE, ROOT, call
+from tests.support.http_server import mcp_client
+from tests.support.postgres import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http.issuer import AUDIENCE, OAuthIssuer
+from tests.support.issuer import AUDIENCE, OAuthIssuer
 
 
 @pytest.fixture

@@ -13,9 +13,18 @@ from mcp_types import ElicitRequestParams, ElicitResult
 
 from benchmarks.balancer import Balancer
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, Watch, arrival, call, is_pause, sync_runs_on, version_of
-from tests.http_server import HttpProcess, http_running, mcp_client
-from tests.tasks import FollowsTasks, ask, ended_task, task_of
+from tests.support.calls import (
+    IDLE,
+    SYNCING,
+    Watch,
+    arrival,
+    call,
+    is_pause,
+    sync_runs_on,
+    version_of,
+)
+from tests.support.http_server import HttpProcess, http_running, mcp_client
+from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 
 CURSOR = {"cursor": "2026-02-02T00:00:00Z"}
 NAMES = {"one", "two"}

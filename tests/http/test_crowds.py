@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import SYNCING, arrival, is_pause, state_of, sync_runs_on, until
-from tests.http.rest import post
-from tests.http_server import http_running, lines_of
+from tests.support.calls import SYNCING, arrival, is_pause, state_of, sync_runs_on, until
+from tests.support.http_server import http_running, lines_of
+from tests.support.rest import post
 
 CROWD = 300
 CHANGE = {"connection_id": SYNCING, "new_state": {"cursor": "2020"}}

@@ -17,10 +17,10 @@ from mcp_types import INTERNAL_ERROR
 
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, API_SECRET, IDLE, ROOT, call, until
 from tests.conftest import ERAS, Serve
-from tests.http.frames import KINDS, Answer, Frame, RawClient, frame, too_large
-from tests.http_server import HttpServer, authorization
+from tests.support.calls import API_KEY, API_SECRET, IDLE, ROOT, call, until
+from tests.support.frames import KINDS, Answer, Frame, RawClient, frame, too_large
+from tests.support.http_server import HttpServer, authorization
 
 SEED = 20260728
 AT_ONCE = 8

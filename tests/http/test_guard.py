@@ -17,11 +17,11 @@ from fivetran_state.http_server.connections import BoundedProtocol
 from fivetran_state.http_server.gate import DOCUMENTATION
 from fivetran_state.http_server.guard import LARGEST_BODY
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, call, sync_runs_on, version_of
 from tests.conftest import ERAS, Serve
-from tests.http.frames import RawClient
-from tests.http.issuer import OAuthIssuer
-from tests.http_server import (
+from tests.support.calls import IDLE, SYNCING, call, sync_runs_on, version_of
+from tests.support.files import files_under, where
+from tests.support.frames import RawClient
+from tests.support.http_server import (
     WRONG_TOKEN,
     HttpServer,
     authorization,
@@ -30,7 +30,7 @@ from tests.http_server import (
     mcp_client,
     run_cli,
 )
-from tests.integration.test_secrets import files_under, where
+from tests.support.issuer import OAuthIssuer
 
 PUBLIC = {
     "FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com",

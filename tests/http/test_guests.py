@@ -20,8 +20,9 @@ from fivetran_state import binding, engine, vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.accounts import Accounts
-from tests.calls import (
+from tests.conftest import Serve
+from tests.support.accounts import Accounts
+from tests.support.calls import (
     API_KEY,
     API_SECRET,
     IDLE,
@@ -37,14 +38,13 @@ from tests.calls import (
     sync_until_paused,
     until,
 )
-from tests.conftest import Serve
-from tests.crash.outside import dbos_client
-from tests.crash.test_kill import AFTER
-from tests.http.rest import get, post
-from tests.http_server import http_running, run_cli
-from tests.integration.test_secrets import files_under, where
-from tests.postgres import SECRET_KEY, Postgres
-from tests.tasks import FollowsTasks, ask
+from tests.support.files import files_under, where
+from tests.support.http_server import http_running, run_cli
+from tests.support.outside import dbos_client
+from tests.support.postgres import SECRET_KEY, Postgres
+from tests.support.rest import get, post
+from tests.support.tasks import FollowsTasks, ask
+from tests.support.updates import AFTER
 
 CURSOR = {"cursor": "2020"}
 OTHER_KEY = "another-key-of-our-own-account"

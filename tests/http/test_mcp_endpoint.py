@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, state_of
 from tests.conftest import Serve
-from tests.http.frames import LEGACY, MODERN, REQUESTS, Frame, RawClient, headers_of, valid
-from tests.http_server import HttpServer
-from tests.integration.test_stdio import INITIALIZE, INITIALIZED, ODD_ANSWERS, tool_call
+from tests.support.calls import IDLE, state_of
+from tests.support.frames import LEGACY, MODERN, REQUESTS, Frame, RawClient, headers_of, valid
+from tests.support.http_server import HttpServer
+from tests.support.wire import INITIALIZE, INITIALIZED, ODD_ANSWERS, tool_call
 
 BOTH = {"Accept": "application/json, text/event-stream"}
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Serve
+from tests.support.calls import (
     EMPTY,
     EXACT,
     IDLE,
@@ -16,8 +17,7 @@ from tests.calls import (
     state_of,
     sync_runs_on,
 )
-from tests.conftest import Serve
-from tests.http.rest import get, post
+from tests.support.rest import get, post
 
 PATH = "/state/update-multiple"
 PATCH = {"merge_patch": {"cursor": "2020"}}

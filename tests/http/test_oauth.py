@@ -9,10 +9,10 @@ from mcp.shared.auth import ProtectedResourceMetadata
 
 from fivetran_state.http_server import oauth
 from fivetran_state.http_server.oauth import LARGEST_ANSWER
-from tests.calls import IDLE
 from tests.conftest import Serve
-from tests.http.issuer import AUDIENCE, OAuthIssuer, Trick, private_key
-from tests.http_server import WRONG_TOKEN, authorization
+from tests.support.calls import IDLE
+from tests.support.http_server import WRONG_TOKEN, authorization
+from tests.support.issuer import AUDIENCE, OAuthIssuer, Trick, private_key
 
 
 async def test_only_a_token_that_the_issuer_made_for_this_server_opens_it(

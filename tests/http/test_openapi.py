@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from tests.conftest import Serve
-from tests.http.rest import get
-from tests.http_server import HttpServer, authorization
+from tests.support.http_server import HttpServer, authorization
+from tests.support.rest import get
 
 UNWANTED_CHECKS = [
     # Rules that JSON Schema does not state: credentials come in pairs, ids are those of

@@ -14,7 +14,8 @@ import pytest
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server.problems import STATUS
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Serve
+from tests.support.calls import (
     API_KEY,
     API_SECRET,
     EMPTY,
@@ -30,9 +31,8 @@ from tests.calls import (
     state_of,
     sync_runs_on,
 )
-from tests.conftest import Serve
-from tests.http.rest import get, parsed, post
-from tests.http_server import authorization, http_running
+from tests.support.http_server import authorization, http_running
+from tests.support.rest import get, parsed, post
 
 OWN = {"api_key": API_KEY, "api_secret": API_SECRET}
 CURSOR = "2025-03-06 20:20:20"

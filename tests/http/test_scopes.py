@@ -12,11 +12,20 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult, InputRe
 
 from fivetran_state.http_server.gate import requires
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, SYNCING, api_calls, call, refused, state_of, sync_runs_on, version_of
 from tests.conftest import ERAS, Serve
-from tests.http.issuer import OAuthIssuer
-from tests.http_server import HttpServer, authorization
-from tests.tasks import FollowsTasks, ask, task_of
+from tests.support.calls import (
+    IDLE,
+    SYNCING,
+    api_calls,
+    call,
+    refused,
+    state_of,
+    sync_runs_on,
+    version_of,
+)
+from tests.support.http_server import HttpServer, authorization
+from tests.support.issuer import OAuthIssuer
+from tests.support.tasks import FollowsTasks, ask, task_of
 
 PATCH = {"cursor": "2020"}
 

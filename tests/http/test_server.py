@@ -5,9 +5,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.calls import IDLE, call
 from tests.conftest import ERAS, Serve
-from tests.http_server import counted_statements, run_cli
+from tests.support.calls import IDLE, call
+from tests.support.http_server import counted_statements, run_cli
 
 CHECKS = 200
 

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, Watch, arrival, is_resume, until
-from tests.http_server import http_process, http_running
+from tests.support.calls import IDLE, Watch, arrival, until
+from tests.support.http_server import http_process, http_running
+from tests.support.updates import resumed
 
 HANDS_OVER = "Handed the updates in flight over"
 
@@ -70,7 +71,7 @@ async def test_what_does_not_end_in_time_is_handed_over(
         server.process.send_signal(signal.Signals[how])
         await server.process.wait()
     write.release()
-    await arrival(sandbox, lambda request: request.applied and is_resume(request))
+    await arrival(sandbox, resumed(IDLE))
 
     watch.ended_with(watch.old | {"cursor": "2020"})
     assert HANDS_OVER in (tmp_path / "stderr.txt").read_text()

@@ -16,11 +16,11 @@ from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import oauth, visit
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
-from tests.calls import SYNCING, sync_runs_on
 from tests.conftest import Serve
-from tests.http.frames import LEGACY, MODERN, Answer, Frame, RawClient, headers_of, valid
-from tests.http.issuer import OAuthIssuer
-from tests.http_server import WRONG_TOKEN, authorization, run_cli
+from tests.support.calls import SYNCING, sync_runs_on
+from tests.support.frames import LEGACY, MODERN, Answer, Frame, RawClient, headers_of, valid
+from tests.support.http_server import WRONG_TOKEN, authorization, run_cli
+from tests.support.issuer import OAuthIssuer
 
 RESPOND_ASYNC = {"Prefer": "respond-async"}
 SOON = 3

@@ -7,10 +7,19 @@ import anyio
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, SYNCING, api_calls, arrival, is_pause, state_of, sync_runs_on
 from tests.conftest import Serve
-from tests.http.rest import get, post
-from tests.http_server import counted_statements
+from tests.support.calls import (
+    IDLE,
+    PAUSED,
+    SYNCING,
+    api_calls,
+    arrival,
+    is_pause,
+    state_of,
+    sync_runs_on,
+)
+from tests.support.http_server import counted_statements
+from tests.support.rest import get, post
 
 UPDATE = "/state/update"
 ONE = {"connection_id": IDLE}

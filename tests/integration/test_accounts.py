@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     SYNCING,
@@ -15,18 +16,12 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.conftest import Connect
-from tests.crash.processes import ended, running, simulated_account
-from tests.crash.test_kill import (
-    BEFORE,
-    assert_updated_once,
-    start_update,
-    start_update_that_hangs,
-)
+from tests.support.processes import ended, running, simulated_account
+from tests.support.updates import BEFORE, assert_updated_once, start_update, start_update_that_hangs
 
 
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)
     other = Sandbox(api_key="key-of-the-other", api_secret=API_SECRET)
@@ -42,10 +37,10 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
             running(others, tmp_path) as theirs,
             running(on_both, tmp_path, "--sandbox") as simulated,
         ):
-            our_update = await start_update_that_hangs(ours, sandbox, BEFORE, at_call=4)
+            our_update = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=4)
             # A connection of the same name; the id is taken, but nothing of ours is in its way.
-            their_update = await start_update_that_hangs(theirs, other, BEFORE, at_call=4)
-            simulated_update = await start_update(simulated, SYNCING)
+            their_update = await start_update_that_hangs(theirs.client, other, BEFORE, at_call=4)
+            simulated_update = await start_update(simulated.client, SYNCING)
             await status_once(
                 simulated.client, simulated_update, lambda found: found.get("phase") == "drain"
             )
@@ -56,24 +51,24 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
         ours_until_now, theirs_until_now = len(sandbox.log), len(other.log)
 
         async with running(on_both, tmp_path, "--sandbox") as simulated:
-            assert (await ended(simulated, simulated_update))["status"] == "updated"
+            assert (await ended(simulated.client, simulated_update))["status"] == "updated"
             for hidden in (our_update, their_update):
                 unseen = await refused(simulated.client, "workflow_status", workflow_id=hidden)
                 assert unseen["code"] == "workflow_not_found"
         assert (len(sandbox.log), len(other.log)) == (ours_until_now, theirs_until_now)
 
-        async with running(others, tmp_path) as theirs:
-            assert (await ended(theirs, their_update))["status"] == "updated"
+        async with connect(**others) as client:
+            assert (await ended(client, their_update))["status"] == "updated"
             for hidden in (our_update, simulated_update):
-                unseen = await refused(theirs.client, "workflow_status", workflow_id=hidden)
+                unseen = await refused(client, "workflow_status", workflow_id=hidden)
                 assert unseen["code"] == "workflow_not_found"
         assert len(sandbox.log) == ours_until_now
         assert sandbox.connection(IDLE).paused is True
         assert other.connection(IDLE).paused is False
     other.close()
 
-    async with running(on_both, tmp_path) as ours:
-        await assert_updated_once(ours, sandbox, our_update, before)
+    async with connect(**on_both) as client:
+        await assert_updated_once(client, sandbox, our_update, before)
 
 
 async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
@@ -104,11 +99,11 @@ async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
 
 
 async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
-    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+    connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
     async with running(on_both, tmp_path) as server:
-        first = await start_update(server)
-        assert (await ended(server, first))["status"] == "updated"
+        first = await start_update(server.client)
+        assert (await ended(server.client, first))["status"] == "updated"
         await call(
             server.client,
             "update_state",
@@ -119,23 +114,23 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
         )
         sandbox.set_state(IDLE, '{"cursor":"2022"}')
         sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state")
-        third = await start_update(server)
+        third = await start_update(server.client)
         await status_once(server.client, third, lambda found: found.get("phase") == "write")
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
-    async with running(on_both, tmp_path, FIVETRAN_API_KEY="rotated-key") as server:
-        assert (await ended(server, third))["status"] == "updated"
-        assert (await ended(server, first))["version_after"]
+    async with connect(**on_both | {"FIVETRAN_API_KEY": "rotated-key"}) as client:
+        assert (await ended(client, third))["status"] == "updated"
+        assert (await ended(client, first))["version_after"]
         assert third == f"{IDLE}:3"
         assert state_of(sandbox, IDLE) == {"cursor": "2020"}
         assert sandbox.connection(IDLE).paused is False
         fourth = await call(
-            server.client,
+            client,
             "update_state",
             connection_id=IDLE,
             merge_patch={"cursor": "2023"},
-            expected_version=await version_of(server.client, IDLE),
+            expected_version=await version_of(client, IDLE),
             wait_seconds=50,
         )
         assert fourth["workflow_id"] == f"{IDLE}:4"

@@ -6,7 +6,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     IDLE,
     SYNCING,
     Watch,
@@ -18,8 +19,7 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.conftest import Connect
-from tests.matrix import CALLS, RUNNING, SYNC
+from tests.support.matrix import CALLS, RUNNING, SYNC
 
 CALLS_TO_READ = 2
 """What get_state asks of Fivetran about the connection."""

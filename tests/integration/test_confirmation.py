@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
@@ -12,14 +11,14 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     CallToolResult,
-    ElicitRequestParams,
     ElicitResult,
     ErrorData,
     InputRequiredResult,
 )
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import ERAS, Connect
+from tests.support.calls import (
     IDLE,
     PAUSED,
     SYNCING,
@@ -31,28 +30,14 @@ from tests.calls import (
     state_of,
     version_of,
 )
-from tests.conftest import ERAS, Connect
+from tests.support.human import ACCEPT, Human
 
 PATCH = {"cursor": "2020"}
-ACCEPT = ElicitResult(action="accept", content={})
 
 
 @pytest.fixture(params=ERAS)
 def era(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Human:
-    """Is asked; `answers` are given in turn, each perhaps after something has happened."""
-
-    def __init__(self, *answers: ElicitResult | ErrorData | Callable[[], ElicitResult]) -> None:
-        self.questions: list[str] = []
-        self._answers: Iterator[Any] = iter(answers)
-
-    async def __call__(self, _: Any, params: ElicitRequestParams) -> Any:
-        self.questions.append(params.message)
-        answer = next(self._answers)
-        return answer() if callable(answer) else answer
 
 
 async def test_what_the_human_agrees_to_is_written(
@@ -429,9 +414,9 @@ async def test_a_confirmation_holds_for_the_arguments_that_it_was_asked_for(
 
 
 async def test_a_restart_between_question_and_answer_loses_nothing(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
-    async with spawn(ask=Human()) as client:
+    async with connect(ask=Human()) as client:
         question = await the_question(client)
     async with spawn(ask=Human()) as client:
         result = await round_of(client, question)
@@ -443,7 +428,7 @@ async def test_a_restart_between_question_and_answer_loses_nothing(
 
 
 async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
     watch = Watch(sandbox, IDLE)
 
@@ -454,7 +439,7 @@ async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
     with anyio.CancelScope() as gone:
         async with spawn("legacy", ask=Human(leave)) as client:
             await client.call_tool("update_state", {"connection_id": IDLE, "merge_patch": PATCH})
-    async with spawn() as client:
+    async with connect() as client:
         listed = await call(client, "list_workflows", connection_id=IDLE)
 
     assert gone.cancelled_caught

@@ -7,8 +7,9 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
-from tests import matrix
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support import matrix
+from tests.support.calls import (
     IDLE,
     PAUSED,
     Watch,
@@ -20,8 +21,7 @@ from tests.calls import (
     status_once,
     version_of,
 )
-from tests.conftest import Connect
-from tests.matrix import Call, each_with_each, few
+from tests.support.matrix import Call, each_with_each, few
 
 PATCH = {"rewound": True}
 BUSY = "slow_river"
@@ -303,16 +303,6 @@ async def test_a_long_rate_limit_is_waited_for_and_shown(
     assert limited.status == 429
     assert again.time - limited.time >= 6
     watch.ended_with(changed(watch))
-
-
-@pytest.mark.parametrize("retry_after", ["0", "soon", "-5", None])
-async def test_any_retry_after_is_understood(
-    connect: Connect, sandbox: Sandbox, retry_after: str | None
-) -> None:
-    headers = {} if retry_after is None else {"Retry-After": retry_after}
-    fault = {"call_name": "write", "kind": "status", "status": 429, "headers": headers}
-    async with connect() as client:
-        await update_succeeds(client, sandbox, IDLE, fault)
 
 
 @pytest.mark.parametrize("fault", ["500", "drop"])

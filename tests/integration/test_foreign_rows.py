@@ -2,8 +2,7 @@
 
 import base64
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, call, refused, state_of, version_of
 from tests.conftest import Connect
+from tests.support.calls import IDLE, call, refused, state_of, version_of
+from tests.support.outside import opened
 
 COLUMNS = {
     "workflow_status": ["inputs", "output", "error"],
@@ -33,17 +33,6 @@ class Payload:
 
     def __reduce__(self) -> tuple[Callable[[Path], Any], tuple[Path]]:
         return Path.touch, (self._path,)
-
-
-@contextmanager
-def opened(environment: dict[str, str]) -> Iterator[sa.Connection]:
-    url = environment.get("DBOS_SYSTEM_DATABASE_URL")
-    if url is None:
-        url = f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db"
-    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as database:
-        yield database
-    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -7,24 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import EXACT, IDLE, LARGE, PAUSED, call, refused, state_of, version_of
 from tests.conftest import Connect
-
-
-async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
-    """An update of the state as it is now."""
-    version = await version_of(client, connection_id)
-    return await call(
-        client,
-        "update_state",
-        connection_id=connection_id,
-        expected_version=version,
-        wait_seconds=50,
-        **change,
-    )
+from tests.support.calls import (
+    EXACT,
+    IDLE,
+    LARGE,
+    PAUSED,
+    call,
+    refused,
+    state_of,
+    update,
+    version_of,
+)
 
 
 async def test_an_update_is_undone_and_the_undo_undone(connect: Connect, sandbox: Sandbox) -> None:

@@ -1,31 +1,16 @@
 """States at the limits, rounded numbers, and answers to a write that cannot be used."""
 
 import json
-from typing import Any
 
 import pytest
-from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, Watch, call, refused, state_of, version_of
 from tests.conftest import Connect
+from tests.support.calls import IDLE, Watch, call, refused, state_of, update, version_of
 
 LSN = '{"lsn":1234567890123456789,"flag":true}'
 ROUNDED = 1234567890123456800
 """What JavaScript prints for the double of that number."""
-
-
-async def update(client: Client, **change: Any) -> dict[str, Any]:
-    """An update of the state as it is now."""
-    seen = await call(client, "get_state", connection_id=IDLE, max_bytes=0)
-    return await call(
-        client,
-        "update_state",
-        connection_id=IDLE,
-        expected_version=seen["version"],
-        wait_seconds=50,
-        **change,
-    )
 
 
 # Sizes
@@ -38,14 +23,14 @@ async def test_a_state_of_many_levels_is_changed_and_undone(
     before = state_of(sandbox, IDLE)
     deep = '{"a":' * levels + "1" + "}" * levels
     async with connect() as client:
-        first = await update(client, new_state=deep)
+        first = await update(client, IDLE, new_state=deep)
         assert sandbox.connection(IDLE).state == deep
         seen = await call(client, "get_state", connection_id=IDLE)
         assert seen["state"] == json.loads(deep)
-        second = await update(client, merge_patch={"b": 2})
-        await update(client, restore_from=second["workflow_id"])
+        second = await update(client, IDLE, merge_patch={"b": 2})
+        await update(client, IDLE, restore_from=second["workflow_id"])
         assert sandbox.connection(IDLE).state == deep
-        await update(client, restore_from=first["workflow_id"])
+        await update(client, IDLE, restore_from=first["workflow_id"])
 
     assert state_of(sandbox, IDLE) == before
 
@@ -74,14 +59,14 @@ async def test_a_state_of_ten_megabytes_is_changed_and_undone(
     large = json.dumps({"a": "x" * (9_999_999 - 8)}, separators=(",", ":"))
     assert len(large) == 9_999_999
     async with connect() as client:
-        first = await update(client, new_state=large)
+        first = await update(client, IDLE, new_state=large)
         assert sandbox.connection(IDLE).state == large
         seen = await call(client, "get_state", connection_id=IDLE)
         assert seen["bytes"] == len(large)
-        second = await update(client, merge_patch={"a": 1})
-        await update(client, restore_from=second["workflow_id"])
+        second = await update(client, IDLE, merge_patch={"a": 1})
+        await update(client, IDLE, restore_from=second["workflow_id"])
         assert sandbox.connection(IDLE).state == large
-        await update(client, restore_from=first["workflow_id"])
+        await update(client, IDLE, restore_from=first["workflow_id"])
 
     assert state_of(sandbox, IDLE) == before
 
@@ -92,7 +77,7 @@ async def test_a_state_of_ten_megabytes_is_changed_and_undone(
 async def test_another_number_is_another_number(connect: Connect, sandbox: Sandbox) -> None:
     sandbox.set_state(IDLE, LSN)
     async with connect() as client:
-        done = await update(client, merge_patch={"lsn": 1234567890123456788})
+        done = await update(client, IDLE, merge_patch={"lsn": 1234567890123456788})
 
     assert done["status"] == "updated"
     assert "kept_numbers" not in done
@@ -104,7 +89,7 @@ async def test_a_rounding_is_kept_and_named(connect: Connect, sandbox: Sandbox) 
     change = {"lsn": ROUNDED, "flag": False}
     async with connect() as client:
         plan = await call(client, "update_state", connection_id=IDLE, merge_patch=change)
-        done = await update(client, merge_patch=change)
+        done = await update(client, IDLE, merge_patch=change)
         status = await call(client, "workflow_status", workflow_id=done["workflow_id"])
 
     for answer in (plan, done, status):
@@ -119,7 +104,7 @@ async def test_nothing_but_a_rounding_is_told_too(connect: Connect, sandbox: San
     sandbox.set_state(IDLE, LSN)
     async with connect() as client:
         plan = await call(client, "update_state", connection_id=IDLE, merge_patch={"lsn": ROUNDED})
-        done = await update(client, merge_patch={"lsn": ROUNDED})
+        done = await update(client, IDLE, merge_patch={"lsn": ROUNDED})
 
     assert done["status"] == "unchanged"
     for answer in (plan, done):
@@ -130,7 +115,7 @@ async def test_nothing_but_a_rounding_is_told_too(connect: Connect, sandbox: San
 async def test_json_text_means_every_digit(connect: Connect, sandbox: Sandbox) -> None:
     sandbox.set_state(IDLE, LSN)
     async with connect() as client:
-        done = await update(client, merge_patch=f'{{"lsn":{ROUNDED}}}')
+        done = await update(client, IDLE, merge_patch=f'{{"lsn":{ROUNDED}}}')
 
     assert done["status"] == "updated"
     assert "kept_numbers" not in done
@@ -158,7 +143,7 @@ async def test_an_odd_answer_to_a_write_is_verified(
     async with connect() as client:
         watch = Watch(sandbox, IDLE)
         sandbox.fault("apply_then_garbage", method="PATCH", path="/state$", body=body)
-        done = await update(client, merge_patch={"rewound": True})
+        done = await update(client, IDLE, merge_patch={"rewound": True})
 
     assert done["status"] == "updated"
     assert watch.calls.count("PATCH state") == 1

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED, api_calls, call, in_order, state_of, version_of
 from tests.conftest import ERAS, Connect
+from tests.support.calls import IDLE, PAUSED, api_calls, call, in_order, state_of, version_of
 
 RUNNING_CALLS = ["GET", "GET state", "PATCH", "GET state", "PATCH state", "GET state", "PATCH"]
 PAUSED_CALLS = ["GET", "GET state", "PATCH state", "GET state"]

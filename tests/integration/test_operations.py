@@ -1,8 +1,6 @@
 """What an operator does: ask the doctor, forget what is old, change the key."""
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     PAUSED,
@@ -21,32 +20,15 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
-from tests.crash.processes import running
-from tests.crash.test_kill import SLOW, start_update
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.postgres import PASSWORD, SECRET_KEY
+from tests.support.commands import doctor
+from tests.support.postgres import KEY, PASSWORD, SECRET_KEY
+from tests.support.processes import running
+from tests.support.updates import SLOW, start_update
 
-KEY = "FIVETRAN_STATE_SECRET_KEY"
 OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough"
 
 
 # The doctor
-
-
-def doctor(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", "doctor", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )
 
 
 def verdicts(report: str) -> dict[str, str]:
@@ -103,7 +85,7 @@ async def test_the_doctor_finds_a_connection_that_a_running_update_has_paused(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
     async with running(environment, tmp_path) as server:
-        workflow_id = await start_update(server, SLOW)
+        workflow_id = await start_update(server.client, SLOW)
         await status_once(server.client, workflow_id, lambda status: status["phase"] == "drain")
 
         report = doctor(environment, tmp_path)

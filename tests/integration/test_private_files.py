@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from fivetran_state import private
-from tests.calls import IDLE, refused, version_of
 from tests.conftest import Connect, Serve
-from tests.http_server import authorization, run_cli
+from tests.support.calls import IDLE, refused, version_of
+from tests.support.http_server import authorization, run_cli
 
 
 def open_to_others(path: Path) -> None:

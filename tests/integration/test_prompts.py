@@ -7,8 +7,8 @@ from mcp import Client, MCPError
 from mcp_types import INVALID_PARAMS, TextContent
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, PAUSED
 from tests.conftest import ERAS, Connect
+from tests.support.calls import IDLE, PAUSED
 
 
 async def text_of(client: Client, name: str, **arguments: str) -> str:

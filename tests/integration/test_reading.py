@@ -8,11 +8,13 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     EMPTY,
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     STATELESS,
     SYNCING,
@@ -25,7 +27,6 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""
@@ -34,8 +35,6 @@ TWIN = "twin_harvest"
 MANUAL = "idle_turbine"
 BROKEN = "severed_cable"
 RESYNC = "patient_archive"
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 
 async def ids(client: Client, **arguments: Any) -> list[str]:
@@ -632,9 +631,9 @@ async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
 
 
 async def test_an_account_known_from_before_lets_a_server_start_while_fivetran_is_away(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
-    async with spawn() as client:
+    async with connect() as client:
         done = await call(
             client,
             "update_state",

@@ -19,8 +19,8 @@ from mcp.client.stdio import StdioServerParameters
 from fivetran_state.cli import app
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
-from tests.calls import ROOT, SYNCING
 from tests.conftest import Serve
+from tests.support.calls import ROOT, SYNCING
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text()

@@ -21,13 +21,21 @@ from mcp_types import (
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import API_KEY, API_SECRET, IDLE, LARGE, PAUSED, STATELESS, SYNCING, call
 from tests.conftest import ERAS, Connect
-from tests.crash.processes import running
-from tests.crash.test_kill import BEFORE, start_update, start_update_that_hangs
-from tests.crash.test_postgres import noticed_once_more
-from tests.integration.test_history import update
-from tests.postgres import Postgres
+from tests.support.calls import (
+    API_KEY,
+    API_SECRET,
+    IDLE,
+    LARGE,
+    PAUSED,
+    STATELESS,
+    SYNCING,
+    call,
+    update,
+)
+from tests.support.postgres import Postgres
+from tests.support.processes import noticed_once_more, running
+from tests.support.updates import BEFORE, start_update, start_update_that_hangs
 
 pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
 
@@ -261,7 +269,7 @@ async def test_an_update_that_outlived_its_server_is_told_when_it_has_been_compl
     ear = Ear()
     async with connect(on_message=ear) as client, AsyncExitStack() as stack:
         other = await stack.enter_async_context(running(environment, tmp_path))
-        workflow_id = await start_update_that_hangs(other, sandbox, BEFORE, at_call=4)
+        workflow_id = await start_update_that_hangs(other.client, sandbox, BEFORE, at_call=4)
         async with listening(client, workflow_uri(workflow_id)):
             await other.kill()
 
@@ -281,7 +289,7 @@ async def test_numbers_that_another_account_has_used_do_not_keep_listeners_waiti
             connect(on_message=ear) as client,
             listening(client, workflow_uri(f"{IDLE}:2"), workflow_uri(f"{IDLE}:3")),
         ):
-            await start_update_that_hangs(theirs, other, BEFORE, at_call=4)
+            await start_update_that_hangs(theirs.client, other, BEFORE, at_call=4)
             done = [await update(client, IDLE, merge_patch={"cursor": n}) for n in range(2)]
 
             assert [each["workflow_id"] for each in done] == [f"{IDLE}:2", f"{IDLE}:3"]
@@ -299,7 +307,7 @@ async def test_listening_outlasts_a_database_that_is_away(
     ):
         with postgres.stopped():
             await noticed_once_more(tmp_path)
-        workflow_id = await start_update(server)
+        workflow_id = await start_update(server.client)
 
         event = await asyncio.wait_for(anext(subscription), 30)
         assert event.uri == state_uri(IDLE)  # type: ignore[union-attr]

@@ -1,6 +1,5 @@
 """What must not be found: the API secret anywhere, a state in clear on disk, a file others may read."""
 
-import base64
 import json
 import os
 import sqlite3
@@ -9,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import httpx
 import pytest
@@ -17,9 +15,10 @@ from mcp import Client
 
 from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
-from tests.crash.processes import Server, running
-from tests.http_server import http_running, lines_of
+from tests.support.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
+from tests.support.files import files_under, where
+from tests.support.http_server import http_running, lines_of
+from tests.support.processes import Server, running
 
 SECRET = 's3cret/with+odd=signs&"quotes"'
 MARKER = "marker-of-what-a-state-holds"
@@ -105,33 +104,6 @@ def meddle_with_snapshots(database: Path) -> None:
             " WHERE function_name IN ('inspect', 'snapshot')"
         )
     connection.close()
-
-
-def files_under(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
-def spellings(text: str) -> set[bytes]:
-    """The ways in which a text may hide in a file."""
-    plain = text.encode()
-    spelt = {plain, json.dumps(text)[1:-1].encode(), plain.hex().encode()}
-    spelt |= {quote(text, safe="").encode(), quote_plus(text).encode()}
-    for shift in range(3):
-        # As it looks in the base64 of anything that holds it, at each of its three alignments.
-        encoded = base64.b64encode(b"?" * shift + plain)
-        whole = encoded[-(-shift * 8 // 6) : (shift + len(plain)) * 8 // 6]
-        spelt |= {whole, whole.translate(bytes.maketrans(b"+/", b"-_"))}
-    return spelt
-
-
-def where(texts: list[str], files: Iterator[Path]) -> list[tuple[str, bytes]]:
-    wanted = {spelling for text in texts for spelling in spellings(text)}
-    return [
-        (path.name, spelling)
-        for path in files
-        for spelling in wanted
-        if spelling in path.read_bytes()
-    ]
 
 
 async def test_the_api_secret_is_in_no_file_no_log_line_and_no_answer(

@@ -8,10 +8,10 @@ import pytest
 
 from fivetran_state.config import Settings
 from fivetran_state.startup import settings_for
-from tests.calls import API_SECRET, call, refused
 from tests.conftest import Connect
-from tests.crash.processes import running
-from tests.http_server import run_cli
+from tests.support.calls import API_SECRET, call, refused
+from tests.support.http_server import run_cli
+from tests.support.processes import running
 
 PREFIX = "FIVETRAN_STATE_"
 

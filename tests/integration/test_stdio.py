@@ -1,60 +1,34 @@
 """The stdio wire, without any client library: what may be on stdout, and when the process ends."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, ROOT, call, is_resume, state_of
-from tests.crash.processes import running
-
-Message = dict[str, Any]
-
-_META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-INITIALIZE: Message = {
-    "jsonrpc": "2.0",
-    "id": "handshake",
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "raw", "version": "1"},
-    },
-}
-INITIALIZED: Message = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-LIST_TOOLS: Message = {"jsonrpc": "2.0", "id": "tools", "method": "tools/list", "params": {}}
-DISCOVER: Message = {
-    "jsonrpc": "2.0",
-    "id": "handshake",
-    "method": "server/discover",
-    "params": {"_meta": _META},
-}
-LEGACY = [INITIALIZE, INITIALIZED, LIST_TOOLS]
-MODERN = [DISCOVER, LIST_TOOLS | {"params": {"_meta": _META}}]
-
-
-def tool_call(name: str, **arguments: Any) -> Message:
-    return {
-        "jsonrpc": "2.0",
-        "id": name,
-        "method": "tools/call",
-        "params": {"name": name, "arguments": arguments},
-    }
-
+from tests.conftest import Connect
+from tests.support.calls import IDLE, ROOT, call, state_of
+from tests.support.updates import resumed
+from tests.support.wire import (
+    DISCOVER,
+    INITIALIZE,
+    INITIALIZED,
+    LEGACY,
+    LIST_TOOLS,
+    META,
+    MODERN,
+    ODD_ANSWERS,
+    Message,
+    RawServer,
+    Start,
+    ends_in_time,
+    tool_call,
+)
 
 RESOURCE = f"fivetran://connections/{IDLE}/state"
 LISTEN_TO = {"resourceSubscriptions": [RESOURCE]}
@@ -62,104 +36,6 @@ LISTEN_TO = {"resourceSubscriptions": [RESOURCE]}
 
 def subscribe(method: str, **params: Any) -> Message:
     return {"jsonrpc": "2.0", "id": "listen", "method": method, "params": params}
-
-
-def message(line: bytes) -> Message:
-    """A line of stdout, which has to be a whole JSON-RPC message."""
-    assert line.endswith(b"\n"), line
-    parsed: Message = json.loads(line)
-    assert parsed["jsonrpc"] == "2.0", parsed
-    kind = parsed.keys() & {"method", "result", "error"}
-    assert len(kind) == 1, parsed
-    assert "id" in parsed or kind == {"method"}, parsed
-    return parsed
-
-
-class RawServer:
-    """`python server.py` and its three pipes."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", stderr: Path) -> None:
-        self.process = process
-        self.heard: list[Message] = []
-        self.lines: list[bytes] = []
-        self._stderr = stderr
-
-    def say(self, *lines: Message | bytes) -> None:
-        assert self.process.stdin is not None
-        for line in lines:
-            self.process.stdin.write(
-                (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n"
-            )
-        self.process.stdin.flush()
-
-    def answer(self, request_id: str) -> Message:
-        return self.hear(lambda each: each.get("id") == request_id)
-
-    def hear(self, wanted: Callable[[Message], bool]) -> Message:
-        """The first message that is wanted; whatever comes before it has to be one as well."""
-        assert self.process.stdout is not None
-        while True:
-            self.lines.append(self.process.stdout.readline())
-            self.heard.append(message(self.lines[-1]))
-            if wanted(self.heard[-1]):
-                return self.heard[-1]
-
-    def refusal(self, tool: str) -> str:
-        """The code of the error that this tool answers."""
-        result = self.answer(tool)["result"]
-        assert result["isError"] is True
-        code: str = json.loads(result["content"][0]["text"])["code"]
-        return code
-
-    def exit_code(self) -> int:
-        """Closes stdin if it is open, reads what is left on stdout, and waits for the end."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.heard += [message(line) for line in self.process.stdout]
-        return self.process.wait(60)
-
-    @property
-    def stderr(self) -> str:
-        return self._stderr.read_text()
-
-
-Start = Callable[..., AbstractContextManager[RawServer]]
-
-
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Start:
-    @contextmanager
-    def started(*arguments: str, **variables: str) -> Iterator[RawServer]:
-        stderr = tmp_path / "stderr.txt"
-        with (
-            stderr.open("wb") as stderr_file,
-            subprocess.Popen(
-                [sys.executable, str(ROOT / "server.py"), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr_file,
-                env=environment | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"} | variables,
-                cwd=tmp_path,
-            ) as process,
-            ends_in_time(process),
-        ):
-            yield RawServer(process, stderr)
-
-    return started
-
-
-@contextmanager
-def ends_in_time(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """A server that hangs ends the test: its stdout breaks off."""
-    deadline = threading.Timer(60, process.kill)
-    deadline.start()
-    try:
-        yield
-    finally:
-        deadline.cancel()
-        process.kill()
 
 
 def ids(messages: list[Message]) -> list[str]:
@@ -271,24 +147,6 @@ def test_a_byte_order_mark_before_the_handshake_is_passed_over_and_logged(start:
     assert "byte order mark" in server.stderr
 
 
-ODD_ANSWERS: list[Any] = [
-    {},
-    {"action": "accept", "content": []},
-    {"action": "accept", "content": "true"},
-    {"action": "accept", "content": {"confirmed": True}},
-    {"action": "accept", "content": {"confirmed": {"yes": True}}},
-    {"action": "yes", "content": {}},
-    {"action": ["accept"], "content": {}},
-    {"action": None},
-    {"content": {}},
-    {"roots": []},
-    ["accept"],
-    "true",
-    True,
-    None,
-]
-
-
 def test_an_answer_of_an_odd_shape_is_no_yes(start: Start, sandbox: Sandbox) -> None:
     before = state_of(sandbox, IDLE)
     asking = INITIALIZE["params"] | {"capabilities": {"elicitation": {}}}
@@ -317,7 +175,7 @@ def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
         "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}
     }
     request = tool_call("update_state", connection_id=IDLE, merge_patch={"a": 1})
-    request["params"]["_meta"] = _META | capabilities
+    request["params"]["_meta"] = META | capabilities
     with start() as server:
         server.say(DISCOVER, request)
         question = server.answer("update_state")["result"]
@@ -498,7 +356,7 @@ def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
     "opening",
     [
         [*LEGACY, subscribe("resources/subscribe", uri=RESOURCE)],
-        [*MODERN, subscribe("subscriptions/listen", notifications=LISTEN_TO, _meta=_META)],
+        [*MODERN, subscribe("subscriptions/listen", notifications=LISTEN_TO, _meta=META)],
     ],
     ids=["legacy", "modern"],
 )
@@ -521,18 +379,14 @@ def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_i
 
         assert server.exit_code() == 0
 
-    sandbox.wait_for(lambda request: request.applied and is_resume(request))
+    sandbox.wait_for(resumed(IDLE))
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}
     assert sandbox.connection(IDLE).paused is False
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_once_by_the_next_one(
-    start: Start,
-    sandbox: Sandbox,
-    environment: dict[str, str],
-    tmp_path: Path,
-    how: signal.Signals,
+    start: Start, connect: Connect, sandbox: Sandbox, how: signal.Signals
 ) -> None:
     before = state_of(sandbox, IDLE)
     with start() as server:
@@ -540,10 +394,8 @@ async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_on
         server.process.send_signal(how)
         server.exit_code()
 
-    async with running(environment, tmp_path) as next_server:
-        status = await call(
-            next_server.client, "workflow_status", workflow_id=f"{IDLE}:1", wait_seconds=50
-        )
+    async with connect() as client:
+        status = await call(client, "workflow_status", workflow_id=f"{IDLE}:1", wait_seconds=50)
 
     assert status["status"] == "updated"
     assert state_of(sandbox, IDLE) == before | {"cursor": "2020"}

@@ -13,20 +13,18 @@ from mcp import Client
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import IDLE, call, refused, until
 from tests.conftest import Connect
-from tests.crash.test_hand_over import (
+from tests.support.calls import IDLE, call, refused, until
+from tests.support.hand_over import (
     assert_updated_once,
-    is_resume,
-    serving,
     start_update_that_waits_for_a_sync,
     wait_until_nobody_is_left,
 )
-from tests.crash.test_kill import SLOW
-from tests.crash.test_kill import slow as slow  # A fixture.
-from tests.http_server import run_cli
-from tests.postgres import PASSWORD, SECRET_KEY
-from tests.socks import socks_proxy
+from tests.support.http_server import run_cli
+from tests.support.postgres import PASSWORD, SECRET_KEY
+from tests.support.socks import socks_proxy
+from tests.support.updates import SLOW, resumed
+from tests.support.wire import raw_server
 
 # Where the data directory is
 
@@ -211,7 +209,7 @@ def test_the_process_that_finishes_an_update_means_the_same_files(
     """They are relative to where the server works, and the other process works elsewhere."""
     shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
     data = {"FIVETRAN_STATE_DATA_DIR": "my data?a=b#c", "SSL_CERT_FILE": "certificates.pem"}
-    with serving(environment | data, tmp_path) as server:
+    with raw_server(environment | data, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
         assert server.process.stdin is not None
         server.process.stdin.close()
@@ -219,7 +217,7 @@ def test_the_process_that_finishes_an_update_means_the_same_files(
 
     sandbox.finish_sync(SLOW)
 
-    sandbox.wait_for(is_resume)
+    sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(
         {"FIVETRAN_STATE_DATA_DIR": str(tmp_path / data["FIVETRAN_STATE_DATA_DIR"])}

@@ -8,7 +8,8 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     IDLE,
     PAUSED,
     SYNCING,
@@ -22,8 +23,7 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.conftest import Connect
-from tests.crash.processes import running
+from tests.support.processes import running
 
 RESYNC = "patient_archive"
 """Paused, with a historical re-sync pending."""

@@ -9,7 +9,8 @@ from mcp import Client
 from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     IDLE,
     arrival,
     call,
@@ -19,8 +20,7 @@ from tests.calls import (
     until,
     version_of,
 )
-from tests.conftest import Connect
-from tests.integration.test_foreign_rows import opened
+from tests.support.outside import opened
 
 OTHER = "bold_heron"
 

@@ -25,7 +25,8 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     API_SECRET,
     IDLE,
     SYNCING,
@@ -36,9 +37,8 @@ from tests.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.conftest import Connect
-from tests.integration.test_confirmation import ACCEPT, Human
-from tests.tasks import IDENTIFIER, METHODS, FollowsTasks, ask, ended_task, task_of
+from tests.support.human import ACCEPT, Human
+from tests.support.tasks import IDENTIFIER, METHODS, FollowsTasks, ask, ended_task, task_of
 
 TASKS = [FollowsTasks()]
 

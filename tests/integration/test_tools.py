@@ -1,5 +1,6 @@
 """The tools as a client meets them: what is listed, what they take, the form of what they answer."""
 
+import itertools
 import json
 import re
 from typing import Any
@@ -10,12 +11,15 @@ from mcp import Client
 from mcp_types import CallToolResult, Tool
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import (
+from tests import schemas
+from tests.conftest import ERAS, Connect
+from tests.support.calls import (
     API_KEY,
     API_SECRET,
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     ROOT,
     STATELESS,
@@ -26,12 +30,9 @@ from tests.calls import (
     refused,
     version_of,
 )
-from tests.conftest import ERAS, Connect
 
 ODD = "odd_heron"
 """A connection that tests add, for a state of its own."""
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 UNUSUAL = ("twin_harvest", "idle_turbine", "severed_cable", "patient_archive")
 """Of another group, scheduled manually, broken, and with a historical re-sync pending."""
@@ -109,6 +110,15 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         jsonschema.Draft202012Validator.check_schema(tool.output_schema)
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_tools_are_those_that_clients_know(connect: Connect, era: str) -> None:
+    async with connect(era) as client:
+        tools = await schemas.listed(client)
+
+    known = {file.stem: json.loads(file.read_text()) for file in schemas.FOLDER.glob("*.json")}
+    assert tools == known, "if that is what you want: python -m tests.schemas"
+
+
 async def test_the_tools_cost_a_model_few_bytes(connect: Connect) -> None:
     async with connect() as client:
         tools = await client.list_tools()
@@ -180,15 +190,12 @@ async def test_the_status_of_a_failed_update_is_as_its_schema_says(
     assert {key: error[key] for key in status["error"]} == status["error"]
 
 
-@pytest.mark.parametrize("connection_id", [IDLE, PAUSED, SYNCING, LARGE, EXACT, *UNUSUAL])
-async def test_every_kind_of_state_is_answered_as_the_schema_says(
-    connect: Connect, connection_id: str
-) -> None:
+async def test_every_kind_of_state_is_answered_as_the_schema_says(connect: Connect) -> None:
     async with connect() as client:
         checked = Checked(client, await listed(client))
-        seen = await checked.call("get_state", connection_id=connection_id)
-
-    assert seen["connection_id"] == connection_id
+        for connection_id in (IDLE, PAUSED, SYNCING, LARGE, EXACT, *UNUSUAL):
+            seen = await checked.call("get_state", connection_id=connection_id)
+            assert seen["connection_id"] == connection_id
 
 
 STRANGE_STATES = {
@@ -201,18 +208,16 @@ STRANGE_STATES = {
 }
 
 
-@pytest.mark.parametrize("text", STRANGE_STATES.values(), ids=STRANGE_STATES)
-@pytest.mark.parametrize("max_bytes", [100, 20_000], ids=["outline", "whole"])
-async def test_whatever_a_state_holds_it_is_read(
-    connect: Connect, sandbox: Sandbox, text: str, max_bytes: int
-) -> None:
-    sandbox.add_connection(ODD, state=text)
+async def test_whatever_a_state_holds_it_is_read(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.add_connection(ODD)
     async with connect() as client:
         checked = Checked(client, await listed(client))
-        seen = await checked.call("get_state", connection_id=ODD, max_bytes=max_bytes)
-
-    assert seen["bytes"] > 0
-    assert len({"state", "state_json", "outline"} & seen.keys()) == 1
+        for name, text in STRANGE_STATES.items():
+            sandbox.set_state(ODD, text)
+            for max_bytes in (100, 20_000):
+                seen = await checked.call("get_state", connection_id=ODD, max_bytes=max_bytes)
+                assert seen["bytes"] > 0, name
+                assert len({"state", "state_json", "outline"} & seen.keys()) == 1, name
 
 
 @pytest.mark.parametrize("text", STRANGE_STATES.values(), ids=STRANGE_STATES)
@@ -288,23 +293,22 @@ async def test_a_large_change_is_answered_in_few_bytes(connect: Connect) -> None
 # What they refuse
 
 
-@pytest.mark.parametrize(
-    ("tool", "argument", "meant"),
-    [
-        ("update_state", "expected_verison", "expected_version"),
-        ("update_state", "mergePatch", "merge_patch"),
-        ("cancel_update", "workflow", "workflow_id"),
-    ],
+UNKNOWN = (
+    ("update_state", "expected_verison", "expected_version"),
+    ("update_state", "mergePatch", "merge_patch"),
+    ("cancel_update", "workflow", "workflow_id"),
 )
-@pytest.mark.parametrize("value", [NO_VERSION, None])
+
+
 async def test_a_tool_that_writes_names_an_unknown_argument_and_the_nearest_and_sends_nothing(
-    connect: Connect, sandbox: Sandbox, tool: str, argument: str, meant: str, value: str | None
+    connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
-        error = await refused(client, tool, **VALID[tool], **{argument: value})
+        for (tool, argument, meant), value in itertools.product(UNKNOWN, (NO_VERSION, None)):
+            error = await refused(client, tool, **VALID[tool], **{argument: value})
+            assert error["code"] == "invalid_request"
+            assert f"{argument} is not an argument (did you mean {meant}?)" in error["message"]
 
-    assert error["code"] == "invalid_request"
-    assert f"{argument} is not an argument (did you mean {meant}?)" in error["message"]
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
 
 
@@ -391,49 +395,47 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("tool", "arguments", "name"), WRONG.values(), ids=WRONG)
 async def test_a_wrong_argument_is_named_and_nothing_is_sent(
-    connect: Connect, sandbox: Sandbox, tool: str, arguments: dict[str, Any], name: str
+    connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
-        error = await refused(client, tool, **arguments)
+        for case, (tool, arguments, name) in WRONG.items():
+            error = await refused(client, tool, **arguments)
+            problem = error["message"].partition(f"{tool} takes:")[0]
+            assert error["code"] == "invalid_request", case
+            assert re.match(rf"{name}(\[\d\])? (is missing|must (be|have) )", problem), case
+            of_python = r"dict|list|\bstr\b|\bint|float|bool|input|valid|[Ff]ield"
+            assert not re.search(of_python, problem), case
 
-    problem = error["message"].partition(f"{tool} takes:")[0]
-    assert error["code"] == "invalid_request"
-    assert re.match(rf"{name}(\[\d\])? (is missing|must (be|have) )", problem)
-    assert not re.search(r"dict|list|\bstr\b|\bint|float|bool|input|valid|[Ff]ield", problem)
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "problem"),
-    [
-        ("new_state", [1], "new_state must be a JSON object or a JSON string, not an array."),
-        ("merge_patch", 1.5, "merge_patch must be a JSON object or a JSON string, not a number."),
-        ("json_patch", {}, "json_patch must be a JSON array or a JSON string, not an object."),
-        ("json_patch", [{}, 7], "json_patch[1] must be a JSON object, not a number."),
-        ("new_state", "[1]", "new_state: a state is a JSON object, this is an array"),
-        ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, this is a number"),
-        ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, this is an ob"),
-        ("new_state", "{'a': None}", "new_state: not valid JSON"),
-        ("new_state", '{"a":1,"a":2}', 'new_state: an object has the key "a" twice'),
-        ("new_state", '{"a":NaN}', "new_state: NaN is not a JSON number"),
-        (
-            "merge_patch",
-            '"{\\"a\\":1}"',
-            "merge_patch: a merge patch is a JSON object, this is a str",
-        ),
-    ],
-    ids=str,
-)
-async def test_a_wrong_change_is_told_in_words_of_json(
-    connect: Connect, sandbox: Sandbox, argument: str, value: Any, problem: str
-) -> None:
-    async with connect() as client:
-        error = await refused(client, "update_state", connection_id=IDLE, **{argument: value})
+MISTAKEN: list[tuple[str, Any, str]] = [
+    ("new_state", [1], "new_state must be a JSON object or a JSON string, not an array."),
+    ("merge_patch", 1.5, "merge_patch must be a JSON object or a JSON string, not a number."),
+    ("json_patch", {}, "json_patch must be a JSON array or a JSON string, not an object."),
+    ("json_patch", [{}, 7], "json_patch[1] must be a JSON object, not a number."),
+    ("new_state", "[1]", "new_state: a state is a JSON object, this is an array"),
+    ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, this is a number"),
+    ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, this is an ob"),
+    ("new_state", "{'a': None}", "new_state: not valid JSON"),
+    ("new_state", '{"a":1,"a":2}', 'new_state: an object has the key "a" twice'),
+    ("new_state", '{"a":NaN}', "new_state: NaN is not a JSON number"),
+    (
+        "merge_patch",
+        '"{\\"a\\":1}"',
+        "merge_patch: a merge patch is a JSON object, this is a str",
+    ),
+]
 
-    assert error["code"] == "invalid_request"
-    assert error["message"].startswith(problem)
+
+async def test_a_wrong_change_is_told_in_words_of_json(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        for argument, value, problem in MISTAKEN:
+            error = await refused(client, "update_state", connection_id=IDLE, **{argument: value})
+            assert error["code"] == "invalid_request"
+            assert error["message"].startswith(problem)
+
     assert api_calls(sandbox, IDLE) == []
 
 
@@ -456,29 +458,17 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-async def test_what_can_never_work_is_refused_unsent(
-    connect: Connect, sandbox: Sandbox, how: dict[str, Any]
-) -> None:
-    kinds = {"merge_patch", "json_patch"}
-    change = how if kinds & how.keys() else {"merge_patch": {"a": 1}} | how
+async def test_what_can_never_work_is_refused_unsent(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
-        errors = [
-            await refused(client, "update_state", connection_id=IDLE, **change, **more)
-            for more in ({}, {"dry_run": True}, {"reason": "x"})
-        ]
-        if "expected_version" not in how:
-            errors.append(
-                await refused(
-                    client,
-                    "update_state",
-                    connection_id=IDLE,
-                    **change,
-                    expected_version=NO_VERSION,
-                )
+        for case, how in IMPOSSIBLE.items():
+            is_change = {"merge_patch", "json_patch"} & how.keys()
+            arguments = {"connection_id": IDLE} | (
+                how if is_change else {"merge_patch": {"a": 1}} | how
             )
+            for more in ({}, {"dry_run": True}, {"reason": "x"}, {"expected_version": NO_VERSION}):
+                error = await refused(client, "update_state", **more | arguments)
+                assert error["code"] == "invalid_request", case
 
-    assert {error["code"] for error in errors} == {"invalid_request"}
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
 
 
@@ -593,20 +583,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("tool", "arguments"), REFUSED.values(), ids=REFUSED)
 async def test_a_refusal_has_a_code_a_message_and_a_hint_and_no_traceback(
-    connect: Connect, request: pytest.FixtureRequest, tool: str, arguments: dict[str, Any]
+    connect: Connect,
 ) -> None:
     async with connect() as client:
-        result = await client.call_tool(tool, arguments)
-
-    assert result.is_error
-    assert result.structured_content is None
-    error = json.loads(text_of(result))
-    assert error["code"] == request.node.callspec.id
-    assert error["message"]
-    assert error["hint"]
-    _shows_nothing_of_the_inside(text_of(result))
+        for code, (tool, arguments) in REFUSED.items():
+            result = await client.call_tool(tool, arguments)
+            assert result.is_error, code
+            assert result.structured_content is None, code
+            error = json.loads(text_of(result))
+            assert error["code"] == code
+            assert error["message"], code
+            assert error["hint"], code
+            _shows_nothing_of_the_inside(text_of(result))
 
 
 @pytest.mark.parametrize("name", ["get_state", "update_state"])

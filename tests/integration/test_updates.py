@@ -9,11 +9,13 @@ import pytest
 from mcp import Client
 
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
-from tests.calls import (
+from tests.conftest import Connect
+from tests.support.calls import (
     EMPTY,
     EXACT,
     IDLE,
     LARGE,
+    NO_VERSION,
     PAUSED,
     RESCHEDULED,
     STATELESS,
@@ -30,7 +32,6 @@ from tests.calls import (
     status_once,
     version_of,
 )
-from tests.conftest import Connect
 
 LOOK = ["GET", "GET state"]
 """Before anything is touched; of a connection that is not known to be paused, both at once."""
@@ -39,8 +40,6 @@ STEADY = "steady_river"
 """A connection that tests add: its state holds no cursor, so that a sync does not move it."""
 FOREVER = 100_000.0
 PATCH = {"rewound": True}
-NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
 
 
 async def update(client: Client, connection_id: str, version: str, **how: Any) -> dict[str, Any]:
@@ -1227,13 +1226,13 @@ async def test_a_client_that_goes_away_does_not_stop_the_update(
 
 
 async def test_a_server_that_closes_during_an_update_leaves_it_to_the_next(
-    spawn: Connect, sandbox: Sandbox
+    connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
     async with spawn() as client:
         watch = Watch(sandbox, IDLE)
         workflow_id, hold = await start_and_hold_at_the_snapshot(client, sandbox)
     hold.release()
-    async with spawn() as client:
+    async with connect() as client:
         done = await end_of(client, workflow_id)
 
     assert done["status"] == "updated"

@@ -8,15 +8,10 @@ from typing import Any
 import anyio.to_thread
 import pytest
 import sqlalchemy as sa
+from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.accounts import Accounts
-from tests.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
-from tests.crash.processes import Server, ended, running
-from tests.http.rest import get, post
-from tests.http_server import http_running
-from tests.integration.test_foreign_rows import opened
-from tests.postgres import Postgres
+from tests.conftest import Connect, Serve
 from tests.recorded.record import IDEMPOTENCY_KEY, ON_POSTGRES, SITUATIONS
 from tests.recorded.recording import (
     KEY_FILE,
@@ -28,6 +23,12 @@ from tests.recorded.recording import (
     restore_postgres,
     restore_sqlite,
 )
+from tests.support.accounts import Accounts
+from tests.support.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
+from tests.support.outside import opened
+from tests.support.postgres import Postgres
+from tests.support.processes import ended
+from tests.support.rest import get, post
 
 SCENARIOS = {path.parent: load(path.parent) for path in RECORDED.glob(f"*/*/{SCENARIO}")}
 ALWAYS_TESTED = {"draining", "history"}
@@ -118,9 +119,9 @@ def restored(
     return Restored(SCENARIOS[recording], sandbox, environment)
 
 
-async def assert_repeated_requests_attach(server: Server, scenario: Scenario) -> None:
+async def assert_repeated_requests_attach(client: Client, scenario: Scenario) -> None:
     for workflow_id, request in scenario.requests.items():
-        answer = await call(server.client, "update_state", **request)
+        answer = await call(client, "update_state", **request)
         assert answer["workflow_id"] == workflow_id
 
 
@@ -128,26 +129,26 @@ async def assert_repeated_requests_attach(server: Server, scenario: Scenario) ->
 
 
 @pytest.mark.parametrize("recording", each(IN_FLIGHT))
-async def test_an_update_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+async def test_an_update_is_completed_once(connect: Connect, restored: Restored) -> None:
     scenario = restored.scenario
-    async with running(restored.environment, tmp_path) as server:
+    async with connect(**restored.environment) as client:
         for workflow_id, expected in scenario.updates.items():
             connection_id = workflow_id.partition(":")[0]
-            status = await ended(server, workflow_id)
+            status = await ended(client, workflow_id)
             assert status["status"] == expected, status
             assert status["was_paused"] is scenario.connections[connection_id].was_paused
             assert status["paused_by_update"] is False
             if expected == "updated":
-                assert status["version_after"] == await version_of(server.client, connection_id)
-        await assert_repeated_requests_attach(server, scenario)
+                assert status["version_after"] == await version_of(client, connection_id)
+        await assert_repeated_requests_attach(client, scenario)
 
     restored.assert_completed_once()
 
 
 @pytest.mark.parametrize("recording", each(GROUPS))
-async def test_a_group_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+async def test_a_group_is_completed_once(http: Serve, restored: Restored) -> None:
     scenario = restored.scenario
-    async with http_running(restored.environment, tmp_path) as server:
+    async with http(**restored.environment) as server:
         status = await get(server.client, f"/workflows/{scenario.group}", wait=50)
         for body in scenario.requests.values():
             path = "/state/update-multiple"
@@ -161,11 +162,11 @@ async def test_a_group_is_completed_once(restored: Restored, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("recording", each(GUESTS))
-async def test_a_guests_update_is_completed_once(restored: Restored, tmp_path: Path) -> None:
+async def test_a_guests_update_is_completed_once(http: Serve, restored: Restored) -> None:
     guest = restored.scenario.guest
     assert guest is not None
     headers = {"Fivetran-Api-Key": guest.api_key, "Fivetran-Api-Secret": guest.api_secret}
-    async with http_running(restored.environment, tmp_path) as server:
+    async with http(**restored.environment) as server:
         for workflow_id, expected in restored.scenario.updates.items():
             path = f"/workflows/{workflow_id}"
             answer = await server.client.get(path, params={"wait": 50}, headers=headers)
@@ -178,16 +179,16 @@ async def test_a_guests_update_is_completed_once(restored: Restored, tmp_path: P
 
 
 @pytest.mark.parametrize("recording", each(STOPPED))
-async def test_one_stopped_by_dbos_is_resumed(restored: Restored, tmp_path: Path) -> None:
+async def test_one_stopped_by_dbos_is_resumed(connect: Connect, restored: Restored) -> None:
     workflow_id = restored.scenario.from_outside
     assert workflow_id is not None
 
     def wait_for_the_resume() -> None:
         restored.sandbox.wait_for(lambda request: request.method == "PATCH" and request.applied, 60)
 
-    async with running(restored.environment, tmp_path) as server:
+    async with connect(**restored.environment) as client:
         await anyio.to_thread.run_sync(wait_for_the_resume)
-        status = await ended(server, workflow_id)
+        status = await ended(client, workflow_id)
 
     assert status["status"] in ("cancelled", "failed"), status
     assert status["paused_by_update"] is False
@@ -217,16 +218,16 @@ def facts(status: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("recording", each(HISTORIES))
-async def test_history_reads_as_it_was(restored: Restored, tmp_path: Path) -> None:
+async def test_history_reads_as_it_was(connect: Connect, restored: Restored) -> None:
     scenario = restored.scenario
     [connection_id] = scenario.connections
-    async with running(restored.environment, tmp_path) as server:
-        listed = await call(server.client, "list_workflows", connection_id=connection_id)
+    async with connect(**restored.environment) as client:
+        listed = await call(client, "list_workflows", connection_id=connection_id)
         statuses = {
-            workflow_id: await call(server.client, "workflow_status", workflow_id=workflow_id)
+            workflow_id: await call(client, "workflow_status", workflow_id=workflow_id)
             for workflow_id in scenario.told
         }
-        await assert_repeated_requests_attach(server, scenario)
+        await assert_repeated_requests_attach(client, scenario)
 
     assert len(listed["workflows"]) == len(scenario.listed)
     for found, expected in zip(listed["workflows"], scenario.listed, strict=True):
@@ -238,17 +239,17 @@ async def test_history_reads_as_it_was(restored: Restored, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("recording", each(HISTORIES))
-async def test_old_updates_are_undone(restored: Restored, tmp_path: Path) -> None:
+async def test_old_updates_are_undone(connect: Connect, restored: Restored) -> None:
     sandbox, scenario = restored.sandbox, restored.scenario
     [connection_id] = scenario.connections
-    async with running(restored.environment, tmp_path) as server:
+    async with connect(**restored.environment) as client:
         for workflow_id, before in scenario.before.items():
             undo = await call(
-                server.client,
+                client,
                 "update_state",
                 connection_id=connection_id,
                 restore_from=workflow_id,
-                expected_version=await version_of(server.client, connection_id),
+                expected_version=await version_of(client, connection_id),
                 wait_seconds=50,
             )
             assert undo["status"] == "updated", undo
@@ -263,35 +264,35 @@ def test_every_situation_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("recording", each(HISTORIES))
-async def test_a_value_of_0_1_is_accepted_once(restored: Restored, tmp_path: Path) -> None:
+async def test_a_value_of_0_1_is_accepted_once(connect: Connect, restored: Restored) -> None:
     workflow_id = next(iter(restored.scenario.told))
     old = values_of(restored.environment, workflow_id)
-    async with running(restored.environment, tmp_path) as server:
-        await call(server.client, "workflow_status", workflow_id=workflow_id)
+    async with connect(**restored.environment) as client:
+        await call(client, "workflow_status", workflow_id=workflow_id)
         await until_closed(restored.environment)
         put_back(restored.environment, workflow_id, old)
-        error = await refused(server.client, "workflow_status", workflow_id=workflow_id)
+        error = await refused(client, "workflow_status", workflow_id=workflow_id)
 
     assert error["code"] == "unusable_key"
 
 
 @pytest.mark.parametrize("recording", each([RECORDED / "0.1.0" / "history"]))
 async def test_a_value_that_cannot_be_opened_keeps_no_other_waiting(
-    restored: Restored, tmp_path: Path
+    connect: Connect, restored: Restored
 ) -> None:
     spoilt, other, *_ = restored.scenario.told
     put_back(restored.environment, spoilt, ("fivetran_state_sealed_v1", "no seal"))
-    async with running(restored.environment, tmp_path) as server:
-        told = await call(server.client, "workflow_status", workflow_id=other)
-        error = await refused(server.client, "workflow_status", workflow_id=spoilt)
+    async with connect(**restored.environment) as client:
+        told = await call(client, "workflow_status", workflow_id=other)
+        error = await refused(client, "workflow_status", workflow_id=spoilt)
 
     assert told["workflow_id"] == other
     assert error["code"] == "unusable_key"
 
 
 @pytest.mark.parametrize("recording", each(GUESTS))
-async def test_a_database_is_closed_when_all_has_ended(restored: Restored, tmp_path: Path) -> None:
-    async with http_running(restored.environment, tmp_path):
+async def test_a_database_is_closed_when_all_has_ended(http: Serve, restored: Restored) -> None:
+    async with http(**restored.environment):
         await until_closed(restored.environment)
 
     restored.assert_completed_once()
@@ -299,19 +300,19 @@ async def test_a_database_is_closed_when_all_has_ended(restored: Restored, tmp_p
 
 @pytest.mark.parametrize("recording", each([RECORDED / "0.1.0" / "history"]))
 async def test_an_older_copy_of_a_closed_database_is_refused(
-    restored: Restored, recording: Path, tmp_path: Path
+    connect: Connect, restored: Restored, recording: Path, tmp_path: Path
 ) -> None:
     connection_id = next(iter(restored.scenario.connections))
     for _ in range(2):  # The first server may end before it has noted down what it did.
-        async with running(restored.environment, tmp_path) as server:
-            await version_of(server.client, connection_id)
+        async with connect(**restored.environment) as client:
+            await version_of(client, connection_id)
             await until_closed(restored.environment)
     for file in (tmp_path / "data").glob("state.db*"):
         file.unlink()
     restore_sqlite(recording, tmp_path / "older")
     (tmp_path / "older" / "state.db").rename(tmp_path / "data" / "state.db")
-    async with running(restored.environment, tmp_path) as server:
-        error = await refused(server.client, "list_workflows", connection_id=connection_id)
+    async with connect(**restored.environment) as client:
+        error = await refused(client, "list_workflows", connection_id=connection_id)
 
     assert error["code"] == "unusable_key"
 

@@ -25,12 +25,6 @@ from fivetran_state import __version__, state
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import Fault, FaultKind
 from fivetran_state.sandbox.server import SandboxServer
-from tests.accounts import Accounts
-from tests.calls import API_KEY, API_SECRET, arrival, call, status_once, version_of
-from tests.crash.processes import Server, running
-from tests.http.rest import post
-from tests.http_server import HttpProcess, http_running
-from tests.postgres import SECRET_KEY, Postgres
 from tests.recorded.recording import (
     POSTGRES,
     RECORDED,
@@ -43,6 +37,12 @@ from tests.recorded.recording import (
     save,
     sqlite_file,
 )
+from tests.support.accounts import Accounts
+from tests.support.calls import API_KEY, API_SECRET, arrival, call, status_once, version_of
+from tests.support.http_server import HttpProcess, http_running
+from tests.support.postgres import SECRET_KEY, Postgres
+from tests.support.processes import Server, running
+from tests.support.rest import post
 
 BEFORE: FaultKind = "hang"
 AFTER: FaultKind = "apply_then_hang"

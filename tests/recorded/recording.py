@@ -16,7 +16,7 @@ from typing import Any, Literal
 import psycopg
 from pydantic import BaseModel
 
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 
 RECORDED = Path(__file__).parent
 

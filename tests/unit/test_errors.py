@@ -6,7 +6,7 @@ import pytest
 
 from fivetran_state import errors
 from fivetran_state.errors import FivetranStateError
-from tests.calls import ROOT
+from tests.support.calls import ROOT
 
 ALL = [
     cls

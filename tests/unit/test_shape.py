@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
-from tests.calls import ROOT
+from tests.support.calls import ROOT
 
 PACKAGE = "fivetran_state"
 SOURCES = {

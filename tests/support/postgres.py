@@ -16,6 +16,8 @@ from urllib.parse import quote
 import psycopg
 
 PASSWORD = "password-that-must-never-be-seen"
+URL = "DBOS_SYSTEM_DATABASE_URL"
+KEY = "FIVETRAN_STATE_SECRET_KEY"
 SECRET_KEY = "key-that-must-never-be-seen-either"
 
 EXECUTORS = "FROM pg_stat_activity WHERE application_name = 'fivetran-state executor'"

@@ -10,7 +10,7 @@ from mcp.client.session import ClientSession
 from mcp_types import CallToolResult, InputResponses, Request, RequestParams, Result
 from pydantic import ConfigDict, Field
 
-from tests.calls import until
+from tests.support.calls import until
 
 IDENTIFIER = "io.modelcontextprotocol/tasks"
 METHODS = ("tasks/get", "tasks/update", "tasks/cancel")

@@ -14,7 +14,7 @@ from fivetran_state.sandbox import Connection, LoggedRequest, Sandbox
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 API_KEY = "key-for-tests"
 API_SECRET = "secret-that-must-never-be-seen"
 
@@ -26,6 +26,9 @@ LARGE = "vast_library"
 EXACT = "exact_ledger"
 RESCHEDULED = "late_ferry"
 STATELESS = "postgres_mirror"
+
+NO_VERSION = "0123456789abcdef" * 2
+"""No state has it."""
 
 _FOR_EVER = 1e9
 
@@ -54,6 +57,19 @@ async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]
 async def version_of(client: Client, connection_id: str) -> str:
     version: str = (await call(client, "get_state", connection_id=connection_id))["version"]
     return version
+
+
+async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
+    """An update of the state as it is now."""
+    version = await version_of(client, connection_id)
+    return await call(
+        client,
+        "update_state",
+        connection_id=connection_id,
+        expected_version=version,
+        wait_seconds=50,
+        **change,
+    )
 
 
 def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]:

@@ -14,7 +14,7 @@ import h11
 from mcp.shared.inbound import encode_header_value
 
 from fivetran_state.http_server.guard import LARGEST_BODY
-from tests.calls import EMPTY, IDLE, PAUSED
+from tests.support.calls import EMPTY, IDLE, PAUSED
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 META = "io.modelcontextprotocol/"

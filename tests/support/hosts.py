@@ -14,7 +14,7 @@ from typing import Any
 
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
-from tests.calls import ROOT
+from tests.support.calls import ROOT
 
 RELAY = Path(__file__).with_name("relay.py")
 INITIALIZE = {

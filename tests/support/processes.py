@@ -18,7 +18,7 @@ from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import ROOT, call
+from tests.support.calls import ROOT, call, until
 
 _WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
 
@@ -78,9 +78,23 @@ def simulated_account(environment: dict[str, str]) -> Iterator[Sandbox]:
         yield sandbox
 
 
-async def ended(server: Server, workflow_id: str) -> dict[str, Any]:
+async def ended(client: Client, workflow_id: str) -> dict[str, Any]:
     """The update's status when it has ended, or after 50 seconds."""
-    return await call(server.client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
+    return await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
+
+
+async def noticed_once_more(folder: Path) -> None:
+    """Returns when the server has found its database away once more."""
+    log = folder / "stderr.txt"
+
+    def times() -> int:
+        return log.read_text().count("Keeping watch: ")
+
+    async def are_more() -> bool:
+        return times() > before
+
+    before = times()
+    await until(are_more)
 
 
 def _wait_until_gone(pid: int) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sqlalchemy as sa
 from dbos import DBOSClient
 
 from fivetran_state.sandbox import Sandbox
-from tests.calls import API_KEY, API_SECRET
+from tests.support.calls import API_KEY, API_SECRET
 
 NEW_KEY = "key-made-later"
 
@@ -27,6 +28,17 @@ def dbos_client(environment: dict[str, str], sandbox: Sandbox) -> Iterator[DBOSC
     )
     yield client
     client.destroy()
+
+
+@contextmanager
+def opened(environment: dict[str, str]) -> Iterator[sa.Connection]:
+    url = environment.get("DBOS_SYSTEM_DATABASE_URL")
+    if url is None:
+        url = f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db"
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as database:
+        yield database
+    engine.dispose()
 
 
 def end_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_id: str) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, event
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.tokens import TokenFile
-from tests.calls import ROOT, until
+from tests.support.calls import ROOT, until
 
 WRONG_TOKEN = "fst_00000000_this-is-no-token"
 

@@ -1,0 +1,55 @@
+"""The program's commands, run as a person runs them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def run(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state ...` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "fivetran_state", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+        cwd=folder,
+    )
+
+
+def doctor(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state doctor`"""
+    return run(environment, folder, "doctor", *arguments)
+
+
+def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """`fivetran-state finish`"""
+    return run(environment, folder, "finish")
+
+
+@contextmanager
+def finishing(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """`fivetran-state finish`, while it runs; its stderr goes to a file."""
+    with (
+        (folder / "finish.txt").open("wb") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "fivetran_state", "finish", *arguments],
+            stderr=stderr,
+            env=environment,
+            cwd=folder,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
