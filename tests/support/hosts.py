@@ -82,6 +82,7 @@ class Host:
 
     def stop_reading(self) -> None:
         """From now on, and the server has much to say."""
+        self._write(b"ignore 1")
         for number in range(100):
             self.say(method="tools/list", id=number)
 

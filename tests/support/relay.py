@@ -4,7 +4,7 @@
 
 TERMINAL becomes the terminal of the host's session, unless it is /dev/null. The server inherits
 the descriptor LIFE. A line `close 0 1` on stdin makes the host close its ends of the server's
-stdin and stdout.
+stdin and stdout, a line `ignore 1` read no more from its stdout.
 """
 
 import os
@@ -44,8 +44,11 @@ def main(terminal: str, life: int, command: list[str]) -> None:
                     os.write(key.data, said)
                 else:
                     for line in said.splitlines(keepends=True):
-                        if line.startswith(b"close "):
-                            close([pipes[int(number)] for number in line.split()[1:]], sources)
+                        order, *numbers = line.split()
+                        if order == b"close":
+                            close([pipes[int(number)] for number in numbers], sources)
+                        elif order == b"ignore":
+                            sources.unregister(pipes[int(numbers[0])])
                         else:
                             os.write(pipes[0].fileno(), line)
 
