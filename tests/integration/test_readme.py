@@ -22,7 +22,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.calls import ROOT, SYNCING
 from tests.conftest import Serve
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 README = (ROOT / "README.md").read_text()
 INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
 
