@@ -23,6 +23,7 @@ from tests.calls import ROOT, SYNCING
 from tests.conftest import Serve
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
 README = (ROOT / "README.md").read_text()
 INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
 
@@ -117,20 +118,44 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands(subcommand, f"{path} {name}")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        path, _, anchor = link.partition("#")
-        if not path.startswith("https://"):
-            target = page.parent / path if path else page
-            assert target.exists(), link
-            assert not anchor or anchor in anchors(target), link
+    for link, target, anchor in links(page):
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_can_be_reached_from_the_one_about_all() -> None:
+    start = ROOT / "docs/README.md"
+    reached, waiting = {start}, [start]
+    while waiting:
+        for _, target, _ in links(waiting.pop()):
+            if target in PAGES and target not in reached:
+                reached.add(target)
+                waiting.append(target)
+
+    assert start in {target for _, target, _ in links(ROOT / "README.md")}
+    assert [page for page in DOCS if page not in reached] == []
+
+
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Each relative link: as it is written, the file, and the heading in it."""
+    for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if not link.startswith("https://"):
+            path, _, anchor = link.partition("#")
+            yield link, (page.parent / path).resolve() if path else page, anchor
 
 
 def anchors(page: Path) -> list[str]:
     """The names that its headings have as targets."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code, in which `#` begins a comment."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_the_layout_is_that_of_the_tree() -> None:
