@@ -1,4 +1,4 @@
-# The HTTP server as an image; docs/deploy.md says how to run it.
+# The HTTP server as an image; docs/how-to/deploy.md says how to run it.
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.speed [--rounds 15]
 
-Prints one row per target of docs/speed.md: the measured ratio (or figure) and the target.
+Prints one row per target of docs/explanation/speed.md: the measured ratio (or figure) and the target.
 """
 
 import argparse

@@ -36,7 +36,7 @@ def _only_one(workers: int) -> int:
     if workers != 1:
         raise typer.BadParameter(
             "a server is one process, whose death no other shares. Start several of them, on "
-            "Postgres if on several machines, behind a load balancer (docs/http.md)."
+            "Postgres if on several machines, behind a load balancer (docs/reference/http.md)."
         )
     return workers
 

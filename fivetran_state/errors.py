@@ -172,7 +172,7 @@ class CannotServe(FivetranStateError):
 
     code = "cannot_serve"
     may_be_logged = True
-    hint = "Correct the setting that the message names; docs/http.md explains them."
+    hint = "Correct the setting that the message names; docs/reference/http.md explains them."
 
 
 class AuthenticationUnavailable(FivetranStateError):
@@ -531,7 +531,7 @@ class FivetranUnavailable(FivetranError):
 
 
 def reference() -> str:
-    """The page `docs/errors.md`."""
+    """The page `docs/reference/errors.md`."""
     sections = [
         f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n"
         for cls in FivetranStateError._by_code.values()
@@ -542,13 +542,13 @@ def reference() -> str:
 _PREFACE = """\
 # Errors
 
-<!-- Made by `python -m fivetran_state.errors > docs/errors.md`; do not edit. -->
+<!-- Made by `python -m fivetran_state.errors > docs/reference/errors.md`; do not edit. -->
 
 Every tool answers an error as `{"code", "message", "hint"}`, and details where there are any.
 `code` is stable, for programs. `message` says what happened this time; it may quote what came from
 outside, so it is data, bounded, with every character visible. `hint` says what to do next.
 The `error` of an update in `workflow_status` is the same. REST answers it as a problem, with
-`detail` in place of `message`; docs/http.md has the statuses.
+`detail` in place of `message`; docs/reference/http.md has the statuses.
 """
 
 

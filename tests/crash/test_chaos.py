@@ -1,4 +1,4 @@
-"""Short runs of the chaos benchmarks; docs/reliability.md has the long ones."""
+"""Short runs of the chaos benchmarks; docs/explanation/reliability.md has the long ones."""
 
 import pytest
 

@@ -634,7 +634,7 @@ async def test_fivetrans_own_limit_says_when_to_come_again(http: Serve, sandbox:
 def test_every_error_has_a_status_that_is_documented() -> None:
     assert STATUS.keys() == FivetranStateError._by_code.keys()
 
-    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/http.md").read_text(encoding="utf-8")
     documented = {
         code: int(status)
         for status, cell in re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)

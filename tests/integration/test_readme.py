@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there, and what it lists is what there is."""
+"""What the documentation shows works as it stands there, and what it lists is what there is."""
 
 import json
 import os
@@ -22,37 +22,59 @@ from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.support.calls import ROOT, SYNCING
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
+README = ROOT / "README.md"
+FIRST_UPDATE = ROOT / "docs/start/first-update.md"
+CONNECT, JOBS = ROOT / "docs/how-to/connect.md", ROOT / "docs/how-to/jobs.md"
+TOOLS, ENVIRONMENT, COMMANDS = (
+    ROOT / f"docs/reference/{name}.md" for name in ("tools", "environment", "commands")
+)
 INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.DOTALL | re.MULTILINE)
 
 
 def snippets() -> list[list[str]]:
     """The command line that each host would start."""
     configured: list[dict[str, Any]] = [
         next(iter((snippet.get("mcpServers") or snippet["servers"]).values()))
-        for snippet in map(json.loads, blocks("json"))
+        for snippet in map(json.loads, blocks(CONNECT, "json"))
     ]
-    found = [[server["command"], *server["args"]] for server in configured]
-    for block in blocks("toml"):
+    found = [[server["command"], *server["args"]] for server in configured if "command" in server]
+    for block in blocks(CONNECT, "toml"):
         values = dict(re.findall(r"^(\w+) = (.*)$", block, re.MULTILINE))
-        found.append([json.loads(values["command"]), *json.loads(values["args"])])
-    lines = "".join(blocks("sh")).splitlines()
+        if "command" in values:
+            found.append([json.loads(values["command"]), *json.loads(values["args"])])
+    lines = "".join(
+        block for page in (README, FIRST_UPDATE, CONNECT) for block in blocks(page, "sh")
+    )
     return found + [
         shlex.split(line.partition(" -- ")[2])
-        for line in lines
-        if line.startswith("claude mcp add")
+        for line in lines.splitlines()
+        if line.startswith("claude mcp add") and " -- " in line
     ]
+
+
+def test_the_readme_is_short_and_names_two_commands_that_exist() -> None:
+    commands = [line.partition(" ")[0] for line in blocks(README, "sh")[0].splitlines()]
+
+    assert len(text(README).split()) <= 700
+    assert commands == ["scripts/demo", "scripts/test"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
 
 
 def test_there_is_a_snippet_for_each_host() -> None:
-    assert len(snippets()) == 5
+    assert len(snippets()) == 7
     for host in ("Claude Desktop", "Claude Code", "Cursor", "VS Code", "Codex"):
-        assert host in README
+        assert host in text(CONNECT)
+        assert host in text(README)
 
 
 @pytest.mark.parametrize("command", snippets(), ids=lambda command: str(len(command)))
@@ -69,20 +91,18 @@ async def test_a_host_that_is_configured_as_shown_gets_the_tools(
     async with Client(server) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
 
-    assert [name for name in tools if f"| `{name}` |" in README] == tools
+    for page in (README, TOOLS):
+        first_column = [name for row in rows(page) for name in names(row[0])]
+        assert [name for name in first_column if name in tools] == tools, page
 
 
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
-def rows(table: str) -> list[list[str]]:
-    """The cells of its rows, without its head."""
-    return [line.strip("| ").split(" | ") for line in table.splitlines() if line[:3] == "| `"]
+def rows(page: Path) -> list[list[str]]:
+    """The cells of its tables' rows, without their heads."""
+    return [line.strip("| ").split(" | ") for line in text(page).splitlines() if line[:3] == "| `"]
 
 
 def test_the_table_of_the_environment_is_the_settings() -> None:
-    documented = {name: row for row in rows(section("Environment")) for name in names(row[0])}
+    documented = {name: row for row in rows(ENVIRONMENT) for name in names(row[0])}
     settings = {
         str(field.validation_alias): field.default
         for field in Settings.model_fields.values()
@@ -101,7 +121,7 @@ def names(cell: str) -> list[str]:
 
 
 def test_every_command_and_option_is_named() -> None:
-    named = section("Commands")
+    named = text(COMMANDS)
     for path, command in commands(typer.main.get_command(app)):
         assert not path or f"`{path.removeprefix(' ')}" in named, path
         for parameter in command.params:
@@ -117,24 +137,47 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands(subcommand, f"{path} {name}")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        path, _, anchor = link.partition("#")
-        if not path.startswith("https://"):
-            target = page.parent / path if path else page
-            assert target.exists(), link
-            assert not anchor or anchor in anchors(target), link
+    for link, target, anchor in links(page):
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_can_be_reached_from_the_one_about_all() -> None:
+    start = ROOT / "docs/README.md"
+    reached, waiting = {start}, [start]
+    while waiting:
+        for _, target, _ in links(waiting.pop()):
+            if target in PAGES and target not in reached:
+                reached.add(target)
+                waiting.append(target)
+
+    assert start in {target for _, target, _ in links(README)}
+    assert [page for page in DOCS if page not in reached] == []
+
+
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Each relative link: as it is written, the file, and the heading in it."""
+    for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if not link.startswith("https://"):
+            path, _, anchor = link.partition("#")
+            yield link, (page.parent / path).resolve() if path else page, anchor
 
 
 def anchors(page: Path) -> list[str]:
     """The names that its headings have as targets."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks of code, in which `#` begins a comment."""
+    return re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
+
+
 def test_the_layout_is_that_of_the_tree() -> None:
-    layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layout = text(ROOT / "CONTRIBUTING.md")
     package, tests = ROOT / "fivetran_state", ROOT / "tests"
     modules = [path.name for path in package.glob("*.py") if not path.stem.startswith("__")]
     packages = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
@@ -149,7 +192,7 @@ def test_the_layout_is_that_of_the_tree() -> None:
 async def test_a_job_updates_as_shown_and_repeats_without_harm(
     http: Serve, sandbox: Sandbox
 ) -> None:
-    (lines,) = [block for block in blocks("sh") if block.startswith("curl")]
+    (lines,) = [block for block in blocks(JOBS, "sh") if block.startswith("curl")]
     sandbox.finish_sync(SYNCING)
     async with http() as server:
         job = {"URL": server.url, "TOKEN": server.new_token()}

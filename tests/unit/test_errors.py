@@ -18,8 +18,8 @@ ALL = [
 
 
 def test_the_page_about_errors_is_what_the_code_says() -> None:
-    """If not: python -m fivetran_state.errors > docs/errors.md"""
-    assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == errors.reference()
+    """If not: python -m fivetran_state.errors > docs/reference/errors.md"""
+    assert (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8") == errors.reference()
 
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
