@@ -21,18 +21,12 @@ from tests.support.calls import (
     status_once,
     version_of,
 )
-from tests.support.matrix import Call, each_with_each, few
+from tests.support.matrix import each_with_each, few
 
 PATCH = {"rewound": True}
 BUSY = "slow_river"
 """A connection that these tests add: its sync runs until a test ends it."""
 
-# A fault does not count the requests that an earlier one takes: of the two writes, the first is.
-MORE_CALLS = {
-    "drain": Call("GET", 1, 3),
-    "roll_back": Call("PATCH state", 0, 8),
-    "verify_roll_back": Call("GET state", 4, 9),
-}
 CALLS_THAT_CHANGE = ("pause", "write", "resume")
 INSPECT = ("inspect", "inspect_state")
 AFTER_INSPECT = [name for name in matrix.RUNNING if name not in INSPECT]
@@ -73,7 +67,7 @@ def befall(
     sandbox: Sandbox, call_name: str, connection_id: str = IDLE, *, times: int = 1, **fault: Any
 ) -> Fault:
     is_paused = sandbox.connection(connection_id).paused
-    calls = matrix.PAUSED if is_paused else matrix.RUNNING | MORE_CALLS
+    calls = matrix.PAUSED if is_paused else matrix.RUNNING | matrix.MORE
     call_ = calls[call_name]
     return sandbox.fault(
         method=call_.method, path=call_.path(connection_id), skip=call_.skip, times=times, **fault

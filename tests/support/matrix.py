@@ -55,6 +55,16 @@ RUNNING = {name: call for name, call in CALLS.items() if call != SYNC}
 PAUSED = _calls(inspect="GET", inspect_state="GET state", write="PATCH state", verify="GET state")
 """Of an update of a connection that the process has seen paused before."""
 
+# A fault does not count the requests that an earlier one takes: of the two writes, the first is.
+MORE = {
+    "drain": Call("GET", 1, 3),
+    "roll_back": Call("PATCH state", 0, 8),
+    "verify_roll_back": Call("GET state", 4, 9),
+}
+"""Of an update that waits for a sync, or that puts the state back."""
+OF_GROUPS = ("undo",)
+"""Steps that only an update of several connections makes: tests/crash/test_together.py."""
+
 
 def kinds(calls: dict[str, Call]) -> list[str]:
     return [call.kind for call in calls.values()]
