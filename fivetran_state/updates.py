@@ -42,15 +42,15 @@ from fivetran_state.vault import Bound
 from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 
 TOGETHER = "together"
-"""The name of the workflow by which several connections are changed, and what its ids begin with."""
+"""The name of the workflow that changes a group, and the prefix of its ids."""
 
 PENDING = WorkflowStatusString.PENDING.value
 ENQUEUED = WorkflowStatusString.ENQUEUED.value
 RELEASED = "released"
-"""An executor id that begins so is nobody's: the process that had the update gave it up."""
+"""The prefix of the executor id of an update that its process gave up."""
 _FAILED = [WorkflowStatusString.ERROR.value]
 KEPT = 10
-"""A connection's latest updates are kept whatever their age."""
+"""Updates of each connection that are kept, whatever their age."""
 _RECENT = 50
 """How many of the newest rows are looked at for the highest number.
 
@@ -59,13 +59,13 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 
 _POLL_SECONDS = 0.1
 _REQUEST = "request"
-"""The attribute of an update by which a repetition of its request finds it."""
+"""The attribute by which a repeated request finds its update."""
 _ABOUT = "about"
-"""The attribute with its request, sealed, but for the change, which may be megabytes."""
+"""The attribute with the sealed request, without its change, which may have megabytes."""
 A_PAGE = 50
-"""How many updates are worth a look into the database."""
+"""Updates that one look-up in the database reads."""
 A_LOOK = 1000
-"""Ids in one look-up: Postgres's driver keeps the event loop waiting for 10 µs for each."""
+"""Ids in one look-up: the Postgres driver blocks the event loop for 10 µs for each."""
 
 Handle = WorkflowHandleAsync[Bound]
 
@@ -81,9 +81,11 @@ def bind(
     seal: Callable[[object], str],
     unseal: Callable[[str], object],
 ) -> None:
-    """Give this process its reader, a client that raises when the database cannot be reached,
-    where DBOS itself would wait for it; and what only those with the key can do: make a digest,
-    seal a value, and open it."""
+    """Give this process its reader and its key.
+
+    The reader raises if the database cannot be reached, where DBOS itself would wait. Only a
+    process with the key can make a digest, seal a value and open it.
+    """
     global _reader, _digest, _seal, _unseal
     _reader, _digest, _seal, _unseal = reader, digest, seal, unseal
 
@@ -106,7 +108,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The row of a workflow that somebody has to bring to its end."""
+    """The row of a workflow that has not ended, so that a process has to complete it."""
 
     workflow_id: str
     name: str
@@ -120,7 +122,7 @@ class Unfinished:
 
     @property
     def is_released(self) -> bool:
-        """Whether it was given up by a process whose key Fivetran has refused."""
+        """True if a process gave the update up because Fivetran refused its key."""
         return (self.executor_id or "").startswith(RELEASED)
 
 
@@ -150,20 +152,20 @@ def check_key() -> None:
 
 
 async def leave_canary(*, anew: bool) -> None:
-    """See to it that the database holds something sealed with this process's key, to check by.
+    """Store a value that is sealed with this process's key, so that other processes can check theirs.
 
     `anew`: seal it again, with what may be a new key. Raises `UnusableKey` if another process
     with another key was first.
     """
     if anew:
         await DBOS.delete_workflow_async(canary_id())
-    # The workflow is not awaited: had its starter died, only this engine could recover it.
+    # Do not wait for the workflow: if its starter has died, only this engine can recover it.
     await workflow.remember(canary_id(), None)
     await asyncio.to_thread(check_key)
 
 
 def unfinished_rows() -> list[Unfinished]:
-    """The workflows of this account that are not at an end of their own."""
+    """This account's workflows that are running, waiting, or were ended in the database."""
     with database.answering():
         rows = _reader.list_workflows(
             status=workflow.UNFINISHED, load_input=False, load_output=False
@@ -175,7 +177,7 @@ def unfinished_rows() -> list[Unfinished]:
 
 
 def erase_credentials(workflow_id: str) -> str | None:
-    """Take a guest's credentials out of what an ended workflow was asked; the group it was part of."""
+    """Remove a guest's credentials from the input of an ended workflow; return its group."""
     with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], load_output=False)
     try:
@@ -196,8 +198,10 @@ def erase_credentials(workflow_id: str) -> str | None:
 
 
 def with_credentials(versions: Sequence[str]) -> list[str]:
-    """The ended workflows whose input holds a guest's credentials, or may: older `versions` did not
-    mark them."""
+    """Ended workflows with a guest's credentials in their input.
+
+    Older `versions` did not mark them, so all of theirs are included.
+    """
     with database.answering():
         return dbos_internals.ended(
             (workflow.NAME, TOGETHER), attribute=workflow.GUEST, or_versions=versions
@@ -205,7 +209,7 @@ def with_credentials(versions: Sequence[str]) -> list[str]:
 
 
 def is_superseded(row: Unfinished) -> bool:
-    """Whether the connection has a later update, so that nothing is to be put right for this one."""
+    """True if the connection has a later update: then this one needs no repair."""
     if row.name != workflow.NAME:
         return row.name != TOGETHER
     update = UpdateId.parse(row.workflow_id)
@@ -215,7 +219,7 @@ def is_superseded(row: Unfinished) -> bool:
 
 
 async def left_paused() -> dict[str, str]:
-    """Owner → workflow id of each latest update that has not resumed its connection.
+    """Owner → workflow id of each latest update that still holds its connection paused.
 
     It is still trying, has given up (`left_paused`), or was ended by something else.
     """
@@ -233,11 +237,11 @@ async def left_paused() -> dict[str, str]:
 
 
 async def _may_be_paused(row: WorkflowStatus) -> bool:
-    """Whether the update has paused its connection and not resumed it, as far as is recorded."""
+    """True if the update has recorded a pause of its connection and no resume."""
     if isinstance(row.error, LeftPaused):
         return True
     if isinstance(row.error, FivetranStateError) and "was_paused" in row.error.details:
-        return False  # It came to its own end, which is after the resume.
+        return False  # An update that ended by itself has resumed its connection.
     progress = await _progress(row.workflow_id)
     if progress is None or not progress["still_paused"]:
         return False
@@ -280,7 +284,7 @@ async def forget(days: float) -> int:
 
 
 async def unfinished(executor_id: str | None = None) -> list[str]:
-    """The updates that run; of one executor: with those that wait for whoever takes them."""
+    """The ids of running updates: all, or those of one executor and those that wait for any."""
     rows = await asyncio.to_thread(unfinished_rows)
     return [
         row.workflow_id
@@ -293,14 +297,14 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
 
 def _waits_for_anybody(row: Unfinished) -> bool:
     if row.was_ended_from_outside:
-        return False  # A living process takes up its own.
+        return False  # Each living process takes its own updates up.
     return row.status != PENDING or row.is_released
 
 
 async def attach(
     request: UpdateRequest, state_is_expected: Callable[[], Awaitable[bool]]
 ) -> tuple[int, Handle | None]:
-    """The number of the connection's latest update; the update that the same request started.
+    """The number of the connection's latest update, and the update that this request already started.
 
     A key that the caller gave belongs to one update while that is kept. A key derived from the request is
     only a guard against repetition: it attaches to the connection's latest update if that is
@@ -332,7 +336,7 @@ async def attach(
 
 
 async def with_key(request: UpdateRequest) -> Handle | None:
-    """The update that the request's key was given to; raises `IdempotencyKeyReused`."""
+    """The update with the request's idempotency key; raises `IdempotencyKeyReused`."""
     return await _with_key(request, await _latest(workflow.owner(request)))
 
 
@@ -349,7 +353,7 @@ async def _with_key(request: UpdateRequest, latest: WorkflowStatus | None) -> Ha
 
 
 async def start(request: UpdateRequest, after: int) -> Handle | None:
-    """Start the update that follows on number `after`; None if somebody else was first to."""
+    """Start the update with the number after `after`; None if another process was first."""
     number = after
     while True:
         number += 1
@@ -369,7 +373,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
 
 
 async def begin(workflow_id: str, request: UpdateRequest) -> Handle:
-    """Start the update under the id that has been set."""
+    """Start the update under the workflow id of the surrounding `SetWorkflowID`."""
     request = {**request, "asked_at": time.time()}
     place = binding.input_of(workflow_id, workflow.NAME)
     return await DBOS.start_workflow_async(workflow.update_state, Bound(place, request))
@@ -386,7 +390,7 @@ async def get(workflow_id: str) -> Update:
     status = await _status(workflow_id)
     if status is None or status.name != workflow.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
-    _request(status)  # Raises if an older version still runs it: nothing of it can be read then.
+    _request(status)  # Raises if an older version still runs it: its input cannot be opened.
     if status.status in workflow.ENDED_FROM_OUTSIDE:
         latest = await _latest(UpdateId.parse(workflow_id).owner, load_input=False)
         is_latest = latest is not None and latest.workflow_id == workflow_id
@@ -397,7 +401,7 @@ async def get(workflow_id: str) -> Update:
 
 
 async def requests_of(workflow_id: str) -> list[UpdateRequest]:
-    """What connections that are changed together were asked; raises `WorkflowNotFound`."""
+    """The requests of a group, one for each connection; raises `WorkflowNotFound`."""
     status = await _status(workflow_id)
     if status is None or status.name != TOGETHER or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
@@ -405,14 +409,14 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
 
 
 def asked(requests: list[UpdateRequest]) -> str:
-    """A digest of what connections that are changed together are asked, as `what` has it."""
-    # Their requests have no keys of their own, but those that are derived from what they ask.
+    """A digest of a group's requests. Equal requests have equal digests (see `what`)."""
+    # The requests of a group have only derived keys.
     whats = [f"{workflow.owner(request)} {request['idempotency_key']}" for request in requests]
     return _digest("\n".join([workflow.application_name, *whats]))
 
 
 async def last_together(prefix: str) -> tuple[str, bool] | None:
-    """The highest id that begins so of connections changed together, and whether these run."""
+    """The highest group id with this prefix, and whether that group is running."""
     with database.answering():
         rows = await _reader.list_workflows_async(
             name=TOGETHER,
@@ -426,7 +430,7 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
 
 
 def connections_of(workflow_id: str) -> list[str]:
-    """The connections that are changed together by this workflow; none if it is gone."""
+    """The connections of a group; empty if its row was deleted."""
     with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], name=TOGETHER)
     with suppress(Tampered, UnusableKey):
@@ -435,7 +439,7 @@ def connections_of(workflow_id: str) -> list[str]:
 
 
 async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
-    """The updates that have been started as parts of this workflow, in the requests' order."""
+    """The ids of the group's updates that have started, in the order of its requests."""
     with database.answering():
         rows = await _reader.list_workflows_async(
             parent_workflow_id=workflow_id, load_input=False, load_output=False
@@ -445,7 +449,7 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
 
 
 async def is_running(workflow_id: str) -> bool:
-    """Whether the workflow exists and has not ended."""
+    """True if the workflow exists and has not ended."""
     row = await _bare_status(workflow_id)
     return row is not None and _is_running(row)
 
@@ -472,7 +476,9 @@ async def cancel(workflow_id: str) -> None:
         await DBOS.update_workflow_attributes_async(
             workflow_id, {workflow.CANCEL: True}, merge=True
         )
-        await binding.send(workflow_id, True, workflow.CANCEL)  # It may be asleep.
+        await binding.send(
+            workflow_id, True, workflow.CANCEL
+        )  # Wake the workflow: it may be sleeping.
 
 
 def note_outside_end(workflow_id: str) -> None:
@@ -492,19 +498,19 @@ def note_outside_end(workflow_id: str) -> None:
 
 
 def exists(workflow_id: str) -> bool:
-    """Whether the workflow's row is there."""
+    """True if the database has the workflow's row."""
     with database.answering():
         return bool(_reader.list_workflows(workflow_ids=[workflow_id], load_input=False))
 
 
 async def is_run_by(executor_id: str, workflow_id: str) -> bool:
-    """Whether the row still says so. DBOS's own question would be recorded as a step."""
+    """True if the row names this executor. DBOS's own look-up would be recorded as a step."""
     row = await _bare_status(workflow_id)
     return row is not None and row.executor_id == executor_id and row.status == PENDING
 
 
 async def is_cancelled(workflow_id: str) -> bool | str:
-    """Whether somebody has asked the update to end without writing; `OUTSIDE`, if in the database."""
+    """True if a caller has cancelled the update; `OUTSIDE` if it was ended in the database."""
     with database.answering():
         (row,) = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
@@ -514,8 +520,10 @@ async def is_cancelled(workflow_id: str) -> bool | str:
 
 
 def is_settled(workflow_id: str) -> bool:
-    """Whether the update is running, or ended by itself; False if its row is gone, or was ended by
-    something else."""
+    """True if the update is running or ended by itself.
+
+    False if its row is gone or was ended in the database.
+    """
     with database.answering():
         rows = _reader.list_workflows(workflow_ids=[workflow_id], load_input=False)
     if not rows:
@@ -552,11 +560,10 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
 
 
 async def latest(account: str | None, after: tuple[int, str] | None, limit: int) -> list[Update]:
-    """Updates of all connections, newest first, from the one that follows on `after`, which is
-    when an update was started and its id; none if there are no more. Their requests come without
-    the change.
+    """Updates of all connections, newest first; empty if there are no more.
 
-    With a guest's account, the guest's; else, everybody's.
+    The page begins after `after`, the start time and id of an update. The requests come without the
+    change. With a guest's account, these are the guest's updates; otherwise everybody's.
     """
 
     async def rows(**bounds: Any) -> list[WorkflowStatus]:
@@ -570,7 +577,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
             )
 
     async def started_at(moment: int) -> list[WorkflowStatus]:
-        # All of them: the database would give them in any order.
+        # Read all of them: the database returns them in any order.
         around = await rows(start_time=_iso(moment - 1), end_time=_iso(moment + 1))
         same = [row for row in around if _created_at(row) == moment]
         return sorted(same, key=lambda row: row.workflow_id, reverse=True)
@@ -623,10 +630,10 @@ async def last_ended(owner: str) -> int:
 
 
 async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
-    """Of the connections whose next update has ended by now: its number.
+    """The number of each connection's next update, for those where it has ended.
 
-    One look-up by primary key for a thousand of them, since numbers follow on each other. A number
-    that another account has used counts as ended: it is passed over.
+    Numbers are consecutive, so one look-up by primary key serves a thousand connections. A number
+    that another account has used counts as ended.
     """
     following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
     ended = []
@@ -640,7 +647,7 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
 
 
 async def newest(prefix: str, limit: int) -> list[str]:
-    """The ids of the last updates that begin so, newest first."""
+    """The ids of the newest updates with this prefix, newest first."""
     with database.answering():
         rows = await _reader.list_workflows_async(
             name=workflow.NAME,
@@ -666,14 +673,14 @@ async def state_before(workflow_id: str) -> str:
             if outcome is None
             else before["version"] == outcome["version_before"]
         ):
-            break  # What is read from here on may be its own doing.
+            break  # A later look may see this write itself.
     if before is None:
         raise WorkflowNotFound(f"{workflow_id} ended before it had read the state.")
     return before["state"]
 
 
 async def may_have_written(workflow_id: str) -> bool:
-    """Whether the update wrote, or may have written, the state."""
+    """True if the update wrote the state, or may have."""
     with database.answering():
         found = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
     return any(_may_have_written(workflow_id, step) for step in found)
@@ -684,7 +691,7 @@ def _snapshot_in(workflow_id: str, step: StepInfo) -> Snapshot | None:
         return None
     found = binding.opened(step["output"], _place(workflow_id, step))
     if step["function_name"] == "inspect":
-        found = found.get("snapshot")  # 0.1 recorded none there.
+        found = found.get("snapshot")  # 0.1 recorded no version there.
     return cast("Snapshot | None", found)
 
 
@@ -707,7 +714,7 @@ def _may_have_written(workflow_id: str, step: StepInfo) -> bool:
 
 
 async def find(workflow_id: str) -> Handle:
-    """The update to `follow`; it need not exist."""
+    """A handle to `follow`, also for an update that does not exist."""
     return await DBOS.retrieve_workflow_async(workflow_id)
 
 
@@ -739,7 +746,7 @@ async def follow(
 
 
 class _Followed:
-    """An update that callers here wait for: one task looks, and tells all of them."""
+    """An update that callers in this process wait for. One task polls for all of them."""
 
     def __init__(self, handle: Handle) -> None:
         self.callers = 0
@@ -755,7 +762,7 @@ class _Followed:
             end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
             try:
                 while not end.done():
-                    # Without asking the database if it runs here.
+                    # An update of this process needs no look into the database.
                     progress = workflow.running.get(workflow_id) or await _progress(workflow_id)
                     self._tell(progress or workflow.STARTED)
                     await asyncio.wait({end}, timeout=_POLL_SECONDS)
@@ -765,7 +772,7 @@ class _Followed:
                 end.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await end
-            # Only the run here has ended: it was given up, or ended from outside.
+            # This run was given up or ended in the database: wait for the next one.
             await asyncio.sleep(_POLL_SECONDS)
             handle = await find(workflow_id)
 
@@ -781,7 +788,7 @@ _followed: dict[str, _Followed] = {}
 
 @asynccontextmanager
 async def _followed_by_us(handle: Handle) -> AsyncIterator[_Followed]:
-    """What all callers here share that wait for this update; the last one ends it."""
+    """Share one `_Followed` among the callers; the last one ends it."""
     workflow_id = handle.workflow_id
     followed = _followed.get(workflow_id)
     if followed is None or followed.looking.done():
@@ -800,7 +807,7 @@ async def _followed_by_us(handle: Handle) -> AsyncIterator[_Followed]:
 
 
 async def _goes_on(workflow_id: str, end: "asyncio.Future[Bound]") -> bool:
-    """Whether what has ended is not the update, but a run of it."""
+    """True if only a run of the update has ended, and the update goes on."""
     if not end.cancelled() and isinstance(end.exception(), FivetranStateError | type(None)):
         return False
     return await is_running(workflow_id)
@@ -837,7 +844,7 @@ def _is_the_same(latest: WorkflowStatus, request: UpdateRequest) -> bool:
 
 
 def _readable_request(status: WorkflowStatus) -> UpdateRequest | None:
-    """None if someone has put it there: that must not keep a connection from being updated."""
+    """The request, or None if the row was forged: a forged row must not block the connection."""
     with suppress(Tampered, UnusableKey):
         return _request(status)
     return None
@@ -860,8 +867,8 @@ def _without_change(request: UpdateRequest) -> UpdateRequest:
 async def _about(status: WorkflowStatus) -> UpdateRequest:
     """The request, without the change.
 
-    Of an update that does not tell it apart, as those of earlier versions and parts of groups, it
-    is read for this one alone: all of a page at once might be more than fits into memory.
+    Earlier versions and groups store the request only with its change. Then one update is read at a
+    time: a whole page of them may not fit into memory.
     """
     sealed = (status.attributes or {}).get(_ABOUT)
     if isinstance(sealed, str):
@@ -884,7 +891,7 @@ def _succeeded(status: WorkflowStatus) -> bool:
 async def _remembered(
     request: UpdateRequest, latest: WorkflowStatus | None
 ) -> WorkflowStatus | None:
-    """The update that this key was given to. The latest one may not have noted it down yet."""
+    """The update with this idempotency key. The latest update may not have stored its key yet."""
     key = request["idempotency_key"]
     started = None if latest is None else _readable_request(latest)
     if started is not None and started["idempotency_key"] == key:
@@ -900,7 +907,7 @@ async def _status(workflow_id: str) -> WorkflowStatus | None:
 
 
 async def _bare_status(workflow_id: str) -> WorkflowStatus | None:
-    """The same, without input and output."""
+    """The workflow's status without its input and output."""
     with database.answering():
         rows = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
@@ -909,7 +916,7 @@ async def _bare_status(workflow_id: str) -> WorkflowStatus | None:
 
 
 async def _progress(workflow_id: str) -> Progress | None:
-    """Where the update is: what it last told, unless a step has been recorded since."""
+    """The update's progress: its last event, or the step that was recorded after that."""
     with database.answering():
         event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
@@ -933,7 +940,7 @@ async def _progress(workflow_id: str) -> Progress | None:
 
 
 def _told_after(told: Progress | None, steps: list[StepInfo], last: StepInfo) -> bool:
-    """Whether the workflow has told its progress since the step: that is recorded as a step too."""
+    """True if the progress event is newer than the step. DBOS records the event as a step too."""
     return told is not None and any(
         step["function_name"] == "DBOS.setEvent" and step["function_id"] > last["function_id"]
         for step in steps
@@ -947,7 +954,7 @@ def _update(
     *,
     is_latest: bool = True,
 ) -> Update:
-    """`is_latest`: whether it is the connection's latest update, if it was ended from outside."""
+    """`is_latest` matters for an update that was ended in the database: only the latest is resumed."""
     is_running = _is_running(status)
     if status.status in workflow.ENDED_FROM_OUTSIDE:
         is_running = is_latest

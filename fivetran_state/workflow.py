@@ -70,7 +70,7 @@ PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
-"""Messages between an update and the group that it is a part of."""
+"""Messages between a group and its members."""
 GUEST = "guest"
 """The attribute of a workflow whose input holds a guest's credentials; it goes when they do."""
 
@@ -78,8 +78,8 @@ ENDED_FROM_OUTSIDE = [
     WorkflowStatusString.CANCELLED.value,
     WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
 ]
-"""Endings that no update comes to by itself. The engine takes such an update up again, so that its
-connection is resumed."""
+"""Statuses that only somebody in the database sets. The engine takes such an update up again, so that
+its connection is resumed."""
 
 UNFINISHED = [
     WorkflowStatusString.PENDING.value,
@@ -95,12 +95,12 @@ LONGEST_PAUSE_BETWEEN_TRIES = 300.0
 VERIFY_PATIENCE = 60.0
 """Seconds for which Fivetran may refuse to show what was written."""
 SYNC_PATIENCE = 30.0
-"""Seconds for which a sync that was asked for is tried to be started."""
+"""Seconds for which the start of a sync is tried."""
 
 _CONTRADICTION = "Fivetran answered 404, but still shows the connection."
 
 OUTSIDE = "outside"
-"""In place of True in a request to cancel: the workflow was ended in the database."""
+"""The value of a cancel when the workflow was ended in the database."""
 
 
 class UpdateRequest(TypedDict):
@@ -135,14 +135,14 @@ class UpdateRequest(TypedDict):
 
 
 class Sync(TypedDict):
-    """What became of the sync that was asked for."""
+    """The result of `then_sync`."""
 
     started: bool
     problem: str | None
 
 
 class Outcome(TypedDict):
-    """The workflow's result when it did what was asked. 0.1 recorded it without the last fields."""
+    """The result of a workflow that succeeded. 0.1 recorded it without the last fields."""
 
     outcome: Literal["updated", "unchanged"]
     version_before: str
@@ -177,7 +177,7 @@ class Progress(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """What was found before the write."""
+    """The state before the write."""
 
     state: str
     """A `state.Document` as JSON text."""
@@ -197,7 +197,7 @@ class Inspection(TypedDict):
 
 
 class Readback(TypedDict):
-    """What was read back after a write."""
+    """The state after a write, as Fivetran returned it."""
 
     is_as_written: bool
     found: str | None
@@ -206,7 +206,7 @@ class Readback(TypedDict):
 
 _own: Fivetran | None
 _guest: ContextVar[Fivetran] = ContextVar("_guest")
-"""The client of the update that is being run, if it is another account's."""
+"""The client of the running update, for a guest's account."""
 _open: Callable[[str | None, str | None, str | None], Fivetran]
 _prove: Callable[[str], Awaitable[None]]
 _is_cancelled: Callable[[str], Awaitable[bool | str]]
@@ -244,7 +244,7 @@ def _fivetran() -> Fivetran:
 
 @asynccontextmanager
 async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
-    """Steps within talk to Fivetran as the account that the request is of."""
+    """Run the steps inside with the client of the request's account."""
     account, credentials = request.get("account"), request.get("credentials")
     if account is None and credentials is None:
         yield
@@ -260,24 +260,24 @@ async def _account_of(request: UpdateRequest) -> AsyncIterator[None]:
 
 @DBOS.workflow(name=REMEMBER_KEY, max_recovery_attempts=None)
 async def remember_key(workflow_id: Bound) -> None:
-    """Does nothing: its row is how a key finds its update."""
+    """Do nothing: the row itself maps an idempotency key to its update."""
 
 
 async def remember(row_id: str, workflow_id: str | None) -> None:
-    """Keep the id of a workflow under the id of another row, unless that exists."""
+    """Store a workflow's id in a row with the id `row_id`, unless that row exists."""
     place = binding.input_of(row_id, REMEMBER_KEY)
     with SetWorkflowID(row_id):
         await DBOS.start_workflow_async(remember_key, Bound(place, workflow_id))
 
 
 def owner(request: UpdateRequest) -> str:
-    """What the ids of a connection's updates begin with: its id, behind a foreign account's."""
+    """The prefix of the ids of a connection's updates: its id, after the account's for a guest."""
     account = request.get("account")
     return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
 
 
 def attributes(request: UpdateRequest) -> dict[str, Any]:
-    """What the workflow's row says of its input."""
+    """The workflow's attributes, which say what its input holds."""
     return {GUEST: True} if "credentials" in request else {}
 
 
@@ -296,25 +296,25 @@ STARTED = Progress(
 )
 
 running: dict[str, Progress] = {}
-"""The updates that this process is running at the moment, and where they are."""
+"""The progress of each update that this process runs."""
 tasks: dict[str, asyncio.Task[Any]] = {}
 """Their tasks."""
 changing: set[str] = set()
-"""Those with a call under way that changes something: such a run must not be broken off."""
+"""Updates with a changing call under way, which must not be broken off."""
 unsettled: dict[str, UpdateRequest] = {}
-"""Updates whose run here lost its row in the database while the connection may be paused by it."""
+"""Updates that lost their row in the database while they may hold the connection paused."""
 
 
 class GivenUp(asyncio.CancelledError):
-    """Fivetran refuses this process's key: another process, with another key, may go on."""
+    """Fivetran refuses this process's key. A process with another key may go on."""
 
 
 @DBOS.workflow(name=NAME, max_recovery_attempts=None)
 async def update_state(request: Bound) -> Bound:
-    """Applies one change to one connection's state; raises a `FivetranStateError` if it could not.
+    """Apply one change to one connection's state; raise a `FivetranStateError` if that fails.
 
-    Takes an `UpdateRequest` and returns an `Outcome`. The connection ends as paused as it was
-    before, or as somebody else has left it meanwhile.
+    Takes an `UpdateRequest` and returns an `Outcome`. In the end the connection
+    is paused if it was before, or as somebody else has left it meanwhile.
     """
     workflow_id = DBOS.workflow_id or ""
     with binding.bound_errors(binding.output_of(workflow_id)):
@@ -341,14 +341,14 @@ async def _run_here(request: UpdateRequest) -> Outcome:
             except FivetranStateError:
                 raise
             except BaseException:
-                # The row may be gone, or not this run's any more: the engine looks whose it is.
+                # The row may be gone, or belong to another run: the engine looks.
                 if update.may_have_paused:
                     unsettled[DBOS.workflow_id or ""] = request
                 raise
 
 
 async def _run_or_resume(update: "_Update") -> Outcome:
-    """Resumes the connection even if DBOS refuses to go on with the workflow."""
+    """Run the update. Resume the connection even if DBOS refuses to go on with the workflow."""
     try:
         return await _run(update)
     except Tampered:
@@ -357,21 +357,21 @@ async def _run_or_resume(update: "_Update") -> Outcome:
     except (FivetranStateError, SQLAlchemyError):
         raise
     except Exception as error:
-        # DBOS itself refuses to go on, so no step can be recorded any more.
+        # DBOS refuses to go on, so nothing can be recorded.
         failure = _unexpected(error)
         await update.resume_unrecorded()
         raise failure from error
 
 
 async def mend(request: UpdateRequest) -> None:
-    """Resume a connection that an update has paused which cannot go on itself."""
+    """Resume the connection of an update that cannot go on."""
     async with _account_of(request):
         await _insist_on_resuming(lambda: _fivetran().set_paused(request["connection_id"], False))
 
 
 @contextmanager
 def running_here() -> Iterator[None]:
-    """Around all that a workflow does."""
+    """Count the workflow as running in this process."""
     workflow_id = DBOS.workflow_id or ""
     running[workflow_id] = STARTED
     task = asyncio.current_task()
@@ -411,7 +411,7 @@ async def _run(update: "_Update") -> Outcome:
         if "part_of" in request:
             await update.wait_for_the_others()
     except (SQLAlchemyError, Tampered):
-        raise  # No step can follow on one that is not ours.
+        raise  # A forged step must not be followed by another step.
     except Exception as error:
         failure = error if isinstance(error, FivetranStateError) else _unexpected(error)
         failure.details.setdefault("was_paused", update.was_paused)
@@ -467,17 +467,17 @@ class _Update:
 
     @property
     def may_have_paused(self) -> bool:
-        """Whether this run, or one before it, may have paused a connection that was running."""
+        """True if this run, or one before it, may have paused a running connection."""
         return hasattr(self, "connection") and not self.was_paused
 
     @property
     def is_first_run(self) -> bool:
-        """Whether no other run, which may have died half-way, came before this one."""
+        """True if no other run came before this one. An earlier run may have died half-way."""
         return self.inspected is not None and self.inspected["taken_by"] == self.run
 
     @property
     def must_go_on(self) -> bool:
-        """Whether a refusal must not end the update: what it may have written is not verified."""
+        """True if a refusal must not end the update, because it may have written something unverified."""
         return self.may_have_written and not self.began_with_0_1
 
     async def inspect(self) -> None:
@@ -502,9 +502,9 @@ class _Update:
             raise NoStateYet(f"{self.id} has no state yet, so it cannot be written.")
 
     async def unchanged(self) -> Outcome | None:
-        """The outcome, if the change leaves the state as it is: then nobody is paused for it.
+        """The outcome of a change that changes nothing, so that the connection is not paused for it.
 
-        Raises what makes the change impossible, for the same reason.
+        Raises the error of an impossible change before the pause, too.
         """
         if self.began_with_0_1:
             if not await self.asks_for_what_it_expects():
@@ -526,7 +526,7 @@ class _Update:
             refuse_pending_resync(self.connection)
 
     async def change(self) -> Outcome:
-        """Everything between inspect and resume."""
+        """Make the change: every step between inspect and resume."""
         refused: tuple[state.Document, state.State] | None = None
         while True:
             await self.quiesce()
@@ -535,7 +535,7 @@ class _Update:
             kept = Written(answer=None)
             unclear: FivetranError | None = None
             if refused is not None and await large.run(state.same, before, refused[1]):
-                before, target = refused  # The write took effect, whatever Fivetran has said.
+                before, target = refused  # The write took effect despite its error.
             else:
                 if self.may_have_written and refused is not None:
                     await self.insist_on_unwritten(before, refused[0], snapshot["version"])
@@ -551,7 +551,7 @@ class _Update:
                     kept = written or kept  # 0.1 recorded nothing.
                 except SyncRunning as error:
                     if error.details.get("was_resumed"):
-                        self.still_paused = False  # A pause that is seen from here on is not ours.
+                        self.still_paused = False  # From here on, a pause is not ours.
                     self.cannot_be_cancelled = self.may_have_written
                     refused = before, target
                     await self.wait_for_the_sync()
@@ -567,7 +567,7 @@ class _Update:
             return await large.run(self.outcome, "updated", before, target)
 
     async def snapshot(self) -> Snapshot:
-        """What is there now: as inspected, if no sync can have run since."""
+        """The present state. The inspected one is used if no sync can have run since."""
         if self.is_settled and self.inspected is not None:
             snapshot = self.inspected
         else:
@@ -595,14 +595,14 @@ class _Update:
             await self.wait_for_the_sync()
 
     def note_others(self) -> None:
-        """Remember what somebody else has done to the connection: that counts at the end."""
+        """Remember a pause or resume by somebody else, which counts at the end."""
         if self.was_paused and not self.connection.paused:
             self.by_others = "resumed"
         elif self.connection.paused and not self.was_paused and not self.still_paused:
             self.by_others = "paused"
 
     async def pause(self, attempt: int) -> None:
-        # Once our own pause may have taken effect, a paused connection tells nothing.
+        # Our own pause may have taken effect, so a paused connection proves nothing.
         look = attempt > 0 and self.is_first_run and not self.still_paused
         try:
             found = await _pause(self.id, look=look, is_first_run=self.is_first_run)
@@ -637,7 +637,7 @@ class _Update:
         self.connection = Connection(**await self.durably(lambda _: _drain(self.id)))
 
     async def target(self, before: state.Document, version: str) -> state.State:
-        """What the state shall be; raises `Conflict` or `InvalidChange`."""
+        """The state after the change; raises `Conflict` or `InvalidChange`."""
         expected = self.request["expected_version"]
         if expected is not None and not self.is_expected(expected, version):
             raise conflict(expected, version)
@@ -649,7 +649,7 @@ class _Update:
         return self.applied[1].after
 
     async def document_of(self, snapshot: Snapshot) -> state.Document:
-        """What was found; parsed once if it is the same twice, because it may be megabytes."""
+        """The found state, parsed once: it may have megabytes."""
         text = snapshot["state"]
         if self.parsed is None or self.parsed[0] != text:
             self.parsed = text, await large.run(state.document, text)
@@ -664,7 +664,7 @@ class _Update:
     async def insist_on_unwritten(
         self, now: state.Document, before: state.Document, version: str
     ) -> None:
-        """Raise `Conflict` if the state is another one than before a write that may have been made."""
+        """Raise `Conflict` if the state has changed since before a write in doubt."""
         if not await large.run(state.same, now, before):
             raise Conflict(
                 f"The state became version {version} while it was unclear whether the update had "
@@ -674,7 +674,7 @@ class _Update:
         self.may_have_written = False
 
     async def write(self, target: state.State, snapshot: Snapshot, attempt: int) -> "Written":
-        """Look first, unless this write was certainly never tried and nothing was waited for."""
+        """Write. Look first, unless this is certainly the first try and nothing was waited for."""
         has_tried = self.may_have_written or snapshot["taken_by"] != self.run
         look = attempt > 0 or self.has_waited or has_tried
         try:
@@ -691,10 +691,10 @@ class _Update:
         answer: str | None,
         unclear: FivetranError | None,
     ) -> None:
-        """Compare what Fivetran has with what was written; `unclear` is why that is not certain.
+        """Compare the present state with the written one; `unclear` is the error of a write in doubt.
 
-        Only a state that Fivetran itself has called the result of our write is replaced by the one
-        from before. Any other may be somebody else's, and is left.
+        Roll back only over a state that Fivetran itself has returned as the result of our write. Any
+        other state may be somebody else's, and stays.
         """
         try:
             found = await self.readback(target)
@@ -744,7 +744,7 @@ class _Update:
         kept: state.Document | None,
         now: state.Document | None,
     ) -> None:
-        """Put the state from before back over what Fivetran has made of the write; always raises."""
+        """Write the state from before again, over Fivetran's result of our write; always raises."""
         trouble = "Fivetran did not keep what was written"
         await self.tell("roll_back", f"{trouble}: putting the state from before back.")
         try:
@@ -773,9 +773,9 @@ class _Update:
         )
 
     async def report(self, how: str) -> None:
-        """Tell the workflow that this update is a part of that it is done, or how it failed: once.
+        """Tell the group once that this update is done, or how it failed.
 
-        If that workflow is gone, this update goes on by itself.
+        If the group's workflow is gone, this update goes on by itself.
         """
         if "part_of" not in self.request or self.has_reported:
             return
@@ -785,7 +785,7 @@ class _Update:
             await binding.send(self.request["part_of"], how, owner(self.request))
 
     async def wait_for_the_others(self) -> None:
-        """Wait, still paused, for the connections that are changed together with this one.
+        """Wait, still paused, for the other connections of the group.
 
         Raises `Undone`, with the state from before back in place, if one of them has failed.
         """
@@ -816,7 +816,7 @@ class _Update:
         )
 
     async def verdict(self) -> str:
-        """`KEEP` or `UNDO`, as the workflow says that this update is a part of."""
+        """The group's decision: `KEEP` or `UNDO`."""
         while True:
             verdict = await binding.receive(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
             if verdict is None and await has_ended(self.request["part_of"]):
@@ -854,12 +854,12 @@ class _Update:
         return True
 
     async def resume_unrecorded(self) -> None:
-        """Undo our own pause when nothing can be recorded: the row stays unfinished until then."""
+        """Undo our own pause when nothing can be recorded. Until then the row stays unfinished."""
         if self.may_have_paused:
             await _insist_on_resuming(lambda: _set_paused(self.id, False))
 
     async def sync(self, outcome: Outcome) -> None:
-        """Start the sync that was asked for; the update is done whatever becomes of it."""
+        """Start the sync of `then_sync`. A failure is recorded and does not fail the update."""
         if not self.request.get("then_sync") or outcome["outcome"] == "unchanged":
             return
         if outcome["deleted"] or self.connection.paused:
@@ -875,7 +875,7 @@ class _Update:
             outcome["sync"] = Sync(started=False, problem=error.message)
 
     async def asks_for_what_it_expects(self) -> bool:
-        """Whether the request alone shows that nothing will change."""
+        """True if the request alone shows that nothing will change."""
         expected, value = self.request["expected_version"], self.wanted.value
         if self.wanted.kind != "new_state" or not isinstance(value, dict) or expected is None:
             return False
@@ -916,7 +916,7 @@ class _Update:
         await DBOS.set_event_async(PROGRESS, Bound(place, progress))
 
     def reached(self, step: str) -> None:
-        """Say where we are to whoever follows in this process; others read the recorded steps."""
+        """Set the progress for callers in this process; other processes read the recorded steps."""
         phase, message = phases.AFTER[step]
         running[DBOS.workflow_id or ""] = Progress(
             phase=phase,
@@ -945,8 +945,8 @@ class _Update:
     ) -> T:
         """Run a step until Fivetran answers it, sleeping durably in between, for `patience` seconds.
 
-        A rate limit is waited for up to `limit_patience`: Fivetran says when it ends. What another
-        key may do is left to a process that has one, however long that takes.
+        A rate limit may last up to `limit_patience`: Fivetran says when it ends. If another key may
+        succeed, the update is given up for a process that has one.
         """
         waited = 0.0
         attempt = refused = 0
@@ -958,7 +958,7 @@ class _Update:
                     isinstance(error, Unauthorized) and self.must_go_on
                 )
                 is_expected = isinstance(error, (RateLimited, even_if))
-                # What the caller decides about: it waits for a sync, and gives up what is gone.
+                # The caller handles these: it waits for a sync, and gives up a connection that is gone.
                 is_callers = isinstance(error, ConnectionNotFound) or (
                     isinstance(error, SyncRunning) and not is_expected
                 )
@@ -987,7 +987,7 @@ class _Update:
 
 
 class Written(TypedDict):
-    """What Fivetran answered to a write."""
+    """Fivetran's answer to a write."""
 
     answer: str | None
     """The state that it says it keeps, as JSON text, if that is not the one that was written."""
@@ -1016,7 +1016,7 @@ def refuse_impossible_sync(connection: Connection) -> None:
 
 
 def conflict(expected: str, version: str) -> Conflict:
-    """Somebody, or a sync, has moved the state."""
+    """The error for a state that a sync or somebody else has changed."""
     if version.startswith(expected):
         return Conflict(
             f"{shown(expected)} is a version as 0.1 wrote it, too short to be sure of; the state is "
@@ -1031,14 +1031,14 @@ def conflict(expected: str, version: str) -> Conflict:
 
 
 def cancelled(cancel: object) -> Cancelled:
-    """By the message that asked for it."""
+    """The error for a cancelled update; `cancel` is the message that asked for it."""
     if cancel == OUTSIDE:
         return Cancelled("Somebody ended the workflow in the database. Nothing was written.")
     return Cancelled("The update was cancelled; nothing was written.")
 
 
 def left_as_it_is(target: state.State, now: state.Document | None) -> VerificationFailed:
-    """The error if what is there may be somebody else's."""
+    """The error for a state that somebody else may have written."""
     version = None if now is None else state.version(now)
     is_now = "is gone" if now is None else f"is version {version}"
     return VerificationFailed(
@@ -1050,7 +1050,7 @@ def left_as_it_is(target: state.State, now: state.Document | None) -> Verificati
 
 
 def described_differences(target: state.State, now: state.Document | None) -> str | None:
-    """How what is there differs from what was written, in a sentence.
+    """The differences between the written state and the present one, in a sentence.
 
     It is a detail of errors, not in their message: a message is logged, and a state is not.
     """
@@ -1068,7 +1068,7 @@ def described_differences(target: state.State, now: state.Document | None) -> st
 
 @binding.step("has_ended")
 async def has_ended(workflow_id: str) -> bool:
-    """Whether another workflow has."""
+    """True if another workflow has ended."""
     status = await DBOS.get_workflow_status_async(workflow_id)
     return status is None or status.status not in UNFINISHED
 
@@ -1078,7 +1078,7 @@ def _unexpected(error: Exception) -> InternalError:
     return InternalError(f"The update met an unexpected {type(error).__name__}.")
 
 
-# The steps. Their names are stored: a change to one is a change of the application version.
+# The steps. DBOS stores their names: a change of one needs a new application version.
 
 
 @binding.step("inspect")
@@ -1121,7 +1121,7 @@ async def _pause(connection_id: str, *, look: bool, is_first_run: bool) -> dict[
                 return {"connection": asdict(connection), "was_paused": True}
         return {"connection": asdict(await _set_paused(connection_id, True)), "was_paused": False}
     except FivetranStateError as error:
-        # The run before this one may have paused it, and died before that was recorded.
+        # An earlier run may have paused it and died before it recorded that.
         if not is_first_run:
             error.details["maybe_applied"] = True
         raise
@@ -1183,7 +1183,7 @@ async def _write(
 
 @binding.step("verify")
 async def _verify(connection_id: str, expected: state.State) -> Readback:
-    """0.1 recorded only whether it is as written."""
+    """Read the state back. 0.1 recorded only a boolean."""
     try:
         found = await _fivetran().get_state(connection_id)
     except ConnectionNotFound as error:
@@ -1218,7 +1218,7 @@ async def _put_back(connection_id: str, before: state.State, ours: state.Documen
 
 @binding.step("resume")
 async def _resume(connection_id: str) -> dict[str, Any]:
-    """The connection; 0.1 recorded nothing."""
+    """Resume the connection and return it. 0.1 recorded nothing."""
     return asdict(await _set_paused(connection_id, False))
 
 
@@ -1231,7 +1231,7 @@ async def _start_sync(connection_id: str) -> None:
 
 @contextmanager
 def _changing() -> Iterator[None]:
-    """Around a call that changes something at Fivetran."""
+    """Mark this update as one with a changing call under way."""
     workflow_id = DBOS.workflow_id or ""
     changing.add(workflow_id)
     try:
@@ -1241,7 +1241,7 @@ def _changing() -> Iterator[None]:
 
 
 async def _set_paused(connection_id: str, paused: bool) -> Connection:
-    """Fivetran may answer an error after a minute although the pause took effect: so look."""
+    """Pause or resume. Look after an error: Fivetran may fail a pause that took effect."""
     await _prove(DBOS.workflow_id or "")
     try:
         with _changing():
@@ -1255,7 +1255,7 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
             raise
         except FivetranError as unseen:
             if not paused and isinstance(unseen, (Unauthorized, Forbidden)):
-                raise  # Another key may resume it; that it is tried twice is harmless.
+                raise  # Another key may resume it. A second try is harmless.
             raise FivetranUnavailable(
                 f"It is unclear whether the connection is paused: {unseen.message}",
                 maybe_applied=True,
@@ -1268,7 +1268,7 @@ async def _set_paused(connection_id: str, paused: bool) -> Connection:
 
 
 async def _insist_on_resuming(resume: Callable[[], Awaitable[Connection]]) -> None:
-    """Try until it is done or the connection is gone. Nothing is recorded: this is no step."""
+    """Try to resume until that succeeds or the connection is gone. This is not a step."""
     pause = 1.0
     while True:
         try:
