@@ -1,8 +1,8 @@
-"""What a stored value belongs to stands beside it, inside the seal.
+"""Each stored value is sealed together with the place it belongs to.
 
 DBOS tells a serializer nothing about the row that it works for, so someone who can write to the
-database could put one update's value in place of another's. Each reader therefore says which
-place it reads, and compares.
+database could put one update's value in place of another's. So each reader compares the
+sealed place with the one that it reads.
 """
 
 import functools
@@ -42,8 +42,10 @@ def message_to(workflow_id: str, topic: str) -> str:
 
 
 def opened(found: object, place: str) -> Any:
-    """The value. Raises `Tampered` if it belongs to another place, `UnusableKey` if it could not
-    be opened: DBOS returns such a value as it is stored."""
+    """The value inside. Raises `Tampered` if it belongs to another place.
+
+    Raises `UnusableKey` if it could not be opened: DBOS returns such a value as it is stored.
+    """
     if not isinstance(found, Bound):
         raise UnusableKey(
             f"A stored value ({_shown(place)}) was sealed with another key, or by an older version "
@@ -73,7 +75,7 @@ def _tampered(place: str) -> Tampered:
 
 @contextmanager
 def bound_errors(place: str) -> Iterator[None]:
-    """Bind whatever is raised: DBOS stores it here."""
+    """Bind an error that is raised inside, because DBOS stores it at this place."""
     try:
         yield
     except Exception as error:
@@ -116,6 +118,6 @@ async def send(workflow_id: str, message: object, topic: str) -> None:
 
 
 async def receive(topic: str, seconds: float) -> Any:
-    """The next message to this workflow, or None after so many seconds; raises `Tampered`."""
+    """The next message to this workflow, or None after `seconds`; raises `Tampered`."""
     found = await DBOS.recv_async(topic, seconds)
     return None if found is None else opened(found, message_to(DBOS.workflow_id or "", topic))

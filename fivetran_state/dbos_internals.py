@@ -23,10 +23,10 @@ _ENDED = (WorkflowStatusString.SUCCESS.value, WorkflowStatusString.ERROR.value)
 
 
 def read_only_what_is_sealed() -> None:
-    """Let DBOS open no stored value but by the serializer that it is configured with.
+    """Make DBOS open stored values only with the serializer that it is configured with.
 
     Each row says how it is to be read, and pickle is one of the ways: a row that somebody else has
-    written could run code here. DBOS itself writes one thing unsealed: until when a workflow sleeps.
+    written could run code here. DBOS writes one value unsealed: the time until which a workflow sleeps.
     """
     DBOSDefaultSerializer.deserialize = _refuse  # type: ignore[method-assign]
     DBOSPortableJSON.deserialize = _only_a_number  # type: ignore[method-assign]
@@ -92,7 +92,7 @@ def claim(
 
 
 def release(workflow_id: str, to: str) -> None:
-    """Make a workflow that this executor has stopped running look like one of the executor `to`."""
+    """Give a workflow that has stopped in this executor to the executor `to`."""
     database = _get_dbos_instance()._sys_db
     row = database.tables.workflow_status
     with database.engine.begin() as connection:
@@ -111,8 +111,10 @@ def tables(reader: DBOSClient) -> tuple[sa.Engine, Any]:
 
 
 def ended(names: Sequence[str], *, attribute: str, or_versions: Sequence[str]) -> list[str]:
-    """The ids of workflows that came to their own end, if they have this attribute or were last run
-    by one of these application versions. DBOS itself finds no attribute on SQLite."""
+    """The ids of ended workflows with this attribute, or of one of these application versions.
+
+    DBOS cannot find attributes on SQLite.
+    """
     database = _get_dbos_instance()._sys_db
     row = database.tables.workflow_status
     has_attribute = row.c.attributes[attribute].as_boolean().is_(sa.true())

@@ -1,6 +1,6 @@
 """DBOS in this process: launch, proof of life, recovery of dead executors, hand-over.
 
-The engine comes up in the background; `Engine.ready` is where callers wait for it.
+The engine comes up in the background; callers wait for it in `Engine.ready`.
 """
 
 import asyncio
@@ -66,30 +66,30 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WORKFLOW_VERSION = 2
-"""Raised when an older program could not go on with what this one has recorded. This one goes on
-with what all older ones have recorded: so it may run beside them while they are replaced."""
+"""Raise it when an older program cannot go on with the records of this one. This program goes on with
+all older records, so it may run beside older programs while they are replaced."""
 
 GUESTS = "guests"
-"""Stands for an account where a server has none of its own."""
+"""Stands for the account of a server without its own credentials."""
 REMEMBERED_GUESTS = 100
 GUEST_MAX_IDLE = 1
-"""Idle connections of one guest's client. All guests together have to leave descriptors to others."""
+"""Idle connections of one guest's client: many guests together must leave descriptors to others."""
 GUEST_INTERVAL = 300.0
-"""Seconds after which Fivetran is asked again whose a guest's credentials are, if they still hold."""
+"""Seconds after which Fivetran is asked again for the account of a guest's credentials."""
 
 RECOVERY_INTERVAL = 2.0
 MESSAGE_INTERVAL = 0.2
-"""Seconds after which a workflow notices a message, where the database does not tell."""
+"""Seconds until a workflow notices a message, if the database does not notify."""
 LONGEST_TRANSACTION = 10.0
-"""Seconds for which a process that was frozen within a transaction keeps its rows from others."""
+"""Seconds until the rows of a process that is frozen within a transaction are free again."""
 LONGEST_GIVEN_UP = 30.0
-"""Seconds, at most, until a process tries again what Fivetran has refused its key."""
+"""Seconds, at most, until a process tries its refused key again."""
 CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
 START_PATIENCE = 20.0
 """Seconds that a call waits for the engine."""
 LAST_LOOK = 1.0
-"""Seconds that the database gets, when the process ends, to say whether updates are in flight."""
+"""Seconds to wait for the database at the end of the process: are updates in flight?"""
 
 
 if sqlite3.sqlite_version_info < (3, 42):
@@ -104,7 +104,7 @@ if sqlite3.sqlite_version_info < (3, 42):
 
 @dataclass(frozen=True)
 class Account:
-    """Whose connections are meant: this server's own, or those of a guest."""
+    """A Fivetran account: this server's own, or a guest's."""
 
     fivetran: Fivetran
     id: str | None = None
@@ -113,7 +113,7 @@ class Account:
     """The guest's, sealed."""
 
     def in_request(self) -> dict[str, str]:
-        """The fields by which an update's request says whose it is; none for our own."""
+        """The request fields that name the account; empty for our own."""
         fields = {"account": self.id, "credentials": self.credentials}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -165,9 +165,9 @@ class Engine:
         self._tasks.append(asyncio.create_task(self._come_up()))
 
     async def ready(self) -> Fivetran:
-        """Wait until workflows can run; the client of this process's account.
+        """Wait until workflows can run; return the client of this process's account.
 
-        Raises `MissingCredentials`, or what keeps the engine from coming up.
+        Raises `MissingCredentials`, or the error that keeps the engine from coming up.
         """
         await self.up()
         if self._fivetran is None:
@@ -175,7 +175,7 @@ class Engine:
         return self._fivetran
 
     async def up(self) -> None:
-        """Wait until workflows can run; raises what keeps the engine from coming up."""
+        """Wait until workflows can run; raises the error that keeps the engine from coming up."""
         if not self._news.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), START_PATIENCE)
@@ -183,9 +183,9 @@ class Engine:
             raise self._trouble or EngineNotReady("The workflow engine is still starting.")
 
     async def guest(self, key: str, secret: str) -> Account:
-        """The account of credentials that came with a request; in the sandbox, any will do.
+        """The account of the credentials in a request; the sandbox takes any credentials.
 
-        Raises `Unauthorized`, or why Fivetran does not tell whose they are.
+        Raises `Unauthorized`, or the error of Fivetran's look-up.
         """
         await self.up()
         if self._sandbox is not None and self._fivetran is not None:
@@ -213,7 +213,7 @@ class Engine:
         if replaced is None and len(self._guests) > REMEMBERED_GUESTS:
             _, replaced = self._guests.popitem(last=False)
         if replaced is not None:
-            await replaced[0].fivetran.retire()  # Somebody may be using it.
+            await replaced[0].fivetran.retire()  # Don't close it: a request may still be using it.
         return guest
 
     def client_of(
@@ -241,12 +241,12 @@ class Engine:
         return self._client(credentials["key"], credentials["secret"], max_idle=GUEST_MAX_IDLE)
 
     def seal(self, value: object) -> str:
-        """Text, fit for a URL, that tells nothing to who has not the key."""
+        """URL-safe text that only the key opens."""
         assert self._texts is not None, "it is up"
         return self._texts.serialize(value).replace("+", "-").replace("/", "_")
 
     def unseal(self, text: str) -> object:
-        """Raises `UnusableKey` if this is nothing that was sealed."""
+        """Open sealed text; raises `UnusableKey` if it was not sealed with one of the keys."""
         assert self._texts is not None, "it is up"
         try:
             return self._texts.deserialize(text.replace("-", "+").replace("_", "/"))
@@ -263,7 +263,7 @@ class Engine:
         """Stop working, and leave the process as it was before `start`."""
         await self.leave()
         while tasks := [task for task in self._tasks if not task.done()]:
-            for task in tasks:  # On Python 3.10 one may miss it, and start another.
+            for task in tasks:  # On Python 3.10 a task may miss the cancel, and start another.
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._launched:
@@ -296,7 +296,7 @@ class Engine:
                 await asyncio.to_thread(self._erase_credentials)
 
     async def _has_updates(self) -> bool:
-        """Whether this process has updates to finish; if the database does not say so, it may."""
+        """True if this process has updates to finish, or if the database cannot tell."""
         if workflow.running or self._is_taking_up:
             return True
         try:
@@ -306,7 +306,7 @@ class Engine:
 
     @property
     def database(self) -> str:
-        """Where the updates are, without a password."""
+        """The database's URL or path, without a password."""
         return database.where(self._settings)
 
     async def idle(self) -> None:
@@ -323,7 +323,7 @@ class Engine:
         `after` is an executor that is about to die: its updates are waited for too.
         """
         if after is not None:
-            # Nobody would start it again: wait for the database, and for Fivetran.
+            # Nobody starts `finish` again: wait for the database and for Fivetran.
             await asyncio.wait(self._tasks[:1], timeout=workflow.PATIENCE)
         await self.up()
         patience_ends = time.monotonic() + workflow.PATIENCE
@@ -347,7 +347,7 @@ class Engine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Python imports from the working directory first: not from where others may write.
+            # Python imports from the working directory first, so it must not be one that others may write to.
             cwd=Path(sys.executable).parent,
             env=os.environ
             | network.absolute_certificates()
@@ -380,7 +380,7 @@ class Engine:
         except UnusableKey as error:
             self._trouble = error
             if self._launched:
-                await self._stop_dbos()  # It must not touch what it cannot open.
+                await self._stop_dbos()  # DBOS must not touch rows that it cannot open.
         except FivetranStateError as error:
             self._trouble = error
         except Exception as error:
@@ -396,7 +396,7 @@ class Engine:
     async def _connect(self) -> Fivetran | None:
         settings = self._settings
         if settings.sandbox:
-            from fivetran_state.sandbox import Sandbox  # Nobody else needs it.
+            from fivetran_state.sandbox import Sandbox  # Only the sandbox needs this import.
 
             self._make_private()
             self._sandbox = Sandbox(self._home / "world.db")
@@ -437,7 +437,7 @@ class Engine:
         return account
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The attempt's result; made again until the database, and what is set, can be used."""
+        """Try until the database and the settings can be used; return the result."""
         while True:
             try:
                 return await attempt()
@@ -462,25 +462,25 @@ class Engine:
         try:
             self._launch(config)
         except SQLAlchemyError:
-            await self._stop_dbos()  # It can be launched only once.
+            await self._stop_dbos()  # DBOS can be launched only once.
             raise
 
     def _wait_for(self, trouble: FivetranStateError) -> None:
-        """Tell callers why the engine is not up; it goes on trying."""
+        """Tell callers why the engine is not up. It goes on trying."""
         if self._trouble is None or self._trouble.message != trouble.message:
             logger.warning("Not up yet: %s", trouble)
         self._trouble = trouble
         self._news.set()
 
     def _prepare(self, application: str) -> DBOSConfig:
-        """The data directory, the keys, the database, our lock; before DBOS may run anything."""
+        """Prepare the data directory, the keys, the database and our lock, before DBOS may run anything."""
         if self._settings.conductor_key and find_spec("dbos_enterprise") is None:
             raise UnusableSettings(
                 "DBOS_CONDUCTOR_KEY is set, but the package that it needs is not installed: "
                 "pip install 'dbos[enterprise]'."
             )
         self._make_private()
-        if self._reader is not None:  # Of an earlier attempt.
+        if self._reader is not None:  # Close the reader of an earlier attempt.
             self._reader.destroy()
             self._reader = None
         dbos_internals.read_only_what_is_sealed()
@@ -500,7 +500,7 @@ class Engine:
                     sys_db_idle_transaction_timeout_sec=LONGEST_TRANSACTION,
                 )
             except (SQLAlchemyError, sqlite3.Error) as error:
-                # Its own text may show the URL, and with it a password.
+                # The error's own text may show the URL with its password.
                 raise database.unavailable(error) from None
         updates.bind(self._reader, self._serializer.digest, self.seal, self.unseal)
         self._locks.hold(self._executor_id)
@@ -528,14 +528,14 @@ class Engine:
             "system_database_url": url,
             "serializer": serializer,
             "log_level": "WARNING",
-            # Of SQLite only, which cannot notify; nothing is asked while nobody waits.
+            # For SQLite, which cannot notify. DBOS polls only while a workflow waits.
             "notification_listener_polling_interval_sec": MESSAGE_INTERVAL,
-            "sys_db_idle_transaction_timeout_sec": LONGEST_TRANSACTION,  # DBOS: 60.
+            "sys_db_idle_transaction_timeout_sec": LONGEST_TRANSACTION,  # The default of DBOS is 60.
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
 
     def _migrate(self, found: migration.Migration) -> None:
-        """Take over what no server of 0.1 is running."""
+        """Take over the updates of 0.1 that no server of 0.1 is running."""
         found.take_ended()
         for row in updates.unfinished_rows():
             with self._locks.take(row.executor_id or "unknown") as is_dead:
@@ -549,7 +549,7 @@ class Engine:
                 directory.chmod(0o700)
 
     def _launch(self, config: DBOSConfig) -> None:
-        """On the event loop itself: DBOS runs recovered workflows on the loop that launched it."""
+        """Launch DBOS on the event loop: it runs recovered workflows on the loop that launched it."""
         DBOS(config=config)
         DBOS.launch()
         self._launched = True
@@ -559,7 +559,7 @@ class Engine:
             self._locks.hold(self._executor_id)
 
     async def _keep_watch(self) -> None:
-        """Recover the dead, again and again; once a day, forget what is old."""
+        """Recover updates of dead executors, again and again; delete old ones once a day."""
         next_cleaning = 0.0
         while True:
             try:
@@ -593,8 +593,7 @@ class Engine:
             self._migration = None
 
     def _recover_once(self) -> None:
-        """Keep our own lock; take up what executors whose lock is free have left, and what of ours
-        has stopped."""
+        """Keep our own lock; take up the updates of dead executors, and our own that have stopped."""
         with self._one_recovery_at_a_time:
             if not self._locks.is_held():
                 self._take_lock_again()
@@ -620,7 +619,7 @@ class Engine:
             self._settle()
 
     def may_change(self, workflow_id: str) -> bool:
-        """Whether the settings let this process go on with the update, or with the whole group."""
+        """True if the settings let this process go on with the update, or with the whole group."""
         settings = self._settings
         if not _is_update(workflow_id):
             return True
@@ -630,7 +629,7 @@ class Engine:
             return True
         try:
             return settings.allows(UpdateId.parse(workflow_id).connection_id)
-        except InvalidRequest:  # It is the id of a group.
+        except InvalidRequest:  # This is the id of a group.
             return all(map(settings.allows, updates.connections_of(workflow_id)))
 
     def left_to_others(self) -> list[str]:
@@ -647,13 +646,13 @@ class Engine:
         return found
 
     async def _unfinished_here(self) -> list[str]:
-        """The updates that this process has to bring to their end."""
+        """The updates that this process has to complete."""
         rows = await updates.unfinished(self._executor_id)
         return [id_ for id_ in rows if await asyncio.to_thread(self.may_change, id_)]
 
     def _may_take_up(self, row: updates.Unfinished) -> bool:
         if row.status == updates.ENQUEUED:
-            # DBOS runs those of this version itself. An older program may be gone for good.
+            # DBOS runs updates of this version itself. Older programs may be gone for good.
             return row.version in self._versions()[1:]
         if row.was_ended_from_outside:
             return not self._is_superseded(row)
@@ -663,9 +662,9 @@ class Engine:
         return row.version in self._versions() and time.monotonic() >= not_before
 
     def _erase_credentials(self) -> list[updates.Unfinished]:
-        """Let the database keep no guest's credentials longer than its update runs.
+        """Erase guests' credentials from ended updates.
 
-        Returns what is unfinished.
+        Returns the unfinished ones.
         """
         known = set(self._to_erase)  # Before the look: one that is added later may be running.
         rows = updates.unfinished_rows()
@@ -678,10 +677,9 @@ class Engine:
         return rows
 
     def _may_use_key_for(self, rows: list[updates.Unfinished]) -> bool:
-        """Whether the key works, as far as is known: after a refusal, here or in the process that
-        gave one of these updates up, Fivetran is asked.
+        """True if Fivetran accepts the key. It is asked only after a refusal, here or elsewhere.
 
-        A process with a refused key takes no update from processes with a better one.
+        A process with a refused key must not take updates from processes with a better one.
         """
         was_refused = self._refusals or any(row.is_released for row in rows)
         if not rows or not was_refused or self._fivetran is None or self._loop is None:
@@ -726,7 +724,7 @@ class Engine:
             self._is_taking_up = False
 
     def _take_up_stopped(self, mine: list[updates.Unfinished]) -> None:
-        """Go on with what the loss of the database, or somebody in the database, has stopped."""
+        """Go on with updates that stopped because the database was away, or was changed by hand."""
         for row in mine:
             if row.was_ended_from_outside and row.workflow_id not in workflow.changing:
                 self._break_off(row.workflow_id)
@@ -735,14 +733,14 @@ class Engine:
             for row in mine
             if _is_update(row.workflow_id) and row.workflow_id not in workflow.running
         }
-        # Seen twice, because one that has just been started is not running yet.
+        # Look twice: an update that was just started is not running yet.
         for workflow_id in stopped.keys() & self._stopped_before:
             logger.warning("Going on with %s", workflow_id)
             self._take_up(stopped.pop(workflow_id))
         self._stopped_before = set(stopped)
 
     def _break_off_deleted(self, unfinished: set[str]) -> None:
-        """End runs here whose rows somebody has deleted; seen twice, as one may just be ending."""
+        """End runs whose rows were deleted. Look twice: a run may just be ending."""
         missing = set(workflow.running) - unfinished
         for workflow_id in missing & self._missing_before:
             if workflow_id not in workflow.changing and not updates.exists(workflow_id):
@@ -750,13 +748,13 @@ class Engine:
         self._missing_before = missing
 
     def _break_off(self, workflow_id: str) -> None:
-        """End the run of a workflow that is not to go on; it may be asleep for minutes."""
+        """Cancel a run that must not go on. It may be asleep for minutes."""
         task = workflow.tasks.get(workflow_id)
         if task is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(task.cancel)
 
     def _settle(self) -> None:
-        """Resume what a run here has paused whose row is gone, or was ended by something else."""
+        """Resume the connection of a run whose row is gone, or was ended in the database."""
         for workflow_id, request in list(workflow.unsettled.items()):
             is_settled = updates.is_settled(workflow_id)
             del workflow.unsettled[workflow_id]
@@ -771,7 +769,7 @@ class Engine:
         ]
 
     async def _release(self, workflow_id: str) -> None:
-        """Let any process take the update up whose key Fivetran accepts; this one too, later."""
+        """Release the update to any process with an accepted key; later also to this one."""
         times, _ = self._given_up.get(workflow_id, (0, 0.0))
         not_before = time.monotonic() + min(2.0**times, LONGEST_GIVEN_UP)
         self._given_up[workflow_id] = times + 1, not_before
@@ -785,7 +783,7 @@ class Engine:
         self._locks.hold(self._executor_id)
 
     async def _prove(self, workflow_id: str) -> None:
-        """Prove, before something is changed, that the workflow is still this process's.
+        """Prove before each change that this process still owns the workflow.
 
         While the lock was lost another process may have recovered the workflow. Raises DBOS's own
         exception for that, upon which DBOS waits for the other's outcome.
@@ -793,7 +791,7 @@ class Engine:
         if self._is_closing:
             raise asyncio.CancelledError
         if not await asyncio.to_thread(self.may_change, workflow_id):
-            # DBOS itself has started it here: somebody has put it into DBOS's queue.
+            # DBOS has started it here, because somebody put it into DBOS's queue.
             logger.warning("Leaving %s to others: this server may not change it", workflow_id)
             await _leave_to_others(workflow_id)
             raise asyncio.CancelledError
@@ -817,21 +815,23 @@ class Engine:
 
 
 async def _leave_to_others(workflow_id: str) -> None:
-    """Let the row belong to an executor that does not exist: any process may take it over."""
+    """Give the row to an executor that does not exist, so that any process may take it over."""
     to = f"{updates.RELEASED}-{uuid.uuid4().hex}"
     await asyncio.to_thread(dbos_internals.release, workflow_id, to)
 
 
 def _safe(account: str) -> str:
-    """As it may stand in an application's name and in ids: DBOS allows 3 to 256 of a-z, 0-9, - and
-    _; other account ids go in as their hash."""
+    """The account id as a part of application names and ids.
+
+    DBOS allows 3 to 256 of a-z, 0-9, - and _. Any other account id is replaced by its hash.
+    """
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,127}", account) is None:
         return hashlib.sha256(account.encode()).hexdigest()[:16]
     return account
 
 
 def _stand_in(fingerprint: str) -> str:
-    """For the account of a key that may not ask which account it is of."""
+    """An account id for a key that may not read its account's id."""
     return f"key-{fingerprint}"
 
 
@@ -840,7 +840,7 @@ def _no_credentials() -> MissingCredentials:
 
 
 def _is_guests(workflow_id: str) -> bool:
-    """Whether it is an update of another account, which brings its own credentials."""
+    """True if the update belongs to a guest's account and brings its own credentials."""
     return "/" in workflow_id
 
 

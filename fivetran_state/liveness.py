@@ -2,7 +2,7 @@
 
 Every executor holds a lock on its id for as long as its process lives: a file lock beside the
 SQLite file, a session's advisory lock on Postgres. The kernel, or the server, frees it at death.
-Whoever can take an executor's lock knows that it is dead.
+If a process can take an executor's lock, that executor is dead.
 """
 
 import re
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PROBE_AS_WE_DO = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
 )
-"""By default Postgres takes two hours to notice that a machine has vanished, and frees no lock."""
+"""Notice a vanished machine soon: by default Postgres takes two hours, and keeps its locks."""
 
 
 class Locks(Protocol):
@@ -34,13 +34,13 @@ class Locks(Protocol):
         """Take this process's own lock, and keep it; raises `DatabaseUnavailable`."""
 
     def is_held(self) -> bool:
-        """Whether this process has held its own lock without a break since `hold`."""
+        """True if this process has held its own lock without a break since `hold`."""
 
     def take(self, executor_id: str) -> AbstractContextManager[bool]:
-        """A context in which a dead executor's lock is ours; false if it is alive."""
+        """A context that holds a dead executor's lock; it yields false if the executor is alive."""
 
     def tidy(self) -> None:
-        """Remove what dead executors have left behind."""
+        """Remove the files of dead executors."""
 
     def release(self) -> None:
         """Give up this process's own lock."""
@@ -56,7 +56,7 @@ class FileLocks:
     def hold(self, executor_id: str) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._own = self._lock(executor_id)
-        self._own.acquire(timeout=5)  # Somebody who tidies up may have it for a moment.
+        self._own.acquire(timeout=5)  # Another process may hold it for a moment, to tidy up.
 
     def is_held(self) -> bool:
         # The kernel takes it away only together with the process.
@@ -90,7 +90,7 @@ class FileLocks:
 
     @staticmethod
     def _remove(lock: FileLock) -> None:
-        with suppress(OSError):  # Windows does not remove what is open.
+        with suppress(OSError):  # Windows cannot remove an open file.
             Path(lock.lock_file).unlink()
         lock.release()
 
@@ -109,7 +109,7 @@ class AdvisoryLocks:
         self._one_at_a_time = threading.Lock()
 
     def hold(self, executor_id: str) -> None:
-        import psycopg  # Nobody without Postgres pays for it.
+        import psycopg  # Import it here, so that SQLite users do not pay for it.
 
         with self._one_at_a_time:
             self._close()
@@ -127,7 +127,7 @@ class AdvisoryLocks:
                 session.execute(_PROBE_AS_WE_DO)
                 locked = _try_lock(session, executor_id)
             except psycopg.Error as error:
-                raise database.unavailable(error) from None  # Its text may show the URL.
+                raise database.unavailable(error) from None  # The error's text may show the URL.
             if not locked:
                 session.close()
                 raise DatabaseUnavailable("Another process is recovering this one's updates.")

@@ -32,7 +32,7 @@ _AT_ONCE = 200
 
 
 class Migration:
-    """Seals again what 0.1 stored in one account's rows.
+    """Seals the values of 0.1 in one account's rows again.
 
     `texts` seals what requests hold sealed by themselves: a guest's credentials. `marker` is a
     file that exists once the database has been closed: a database alone cannot tell whether
@@ -56,7 +56,7 @@ class Migration:
         self._marker = marker
 
     def is_open(self) -> bool:
-        """Whether values of 0.1 are still accepted. Raises `UnusableKey` for those of another key."""
+        """True while values of 0.1 are accepted. Raises `UnusableKey` for those of another key."""
         if self._marker.exists():
             return False
         row = self._tables.workflow_status
@@ -79,7 +79,7 @@ class Migration:
         return True
 
     def take_ended(self) -> bool:
-        """Seal again what belongs to ended workflows; whether no other of 0.1's are left."""
+        """Seal the values of ended workflows again; true if no other values of 0.1 are left."""
         row = self._tables.workflow_status
         of_old = (
             sa.select(row.c.workflow_uuid)
@@ -100,7 +100,7 @@ class Migration:
                 self.take(workflow_id)
 
     def take(self, workflow_id: str) -> None:
-        """Seal again all that belongs to one workflow, if 0.1 sealed it."""
+        """Seal all values of one workflow again that 0.1 sealed."""
         tables = self._tables
         row = tables.workflow_status
         with self._engine.begin() as database:
@@ -164,7 +164,7 @@ class Migration:
         columns: list[str],
         bound: Callable[[Any, Any], object],
     ) -> None:
-        """All of a workflow's values in these columns; `bound` is called with a value and its row."""
+        """Seal a workflow's values in these columns again; `bound` gets each value and its row."""
         whose = table.c["destination_uuid" if "destination_uuid" in table.c else "workflow_uuid"]
         rows = sa.select(table).where(whose == workflow_id)
         marks: dict[str, str] = {}
@@ -180,7 +180,7 @@ class Migration:
                 try:
                     value = self._old.deserialize(text)
                 except (UnusableKey, ValueError, zlib.error):
-                    # It stays as it is, and cannot be read: that must not keep the others waiting.
+                    # Leave it unreadable as it is: it must not hold up the others.
                     logger.error("A value of %s was sealed with another key", workflow_id)
                     continue
                 sealed[column] = self._new.serialize(bound(value, row))
@@ -202,7 +202,7 @@ class Migration:
         return {"args": [Bound(place, value)], "kwargs": {}}
 
     def _topics(self, database: sa.Connection, workflow_id: str) -> dict[int, str]:
-        """Which topic each recorded receipt of a message was of, by its number."""
+        """The topic of each recorded receipt of a message, by its step number."""
         message = self._tables.notifications
         rows = database.execute(
             sa.select(message.c.consumed_by_function_id, message.c.topic)
@@ -222,7 +222,7 @@ class Migration:
         return found.first() is not None
 
     def close(self) -> None:
-        """Never open this database again."""
+        """Close this database to values of 0.1, for good."""
         self._marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._marker.touch(mode=0o600)
 

@@ -70,14 +70,14 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 DEFAULT_MAX_BYTES = 20_000
 LARGEST_MAX_BYTES = 1_000_000
 AHEAD = 0.01
-"""Seconds by which Fivetran, which takes longer, is asked before the database is."""
+"""Seconds of head start for Fivetran, which takes longer than the database."""
 LARGEST_PAGE = 1000
 _SKIPPED = re.compile("[0-9]{1,4}")
 MOST_PAGES_SEARCHED = 20
 MAX_SEEN = 10_000
 """Connections of which a process remembers whether they were paused."""
 READ_AT_ONCE = 8
-"""Connections that one request has looked at, at the same time."""
+"""Connections that one request looks at, at the same time."""
 
 
 async def _ignore(progress: Progress) -> None:
@@ -95,29 +95,29 @@ class Service:
         """By owner: only a hint, in which order an update had best read."""
 
     async def of(self, api_key: str, api_secret: str) -> "Service":
-        """The same capabilities, for the account that these credentials are of."""
+        """The same capabilities for the account of these credentials."""
         service = copy.copy(self)
         service._guest = await self._engine.guest(api_key, api_secret)
         return service
 
     def start(self) -> None:
-        """Begin to come up in the background, on the event loop that all calls will be made on."""
+        """Begin to come up in the background, on the event loop of all later calls."""
         self._engine.start()
 
     async def close(self, patience: float = 0) -> None:
-        """Stop; updates that do not end within `patience` seconds get a process of their own."""
+        """Stop. Updates that do not end within `patience` seconds are handed over to a new process."""
         if patience:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._engine.idle(), patience)
         await self._engine.close()
 
     async def check_ready(self) -> None:
-        """Raises what keeps updates from being made, or the database from being read."""
+        """Raise the error that keeps updates from being made, or the database from being read."""
         await self._engine.up()
         await updates.unfinished()
 
     async def leave(self) -> None:
-        """All of `close` that matters when the process ends right afterwards."""
+        """Do only the part of `close` that matters when the process ends right afterwards."""
         await self._engine.leave()
 
     async def finish(self, after: str | None = None) -> dict[str, str]:
@@ -129,7 +129,7 @@ class Service:
         return await self.left_paused()
 
     async def left_paused(self) -> dict[str, str]:
-        """Connection id → workflow id, where an update paused it and Fivetran still has it so.
+        """Connection id → workflow id of each connection that an update has left paused at Fivetran.
 
         A guest's connection is named behind its account. A connection that Fivetran does not show,
         because it refuses the key or a guest's credentials are erased, counts as paused.
@@ -160,7 +160,7 @@ class Service:
                 return True
 
     async def diagnose(self) -> list[Finding]:
-        """What an operator wants to know first, each with whether it is well."""
+        """The findings of `fivetran-state doctor`."""
         findings = [Finding("versions", True, _versions())]
 
         async def check(what: str, look: Awaitable[str]) -> None:
@@ -222,9 +222,9 @@ class Service:
     ) -> ConnectionPage:
         """The account's connections whose id or name contains `name`, of one service, page by page.
 
-        Fivetran cannot search, so its pages are read until `limit` are found. Our cursor is where
-        to go on: how many to skip of which of Fivetran's pages. Raises `InvalidRequest` for a service
-        that none of them has.
+        Fivetran cannot search, so its pages are read until `limit` are found. Our cursor
+        says how many connections to skip on which of Fivetran's pages. Raises `InvalidRequest` for a
+        service that no connection has.
         """
         fivetran = (await self._account()).fivetran
         group_names = await fivetran.group_names()
@@ -275,22 +275,22 @@ class Service:
         max_bytes: int = DEFAULT_MAX_BYTES,
         exact: bool = False,
     ) -> StateView:
-        """The state, or the value at `path` (a JSON Pointer), or its outline if it is larger.
+        """The state, or the value at `path` (a JSON Pointer), or its outline if it is too large.
 
-        `exact`: whatever its size, for `to_json(exactly=True)`.
+        `exact` returns the whole value, for `to_json(exactly=True)`.
         """
         fivetran = await self._fivetran_for(connection_id)
         owner = await self._owner(connection_id)
         reading = asyncio.ensure_future(self._read(fivetran, connection_id))
         naming = asyncio.ensure_future(fivetran.group_names())
         try:
-            # All are waited for, but the database shall not keep the requests from being sent.
+            # Send the requests first: the database must not hold them up.
             await asyncio.wait({reading}, timeout=AHEAD)
             running, (connection, document), group_names = await asyncio.gather(
                 updates.running(owner), reading, naming
             )
         finally:
-            # If the caller has left meanwhile, nobody waits for them any more.
+            # The caller may have left, and then nobody waits for them.
             for task in (reading, naming):
                 task.cancel()
                 task.add_done_callback(_retrieve)
@@ -313,7 +313,7 @@ class Service:
         expected_version: str | None = None,
         then_sync: bool = False,
     ) -> Update:
-        """What the change would do to the state as it is now; nothing is written."""
+        """The effect of the change on the present state; nothing is written."""
         _check_version(expected_version)
         wanted = await self._wanted(connection_id, change)
         plan = await self._plan(connection_id, wanted, expected_version, then_sync=then_sync)
@@ -327,7 +327,7 @@ class Service:
         *,
         then_sync: bool = False,
     ) -> Plan:
-        """Raises what the update would be refused for, but for a re-sync, of which the plan warns."""
+        """Plan the change; raise the errors of an update, except for a re-sync: the plan warns of it."""
         fivetran = await self._fivetran_for(connection_id)
         (connection, before), group_names = await asyncio.gather(
             self._read(fivetran, connection_id), fivetran.group_names()
@@ -351,9 +351,9 @@ class Service:
     async def _read(
         self, fivetran: Fivetran, connection_id: str
     ) -> tuple[Connection, state.Document]:
-        """The connection and what is there in place of a state, asked for at the same time.
+        """The connection and its state, requested at the same time.
 
-        Raises `StateNotKept` or `NoStateYet` if nothing can be there.
+        Raises `StateNotKept` or `NoStateYet` if there is none.
         """
         connection, document = await fivetran.get_connection_and_state(connection_id)
         owner = await self._owner(connection_id)
@@ -385,15 +385,15 @@ class Service:
     ) -> Update:
         """Start the update (or attach to the one this request started) and wait for a while.
 
-        With a `confirmation` nothing is started that it does not cover, and `expected_version` may
-        be left out. Raises the update's own error if it fails within `wait_seconds`; leaving
+        With a `confirmation`, only a change that it covers is started, and `expected_version` may be
+        left out. Raises the update's own error if it fails within `wait_seconds`; leaving
         earlier, or being cancelled, does not stop it.
         """
         self._check_writable()
         _check_version(expected_version)
         options = _Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
         started = await self._started(connection_id, change, options, confirmation)
-        del change  # It may be large, and the end far off.
+        del change  # Do not keep a large change while waiting for the end.
         if isinstance(started, Update):
             return started
         large.let_others()
@@ -409,9 +409,9 @@ class Service:
         options: "_Options",
         confirmation: Confirmation | None,
     ) -> "updates.Handle | Update":
-        """The update that is to be followed; or the plan, if a confirmed change changes nothing.
+        """The handle of the update; or the plan, if a confirmed change changes nothing.
 
-        Apart from the following, so that no large value is kept for as long as that takes.
+        This is apart from the waiting, so that no large value is kept for that long.
         """
         expected_version, idempotency_key = options.expected_version, options.idempotency_key
         fivetran = await self._fivetran_for(connection_id)
@@ -420,7 +420,7 @@ class Service:
         if idempotency_key is not None and unread is not None:
             version = _seen(expected_version, confirmation)
             if version is not None or confirmation is None:
-                # The source may be gone, now that the update is done.
+                # Look for the key first: the source may be gone after the update.
                 handle = await updates.with_key(
                     await self._request(connection_id, unread, options.with_version(version))
                 )
@@ -451,14 +451,14 @@ class Service:
                 if not options.allow_resync:
                     refuse_pending_resync(plan.connection)
                 if not await confirmation.covers(plan, latest):
-                    continue  # It may have taken a while: look again.
+                    continue  # The user may have taken a while: look again.
             handle = handle or await updates.start(request, after=latest)
         return handle
 
     async def _request(
         self, connection_id: str, wanted: Wanted, options: "_Options", text: str | None = None
     ) -> UpdateRequest:
-        """What is asked of one connection; `text` is the change, if it is known already."""
+        """The request for one connection; `text` is the change, if it is known already."""
         if text is None:
             text = await large.run(state.dump, wanted.change.value)
         request = UpdateRequest(
@@ -483,7 +483,7 @@ class Service:
         return request
 
     async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
-        """The state that an update found, and the one that it left."""
+        """The states before and after an update."""
         await self._check_update(workflow_id)
         request = (await updates.get(workflow_id)).request
         before = await large.run(state.document, await updates.state_before(workflow_id))
@@ -521,7 +521,7 @@ class Service:
 
         async def requests(wanted: Wanted) -> list[UpdateRequest]:
             text = await large.run(state.dump, wanted.change.value)
-            # Each connection's own update keeps the change.
+            # Each connection's update stores the change.
             if len(text) * len(connection_ids) > state.MAX_BYTES:
                 raise InvalidRequest(
                     f"A change of {len(text):,} bytes is too large for {len(connection_ids)} "
@@ -554,7 +554,7 @@ class Service:
     async def _check_all(
         self, connection_ids: Sequence[str], wanted: Wanted, options: "_Options"
     ) -> None:
-        """Raise what any of the connections would be refused for, before one of them is touched."""
+        """Look at all connections before any is touched; raise the first error of an update."""
         few = asyncio.Semaphore(READ_AT_ONCE)
 
         async def check(connection_id: str) -> None:
@@ -566,18 +566,17 @@ class Service:
         await asyncio.gather(*map(check, connection_ids))
 
     def is_together(self, workflow_id: str) -> bool:
-        """Whether it is the id of connections that are changed together."""
+        """True for the id of a group."""
         return together.is_id(workflow_id)
 
     async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
-        """What has become of connections that are changed together."""
+        """The group's progress, or its end."""
         await self._check_updates(workflow_id)
         view, _ = await self._together(workflow_id, wait_seconds)
         return view
 
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
-        """Leave connections as they are that are being changed together; raises
-        `TooLateToCancel` once all of them are written."""
+        """Cancel a group, so that it changes nothing; raises `TooLateToCancel` once all are written."""
         self._check_writable()
         await self._check_updates(workflow_id)
         await together.cancel(workflow_id, (await self._account()).id)
@@ -606,7 +605,7 @@ class Service:
     async def workflow_status(
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = _ignore
     ) -> WorkflowView:
-        """One update: where it is, its steps, and how it ended."""
+        """One update: its progress, its steps and its end."""
         await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         if update.status == "running" and wait_seconds:
@@ -616,7 +615,7 @@ class Service:
         return views.workflow(update, steps, await self._since(update))
 
     async def _since(self, update: updates.Update) -> Since | None:
-        """What has happened since the update; None as well if Fivetran does not tell."""
+        """What has happened since the update; None if Fivetran does not answer."""
         if update.outcome is None or update.outcome["deleted"]:
             return None
         connection_id = update.request["connection_id"]
@@ -629,7 +628,7 @@ class Service:
         return await large.run_if(is_large, views.since, update.outcome, connection, document)
 
     async def task(self, workflow_id: str) -> views.Task:
-        """One update, and what `update_state` would answer about it now."""
+        """One update with the present answer of `update_state`."""
         await self._check_update(workflow_id)
         update = await updates.get(workflow_id)
         return views.task(update, await updates.steps(workflow_id), self._settings.retention_days)
@@ -653,7 +652,7 @@ class Service:
         )
 
     def _covered(self) -> str:
-        """What an empty history says."""
+        """The message of an empty history."""
         days = self._settings.retention_days
         kept = f" of the last {days:g} days" if days else ""
         return (
@@ -666,8 +665,8 @@ class Service:
     ) -> WorkflowPage:
         """The updates of all the account's connections, newest first.
 
-        Our cursor is the last one that was looked at: pages stay as they are, whatever is new. It
-        is sealed, because that one may be somebody else's.
+        Our cursor is the last update that was read, so new updates do not move the pages. It is
+        sealed, because that update may belong to somebody else.
         """
         account = (await self._account()).id
         at = None if cursor is None else self._moment(cursor)
@@ -691,7 +690,7 @@ class Service:
         )
 
     def _moment(self, cursor: str) -> tuple[int, str]:
-        """When an update was started, and its id."""
+        """The start time and the id of an update."""
         try:
             created_at, workflow_id = cast(Any, self._engine.unseal(cursor))
             return int(created_at), str(workflow_id)
@@ -718,11 +717,11 @@ class Service:
         return await updates.last_ended(await self._owner(connection_id))
 
     async def ended_since(self, last_ended: Mapping[str, int]) -> dict[str, int]:
-        """Of the connections whose next update has ended by now: its number."""
+        """The number of each connection's next update, for those where it has ended."""
         return await updates.ended_since(last_ended)
 
     async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
-        """The ids, of the last `limit` that begin so, that may be looked at; newest first."""
+        """The newest `limit` ids with this prefix, without those this caller may not see."""
         account = (await self._account()).id
         found = await updates.newest(prefix if account is None else f"{account}/{prefix}", limit)
         return [str(id_) for id_ in map(UpdateId.parse, found) if self._may_see(id_, account)]
@@ -799,7 +798,7 @@ class Service:
             raise NotAllowed("This server is read-only.")
 
     async def _fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
-        """The client, if the connection passes the `check`."""
+        """The account's client, after `check`."""
         account = await self._account()
         self.check(connection_id, what)
         return account.fivetran
@@ -813,8 +812,8 @@ class Service:
         self.check(update.connection_id)
 
     async def _check_updates(self, workflow_id: str) -> None:
-        """Raise unless they are this account's, and all of the connections allowed: those too
-        whose turn has not come."""
+        """Raise unless the group is this account's and all its connections are allowed, also those
+        that have not started."""
         for request in await together.requests_of(workflow_id, (await self._account()).id):
             self.check(request["connection_id"])
 
@@ -822,13 +821,13 @@ class Service:
         return self._guest or Account(await self._engine.ready())
 
     async def _owner(self, connection_id: str) -> str:
-        """What the ids of its updates begin with."""
+        """The prefix of the ids of a connection's updates."""
         account = (await self._account()).id
         return connection_id if account is None else f"{account}/{connection_id}"
 
 
 def _seen(expected_version: str | None, confirmation: Confirmation | None) -> str | None:
-    """The version that was seen by whoever decides, if any was."""
+    """The version that the user or the agent has seen, if any."""
     if expected_version is not None or confirmation is None:
         return expected_version
     return confirmation.version
@@ -836,7 +835,7 @@ def _seen(expected_version: str | None, confirmation: Confirmation | None) -> st
 
 @dataclass(frozen=True)
 class _Options:
-    """What an update is asked for besides its change."""
+    """The options of a request, besides its change."""
 
     expected_version: str | None
     reason: str | None
@@ -872,7 +871,7 @@ def _change_of(request: UpdateRequest) -> state.Change:
 
 
 def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str]:
-    """What an update itself has changed."""
+    """The paths that an update itself has changed."""
     try:
         after = state.apply(_change_of(request), before)
     except (state.InvalidChange, state.InvalidState):
@@ -881,7 +880,7 @@ def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str
 
 
 def _unread(change: changes.Change) -> Wanted | None:
-    """The change before its source is read, to look for what it has started; None without one."""
+    """The change with its source unread, to look for the update it started; None without a source."""
     if isinstance(change, changes.Inline):
         return None
     return Wanted(state.Change("new_state", {}), source=change.source)
@@ -890,7 +889,7 @@ def _unread(change: changes.Change) -> Wanted | None:
 def _content(
     document: state.Document, path: str, max_bytes: int, exact: bool
 ) -> tuple[str, dict[str, Any]]:
-    """JSON text of the value at the path, and the fields of `models.StateView` that show it.
+    """The value at the path as JSON text, and the fields of `models.StateView` that show it.
 
     Raises `InvalidRequest`.
     """
@@ -923,7 +922,7 @@ def _content(
 
 
 def _retrieve(task: "asyncio.Future[Any]") -> None:
-    """Let asyncio not log an error that nobody waits for."""
+    """Keep asyncio from logging an error that nobody waits for."""
     if not task.cancelled():
         task.exception()
 
@@ -935,7 +934,7 @@ def _larger(size: int, why: str) -> str:
 
 
 def _place(cursor: str) -> tuple[int, str | None]:
-    """How many connections to skip, and of which of Fivetran's pages."""
+    """The number of connections to skip, and the page of Fivetran's to skip them on."""
     skipped, colon, place = cursor.partition(":")
     if not colon or not _SKIPPED.fullmatch(skipped) or not (place == "" or is_cursor(place)):
         raise _not_a_cursor(cursor)

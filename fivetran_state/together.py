@@ -1,4 +1,4 @@
-"""Several connections changed together: all of them, or none.
+"""A group: several connections that are changed together, all of them or none.
 
 A workflow that starts one update after the other. Each waits, written, verified and still paused,
 until all are: then all are resumed, or else every state is put back first. So no sync can run
@@ -41,12 +41,12 @@ from fivetran_state.workflow import (
 
 _ID = re.compile(f"{updates.TOGETHER}:[0-9a-f]{{32}}")
 _COUNTER = 8
-"""Hex digits, of the 32, that count how often the same was asked without a key."""
+"""Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
 
 
 class Result(TypedDict):
-    """What became of the updates."""
+    """The ends of a group's updates."""
 
     workflow_ids: list[str]
     """In the order of the request, as far as they were started."""
@@ -56,7 +56,7 @@ class Result(TypedDict):
 
 @DBOS.workflow(name=updates.TOGETHER, max_recovery_attempts=None)
 async def update_states(requests: Bound) -> Bound:
-    """Applies each change to its connection, in order; after the first failure undoes the others.
+    """Apply each change to its connection, in order; undo all after the first failure.
 
     Takes a list of `UpdateRequest` and returns a `Result`.
     """
@@ -84,7 +84,7 @@ async def _run_here(requests: list[UpdateRequest]) -> Result:
         for update in started:
             await binding.send(update.workflow_id, verdict, VERDICT)
         for update in started:
-            with suppress(FivetranStateError):  # Its own row tells how it failed.
+            with suppress(FivetranStateError):  # The update's own row has its error.
                 await update.get_result()
         return Result(
             workflow_ids=[update.workflow_id for update in started],
@@ -105,7 +105,7 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
             ):
                 return await updates.begin(workflow_id, request)
         except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
-            # The latter is as what the former comes back from a checkpoint. Somebody was first,
+            # On replay, DBOS raises the second instead of the first. Somebody was first,
             # or another account has a connection of that name.
             tried = number
 
@@ -118,7 +118,7 @@ async def _next_number(request: UpdateRequest, tried: int) -> int:
 
 
 async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
-    """`DONE`, or by what the update has failed."""
+    """`DONE`, or the error of the update."""
     while True:
         news = await binding.receive(workflow.owner(request), LONGEST_PAUSE_BETWEEN_TRIES)
         if news is None and await workflow.has_ended(workflow_id):
@@ -130,7 +130,7 @@ async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
 
 @dataclass(frozen=True)
 class Status:
-    """How far connections are that are changed together."""
+    """The progress of a group."""
 
     workflow_ids: list[str]
     """In the order of the request, as far as they were started."""
@@ -140,10 +140,9 @@ class Status:
 
 
 async def start(requests: list[UpdateRequest], account: str | None, key: str | None) -> str:
-    """Start the workflow, or attach to the one that was started with this key; its id.
+    """Start a group, or attach to the one with this key; return its id.
 
-    Without a key it attaches to one that was started without, does the same and still runs. Raises
-    `IdempotencyKeyReused`.
+    Without a key it attaches to a running group with equal requests. Raises `IdempotencyKeyReused`.
     """
     workflow_id = (
         await _running_or_next(requests, account) if key is None else _of_key(account, key)
@@ -161,7 +160,7 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
 
 
 async def attach(requests: list[UpdateRequest], account: str | None, key: str | None) -> str | None:
-    """The id of the one that `start` would attach to, if there is one."""
+    """The id of the group that `start` would attach to, if there is one."""
     if key is not None:
         return await with_key(requests, account, key)
     last = await updates.last_together(_prefix_of(requests, account))
@@ -169,7 +168,7 @@ async def attach(requests: list[UpdateRequest], account: str | None, key: str | 
 
 
 async def with_key(requests: list[UpdateRequest], account: str | None, key: str) -> str | None:
-    """The id of the one that was started with this key; raises `IdempotencyKeyReused`."""
+    """The id of the group with this key; raises `IdempotencyKeyReused`."""
     workflow_id = _of_key(account, key)
     try:
         started = await updates.requests_of(workflow_id)
@@ -183,10 +182,10 @@ async def with_key(requests: list[UpdateRequest], account: str | None, key: str)
 
 
 async def _running_or_next(requests: list[UpdateRequest], account: str | None) -> str:
-    """The id of the one that does the same and still runs, or of one that follows on the last.
+    """The id of a running group with equal requests, or the next free id.
 
-    As with a connection's updates, these count up, and of several that start at the same time
-    the database's primary key makes one.
+    The ids count up, as those of updates do. If several processes start the same id, the database's
+    primary key lets one win.
     """
     prefix = _prefix_of(requests, account)
     last = await updates.last_together(prefix)
@@ -202,18 +201,18 @@ def _prefix_of(requests: list[UpdateRequest], account: str | None) -> str:
 
 
 def _of_key(account: str | None, key: str) -> str:
-    # Ids are the database's, keys a caller's.
+    # Ids are stored as they are, so a caller's key is hashed.
     whose = f"{workflow.application_name}\n{account}\n{key}"
     return f"{_prefix(account)}{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
 
 
 def is_id(workflow_id: str) -> bool:
-    """Whether it is the id of such a workflow, and not of one connection's update."""
+    """True for the id of a group, false for the id of an update."""
     return _ID.fullmatch(workflow_id.rpartition("/")[2]) is not None
 
 
 async def cancel(workflow_id: str, account: str | None) -> None:
-    """Ask that nothing be changed; it is too late when all are written. Raises `WorkflowNotFound`."""
+    """Ask the group to change nothing. That is too late once all are written. Raises `WorkflowNotFound`."""
     requests = await requests_of(workflow_id, account)
     # From now on no part is started, and none writes.
     await updates.cancel(workflow_id)
@@ -248,14 +247,14 @@ async def _end(workflow_id: str) -> Result:
 
 
 async def requests_of(workflow_id: str, account: str | None) -> list[UpdateRequest]:
-    """What is asked of each connection, begun or not; raises `WorkflowNotFound`."""
+    """The requests of the group, started or not; raises `WorkflowNotFound`."""
     if not _is_of(workflow_id, account):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
     return await updates.requests_of(workflow_id)
 
 
 async def _failure(result: Result) -> FivetranStateError | None:
-    """The worst: what could not be put right, then what made the others be undone."""
+    """The worst error: first a connection that could not be put right, then the cause of the undo."""
     found = [(await updates.get(workflow_id)).error for workflow_id in result["workflow_ids"]]
     if result["error"] is not None:
         found.append(FivetranStateError.from_json(result["error"]))

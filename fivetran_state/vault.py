@@ -1,4 +1,4 @@
-"""What is stored is encrypted: the keys, and the DBOS serializer that uses them.
+"""The keys that encrypt stored values, and the DBOS serializer that uses them.
 
 Everything that DBOS stores for us is JSON, compressed, then sealed with AES-256-GCM. No pickle:
 who can write to the database must not be able to run code by it.
@@ -41,7 +41,7 @@ _ERROR, _PLACE, _VALUE = "$error", "$place", "$value"
 
 
 def keys(settings: Settings) -> list[bytes]:
-    """The keys that there are: the first seals, all of them open. Raises `UnusableKey`.
+    """The configured keys: the first seals, all of them open. Raises `UnusableKey`.
 
     None on a very first start with SQLite, until `key_from_file` makes one.
     """
@@ -49,7 +49,7 @@ def keys(settings: Settings) -> list[bytes]:
     found = [] if setting is None else keys_from_environment(setting.get_secret_value())
     if setting is None and settings.database_url is not None:
         raise UnusableKey("With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY.")
-    # What was sealed before the setting was made stays readable.
+    # Values from before the setting stay readable.
     return [*found, key_from_file(key_file)] if os.path.lexists(key_file) else found
 
 
@@ -132,12 +132,12 @@ class SealingSerializer(Sealer):
         return "fivetran_state_sealed_v2"
 
     def digest(self, text: str) -> str:
-        """Tells texts apart for a reader with the key, and tells other readers nothing."""
+        """A keyed digest: it tells texts apart only for a reader with the key."""
         return hmac.new(self._digest_key, text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class FirstSerializer(Sealer):
-    """What 0.1 sealed: bound to nothing. Only `migration` reads it."""
+    """Reads values of 0.1, which have no place. Only `migration` uses it."""
 
     NAME = "fivetran_state_sealed_v1"
 
@@ -146,7 +146,7 @@ class FirstSerializer(Sealer):
 
 
 def _encode(value: object) -> dict[str, Any]:
-    from sqlalchemy.exc import SQLAlchemyError  # The caller has imported it already.
+    from sqlalchemy.exc import SQLAlchemyError  # The caller has already imported this.
 
     if isinstance(value, Bound):
         return {_PLACE: value.place, _VALUE: value.value}
@@ -158,7 +158,7 @@ def _encode(value: object) -> dict[str, Any]:
     if isinstance(value, Exception):
         error: Exception = value
         if not isinstance(error, FivetranStateError):
-            # Its text may quote anything; the log on stderr has it.
+            # Its text may quote anything; only the log on stderr has it.
             error = InternalError(f"Unexpected {type(value).__name__}.")
         return {_ERROR: error.to_json(), _PLACE: getattr(value, "place", None)}
     raise TypeError(f"{type(value).__name__} cannot be stored")
