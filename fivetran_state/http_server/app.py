@@ -43,11 +43,11 @@ MCP_PATH = "/mcp"
 LARGEST_HEAD = 32 * 1024
 """Bytes of a request's head; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept: more than load balancers do, who would otherwise send
-a request while it is being closed."""
+"""Seconds that an idle connection is kept. Load balancers must close theirs first: otherwise they send
+a request while we close it."""
 SWITCH_INTERVAL = 0.0002
-"""Seconds that a thread which computes keeps the interpreter while others want it. By Python's 5 ms
-the many short turns of a small update each wait for as long, behind one large state."""
+"""Seconds that a computing thread keeps the interpreter while others want it. With Python's 5 ms, each
+of a small update's many short turns waits that long behind one large state."""
 LONGEST_GOODBYE = 5
 """Seconds that open connections get to end when the server stops."""
 
@@ -55,21 +55,21 @@ LONGEST_GOODBYE = 5
 def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     """The application for these settings, to be bound to `host`; it serves one event loop.
 
-    Raises `CannotServe` where it could be reached by others and nothing says who may use it.
+    Raises `CannotServe` if others could reach it and neither tokens nor an issuer are set.
     """
     authority = Authority(settings, host)
     public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
-    mcp.streamable_http_app(  # Of which only the manager of sessions is wanted.
-        # Ours looks at every route's Host and Origin.
+    mcp.streamable_http_app(  # Only its session manager is used.
+        # `Addressed` checks Host and Origin of every route.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp.session_manager.run():  # Which runs the backend too.
+        async with mcp.session_manager.run():  # This runs the backend, too.
             yield
 
     async def refuse(_: Request, error: Exception) -> Response:
@@ -90,7 +90,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        # To where it thinks that it is: behind a proxy that is not where the client found it.
+        # Redirects would name our own host, which is wrong behind a proxy.
         redirect_slashes=False,
         middleware=[
             Middleware(Traced, quiet=HEALTH),
@@ -121,7 +121,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
 
 
 def _cors(origins: re.Pattern[str] | None) -> list[Middleware]:
-    """Lets pages of these origins read the answers; without it, their browser would not."""
+    """Middleware that lets pages of these origins read the answers in their browser."""
     if origins is None:
         return []
     return [
@@ -155,14 +155,14 @@ def _front() -> APIRouter:
 
 
 def _named(error: RequestValidationError) -> list[dict[str, Any]]:
-    """Its problems, with each argument named as the caller knows it."""
+    """The problems of a request, with the arguments' names as the caller knows them."""
     return [{**each, "loc": _name(*each["loc"])} for each in error.errors()]
 
 
 def _name(place: str, *location: str | int) -> tuple[str | int, ...]:
     if not location:
         return (f"The {place}",)
-    # Names of headers come in lower case.
+    # Starlette has header names in lower case.
     return (str(location[0]).title(), *location[1:]) if place == "header" else location
 
 
@@ -184,8 +184,8 @@ def run(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     server, listener = bind(settings, host=host, port=port)
-    gc.freeze()  # What is loaded stays: no collection has to look through it, while all wait.
-    # uvicorn leaves it alone: the end of a terminal would end the updates too.
+    gc.freeze()  # Loaded modules stay: garbage collection need not look through them.
+    # uvicorn ignores it, so a closed terminal would end the updates too.
     if heeds_hang_up():
         signal.signal(signal.SIGHUP, server.handle_exit)
     server.run(sockets=[listener])
@@ -202,7 +202,7 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
         log_config=None,
         access_log=False,
         server_header=False,
-        # Whoever may set a caller's address may get round the rate limit.
+        # A proxy that may set a caller's address can get round the rate limit.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=listed(settings.trusted_proxies),
         http=BoundedProtocol,
@@ -214,7 +214,7 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
     listener = Listener(config.bind_socket(), server.server_state.connections)
     # uvicorn names no protocol, so that asyncio would leave it out, and answers lag by 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.listen(config.backlog)  # Whoever reads the next line may connect.
+    listener.listen(config.backlog)  # Listen before logging the port.
     if not is_loopback(host) and not _names(settings):
         logger.warning(
             "No name of this server is set, so that only calls from this machine are answered: "

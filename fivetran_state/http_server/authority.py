@@ -1,4 +1,4 @@
-"""Says whose a token is and what it allows: one of the file's, or of an OAuth issuer."""
+"""Authentication: the principal and the scopes of a token of the file, or of an OAuth issuer."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ HEALTH = ("/healthz", "/readyz")
 
 
 def principal_of(scope: Scope) -> str | None:
-    """A name of who sent this request, for logs: `token:<id>`, `oauth:<subject>`; None: nobody."""
+    """The request's principal for logs: `token:<id>`, `oauth:<subject>`, or None if anonymous."""
     user = scope.get("user")
     if not isinstance(user, AuthenticatedUser):
         return None
@@ -34,11 +34,11 @@ def principal_of(scope: Scope) -> str | None:
 
 
 class Authority:
-    """How this server knows its callers. Raises `CannotServe` if it could not, and should."""
+    """Authenticates callers. Raises `CannotServe` if it has to and cannot."""
 
     def __init__(self, settings: Settings, host: str) -> None:
         self._tokens = TokenFile(settings)
-        self._tokens.tokens()  # If it cannot be read, the server had better not start.
+        self._tokens.tokens()  # Do not start with an unreadable file.
         self._issuer: Issuer | None = None
         self._metadata_url: str | None = None
         self.routes: list[Route] = []
@@ -62,7 +62,7 @@ class Authority:
                 "tokens have to be made for."
             )
         self._issuer = Issuer(issuer, audience)
-        # Not for its checks, but because it keeps URLs as they are written.
+        # It keeps URLs as they are written; its checks are not needed.
         urls = AuthSettings.model_validate(
             {
                 "issuer_url": issuer,
@@ -80,8 +80,8 @@ class Authority:
         )
 
     def is_required(self) -> bool:
-        """Whether tokens are asked for, looked up at every request: once they are, it stays so
-        until a restart, even if their file vanishes."""
+        """True if callers need a token. Once true, it stays true until a restart, even if the file
+        of tokens vanishes."""
         self._is_required = self._is_required or self._tokens.exists()
         return self._is_required
 
@@ -93,12 +93,12 @@ class Authority:
         return {"WWW-Authenticate": f"Bearer {listed}".rstrip()}
 
     def insufficient_scope(self, error: InsufficientScope) -> Response:
-        """The answer to whom the scope is missing."""
+        """The answer to a caller without the scope."""
         headers = self.challenge(error=error.code, scope=error.details["required_scope"])
         return problem(403, error.code, error.message, error.hint, headers)
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """As the SDK's `TokenVerifier`; the token itself is not kept in what it returns."""
+        """See the SDK's `TokenVerifier`. The result does not hold the token itself."""
         if token.startswith(f"{PREFIX}_"):
             found = self._tokens.find(token)
             if found is None:
@@ -111,10 +111,10 @@ class Authority:
 
 
 def _exposure(settings: Settings, host: str) -> str | None:
-    """What lets others than this machine reach the server, if anything does."""
+    """The reason why other machines can reach the server, if they can."""
     if not is_loopback(host):
         return f"It would be bound to {host}"
-    # Whoever forwards to this machine may do so under any Host header.
+    # A proxy may forward any Host header to this machine.
     if settings.public_url is not None:
         return "FIVETRAN_STATE_PUBLIC_URL is set"
     if settings.trusted_proxies:
@@ -123,7 +123,7 @@ def _exposure(settings: Settings, host: str) -> str | None:
 
 
 def _access_token(claims: dict[str, Any]) -> AccessToken | None:
-    """The token of these claims, whose types are the issuer's; None if it is nobody's."""
+    """The token of these claims; None if they name no principal. Claims may have any type."""
     client = _first_text(claims, "client_id", "azp", "cid")
     subject = _first_text(claims, "sub")
     if client is None and subject is None:
@@ -143,7 +143,7 @@ def _first_text(claims: dict[str, Any], *names: str) -> str | None:
 
 
 def _granted(claim: object) -> list[str]:
-    """What it lists, as text or as a list of texts; what is anything else grants nothing."""
+    """The scopes of a claim: a text or a list of texts; anything else grants nothing."""
     if isinstance(claim, str):
         return claim.split()
     if isinstance(claim, list) and all(isinstance(each, str) for each in claim):

@@ -1,7 +1,7 @@
-"""Connections of callers: how many there may be, and how long one may say nothing.
+"""Limits on callers' connections: their number, and their silence.
 
 The process has only so many descriptors, and an update in flight needs some of them: callers get
-half. When these are used up, whoever has been silent for longest makes room.
+half. When these are used up, the connection that has been silent for longest is closed.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ if sys.platform != "win32":
 logger = logging.getLogger(__name__)
 
 LONGEST_HEAD_SECONDS = 10.0
-"""Until the head of a request has come, from the connection or from its first byte on."""
+"""Seconds for the head of a request, from the connection or from its first byte on."""
 MAX_CONNECTIONS = 5_000
 BETWEEN_WARNINGS = 60.0
 """Seconds after which the same trouble is logged again."""
@@ -29,7 +29,7 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Warnings:
-    """One line for many times the same."""
+    """Logs many equal warnings as one line."""
 
     def __init__(self) -> None:
         self._not_before = 0.0
@@ -50,7 +50,7 @@ def most_connections() -> int:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's, with a limit to silence and to numbers."""
+    """uvicorn's protocol with limits on silence and on the number of connections."""
 
     _warnings = Warnings()
 
@@ -61,7 +61,7 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether no request is being served."""
+        """True while no request is served."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

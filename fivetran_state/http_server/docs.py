@@ -1,7 +1,7 @@
 """`/docs`: the REST routes to look at and to try, under a policy that lets nothing else run.
 
-It is all served from here, and to everybody: a browser has no token to bring until its user has
-given it one on this very page, and what it says is in this project's source.
+Everything is served from here, and to everybody: a browser has no token until its user enters one on
+this page, and the page says nothing that is not in this project's source.
 """
 
 import base64
@@ -21,7 +21,7 @@ from fivetran_state.http_server.problems import Problem, with_routes
 
 
 def routes() -> list[BaseRoute]:
-    """The page, and Swagger UI, which it loads."""
+    """The page, and the files of Swagger UI that it loads."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="Fivetran state",
@@ -46,7 +46,7 @@ def routes() -> list[BaseRoute]:
 
 
 def describe(app: FastAPI, authority: Authority) -> None:
-    """Complete the OpenAPI document: what problems look like, and whether tokens are asked for."""
+    """Add the problems and the authentication to the OpenAPI document."""
     plain = app.openapi
 
     def complete() -> dict[str, Any]:

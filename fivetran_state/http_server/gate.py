@@ -1,7 +1,7 @@
-"""Who may: every request has a principal and its scopes, or is refused.
+"""Authentication and authorization: every request has a principal with scopes, or is refused.
 
-REST and MCP share it. The principal is what the MCP SDK takes for one, so that a session, and a
-confirmation that a client keeps between two rounds, serve no other.
+REST and MCP share it. The principal is the MCP SDK's own, so that nobody else can use a session, or a
+confirmation that a client keeps between two rounds.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ from fivetran_state.http_server.visit import Visit
 
 logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 500
-"""Requests of one principal that are open at the same time: calls that wait, and streams."""
+"""Open requests of one principal: waiting calls, and streams."""
 PAGE = "/docs"
 DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
-"""What is shown to everybody, though not at any rate."""
+"""Shown to everybody, within the rate limit."""
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 
 
 def _looks_for_oauth(path: str) -> bool:
-    """Whether clients ask there what an authorization server of our own would be.
+    """True for paths where clients look for an authorization server of ours.
 
-    There is none. They stop asking at 404; after 401 they would try to register.
+    There is none. Clients stop at 404; after 401 they would try to register.
     """
     return "/.well-known/" in path or path in _OAUTH_ENDPOINTS
 
@@ -53,7 +53,7 @@ def _is_shown_to_all(path: str) -> bool:
 
 
 def requires(scope: access.Scope) -> Any:
-    """What a route depends on that needs this scope: `dependencies=[requires("write")]`."""
+    """The dependency of a route that needs this scope: `dependencies=[requires("write")]`."""
 
     async def check(request: Request) -> None:
         demand(scope, request)
@@ -68,7 +68,7 @@ def demand(scope: access.Scope, request: Request) -> None:
 
 @dataclass
 class _Caller:
-    """A principal with requests that are open, and the places for those that are worked on."""
+    """A principal with open requests, and the places for those that are worked on."""
 
     open: int = 0
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(turns.AT_ONCE))
@@ -110,9 +110,9 @@ class Gate:
     async def _while_welcome(
         self, scope: Scope, receive: Receive, send: Send, places: asyncio.Semaphore
     ) -> None:
-        """Serve the request in its turn, while its token is valid: then nothing more is answered.
+        """Serve the request in its turn, and only while its token is valid.
 
-        First it is as if the caller hung up, which ends streams; what waits is broken off.
+        After that the app sees a caller who hung up, which ends streams; a waiting call is cancelled.
         """
         visit = Visit(receive, send, lambda: self._is_welcome(scope))
         with anyio.CancelScope() as serving:
@@ -124,18 +124,18 @@ class Gate:
             finally:
                 watching.cancel()
         if not visit.is_welcome and not visit.has_begun:
-            # The caller is still there, and the app has nothing to say to who seems to have gone.
+            # The caller is still there, but the app does not answer a caller who seems to have gone.
             await self._unauthenticated(HTTPConnection(scope))(scope, receive, send)
 
     async def _is_welcome(self, scope: Scope) -> bool:
         try:
             found = await self._backend.authenticate(HTTPConnection(scope))
         except AuthenticationUnavailable:
-            return True  # It was when it came.
+            return True  # It was welcome at its start.
         return found is not None or not self._authority.is_required()
 
     async def _admitted(self, scope: Scope) -> tuple[object, Response | None]:
-        """Who asks, and the answer if it is refused."""
+        """The caller, and the answer if the request is refused."""
         request, is_required = HTTPConnection(scope), self._authority.is_required()
         try:
             found = await self._backend.authenticate(request)
@@ -154,7 +154,7 @@ class Gate:
         self, scope: Scope, request: HTTPConnection, key: object, is_unknown: bool
     ) -> Response | None:
         is_shown = _is_shown_to_all(scope["path"])
-        # Any page may have a browser load the documentation: that is counted apart.
+        # Count the documentation apart: any page can make a browser load it.
         wait = self._buckets.take((key, "documentation") if is_shown else key)
         if wait:
             return problem(
@@ -204,7 +204,7 @@ class Gate:
 
 
 def _without_body(receive: Receive) -> Receive:
-    """What needs no token wants no body: none is waited for, and what comes is dropped."""
+    """Drop the body: a request that needs no token has none."""
     has_been_asked = False
 
     async def receive_nothing() -> Message:

@@ -1,4 +1,4 @@
-"""What every request passes, whatever it asks for, as plain ASGI, so that streams stay streams.
+"""Middleware that every request passes, as plain ASGI, so that streams stay streams.
 
 From the outside in: `Traced` (an id, a line in the log, headers, no bare 500), `Addressed` (Host
 and Origin), the gate (`gate.py`), `WholeBody`.
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-Id"
 LARGEST_BODY = DEFAULT_MAX_REQUEST_BODY_SIZE
 LARGE_AT_ONCE = 2
-"""Large bodies in memory: one being read while the other is worked on."""
+"""Large bodies in memory: one is read while the other is worked on."""
 LONGEST_BODY_SECONDS = 30.0
 LONGEST_LOGGED_PATH = 200
 LONGEST_METHOD = 20
@@ -44,7 +44,7 @@ HEADERS = {
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-"""On every answer that does not say otherwise itself."""
+"""Default headers of every answer."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -81,7 +81,7 @@ class Traced:
         except Exception:
             logger.exception("A request met an unexpected error")
             if status is not None:
-                raise  # The answer has begun: all that is left is to break it off.
+                raise  # The answer has begun, so it can only be broken off.
             answer = problem(500, InternalError.code, "Unexpected error.", InternalError.hint)
             await answer(scope, receive, send_with_headers)
         finally:
@@ -107,7 +107,7 @@ class Traced:
 
 
 class Addressed:
-    """Refuses what a page of another site makes a browser send here.
+    """Refuses requests that a page of another site makes a browser send.
 
     Host has to be a name of this server: of this machine, or one of `names` (with a port, or for
     any). A page has to come from there, port included, or from one of `pages`, as its Origin says
@@ -191,7 +191,7 @@ class WholeBody:
     """Reads the body before anything else does: within limits of size and time.
 
     Of large ones only a few are in memory at the same time: the others wait before they are read,
-    until `large.let_others`. Half a body, of a client that has gone, gets no further.
+    until `large.let_others`. Half a body, of a client that has gone, is dropped.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -211,7 +211,7 @@ class WholeBody:
             if body is None:
                 return
             messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-            del body  # It is the app's now, which need not keep it.
+            del body  # The app has it now, and need not keep it.
 
             async def replay() -> Message:
                 return messages.pop() if messages else await receive()
@@ -284,7 +284,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Whether the page comes from where the request goes."""
+    """True if the page comes from the server that the request goes to."""
     scheme, _, netloc = origin.partition("://")
     page, server = _parsed(netloc), _parsed(host)
     if scheme not in _PORTS or page is None or server is None:
@@ -293,7 +293,7 @@ def _is_same(origin: str, host: str) -> bool:
 
 
 def _parsed(netloc: str) -> tuple[str, int | None] | None:
-    """Host and port, if it is nothing but these."""
+    """Host and port; None if there is more than these."""
     try:
         parts = urlsplit(f"//{netloc}")
         port = parts.port

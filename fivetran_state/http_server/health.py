@@ -1,4 +1,4 @@
-"""What a load balancer and an orchestrator ask."""
+"""Health checks for load balancers and orchestrators."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from fivetran_state.errors import FivetranStateError
 from fivetran_state.startup import Backend
 
 HOLDS_FOR = 1.0
-"""Seconds for which an answer is given again: anybody may ask, and the database has other work."""
+"""Seconds for which an answer is kept: anybody may ask, and must not keep the database busy."""
 
 
 class _Readiness:
@@ -20,7 +20,7 @@ class _Readiness:
         self._trouble: FivetranStateError | None = None
 
     async def trouble(self) -> FivetranStateError | None:
-        """What keeps the server from working, as it was within the last second."""
+        """The error that keeps the server from working, at most a second old."""
         async with self._one_look_at_a_time:
             if time.monotonic() >= self._look_again_at:
                 self._trouble = await self._look()
@@ -50,7 +50,7 @@ def router(backend: Backend) -> APIRouter:
         trouble = await readiness.trouble()
         if trouble is not None:
             response.status_code = 503
-            # Its message may name a path, and anybody may ask.
+            # Its message may name a path, and anybody may read the answer.
             return {"status": trouble.code}
         return {"status": "ok"}
 

@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fivetran_state.mcp_server.messages import answer_in
 
 MOST_SESSIONS = 200
-"""Of one principal, in the older protocols: then the one that was used least lately ends. Clients
-that never end theirs would shut everybody out."""
+"""Sessions of one principal, in the older protocols; one more ends the least recently used. Some clients
+never end theirs."""
 
 
 class WholeAnswers:
-    """Every answer that begins ends, and only one is given.
+    """Makes every answer that has begun end, and end once.
 
     A legacy client may delete its session while another of its requests is being handed over: the
     SDK then breaks that one's stream off, or answers a notification once more. A stream that is to
@@ -52,7 +52,7 @@ class WholeAnswers:
 
 
 class FewSessions:
-    """Of each principal only the latest sessions stay."""
+    """Keeps only the latest sessions of each principal."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class FewSessions:
                 self._sessions.pop(principal, None)
 
     async def _end(self, session: str, scope: Scope) -> None:
-        """As if its client had ended it."""
+        """End the session as its client would."""
         header = (MCP_SESSION_ID_HEADER.encode(), session.encode())
 
         async def receive() -> Message:
@@ -100,7 +100,7 @@ class FewSessions:
 
 
 async def _with_usable_answer(receive: Receive) -> Receive:
-    """The same body, or an error in place of an answer that the SDK would pass to nobody."""
+    """The same body, or an error instead of an answer that the SDK would pass to nobody."""
     messages = [await receive()]
     while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
         messages.append(await receive())

@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth 2.1 issuer: JWTs, held against the keys that it publishes.
+"""Access tokens of an OAuth 2.1 issuer: JWTs, verified with the keys that it publishes.
 
 The keys are found by the issuer's own metadata (RFC 8414, or else OpenID Connect's), and kept.
 """
@@ -26,16 +26,16 @@ ALGORITHMS = {
     "EC": ["ES256", "ES384", "ES512"],
     "OKP": ["EdDSA"],
 }
-"""By kind of key, and asymmetric only: whoever can check a token must not be able to make one."""
+"""By kind of key. Asymmetric only: a server that checks tokens must not be able to make them."""
 
 KEYS_AGE = 600.0
-"""Seconds after which the keys are fetched again, so that a withdrawn one ends."""
+"""Seconds after which the keys are fetched again, so that a withdrawn key stops working."""
 SHORTEST_PAUSE = 10.0
-"""Seconds between two fetches that tokens with unknown keys, or a silent issuer, can bring about."""
+"""Seconds between two fetches for unknown keys, or of a silent issuer."""
 LEEWAY = 30
 """Seconds by which the issuer's clock may differ."""
 TIMEOUT = 5.0
-"""Seconds that the issuer has for all that is asked of it at a time."""
+"""Seconds that the issuer has for one fetch of everything."""
 LARGEST_ANSWER = 1024 * 1024
 """Bytes; Google's two hundred keys would take a quarter of it."""
 
@@ -69,7 +69,7 @@ class Issuer:
         self._refresh: asyncio.Task[None] | None = None
 
     async def claims(self, token: str) -> dict[str, Any] | None:
-        """What the token says, if it is valid; raises `AuthenticationUnavailable`."""
+        """The claims of a valid token, else None; raises `AuthenticationUnavailable`."""
         try:
             header = jwt.get_unverified_header(token)
             if str(header.get("typ", "jwt")).lower() not in _ACCESS_TOKEN_TYPES:
@@ -96,7 +96,7 @@ class Issuer:
         if key is not None:
             is_refreshed = self._refresh is None or self._refresh.done()
             if self._is_old and self._may_fetch and is_refreshed:
-                # Nobody waits: a silent issuer would make every caller do so.
+                # Do not wait: a silent issuer would hold up every caller.
                 self._refresh = asyncio.create_task(self._fetch_once())
             return key
         if self._may_fetch:
@@ -114,17 +114,17 @@ class Issuer:
         return time.monotonic() >= self._not_before
 
     async def _fetch_once(self) -> None:
-        """Get the keys anew, once for all who ask for it at the same time."""
+        """Fetch the keys, once for all callers that ask at the same time."""
         before = self._fetched_at
         async with self._one_at_a_time:
             if self._fetched_at == before and self._may_fetch:
                 await self._fetch()
 
     async def _fetch(self) -> None:
-        """While the issuer does not answer, the keys that are known stay."""
+        """Fetch the keys. The known keys stay while the issuer does not answer."""
         is_first = self._fetched_at is None
         try:
-            # httpx's own limit is for each read, and a drop at a time never meets it.
+            # httpx limits each read, so an issuer that drips would never reach its limit.
             with anyio.fail_after(TIMEOUT):
                 found = await self._published()
         except (
@@ -141,13 +141,13 @@ class Issuer:
             return
         self._keys = found
         self._fetched_at = time.monotonic()
-        # The first time no key was missed: one that is new since then is looked for at once.
+        # After the first fetch, a new key is looked for at once.
         self._not_before = 0.0 if is_first else self._fetched_at + SHORTEST_PAUSE
 
     async def _published(self) -> dict[str, _Key]:
         async with network.client(self._url, timeout=TIMEOUT) as client:
             metadata = await self._metadata(client)
-        # It may be on another host, which NO_PROXY may name.
+        # The keys may be on another host, which NO_PROXY may name.
         async with network.client(metadata.jwks_uri, timeout=TIMEOUT) as client:
             key_set = _KeySet.model_validate_json(await _get(client, metadata.jwks_uri))
         keys = {}
@@ -156,7 +156,7 @@ class Issuer:
             stated = description.get("alg")
             algorithms = [each for each in possible if stated in (None, each)]
             if algorithms and description.get("use", "sig") == "sig" and "kid" in description:
-                with suppress(jwt.PyJWTError):  # Of a curve that is not known here.
+                with suppress(jwt.PyJWTError):  # An unknown curve.
                     key = jwt.PyJWK(description).key
                     keys[str(description["kid"])] = _Key(key, algorithms)
         return keys
@@ -180,11 +180,11 @@ class Issuer:
 
 
 class _Unusable(ValueError):
-    """What the issuer publishes cannot be used; the text is ours."""
+    """The issuer's metadata or keys cannot be used; the text is ours."""
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    """What is there: not elsewhere, not compressed, and not too much.
+    """The content at the URL, without redirects or compression, and up to `LARGEST_ANSWER`.
 
     Raises `httpx.HTTPStatusError` for a redirect, too, and `_Unusable`.
     """

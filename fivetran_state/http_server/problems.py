@@ -1,4 +1,4 @@
-"""Answers that say what is wrong, as RFC 9457 has them (`application/problem+json`)."""
+"""Error answers by RFC 9457 (`application/problem+json`)."""
 
 import math
 import re
@@ -55,7 +55,7 @@ STATUS = {
     "unusable_key": 503,
     "unusable_settings": 503,
 }
-"""By an error's code. What is 5xx is not the caller's doing."""
+"""HTTP status by error code. A 5xx is not the caller's fault."""
 
 ROUTES = {
     "list_connections": "GET /connections",
@@ -65,7 +65,7 @@ ROUTES = {
     "workflow_status": "GET /workflows/{workflow_id}",
     "list_workflows": "GET /workflows",
 }
-"""By the name of the MCP tool that does the same."""
+"""Route by the name of the MCP tool that does the same."""
 
 _NAMES = "|".join(ROUTES)
 _TOOL = re.compile(rf"\b({_NAMES})\b")
@@ -83,7 +83,7 @@ _PLANS = re.compile("|".join(_PLANNING))
 
 
 class Problem(BaseModel):
-    """What is wrong. `code` is for programs, `detail` says what happened, `hint` what to do next."""
+    """An error. `code` is for programs, `detail` says what happened, `hint` what to do next."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -102,7 +102,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **details: Any,
 ) -> Response:
-    """The answer; `details` are what is known besides."""
+    """The answer; `details` are further facts."""
     content = {
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -139,7 +139,7 @@ def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem_of(error: FivetranStateError) -> Response:
-    """The answer that one of our errors is."""
+    """The answer for one of our errors."""
     fields = for_rest(error.to_json())
     code, detail, hint = fields.pop("code"), fields.pop("message"), fields.pop("hint")
     details = {f"fivetran_{n}" if n == "status" else n: value for n, value in fields.items()}
@@ -149,14 +149,14 @@ def problem_of(error: FivetranStateError) -> Response:
 
 
 def problem_of_http(error: HTTPException) -> Response:
-    """The answer where there is no such route, or not by that method."""
+    """The answer for an unknown route or method."""
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_")
     return problem(error.status_code, code, error.detail or phrase, headers=error.headers)
 
 
 def described(**headers: str) -> dict[str, Any]:
-    """Headers of an answer, as OpenAPI has them."""
+    """Headers of an answer in OpenAPI's form."""
     return {
         name: {"description": description, "schema": {"type": "string"}}
         for name, description in headers.items()
@@ -176,4 +176,4 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 PROBLEMS = _documented(400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 502, 503)
-"""Every route's, as OpenAPI has them."""
+"""The problems of every route in OpenAPI's form."""

@@ -1,4 +1,4 @@
-"""How many requests a principal may make in a minute, and who counts as one without a token."""
+"""The rate limit: a minute's requests of one principal; anonymous callers count by network."""
 
 import ipaddress
 import time
@@ -8,7 +8,7 @@ MOST_BUCKETS = 10_000
 
 
 def network(address: str) -> str:
-    """Whom an address stands for: of IPv6, whoever has one has its whole /64."""
+    """The caller behind an address. One caller has a whole /64 of IPv6."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -20,7 +20,7 @@ def network(address: str) -> str:
 
 
 class Buckets:
-    """A bucket of a minute's requests for each key, which fills up again all the time."""
+    """A bucket of a minute's requests for each key, which refills steadily."""
 
     def __init__(self, per_minute: int) -> None:
         self._capacity = float(per_minute)

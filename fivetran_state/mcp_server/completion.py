@@ -16,13 +16,13 @@ from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.startup import Backend
 
 MOST_VALUES = 100
-"""The protocol allows no more."""
+"""The protocol's own limit."""
 
 SEARCHED = 1000
 
 
 class Completions:
-    """Arguments of one name mean the same wherever they stand."""
+    """Completes arguments. Equal names mean the same everywhere."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

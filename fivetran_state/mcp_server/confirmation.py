@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fivetran_state.plan import Plan
 
 VALID_SECONDS = 3600.0
-"""How long a question may be answered. The version that it names guards what an answer can do."""
+"""The time for an answer. The version in the question limits what the answer can do."""
 
 _QUESTION = "confirm"
 _RESPONSES = "inputResponses"
@@ -41,10 +41,10 @@ _ASKS_BETWEEN_ROUNDS = "2026-07-28"
 
 
 def can_ask(context: Context[Any, Any]) -> bool:
-    """Whether this client has said that it can put a question to a human."""
+    """True if this client declares that it can ask its user."""
     capabilities = context.client_capabilities
     elicitation = None if capabilities is None else capabilities.elicitation
-    # An empty capability is what clients declared before there was another kind than forms.
+    # Clients declared an empty capability when forms were the only kind.
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
     return _asks_between_rounds(context) or context.session.can_send_request
@@ -60,8 +60,8 @@ class Asking(Exception):
 
 @dataclass(frozen=True)
 class _Answered:
-    """What was shown. `latest` is the number of the connection's newest update then: a
-    confirmation that is sent once more, after others, is no confirmation of doing it again."""
+    """The confirmed change. `latest` is the number of the connection's newest update at that time: an old
+    confirmation does not cover doing the change again after other updates."""
 
     version_before: str
     version_after: str
@@ -113,7 +113,7 @@ class ByHuman:
 
 
 def question(plan: "Plan") -> str:
-    """What the human reads before agreeing; raises `TooLargeToConfirm` rather than leave a part out."""
+    """The text of the question; raises `TooLargeToConfirm` rather than leave a part out."""
     try:
         changes = changes_in_full(plan.before, plan.applied.after)
     except TooLarge as error:
@@ -130,12 +130,12 @@ def question(plan: "Plan") -> str:
 
 
 def _check(answer: ElicitResult | None) -> None:
-    """Raises `NotConfirmed` unless this is exactly a yes; None is an answer of an odd shape."""
+    """Raise `NotConfirmed` unless this is exactly a yes; None stands for a malformed answer."""
     if answer is not None and answer.action == "decline":
         raise NotConfirmed("The user declined; nothing was written.")
     if answer is not None and answer.action == "cancel":
         raise NotConfirmed("The user dismissed the question; nothing was written.")
-    if answer is None or answer.content:  # A client may leave the empty content out.
+    if answer is None or answer.content:  # Clients may omit the empty content.
         raise NotConfirmed(
             "The client's answer to the question has another form than was asked for "
             '(yes is {"action":"accept","content":{}}); nothing was written.'
@@ -143,7 +143,7 @@ def _check(answer: ElicitResult | None) -> None:
 
 
 async def drop_odd_answers(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-    """Middleware: takes answers out of a call that the SDK would refuse the whole call for.
+    """Middleware: remove malformed answers, for which the SDK would refuse the whole call.
 
     `ByHuman` then finds the question unanswered.
     """
@@ -172,12 +172,12 @@ def _asks_between_rounds(context: Context[Any, Any]) -> bool:
 
 
 def security(settings: Settings) -> RequestStateSecurity:
-    """Seals what a client keeps between rounds with the keys that outlive this process."""
+    """Seal the state that a client keeps between rounds with keys that outlive this process."""
     return RequestStateSecurity(codec=_Codec(settings), ttl=VALID_SECONDS)
 
 
 class _Codec:
-    """The SDK's, with keys that need not exist before the first question."""
+    """The SDK's codec, with keys that need not exist before the first question."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""JSON-RPC messages as they come over the wire, also those that are none.
+"""JSON-RPC messages as they come over the wire, malformed ones included.
 
 The SDK drops a line that it cannot parse, replaces bytes that are not UTF-8, takes a request whose
 id it does not understand for a notification, and passes an answer without a usable result to
@@ -25,7 +25,7 @@ LARGE = 64 * 1024
 
 
 class Refused(Exception):
-    """This is not a message; `answer` says so to its sender."""
+    """The text is not a message; `answer` tells its sender."""
 
     def __init__(self, code: int, problem: str, request_id: int | str | None) -> None:
         super().__init__(problem)
@@ -35,7 +35,7 @@ class Refused(Exception):
 def message_in(text: bytes) -> JSONRPCMessage:
     """The message that this text is; raises `Refused`.
 
-    An answer of the client that cannot be understood is an error as its answer.
+    A malformed answer of the client becomes an error as the answer.
     """
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
@@ -58,9 +58,9 @@ def message_in(text: bytes) -> JSONRPCMessage:
 
 
 def answer_in(text: bytes) -> JSONRPCError | None:
-    """The error that this text answers, or that it stands for because it has no usable result.
+    """The error for a text that is an answer without a usable result.
 
-    None if it is anything else.
+    None for any other text.
     """
     if len(text) > LARGE and b'"method"' in text:
         return None
@@ -80,7 +80,7 @@ def _is_answer(decoded: Any) -> bool:
 
 
 def _leniently_decoded(text: bytes) -> Any:
-    """As much as can be read of it, to find out who asked; None if that is nothing."""
+    """The readable part of a malformed message, to find its id; None if nothing is readable."""
     try:
         return json.loads(text.decode(errors="replace"))
     except (ValueError, RecursionError):

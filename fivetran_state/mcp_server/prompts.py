@@ -1,4 +1,4 @@
-"""The prompts: what a person would otherwise have to explain to the model each time.
+"""The prompts: instructions that a person would otherwise repeat to the model each time.
 
 They say only what to do. The model reads the state itself with get_state, whose result every host
 marks as data; inside a prompt, the state would speak with the user's voice.
@@ -100,12 +100,12 @@ class Prompts:
 
 
 def _as_data(words: str) -> str:
-    """As JSON text, which stays on its line and cannot pass for a step."""
+    """JSON text of the argument, which stays on its line and cannot look like a step."""
     return visible(json.dumps(words, ensure_ascii=False))
 
 
 class _StrictPrompt(Prompt):
-    """A prompt whose refusals are the protocol's invalid parameters, and say what is wrong."""
+    """A prompt that refuses arguments as the protocol's invalid parameters, with the reason."""
 
     async def render(
         self, arguments: dict[str, Any] | None, context: Context[Any, Any]

@@ -1,4 +1,4 @@
-"""Our errors as the protocol's, for everything that a client asks for and that is no tool."""
+"""Our errors as the protocol's errors, for every request except tool calls."""
 
 from typing import Any
 
@@ -27,9 +27,9 @@ _ASKED_FOR_WRONGLY = (
 
 
 def protocol_error(error: FivetranStateError, **about: Any) -> MCPError:
-    """What there is not, or may not be touched, is an invalid parameter (SEP-2164).
+    """The protocol's error. A missing or forbidden object is an invalid parameter (SEP-2164).
 
-    Its data is our code, message, hint and details, and what it is `about`.
+    Its data has our code, message, hint and details, and the `about` fields.
     """
     code = INVALID_PARAMS if isinstance(error, _ASKED_FOR_WRONGLY) else INTERNAL_ERROR
     return MCPError(code, f"{error.message} {error.hint}", state.plain(error.to_json() | about))

@@ -43,7 +43,7 @@ def shown_by(uri: str) -> tuple[str, int | None] | None:
 
 
 class Resources:
-    """The resources of one server. What they say is what the tools of the same purpose say."""
+    """The resources of one server. They return the same as the tools of the same purpose."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

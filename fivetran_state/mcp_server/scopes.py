@@ -1,7 +1,7 @@
-"""What a token's scopes mean to the protocol: what is listed, and what is refused.
+"""A token's scopes in the protocol: hidden tools and refused methods.
 
-Whoever comes without HTTP is the user of this machine, who may do everything. Of HTTP, the gate
-has put the scopes on the request; one without any gets nothing.
+On stdio the caller is the user of this machine, who may do everything. On HTTP the gate has put the
+scopes on the request; a request without scopes gets nothing.
 """
 
 from collections.abc import Collection

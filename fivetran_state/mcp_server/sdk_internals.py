@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 
 
 def low_level(server: MCPServer[Any]) -> Server[Any]:
-    """The server underneath, which takes handlers of requests and runs on streams of one's own."""
+    """The server underneath, which takes request handlers and runs on given streams."""
     return server._lowlevel_server
 
 

@@ -1,4 +1,4 @@
-"""MCP on stdin and stdout, where every line is answered, also one that is not a message."""
+"""MCP on stdin and stdout. Every line is answered, malformed ones included."""
 
 import io
 import logging
@@ -20,7 +20,7 @@ async def serve(server: Server[None]) -> None:
     """Serve until stdin ends."""
     wire = _claimed_stdin()
     received, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    # The SDK writes. It is given nothing to read, because it would replace what is not UTF-8.
+    # The SDK only writes: as a reader it would replace bytes that are not UTF-8.
     async with (
         stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (_, answers),
         anyio.create_task_group() as group,
@@ -50,7 +50,7 @@ async def serve(server: Server[None]) -> None:
 
 
 def _claimed_stdin() -> BinaryIO:
-    """Stdin, for the protocol alone: anything else that reads from it meets its end."""
+    """Stdin for the protocol alone. Any other reader of stdin sees its end."""
     wire, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

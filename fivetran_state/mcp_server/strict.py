@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class StrictTool(Tool):
-    """One tool; made by `strict_tool`."""
+    """One tool. Use `strict_tool` to make one."""
 
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
@@ -52,7 +52,7 @@ class StrictTool(Tool):
         return self.annotations is not None and self.annotations.read_only_hint is True
 
     def _demand_scope(self, arguments: dict[str, Any], context: Context[Any, Any]) -> None:
-        # Only what is true beyond doubt: other values have yet to be understood as a boolean.
+        # Only a certain true counts: other values are not parsed as booleans yet.
         if not self._only_reads and arguments.get("dry_run") is not True:
             demand(WRITE, held(context.request_context), self.name)
 
@@ -125,7 +125,7 @@ def success_result(answer: Model) -> CallToolResult:
 
 def error_result(error: FivetranStateError) -> CallToolResult:
     """Code, message and hint as text."""
-    # No structured content: clients hold it against the output schema even when it is an error.
+    # No structured content: clients validate it against the output schema even for an error.
     text = json.dumps(state.plain(error.to_json()), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
@@ -150,7 +150,7 @@ _CLOSED = {"additionalProperties", "enum", "default"}
 
 
 def _open(schema: Any) -> Any:
-    """A result's schema that stays true when a later version adds a field or one more status."""
+    """A result's schema that stays true when a later version adds a field or a status."""
     if isinstance(schema, list):
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
@@ -162,10 +162,10 @@ _SAYS_NOTHING = [("default", None), ("additionalProperties", True)]
 
 
 def _compact(schema: Any) -> Any:
-    """The schema without what costs a model's context and tells it nothing.
+    """The schema without text that costs a model's context and tells it nothing.
 
-    Pydantic repeats every field's name as its title, and spells out that what may be left out may
-    also be null.
+    Pydantic repeats every field's name as its title, and says of each optional field that it may be
+    null.
     """
     if isinstance(schema, list):
         return [_compact(item) for item in schema]

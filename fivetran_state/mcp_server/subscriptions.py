@@ -1,4 +1,4 @@
-"""Subscriptions to resources: who listens is told when an update of the connection has ended.
+"""Subscriptions to resources: listeners are told when an update of the connection has ended.
 
 The update may have been made by another process, or have outlived its caller. So the database is
 watched; but only while somebody listens, with one look a second for everybody.
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 MAX_CONNECTIONS = 10_000
-"""That are watched: on Postgres, to look for news of so many takes a tenth of each second."""
+"""Watched connections. On Postgres, a look at so many takes a tenth of each second."""
 MOST_OF_PRINCIPAL = 200
 MOST_OF_LISTENER = 100
-"""Resources, so that nobody takes what is everybody's."""
+"""Resources of one principal, and of one listener, so that there is room for others."""
 LOOKS_AT_ONCE = 4
-"""Of new listeners into the database, where others have their work done too."""
+"""Look-ups for new listeners at the same time, so that the database has time for others."""
 PATIENCE = 5.0
 """Seconds that a client which does not read may hold up the others."""
 
@@ -49,13 +49,13 @@ Request = ServerRequestContext[Any, Any]
 @dataclass
 class _Listener:
     principal: str | None
-    """None for whoever comes without a token: they are one."""
+    """None for anonymous callers, who share one principal."""
     resources: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     """By URI what each shows: see `shown_by`."""
 
 
 class Subscriptions:
-    """The listeners of one server: since 2026-07-28 a listen request, before that a connection."""
+    """The listeners of one server. A listener is a listen request, before 2026-07-28 a connection."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -84,12 +84,12 @@ class Subscriptions:
     async def _listen(
         self, request: Request, params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """One stream, until the client ends it; what cannot be honoured is left out of the answer."""
+        """Serve one stream until the client ends it. The answer names only the honoured resources."""
         key = object()
         wanted, honoured = params.notifications, []
         refusals: list[FivetranStateError] = []
         try:
-            # Of the others it is not even looked whether they could be: there may be 100,000.
+            # Do not even look at the others: there may be 100,000.
             for uri in (wanted.resource_subscriptions or [])[:MOST_OF_LISTENER]:
                 try:
                     await self._add(key, request, uri)
@@ -126,8 +126,7 @@ class Subscriptions:
         return EmptyResult()
 
     async def _add(self, key: object, request: Request, uri: str) -> None:
-        """From now on the listener is told. Raises `InvalidRequest`, `NotAllowed`, or what keeps
-        the database from being read."""
+        """Add a resource to a listener. Raises `InvalidRequest`, `NotAllowed`, or the database's error."""
         shown = shown_by(uri)
         if shown is None:
             raise InvalidRequest(f"There is no resource {uri!r}.")
@@ -135,13 +134,13 @@ class Subscriptions:
         service = await self._backend.service()
         listener = self._listeners.get(key) or _Listener(authenticated_principal(request))
         if uri not in listener.resources:
-            # The database is not even asked for what there is no room for.
+            # Do not ask the database if there is no room.
             self._check_room(listener, connection_id)
         ended = self._ended.get(connection_id)
         if ended is None:
             async with self._few_look:
                 ended = await service.last_ended(connection_id)
-        # From here on nobody else has a turn, who could take the room that was found.
+        # From here on there is no await, so nobody else can take the room.
         listener = self._listeners.get(key) or listener
         if uri not in listener.resources:
             self._check_room(listener, connection_id)
@@ -156,7 +155,7 @@ class Subscriptions:
             self._watch = asyncio.create_task(self._keep_watch())
 
     def _check_room(self, listener: _Listener, connection_id: str) -> None:
-        """Raises `InvalidRequest` if one more resource, of this connection, is too many."""
+        """Raise `InvalidRequest` if one more resource of this connection is too many."""
         if len(listener.resources) >= MOST_OF_LISTENER:
             raise InvalidRequest(
                 f"One listener may listen to {MOST_OF_LISTENER} resources, and this one does."
@@ -170,11 +169,11 @@ class Subscriptions:
             raise InvalidRequest(f"{MAX_CONNECTIONS} connections are listened to already.")
 
     def _remove(self, key: object) -> None:
-        """The listener is gone."""
+        """Remove the listener."""
         listener = self._listeners.pop(key, None)
         if listener is not None:
             self._taken[listener.principal] -= len(listener.resources)
-            self._taken += Counter()  # Without those who listen no more.
+            self._taken += Counter()  # Drops the zeros.
             self._forget_unwatched()
 
     def _forget_unwatched(self) -> None:
@@ -185,7 +184,7 @@ class Subscriptions:
             self._watch = None
 
     def _watched(self) -> dict[str, tuple[str, int | None]]:
-        """Each resource that is listened to, and what it shows."""
+        """Each resource with listeners, and the connection and update that it shows."""
         return {
             uri: shown
             for listener in self._listeners.values()
@@ -199,12 +198,12 @@ class Subscriptions:
                 while await self._look():
                     pass
             except FivetranStateError:
-                pass  # The database is away, as the engine says: told when it is back.
+                pass  # The database is away, as the engine logs. Listeners are told when it is back.
             except Exception:
                 logger.exception("Looking for ended updates failed; trying again")
 
     async def _look(self) -> bool:
-        """Tell of the updates that have ended since the last look; whether there were any."""
+        """Announce the updates that have ended since the last look; true if there were any."""
         service = await self._backend.service()
         news = await service.ended_since(self._ended)
         if not news:
@@ -213,7 +212,7 @@ class Subscriptions:
             if connection_id in news and number in (None, news[connection_id]):
                 await self._tell(uri)
         for connection_id, number in news.items():
-            # Meanwhile it may not be watched any more, or anew.
+            # Meanwhile the connection may have lost its listeners, or have new ones.
             if self._ended.get(connection_id) == number - 1:
                 self._ended[connection_id] = number
         return True

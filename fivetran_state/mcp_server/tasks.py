@@ -1,4 +1,4 @@
-"""The Tasks extension of MCP: an update that is still running is answered with a task to follow.
+"""The Tasks extension of MCP: the answer for a running update is a task to follow.
 
 The task is the workflow and its id the workflow's, so that it outlives this process, and nothing
 is kept here. Only clients that declare the extension meet it.
@@ -72,7 +72,7 @@ class Tasks(Extension):
         if params.name != "update_state" or not self._is_declared(ctx):
             return await call_next(ctx)
         if params.arguments is not None:
-            # Whoever can follow a task need not wait within the call.
+            # A client that can follow a task need not wait within the call.
             params.arguments["wait_seconds"] = 0
         result = await call_next(ctx)
         workflow_id = _running_update(result)
@@ -85,7 +85,7 @@ class Tasks(Extension):
         return _result(task)
 
     async def check_subscription(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-        """Refuse what the SDK would let pass: listening to tasks without the extension."""
+        """Refuse to listen to tasks without the extension, which the SDK would allow."""
         if ctx.method == "subscriptions/listen" and ctx.request_id is not None:
             wanted = (ctx.params or {}).get("notifications")
             if isinstance(wanted, Mapping) and "taskIds" in wanted:
@@ -114,7 +114,7 @@ class Tasks(Extension):
         return {}
 
     async def _task(self, ctx: RequestContext, params: TaskParams) -> "Task":
-        """The task that is asked for, if this client may ask for it."""
+        """The requested task, if this client may see it."""
         require_client_extension(ctx, self.identifier)
         _check_name_header(ctx, params.task_id)
         async with _protocol_errors():
@@ -122,7 +122,7 @@ class Tasks(Extension):
             try:
                 return await service.task(params.task_id)
             except (WorkflowNotFound, InvalidRequest, NotAllowed):
-                # One answer to all, or it would tell which connections are hidden.
+                # The same answer for all: otherwise it would reveal hidden connections.
                 raise MCPError(INVALID_PARAMS, "There is no such task.") from None
 
     def _is_declared(self, ctx: RequestContext) -> bool:
@@ -135,7 +135,7 @@ class Tasks(Extension):
 
 
 def _running_update(result: HandlerResult) -> str | None:
-    """The workflow id, if that is the tool's answer."""
+    """The workflow id, if the tool's answer is a running update."""
     content = result.structured_content if isinstance(result, CallToolResult) else None
     if isinstance(content, dict) and content.get("status") == "running":
         return str(content["workflow_id"])
@@ -163,14 +163,14 @@ def _fields(task: "Task") -> dict[str, Any]:
 
 
 def _result(task: "Task") -> CallToolResult:
-    """The result that the tool would have given."""
+    """The result that the tool would return now."""
     if isinstance(task.answer, FivetranStateError):
         return error_result(task.answer)
     return success_result(task.answer)
 
 
 def _check_name_header(ctx: RequestContext, task_id: str) -> None:
-    """Over HTTP, what is routed by must be what is asked for; the SDK checks its own methods only."""
+    """Check that the routing header names the requested task; the SDK checks its own methods only."""
     if ctx.request is None:
         return
     if decode_header_value(ctx.request.headers.get(MCP_NAME_HEADER)) != task_id:

@@ -1,4 +1,4 @@
-"""What the bodies and queries of requests hold, and the answers that only REST gives."""
+"""The bodies and queries of requests, and the answers that only REST gives."""
 
 from typing import Annotated, Any
 
@@ -21,11 +21,11 @@ from fivetran_state.models import (
 )
 
 MAX_CONNECTIONS = 100
-"""In one request."""
+"""Connections in one request."""
 ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MAX_CONNECTIONS)]
 _NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
-"""Of an optional argument that is text: an empty one is as good as none."""
+"""For optional text: an empty text counts as unset."""
 # Pydantic lets half a character pass in SecretStr, and in a str without a bound.
 ApiSecret = Secret[
     Annotated[
@@ -40,7 +40,7 @@ def _with_example(**fields: Any) -> ConfigDict:
 
 
 class Body(BaseModel):
-    """What every request may say: whose account is meant, if not the server's own."""
+    """The fields of every request: credentials, if it is not for the server's own account."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,7 +96,7 @@ class _Changing(Body):
         return body
 
     async def change(self) -> dict[str, object]:
-        """The kinds of change, as JSON text, which is taken exactly."""
+        """Each kind of change as JSON text, in which every number is exact."""
         given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
         # `_Exact` has read it, so that every number is as it was spelt.
         exact: dict[str, object] = {
@@ -127,7 +127,7 @@ class UpdateState(_Changing):
     ] = None
     expected_version: Annotated[
         str | None,
-        # An empty one may be a variable that was never set, and must not stand for any version.
+        # An empty text may be a variable that was never set: it must not mean any version.
         Field(
             min_length=1,
             max_length=500,
@@ -141,7 +141,7 @@ class UpdateState(_Changing):
 
     @property
     def says_more(self) -> bool:
-        """Whether it says how a change is to be made, and so is meant to have one."""
+        """True if the body has options of a change, so that a missing change is a mistake."""
         texts = (self.expected_version, self.reason, self.only)
         flags = self.dry_run or self.then_sync or self.allow_resync
         return flags or any(text is not None for text in texts)
@@ -174,7 +174,7 @@ class Unchanged(Model):
 
 
 class Updated(Update):
-    """An update that has ended well, with the state before and after."""
+    """An update that succeeded, with the states before and after."""
 
     current_state: Any = None
     current_state_json: NotUsable = None

@@ -1,7 +1,7 @@
 """REST, for programs: the service's capabilities as routes, with exact numbers both ways.
 
-A request may bring the credentials of an account of its own, in its body or in its headers; then
-it is that account whose connections and updates it sees.
+A request may bring the credentials of another account, in its body or in its headers. Then it sees the
+connections and updates of that account.
 """
 
 import asyncio
@@ -53,11 +53,11 @@ from fivetran_state.startup import Backend
 
 READ_AT_ONCE = 4
 MOST_BYTES_AT_ONCE = 20_000_000
-"""Of all the states in one answer."""
+"""Bytes of all the states in one answer."""
 
 
 def router(backend: Backend, prefix: str) -> APIRouter:
-    """The routes, whose answers are the service's models; clients find them behind `prefix`."""
+    """The routes below `prefix`. Their answers are the service's models."""
     routes = APIRouter(
         route_class=ExactRoute,
         responses=PROBLEMS,
@@ -293,7 +293,7 @@ def _unchanged(view: StateView) -> Unchanged:
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, str]]) -> list[str]:
-    """What all of them return; after the first error the others end too."""
+    """The results of all; after the first error the others are cancelled."""
     tasks = [asyncio.create_task(each) for each in coroutines]
     try:
         return list(await asyncio.gather(*tasks))
