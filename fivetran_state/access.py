@@ -1,4 +1,4 @@
-"""What a caller may do: the two scopes, and the one place that asks for them.
+"""The two scopes of a caller, and the one place that checks them.
 
 A tool without `read_only_hint` writes, as does a REST route with `requires(WRITE)`; a plan
 (`dry_run`) reads.
@@ -17,7 +17,7 @@ EVERYTHING: tuple[Scope, ...] = (READ, WRITE)
 
 
 def scopes_of(granted: Collection[str]) -> list[str]:
-    """Ours of the scopes that a token has; who may write may read."""
+    """A token's scopes as ours; write includes read."""
     return list(EVERYTHING) if WRITE in granted else [READ] if READ in granted else []
 
 

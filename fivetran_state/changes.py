@@ -1,4 +1,4 @@
-"""What a caller asks to do to a state: each surface parses it once, into one of three kinds."""
+"""A requested change of a state, of one of three kinds. Each surface parses it once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ Change: TypeAlias = Inline | RestoreFrom | CopyFrom
 
 
 async def parse(given: Mapping[str, object], only: str | None = None) -> Change:
-    """The one change among those that a caller may give; the others are None.
+    """The one change of a call; the other kinds are None.
 
     A value is what a JSON parser made of it (its numbers may have been rounded), or JSON text,
     which is taken exactly. Raises `InvalidRequest`.

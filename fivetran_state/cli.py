@@ -25,7 +25,7 @@ SandboxOption = Annotated[
 
 
 GuestsOption = Annotated[
-    bool, typer.Option("--guests", help="Of an HTTP server without credentials of its own.")
+    bool, typer.Option("--guests", help="For HTTP servers that have no API key of their own.")
 ]
 HttpOption = Annotated[bool, typer.Option("--http", help="Serve MCP and REST over HTTP.")]
 HostOption = Annotated[str, typer.Option(help="The address to bind, with --http.")]
@@ -59,7 +59,7 @@ def default(
         return
     given = [name for name in context.params if _was_given(context, name)]
     if given:
-        # The command would not hear of it, and --sandbox be taken for the account.
+        # The command would not see --sandbox, and would use the real account.
         listed = ", ".join(f"--{name}" for name in given)
         context.fail(
             f"Put {listed} behind the command, as in 'fivetran-state serve --sandbox': "
@@ -123,8 +123,10 @@ app.add_typer(token_commands, name="token")
 @token_commands.command("create")
 def create_token(
     scope: Annotated[Literal["read", "write"], typer.Option(help="write includes read.")],
-    name: Annotated[str | None, typer.Option(help="Whom it is for.")] = None,
-    expires_days: Annotated[float | None, typer.Option(min=0, help="Never, if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of its user.")] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="Without it, the token never expires.")
+    ] = None,
     sandbox: SandboxOption = False,
 ) -> None:
     """Make a token and print it: this once, since only its hash is kept."""
@@ -185,7 +187,7 @@ def demo() -> None:
 def _with_service(
     sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
 ) -> T:
-    """Run one thing without a surface; exits with 1 and the reason if it cannot be."""
+    """Run `use` with a service. On an error, print the reason and exit with 1."""
     import asyncio
 
     from fivetran_state.errors import FivetranStateError

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it: 127.0.0.0/8, ::1, localhost."""
+    """True if only this machine can reach the host: 127.0.0.0/8, ::1, localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_secure_url(url: str) -> bool:
-    """Whether nobody between can change what comes from there: https, or this machine."""
+    """True if nobody in between can change the answers: https, or this machine."""
     parts = _parts(url)
     return parts is not None and (
         parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
@@ -42,7 +42,7 @@ def _is_base_url(url: str) -> bool:
 
 
 def _parts(url: str) -> SplitResult | None:
-    """None if the URL has no host, or a port that cannot be."""
+    """The parts of the URL; None if it has no host or an impossible port."""
     try:
         parts = urlsplit(url)
         return parts if parts.hostname and parts.port != 0 else None
@@ -51,7 +51,7 @@ def _parts(url: str) -> SplitResult | None:
 
 
 def _found(directory: Path) -> Path:
-    """The directory as a person writes it, made absolute."""
+    """A directory as people write it, made absolute."""
     try:
         return directory.expanduser().resolve()
     except (OSError, RuntimeError) as error:
@@ -59,7 +59,7 @@ def _found(directory: Path) -> Path:
 
 
 def listed(setting: str) -> list[str]:
-    """The parts of a setting that has commas between them."""
+    """The parts of a comma-separated setting."""
     return [part.strip() for part in setting.split(",") if part.strip()]
 
 
@@ -81,11 +81,11 @@ _PREFIX = "FIVETRAN_STATE_"
 _OF_A_SERVICE = re.compile(
     r"FIVETRAN_STATE_(SERVICE_(HOST|PORT\w*)=.*|PORT\w*_(PROTO|PORT|ADDR)=.*|PORT\w*=\w+://.*)"
 )
-"""Kubernetes gives such to the containers beside a service that is called fivetran-state."""
+"""Kubernetes sets such variables beside a service with the name fivetran-state."""
 
 
 class Settings(BaseSettings):
-    """What the environment says; `sandbox` comes from the command line.
+    """The settings from the environment; `sandbox` comes from the command line.
 
     Raises `pydantic.ValidationError`, which names the variable, when a value cannot be used.
     """
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a setting that would be passed over; blanks around a value do not count."""
+        """Refuse an unknown setting. Blanks around a value do not count."""
         unknown = unknown_variables(os.environ)
         if unknown:
             listed = [
@@ -224,7 +224,7 @@ class Settings(BaseSettings):
 
     @property
     def home(self) -> Path:
-        """Where this server's own files are: those of the sandbox are kept apart."""
+        """The directory of this server's own files. The sandbox has its own."""
         return self.data_dir / "sandbox" if self.sandbox else self.data_dir
 
     @property
@@ -233,12 +233,12 @@ class Settings(BaseSettings):
 
     @property
     def origins(self) -> re.Pattern[str] | None:
-        """What matches the origins of pages elsewhere that may call; None if none may."""
+        """A pattern for the origins of pages elsewhere that may call; None if none may."""
         globs = listed(self.allowed_origins)
         return re.compile("|".join(map(translate, globs))) if globs else None
 
     def allows(self, connection_id: str) -> bool:
-        """Whether the operator lets this server touch the connection."""
+        """True if the operator lets this server use the connection."""
         return any(
             fnmatchcase(connection_id, glob.strip()) for glob in self.allowed_connections.split(",")
         )

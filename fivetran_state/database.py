@@ -1,4 +1,4 @@
-"""The database of updates: where it is, and what is wrong with it, told without a secret."""
+"""The database of updates: its location, and its errors told without a secret."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _REFUSALS = {
     "timeout": f"nothing answers at the host and port in {VARIABLE}",
     "invalid": f"a part of {VARIABLE} is malformed",
 }
-"""By what the driver says while it connects. Its own text may show parts of the URL."""
+"""Reasons by the driver's text while it connects. The text itself may show parts of the URL."""
 
 _BY_SQLSTATE = {
     "25006": f"the server that {VARIABLE} names only reads",
@@ -55,7 +55,7 @@ def url_of(settings: Settings) -> str:
         return _sqlite_url(path_of(settings))
     try:
         url = make_url(settings.database_url)
-    except (ArgumentError, ValueError):  # Its text may show the password.
+    except (ArgumentError, ValueError):  # The error's text may show the password.
         raise UnusableSettings(f"{VARIABLE} is not a URL.") from None
     dialect = url.get_backend_name()
     if dialect == "sqlite":
@@ -72,7 +72,7 @@ def url_of(settings: Settings) -> str:
 
 def _sqlite_url(path: Path) -> str:
     """A private file, in WAL mode, which stays with the file."""
-    # Nothing in it is believed that is not sealed, so that a copy with other modes will do.
+    # Only sealed values in it are trusted, so a copy with other modes is fine.
     private.create(path, closed_to_others=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -83,15 +83,15 @@ def _sqlite_url(path: Path) -> str:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Around what asks or changes the database for a caller: raises `DatabaseUnavailable`."""
+    """Turn the database's errors inside into `DatabaseUnavailable`."""
     try:
         yield
     except SQLAlchemyError as error:
-        raise unavailable(error) from None  # Its text may show the database's URL.
+        raise unavailable(error) from None  # The error's text may show the database's URL.
 
 
 def unavailable(error: Exception) -> DatabaseUnavailable:
-    """What an error of SQLAlchemy or of a driver means for a caller."""
+    """The error for a caller, from an error of SQLAlchemy or of a driver."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):
         # SQLite's own texts quote no value.

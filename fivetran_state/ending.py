@@ -1,4 +1,4 @@
-"""How a process of ours ends: by which signals, and without waiting for anybody."""
+"""The end of a process of ours: its signals, and an exit that waits for nobody."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 def heeds_hang_up() -> bool:
-    """Whether the end of its terminal ends this process: there is such a signal, and no nohup."""
+    """True if a closed terminal ends this process: the system has SIGHUP, and there is no nohup."""
     return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
@@ -23,7 +23,7 @@ def on_signals(end: Callable[[], object]) -> None:
             asked.set()
             end()
 
-    with suppress(NotImplementedError):  # On Windows, the loop takes none.
+    with suppress(NotImplementedError):  # On Windows, event loops take no signals.
         if heeds_hang_up():
             loop.add_signal_handler(signal.SIGHUP, end_once)
         for name in ("SIGINT", "SIGTERM", "SIGQUIT"):
@@ -32,6 +32,6 @@ def on_signals(end: Callable[[], object]) -> None:
 
 def end_process() -> None:
     """Skip Python's own end, which would wait for DBOS's threads."""
-    with suppress(OSError):  # Nobody may read it any more.
+    with suppress(OSError):  # Its reader may be gone.
         sys.stderr.flush()
     os._exit(0)

@@ -41,7 +41,7 @@ STATEFUL_SERVICES = frozenset(
 """The services that keep a state."""
 
 LONGEST_SHORT_WAIT = 5.0
-"""Seconds of Retry-After that a call sits out; what is longer is the caller's to wait for."""
+"""Seconds of Retry-After that a call waits out; the caller decides about longer ones."""
 
 GROUPS_INTERVAL = 600.0
 """Seconds for which the names of groups are remembered."""
@@ -56,7 +56,7 @@ MAX_IDLE = 20
 _MAX_CONNECTIONS = 100
 _ATTEMPTS = 4
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-"""What comes before a request has left, so that it can have had no effect."""
+"""Errors before a request was sent, so that it had no effect."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _label(text: object) -> str:
 
 
 def is_cursor(text: object) -> bool:
-    """Whether it may be a place in Fivetran's list."""
+    """True if the text can be a cursor of Fivetran's list."""
     return isinstance(text, str) and 0 < len(text) <= LONGEST_CURSOR and visible(text) == text
 
 
@@ -180,7 +180,7 @@ class Fivetran:
         await self._http.aclose()
 
     async def retire(self) -> None:
-        """Keep no connection open any more; whoever still has this client may go on using it."""
+        """Close the idle connections. Requests that still use this client go on."""
         self._is_retired = True
         await self._close_if_unused()
 
@@ -197,7 +197,7 @@ class Fivetran:
         return account_id
 
     async def accepts_key(self) -> bool:
-        """Whether Fivetran accepts the API key; True if it does not say."""
+        """True if Fivetran accepts the API key, or does not answer."""
         try:
             await self._call("GET", "/v1/account/info", attempts=1, timeout=SHORT_TIMEOUT)
         except Unauthorized:
@@ -236,7 +236,7 @@ class Fivetran:
         await self._call("POST", f"{_path(connection_id)}/sync", body={"force": False})
 
     async def get_state(self, connection_id: str) -> state.Document:
-        """What is there in place of a state, whatever it is; raises `NoStateYet` if nothing is.
+        """The present state, usable or not; raises `NoStateYet` if there is none.
 
         Fivetran answers 400 for a service without state as well: ask about connections that keep one.
         """
@@ -249,7 +249,7 @@ class Fivetran:
         return document
 
     async def get_state_or_none(self, connection: Connection) -> state.Document | None:
-        """What is there, or None: nothing yet, or the service keeps no state."""
+        """The present state; None if there is none yet, or if the service keeps none."""
         if not connection.keeps_state:
             return None
         try:
@@ -260,7 +260,7 @@ class Fivetran:
     async def get_connection_and_state(
         self, connection_id: str
     ) -> tuple[Connection, state.Document | None]:
-        """Both, asked for at once; in place of the state, None as in `get_state_or_none`."""
+        """Both, requested at the same time; the state may be None as in `get_state_or_none`."""
         connection, document = await asyncio.gather(
             self.get_connection(connection_id),
             self.get_state(connection_id),

@@ -1,4 +1,4 @@
-"""The ids that callers send, taken apart and checked before anything is made of them."""
+"""The ids that callers send, checked and taken apart before use."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 
 def is_connection_id(text: str) -> bool:
-    """Whether it may stand in a URL and in a workflow id."""
+    """True if the text can be a connection's id, so that URLs and workflow ids may contain it."""
     return _CONNECTION_ID.fullmatch(text) is not None
 
 
@@ -21,8 +21,10 @@ def is_update_number(text: str) -> bool:
 
 @dataclass(frozen=True)
 class UpdateId:
-    """The workflow id of update number `number` of `owner`: a connection, by its id; if it is a
-    guest's, behind the account's."""
+    """The workflow id of an update: its number, and its owner.
+
+    The owner is the connection's id; for a guest, the account's id comes first.
+    """
 
     owner: str
     number: int

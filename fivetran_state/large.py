@@ -1,4 +1,4 @@
-"""Work on large values: one at a time, in a thread of its own, so that nobody else waits for it."""
+"""Work on large values: one at a time in its own thread, so that small calls do not wait for it."""
 
 import asyncio
 import gc
@@ -27,15 +27,14 @@ _IN_TURN = ThreadPoolExecutor(1, thread_name_prefix="large")
 async def run(
     function: Callable[Given, Result], *args: Given.args, **named: Given.kwargs
 ) -> Result:
-    """The function's result. It waits its turn if any of its arguments is large, and runs at once
-    otherwise."""
+    """The function's result. With a large argument it waits its turn in the thread; else it runs at once."""
     return await run_if(is_any(*args), function, *args, **named)
 
 
 async def run_if(
     is_large: bool, function: Callable[Given, Result], *args: Given.args, **named: Given.kwargs
 ) -> Result:
-    """The same, where only the caller knows."""
+    """Like `run`; the caller says whether the work is large."""
     if not is_large:
         return function(*args, **named)
     loop = asyncio.get_running_loop()
@@ -43,8 +42,11 @@ async def run_if(
 
 
 def _uncollected(function: Callable[[], Result]) -> Result:
-    """Without garbage collection: states have no cycles, and while hundreds of thousands of values
-    are made, it stops every thread again and again to look for some."""
+    """Call the function without garbage collection.
+
+    States have no cycles. While hundreds of thousands of values are made, collections would stop all
+    threads again and again.
+    """
     gc.disable()
     try:
         return function()
@@ -73,14 +75,14 @@ async def turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 def let_others() -> None:
-    """The large part of this request is done: what is left is to wait."""
+    """Release the turn: the large part of this request is done, and the rest is waiting."""
     end = _let_others.get()
     if end is not None:
         end()
 
 
 def is_any(*values: object) -> bool:
-    """Whether any of them is large text, or a document or change with many values."""
+    """True if any value is a large text, or a document or change with many values."""
     return any(map(_is_large, values))
 
 

@@ -25,16 +25,16 @@ from fivetran_state.errors import FivetranStateError
 logger = logging.getLogger(__name__)
 
 OURS = "fivetran_state"
-"""What the names of this program's own loggers begin with."""
+"""The prefix of this program's loggers."""
 
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "principal")
-"""What the line about an HTTP request has besides its message."""
+"""Further fields of a request's line."""
 
 LONGEST_STACK = 30
 """Frames of one exception, the innermost ones."""
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the HTTP request that is being served; it is on every line that is logged meanwhile."""
+"""The id of the HTTP request that is being served, which is on every line meanwhile."""
 
 
 class _JsonLines(logging.Formatter):
@@ -65,7 +65,7 @@ PATIENCE = 0.1
 
 
 class _WhileRead(logging.StreamHandler[TextIO]):
-    """Drops what does not fit into a pipe that nobody reads; to wait would stop the updates."""
+    """Drops lines that do not fit into a pipe without a reader: waiting would stop the updates."""
 
     _is_full = False
 
@@ -94,7 +94,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _source(record: logging.LogRecord) -> str:
-    """The statement that logged this, as its file has it, so without any value."""
+    """The source of the statement that logged this, which has no values."""
     found = _statement_at(record.pathname, record.lineno)
     return found or f"A message at {record.pathname}:{record.lineno}"
 
@@ -114,7 +114,7 @@ def _statement_at(path: str, line: int) -> str | None:
 
 
 def _described(error: BaseException, seen: set[int]) -> Iterator[str]:
-    """Types and places, without the text: of what the exception came from, then its own."""
+    """The types and places of the exception and its causes, without their texts."""
     seen.add(id(error))
     origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if origin is not None and id(origin) not in seen:
@@ -136,7 +136,7 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Our own, and a library's from WARNING on: what it says below that is its callers' data.
+    """True for our messages, and a library's from WARNING on. Below that, libraries log their data.
 
     DBOS logs each error of a workflow; ours are answers, which the workflow logs itself.
     """
@@ -146,7 +146,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def configure(level: str) -> None:
-    """Send all that this process has to say to stderr; call it before DBOS or MCP set up their own."""
+    """Send all logs of this process to stderr; call it before DBOS or MCP set up their own."""
     handler = _WhileRead(sys.stderr)
     handler.setFormatter(_JsonLines())
     handler.addFilter(_is_wanted)
@@ -160,7 +160,7 @@ def configure(level: str) -> None:
 
 
 def _log_what_python_prints() -> None:
-    """Warnings and exceptions that nothing handles: Python's own words would quote values."""
+    """Log warnings and unhandled exceptions: Python's own output would quote values."""
 
     def on_warning(
         message: Warning | str,

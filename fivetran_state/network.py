@@ -1,4 +1,4 @@
-"""HTTP to others as the environment wants it: proxies, and whose certificates are trusted."""
+"""HTTP clients with the environment's proxies and trusted certificates."""
 
 import os
 import ssl
@@ -13,14 +13,14 @@ from fivetran_state.errors import UnusableSettings
 
 
 def client(url: str, **options: Any) -> httpx.AsyncClient:
-    """A client for what `url` begins with; raises `UnusableSettings`, which names the variable.
+    """A client for URLs below `url`; raises `UnusableSettings`, which names the variable.
 
     httpx's own look at the environment is not used: one bad entry in NO_PROXY makes it fail.
     """
     proxy = _proxy_for(httpx.URL(url))
     try:
         return httpx.AsyncClient(proxy=proxy, verify=_tls(), trust_env=False, **options)
-    except (ValueError, httpx.InvalidURL):  # Its text may show the proxy's password.
+    except (ValueError, httpx.InvalidURL):  # The error's text may show the proxy's password.
         raise UnusableSettings(
             f"{_name_of_proxy(url)} has to be an http, https, socks5 or socks5h URL."
         ) from None
@@ -32,7 +32,7 @@ def check(url: str) -> None:
 
 
 def absolute_certificates() -> dict[str, str]:
-    """Variables for a process that works in another directory than this one."""
+    """The variables, made absolute, for a process with another working directory."""
     return {
         name: str(Path(os.environ[name]).absolute())
         for name in _CERTIFICATES
@@ -59,7 +59,7 @@ def _tls() -> ssl.SSLContext:
     """One for all clients: it takes longer to make than a call, and each guest has a client."""
     variable = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
     if variable == "SSL_CERT_DIR" and not Path(os.environ[variable]).is_dir():
-        # OpenSSL would trust nobody, and not say why.
+        # OpenSSL would trust nobody without saying why.
         raise UnusableSettings(f"SSL_CERT_DIR names {os.environ[variable]}, which is no directory.")
     try:
         return httpx.create_ssl_context()

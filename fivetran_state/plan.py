@@ -1,4 +1,4 @@
-"""What an update would do to the state as it is now, for the person or the agent that decides."""
+"""The plan of an update on the present state, for the person or the agent that decides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from fivetran_state.models import Change, Update, changes_between
 from fivetran_state.text import quoted
 
 NAMED_PATHS = 5
-"""How many paths a warning names."""
+"""Paths that a warning names."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A change, and where it comes from if it is not the caller's own."""
+    """A change, with its source if it is not the caller's own."""
 
     change: state.Change
     source: str | None = None
@@ -56,7 +56,7 @@ class Plan:
         then_sync: bool = False,
         sync_wait: float = 0,
     ) -> "Plan":
-        """Raises `InvalidChange`."""
+        """Apply the change to the state before; raises `InvalidChange`."""
         try:
             applied = state.applied(wanted.change, before)
         except (state.InvalidChange, state.InvalidState) as error:
@@ -78,12 +78,12 @@ class Plan:
 
     @property
     def is_large(self) -> bool:
-        """Whether to tell about it takes so long that it should be done by `large.run_if`."""
+        """True if describing it takes so long that it belongs into `large.run_if`."""
         return large.is_any(self.before, self.applied.after)
 
     @property
     def described_connection(self) -> str:
-        """The connection, told apart from others of the same name."""
+        """The connection's name, with what distinguishes it from others of this name."""
         connection = self.connection
         group = quoted(connection.group_id)
         if self.group_name is not None and self.group_name != connection.group_id:
@@ -94,7 +94,7 @@ class Plan:
         )
 
     def to_update(self) -> Update:
-        """The answer to a caller who asks for the plan, or who cannot be asked."""
+        """The answer to a caller who wants only the plan, or whose user cannot be asked."""
         if self.changes_total:
             message = (
                 f"Nothing was written. To apply exactly this to {self.described_connection}, call "
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def consequences(self) -> list[str]:
-        """What happens to the connection, and what to be careful about, in sentences."""
+        """Sentences on what happens to the connection, and warnings."""
         return [
             *self._pause(),
             *self._oddities(),

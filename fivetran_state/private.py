@@ -11,11 +11,11 @@ _IS_POSIX = os.name == "posix"
 
 
 class NotPrivate(OSError):
-    """The file could be somebody else's doing; the text names it and the command that mends it."""
+    """Others could have written the file; the text names it and the command that mends it."""
 
 
 def read(path: Path) -> bytes:
-    """What is in the file; raises `NotPrivate`, or another `OSError`."""
+    """The file's content; raises `NotPrivate`, or another `OSError`."""
     with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
         return file.read()
 
@@ -30,7 +30,7 @@ def create(path: Path, *, closed_to_others: bool = False) -> None:
 
 
 def write(path: Path, content: str) -> None:
-    """All or nothing, because others read it at any time."""
+    """Replace the file's content atomically: others read it at any time."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -52,7 +52,7 @@ def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
         return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
     if path.is_symlink():
         raise NotPrivate(f"{path} is a symlink: put the file itself there.")
-    # Not blocking, because it may be a pipe that nobody writes to.
+    # Do not block: it may be a pipe without a writer.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         if closed_to_others and os.fstat(descriptor).st_uid == os.geteuid():

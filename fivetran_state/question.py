@@ -1,4 +1,4 @@
-"""What a person reads before agreeing to a change.
+"""The question that a person reads before agreeing to a change.
 
 Hosts differ: one shows plain text, one renders Markdown, one folds line breaks. So each change is
 one numbered line that needs no line break, and text from outside stands in it literally. Such text
@@ -74,7 +74,7 @@ def message(heading: list[str], changes: list[str], closing: list[str]) -> str:
 
 
 def _line(entry: DiffEntry, room: int) -> str:
-    """What one change is. Text far beyond `room` characters is not written to its end."""
+    """One change in a line. Text far beyond `room` characters is not written to its end."""
     where = quoted(entry.path[: room + 1]) if entry.path else "(everything)"
     if entry.op == "add":
         return f"{where}: added, {_json(entry.after, room)}"

@@ -42,13 +42,13 @@ def refuse_to_start(why: str) -> NoReturn:
 
 
 def _in_words(problem: "ErrorDetails") -> str:
-    """Without the value, which may be a secret."""
+    """The problem in words, without the value, which may be a secret."""
     said = problem["msg"].removeprefix("Value error, ")
     return f"{problem['loc'][0]}: {said}" if problem["loc"] else said
 
 
 def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
-    """The settings, and the logs as they say; exits with 2 if the environment is wrong."""
+    """Read the settings and set up the logs; exit with 2 if the environment is wrong."""
     try:
         settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
     except ValidationError as error:
@@ -106,7 +106,7 @@ class Backend:
         return service
 
     def _end(self) -> "asyncio.Task[None]":
-        """Begin to end, once, whatever the reason is."""
+        """Begin to end, once, for whatever reason."""
         if self._ending is None:
             ending = self._hand_over_and_exit if self._ends_process else self._close
             self._ending = asyncio.create_task(ending())
@@ -131,7 +131,7 @@ class Backend:
             await service.close(self._patience)
 
     async def _came_up(self) -> "Service | None":
-        """The service, or None if it cannot even be imported: then there is nothing to leave."""
+        """The service, or None if it could not even be imported."""
         try:
             return await self.service()
         except Exception:

@@ -41,7 +41,7 @@ class _Content(BaseModel):
 
 
 class TokenFile:
-    """The file's tokens as they are now, whoever changes it.
+    """The tokens in the file, which any process may change.
 
     That the file exists means that tokens are asked for, even if none in it is valid any more.
     """
@@ -69,7 +69,7 @@ class TokenFile:
         except FileNotFoundError:
             self._tokens, self._seen = {}, None
         except (OSError, ValidationError) as error:
-            # Where it is, is the operator's business: the answer goes to whoever asks.
+            # Do not name the path: anybody may read the answer.
             why = error if isinstance(error, private.NotPrivate) else type(error).__name__
             logger.error("%s cannot be read: %s", self.path, why)
             raise AuthenticationUnavailable(
@@ -78,7 +78,7 @@ class TokenFile:
         return self._tokens
 
     def find(self, presented: str) -> Token | None:
-        """The valid token that this text is."""
+        """The valid token with this text, if there is one."""
         prefix, _, rest = presented.partition("_")
         token = self.tokens().get(rest.partition("_")[0])
         if prefix != PREFIX or token is None or token.has_expired:
@@ -86,7 +86,7 @@ class TokenFile:
         return token if hmac.compare_digest(token.sha256, _hash(presented)) else None
 
     def create(self, scope: Scope, name: str | None, days: float | None) -> tuple[str, Token]:
-        """A new token: its text, which is nowhere else, and what the file says of it."""
+        """A new token: its text, which is stored nowhere, and its entry in the file."""
         token_id = secrets.token_hex(4)
         text = f"{PREFIX}_{token_id}_{secrets.token_urlsafe(32)}"
         now = _now()
@@ -103,7 +103,7 @@ class TokenFile:
         return text, token
 
     def revoke(self, token_id: str) -> bool:
-        """Whether there was such a token."""
+        """Remove a token; false if there is no such token."""
         with self._lock():
             left = dict(self.tokens())
             if left.pop(token_id, None) is None:

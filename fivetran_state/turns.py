@@ -1,7 +1,7 @@
-"""Turns: of one caller's requests only a few are worked on at a time, so that other callers' are too.
+"""Turns: the server works on only a few requests of one caller at a time, so that others have theirs.
 
-The event loop runs whatever is ready in a row: three hundred requests that come together would be
-three hundred steps of others between any two steps of one.
+The event loop runs ready tasks one after the other. With three hundred requests of one caller, each
+step of another caller's request would wait for three hundred steps.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 AT_ONCE = 4
 LONGEST = 2.0
-"""Seconds: a request that takes longer waits for something, and lets others go on."""
+"""Seconds. A request that takes longer is waiting for something, and leaves its place."""
 
 
 class Turn:
@@ -36,7 +36,7 @@ class Turn:
             self._places.release()
 
     def end(self) -> None:
-        """The request is over: it takes no place any more, whatever still runs in its name."""
+        """End the turn for good, even if tasks of the request still run."""
         self._is_over = True
         self.leave()
 
@@ -59,7 +59,7 @@ async def turn(places: asyncio.Semaphore) -> AsyncIterator[Turn]:
 
 @asynccontextmanager
 async def waiting() -> AsyncIterator[None]:
-    """Around what only waits: others are worked on, and afterwards the request waits its turn."""
+    """Leave the place while the request only waits; afterwards wait for a place again."""
     mine = _mine.get()
     if mine is None:
         yield

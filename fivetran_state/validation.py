@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a call, in plain English and JSON's names of types."""
+"""Problems of a call's arguments, in plain English and JSON's names of types."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -52,7 +52,7 @@ _Place = tuple[str, ...]
 
 
 def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with which argument: `new_state must be a JSON object, not a string`.
+    """The problems, each with its argument: `new_state must be a JSON object, not a string`.
 
     Takes pydantic's error, or what its `errors()` returned. Arguments' values are left out.
     Problems are separated by semicolons; there is no full stop at the end.
@@ -74,7 +74,7 @@ def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
 
 
 def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | None:
-    """The same, where there are so many unknown arguments that only these are looked at."""
+    """The problems, if there are too many unknown arguments to look at the others; else None."""
     if len(given) <= len(known) + MOST_UNKNOWN:
         return None
     unknown = (name for name in given if name not in known)
@@ -121,7 +121,7 @@ def _problem(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _instead(kind: str, value: object) -> str:
-    """Of a value of another type, which one that is."""
+    """The type of a value that has the wrong type."""
     return f", not {_type_of(value)}" if kind.endswith("_type") else ""
 
 

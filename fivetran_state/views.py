@@ -1,4 +1,4 @@
-"""What the surfaces return, made of what the database and Fivetran know."""
+"""The models that surfaces return, made from the database and from Fivetran's answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ _RUNNING = "The connection is running."
 
 @dataclass(frozen=True)
 class Task:
-    """An update, for somebody who comes back for its answer.
+    """An update as a task, for a caller who comes back for its answer.
 
-    `answer` is what `update_state` would answer now: an error where it would raise one.
+    `answer` is the present answer of `update_state`, or the error that it would raise.
     `kept_ms` counts from `created_at`; None while the update runs, or if it is kept for ever.
     """
 
@@ -125,7 +125,7 @@ def is_left_paused(error: FivetranStateError) -> bool:
 
 
 def paused_seconds(steps: Sequence[updates.Step]) -> float | None:
-    """From the pause to the resume, both as Fivetran answered them; None if there were not both."""
+    """Seconds from the pause to the resume, by Fivetran's answers; None without both."""
     done = [step for step in steps if step.error is None and step.completed_at is not None]
     paused = [step.completed_at for step in done if step.name == "pause"]
     resumed = [step.completed_at for step in done if step.name == "resume"]
@@ -135,7 +135,7 @@ def paused_seconds(steps: Sequence[updates.Step]) -> float | None:
 
 
 def update(found: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
-    """How far it is, or how it ended."""
+    """The update's progress or end."""
     return Update(**_fields(found, steps))
 
 
@@ -153,7 +153,7 @@ def answer(update: updates.Update, steps: Sequence[updates.Step] = ()) -> Update
 def workflow(
     update: updates.Update, steps: Sequence[updates.Step], since: Since | None = None
 ) -> WorkflowView:
-    """All that is known about it."""
+    """Everything about the update."""
     # The database's own times may have a resolution of a second; the steps' are finer.
     started = next((step.started_at for step in steps), None) or update.created_at
     ended = None if update.status == "running" else update.completed_at
@@ -193,12 +193,12 @@ def since(outcome: Outcome, now: Connection, document: state.Document | None) ->
 
 
 def _is_later(one: str | None, other: str | None) -> bool:
-    """Of two of Fivetran's times, which are ISO 8601 in UTC."""
+    """Compare two of Fivetran's times, which are ISO 8601 in UTC."""
     return one is not None and (other is None or one > other)
 
 
 def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: float) -> Task:
-    """For somebody who comes back for its answer; kept that long after its end, 0: for ever."""
+    """The update as a task. It is kept for `retention_days` after its end; 0 is for ever."""
     answered: Update | FivetranStateError
     try:
         answered = answer(update, steps)
@@ -319,7 +319,7 @@ def _kept(outcome: Outcome) -> Iterator[str]:
 
 
 def _told(error: FivetranStateError) -> str:
-    """The message, and what the details add to it."""
+    """The message, with the facts that belong to it."""
     sentences = [error.message, error.details.get("differences")]
     if error.details.get("maybe_written"):
         sentences.append("It is unclear whether the new state was written: read it again.")
@@ -343,7 +343,7 @@ def _step(step: updates.Step) -> StepView:
 
 
 def failed(error: FivetranStateError) -> str:
-    """The status of what has ended by this error."""
+    """The status of an update that ended with this error."""
     return "cancelled" if isinstance(error, Cancelled) else "failed"
 
 
