@@ -45,7 +45,7 @@ REFUSALS = ("conflict", "update_in_progress")
 """What a client may be told with nothing started."""
 CREDENTIALS = {"api_key": "sandbox", "api_secret": "sandbox"}
 NO_CREDENTIALS: Mapping[str, str] = {}
-LONGEST_ANSWER = 90
+MAX_ANSWER_LENGTH = 90
 """Seconds after which a client takes its connection for dead."""
 
 
@@ -121,7 +121,7 @@ async def _ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 async def _by_rest(
     url: str, *, waits: bool = True, credentials: Mapping[str, str] = NO_CREDENTIALS
 ) -> AsyncIterator[Caller]:
-    async with httpx.AsyncClient(base_url=url, timeout=LONGEST_ANSWER) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=MAX_ANSWER_LENGTH) as client:
         yield Caller(
             partial(_read_by_rest, client, credentials),
             partial(_update_by_rest, client, credentials, waits),
@@ -234,7 +234,7 @@ class HttpChaos:
         request: Request | None = None
         while request is not None or not self.is_done:
             try:
-                with anyio.fail_after(LONGEST_ANSWER):
+                with anyio.fail_after(MAX_ANSWER_LENGTH):
                     async with kind(url) as caller:
                         while request is not None or not self.is_done:
                             if request is None:
@@ -250,7 +250,7 @@ class HttpChaos:
                 self.happened[f"{name}: broken off"] += 1
 
     async def _collect(self, url: str) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=LONGEST_ANSWER) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=MAX_ANSWER_LENGTH) as client:
 
             async def status(workflow_id: str) -> dict[str, Any] | None:
                 answer = await client.get(f"/workflows/{workflow_id}", params={"wait": "50"})

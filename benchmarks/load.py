@@ -30,8 +30,8 @@ from fivetran_state.sandbox.server import SandboxServer
 from fivetran_state.tokens import TokenFile
 from tests.support.http_server import HttpProcess, http_running
 
-LONGEST_WAIT = 0.5
-MOST_MEMORY = 200
+MAX_WAIT = 0.5
+MAX_MEMORY = 200
 """Megabytes."""
 BETWEEN_PROBES = 0.02
 SETTLING = 1.0
@@ -373,7 +373,7 @@ async def measure(names: list[str]) -> None:
                 grown = most_memory(server.process.pid) - before
                 logged = warnings_in(Path(folder) / "stderr.txt")
         longest, counts = told["longest"], told["counts"]
-        is_well = max(longest.values()) <= LONGEST_WAIT and grown <= MOST_MEMORY
+        is_well = max(longest.values()) <= MAX_WAIT and grown <= MAX_MEMORY
         print(
             f"{name:20} {longest['health']:12.2f} {longest['update']:12.2f} {grown:12.0f}   "
             f"{dict(answers)} in {seconds:.1f} s; {counts}; {logged} warnings"

@@ -80,9 +80,9 @@ GUEST_INTERVAL = 300.0
 RECOVERY_INTERVAL = 2.0
 MESSAGE_INTERVAL = 0.2
 """Seconds until a workflow notices a message, if the database does not notify."""
-LONGEST_TRANSACTION = 10.0
+TRANSACTION_TIMEOUT = 10.0
 """Seconds until the rows of a process that is frozen within a transaction are free again."""
-LONGEST_GIVEN_UP = 30.0
+MAX_GIVEN_UP_PAUSE = 30.0
 """Seconds, at most, until a process tries its refused key again."""
 CLEANING_INTERVAL = 24 * 3600.0
 START_RETRY = 5.0
@@ -497,7 +497,7 @@ class Engine:
                     application_name=application,
                     serializer=serializer,
                     retry_connection_errors=False,
-                    sys_db_idle_transaction_timeout_sec=LONGEST_TRANSACTION,
+                    sys_db_idle_transaction_timeout_sec=TRANSACTION_TIMEOUT,
                 )
             except (SQLAlchemyError, sqlite3.Error) as error:
                 # The error's own text may show the URL with its password.
@@ -530,7 +530,7 @@ class Engine:
             "log_level": "WARNING",
             # For SQLite, which cannot notify. DBOS polls only while a workflow waits.
             "notification_listener_polling_interval_sec": MESSAGE_INTERVAL,
-            "sys_db_idle_transaction_timeout_sec": LONGEST_TRANSACTION,  # The default of DBOS is 60.
+            "sys_db_idle_transaction_timeout_sec": TRANSACTION_TIMEOUT,  # The default of DBOS is 60.
             "conductor_key": None if conductor_key is None else conductor_key.get_secret_value(),
         }
 
@@ -695,7 +695,7 @@ class Engine:
 
     def _note_refusal(self) -> None:
         self._refusals += 1
-        self._ask_again_at = time.monotonic() + min(2.0**self._refusals, LONGEST_GIVEN_UP)
+        self._ask_again_at = time.monotonic() + min(2.0**self._refusals, MAX_GIVEN_UP_PAUSE)
 
     def _is_superseded(self, row: updates.Unfinished) -> bool:
         if row.workflow_id not in self._superseded and updates.is_superseded(row):
@@ -771,7 +771,7 @@ class Engine:
     async def _release(self, workflow_id: str) -> None:
         """Release the update to any process with an accepted key; later also to this one."""
         times, _ = self._given_up.get(workflow_id, (0, 0.0))
-        not_before = time.monotonic() + min(2.0**times, LONGEST_GIVEN_UP)
+        not_before = time.monotonic() + min(2.0**times, MAX_GIVEN_UP_PAUSE)
         self._given_up[workflow_id] = times + 1, not_before
         logger.warning("Giving %s up: Fivetran refuses the API key", workflow_id)
         if not _is_guests(workflow_id):

@@ -55,7 +55,7 @@ from typing_extensions import TypedDict, Unpack
 
 from fivetran_state.text import shown
 
-LONGEST_MESSAGE = 900
+MAX_MESSAGE_LENGTH = 900
 """Characters; a message may quote what came from outside."""
 
 
@@ -104,9 +104,9 @@ class FivetranStateError(Exception):
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
     def __init__(self, message: str, **details: Unpack[Facts]) -> None:
-        self.message = shown(message, LONGEST_MESSAGE)
+        self.message = shown(message, MAX_MESSAGE_LENGTH)
         bounded = {
-            name: shown(value, LONGEST_MESSAGE) if isinstance(value, str) else value
+            name: shown(value, MAX_MESSAGE_LENGTH) if isinstance(value, str) else value
             for name, value in details.items()
         }
         self.details = cast(Facts, bounded)

@@ -40,7 +40,7 @@ STATEFUL_SERVICES = frozenset(
 )
 """The services that keep a state."""
 
-LONGEST_SHORT_WAIT = 5.0
+MAX_SHORT_WAIT = 5.0
 """Seconds of Retry-After that a call waits out; the caller decides about longer ones."""
 
 GROUPS_INTERVAL = 600.0
@@ -48,8 +48,8 @@ GROUPS_INTERVAL = 600.0
 SHORT_TIMEOUT = 2.0
 """Seconds to wait for an answer that only helps."""
 
-LONGEST_LABEL = 200
-LONGEST_CURSOR = 1000
+MAX_LABEL_LENGTH = 200
+MAX_CURSOR_LENGTH = 1000
 
 MAX_IDLE = 20
 """Connections that a client keeps open for its next calls."""
@@ -126,12 +126,12 @@ class Connection:
 def _label(text: object) -> str:
     if not isinstance(text, str):
         raise TypeError(type(text).__name__)
-    return shown(text, LONGEST_LABEL)
+    return shown(text, MAX_LABEL_LENGTH)
 
 
 def is_cursor(text: object) -> bool:
     """True if the text can be a cursor of Fivetran's list."""
-    return isinstance(text, str) and 0 < len(text) <= LONGEST_CURSOR and visible(text) == text
+    return isinstance(text, str) and 0 < len(text) <= MAX_CURSOR_LENGTH and visible(text) == text
 
 
 class Fivetran:
@@ -371,7 +371,7 @@ async def _with_retries(
 def _is_worth_a_retry(error: Exception) -> bool | float:
     if isinstance(error, RateLimited):
         retry_after = error.details["retry_after"]
-        return retry_after if retry_after <= LONGEST_SHORT_WAIT else False
+        return retry_after if retry_after <= MAX_SHORT_WAIT else False
     return isinstance(error, FivetranUnavailable) and not error.details.get("maybe_applied")
 
 

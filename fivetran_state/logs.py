@@ -30,7 +30,7 @@ OURS = "fivetran_state"
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "principal")
 """Further fields of a request's line."""
 
-LONGEST_STACK = 30
+MAX_FRAMES = 30
 """Frames of one exception, the innermost ones."""
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -132,7 +132,7 @@ def _places(traceback: TracebackType | None) -> list[str]:
         code = traceback.tb_frame.f_code
         found.append(f"  {code.co_filename}:{traceback.tb_lineno} in {code.co_name}")
         traceback = traceback.tb_next
-    return found[-LONGEST_STACK:]
+    return found[-MAX_FRAMES:]
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -68,12 +68,12 @@ class Finding:
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 DEFAULT_MAX_BYTES = 20_000
-LARGEST_MAX_BYTES = 1_000_000
+LIMIT_OF_MAX_BYTES = 1_000_000
 AHEAD = 0.01
 """Seconds of head start for Fivetran, which takes longer than the database."""
-LARGEST_PAGE = 1000
+MAX_PAGE = 1000
 _SKIPPED = re.compile("[0-9]{1,4}")
-MOST_PAGES_SEARCHED = 20
+MAX_PAGES_SEARCHED = 20
 MAX_SEEN = 10_000
 """Connections of which a process remembers whether they were paused."""
 READ_AT_ONCE = 8
@@ -232,10 +232,10 @@ class Service:
         skip, at = _place(cursor) if cursor else (0, None)
         is_search = name or service or self._settings.allowed_connections != "*"
         found: list[ConnectionSummary] = []
-        for _ in range(MOST_PAGES_SEARCHED):
+        for _ in range(MAX_PAGES_SEARCHED):
             try:
                 page, following = await fivetran.list_connections(
-                    cursor=at, limit=LARGEST_PAGE if is_search else limit
+                    cursor=at, limit=MAX_PAGE if is_search else limit
                 )
             except FivetranError as error:
                 if cursor and at and error.details.get("status") == 400:
@@ -671,7 +671,7 @@ class Service:
         account = (await self._account()).id
         at = None if cursor is None else self._moment(cursor)
         found: list[updates.Update] = []
-        for _ in range(MOST_PAGES_SEARCHED):
+        for _ in range(MAX_PAGES_SEARCHED):
             page = await updates.latest(account, at, max(limit, updates.A_PAGE))
             for update in page:
                 if len(found) == limit:
@@ -928,7 +928,7 @@ def _retrieve(task: "asyncio.Future[Any]") -> None:
 
 
 def _larger(size: int, why: str) -> str:
-    if size > LARGEST_MAX_BYTES:
+    if size > LIMIT_OF_MAX_BYTES:
         return f"{why} It has {size:,} bytes: REST's POST /state/get returns it whole."
     return f"{why} Call again with max_bytes {size}."
 

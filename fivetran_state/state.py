@@ -32,13 +32,13 @@ MAX_VALUES = 500_000
 a hundred bytes of memory, and several copies are made."""
 MAX_ANSWER_BYTES = 4 * MAX_BYTES + 1_000_000
 """The largest answer of Fivetran. Escapes and white space make a state longer than MAX_BYTES."""
-MOST_OPERATIONS = 10_000
+MAX_OPERATIONS = 10_000
 """Of a JSON patch."""
-MOST_COPIED = 200_000
+MAX_COPIED = 200_000
 """Values, in all, that a JSON patch may copy."""
-MOST_KEPT = 50
+MAX_KEPT = 50
 """Paths that `Applied` lists."""
-LONGEST_PATH = 1000
+MAX_PATH_LENGTH = 1000
 """Characters of a JSON Pointer that is shown."""
 
 
@@ -335,7 +335,7 @@ def applied(change: Change, before: Document) -> Applied:
     except InvalidState as error:
         raise InvalidChange(f"the change makes the state too big: {error}") from None
     kept = kept or {}
-    paths = (shown_path(_pointer(path)) for path in islice(kept, MOST_KEPT))
+    paths = (shown_path(_pointer(path)) for path in islice(kept, MAX_KEPT))
     return Applied(result, tuple(paths), len(kept))
 
 
@@ -468,7 +468,7 @@ def shown_path(pointer: str) -> str:
     If it holds what does not show, in the form of a URI fragment (RFC 6901, 6): `#/a%E2%80%8B`.
     """
     usable = _usable(pointer)
-    return shown(pointer, LONGEST_PATH) if usable is None else usable
+    return shown(pointer, MAX_PATH_LENGTH) if usable is None else usable
 
 
 def has_too_many_values(text: bytes) -> bool:
@@ -818,8 +818,8 @@ def _check_part(part: JsonValue) -> None:
 def _check_json_patch(patch: JsonValue) -> None:
     if not isinstance(patch, list):
         raise InvalidChange(f"a JSON patch is an array of operations, this is {_a(patch)}")
-    if len(patch) > MOST_OPERATIONS:
-        raise InvalidChange(f"more than {MOST_OPERATIONS:,} operations; make the change by fewer")
+    if len(patch) > MAX_OPERATIONS:
+        raise InvalidChange(f"more than {MAX_OPERATIONS:,} operations; make the change by fewer")
     for index, operation in enumerate(patch):
         _check_operation(f"operation {index}", operation)
 
@@ -851,12 +851,12 @@ class _CopyBudget:
     """Each copy of the whole into itself doubles it: a few dozen would fill the memory."""
 
     def __init__(self) -> None:
-        self._values, self._bytes = MOST_COPIED, MAX_BYTES
+        self._values, self._bytes = MAX_COPIED, MAX_BYTES
 
     def spend_on(self, value: JsonValue) -> None:
         self._values -= _count(value, self._values)
         if self._values < 0:
-            raise InvalidChange(f"copies more than {MOST_COPIED:,} values; copy less")
+            raise InvalidChange(f"copies more than {MAX_COPIED:,} values; copy less")
         self._bytes -= len(dump(value))
         if self._bytes < 0:
             raise InvalidChange(f"copies more than {MAX_BYTES:,} bytes; copy less")
@@ -1090,14 +1090,14 @@ def _loses_as_double(value: JsonValue) -> bool:
 
 def _usable(pointer: str) -> str | None:
     """The pointer in a form in which all of it shows; None if that would be too long."""
-    if len(pointer) <= LONGEST_PATH and visible(pointer) != pointer:
+    if len(pointer) <= MAX_PATH_LENGTH and visible(pointer) != pointer:
         pointer = "#" + "".join(
             quote(character, errors="surrogatepass")
             if character == "%" or visible(character) != character
             else character
             for character in pointer
         )
-    return pointer if len(pointer) <= LONGEST_PATH else None
+    return pointer if len(pointer) <= MAX_PATH_LENGTH else None
 
 
 def _without_fragment(pointer: str) -> str:

@@ -33,7 +33,7 @@ from fivetran_state.vault import Bound
 from fivetran_state.workflow import (
     DONE,
     KEEP,
-    LONGEST_PAUSE_BETWEEN_TRIES,
+    MAX_RETRY_PAUSE,
     UNDO,
     VERDICT,
     UpdateRequest,
@@ -120,7 +120,7 @@ async def _next_number(request: UpdateRequest, tried: int) -> int:
 async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
     """`DONE`, or the error of the update."""
     while True:
-        news = await binding.receive(workflow.owner(request), LONGEST_PAUSE_BETWEEN_TRIES)
+        news = await binding.receive(workflow.owner(request), MAX_RETRY_PAUSE)
         if news is None and await workflow.has_ended(workflow_id):
             # It has said so before it ended, or somebody else has ended it.
             news = await binding.receive(workflow.owner(request), 0) or UNDO

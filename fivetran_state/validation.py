@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from fivetran_state.text import shown
 
 SHOWN_PROBLEMS = 5
-MOST_UNKNOWN = 20
+MAX_UNKNOWN = 20
 """Unknown arguments with which pydantic is still asked, which makes an error of each."""
-LONGEST_NAME = 100
+MAX_NAME_LENGTH = 100
 """Characters of an unknown argument's name that are compared with the known ones."""
 
 _TYPES = {
@@ -75,7 +75,7 @@ def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
 
 def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | None:
     """The problems, if there are too many unknown arguments to look at the others; else None."""
-    if len(given) <= len(known) + MOST_UNKNOWN:
+    if len(given) <= len(known) + MAX_UNKNOWN:
         return None
     unknown = (name for name in given if name not in known)
     problems = [f"{shown(name)} is not an argument" for name in islice(unknown, SHOWN_PROBLEMS)]
@@ -92,7 +92,7 @@ def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    nearest = get_close_matches(name[:LONGEST_NAME], known, n=1)
+    nearest = get_close_matches(name[:MAX_NAME_LENGTH], known, n=1)
     meant = f" (did you mean {nearest[0]}?)" if nearest else ""
     return f"{shown(name)} {_RULES['extra_forbidden']}{meant}"
 

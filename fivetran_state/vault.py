@@ -32,7 +32,7 @@ from fivetran_state.errors import (
 logger = logging.getLogger(__name__)
 
 KEY_FILE = "key"
-SHORTEST_KEY = 16
+MIN_KEY_LENGTH = 16
 """Characters of a key from the environment; 32 random bytes as base64 are better."""
 
 _KEY_ID_BYTES = 4
@@ -59,9 +59,9 @@ def keys_from_environment(setting: str) -> list[bytes]:
     Any text will do as a key: 32 bytes are derived from it. Raises `UnusableKey`.
     """
     keys = [key.strip() for key in setting.split(",")]
-    if any(len(key) < SHORTEST_KEY for key in keys):
+    if any(len(key) < MIN_KEY_LENGTH for key in keys):
         raise UnusableKey(
-            f"FIVETRAN_STATE_SECRET_KEY must have at least {SHORTEST_KEY} characters; "
+            f"FIVETRAN_STATE_SECRET_KEY must have at least {MIN_KEY_LENGTH} characters; "
             "several keys are separated by commas."
         )
     return [hashlib.sha256(b"fivetran-state\n" + key.encode()).digest() for key in keys]

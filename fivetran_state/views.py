@@ -22,7 +22,7 @@ from fivetran_state.models import (
 from fivetran_state.text import shown
 from fivetran_state.workflow import STARTED, Outcome
 
-LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 _SET_UP = ("connected", "unknown")
 _RUNNING = "The connection is running."
 
@@ -243,7 +243,7 @@ def summary(update: updates.Update) -> WorkflowSummary:
 
 def _reason(update: updates.Update) -> str | None:
     reason = update.request["reason"]
-    return None if reason is None else shown(reason, LONGEST_REASON)
+    return None if reason is None else shown(reason, MAX_REASON_LENGTH)
 
 
 def _ended_well(update: updates.Update) -> str:

@@ -91,7 +91,7 @@ UNFINISHED = [
 PATIENCE = 24 * 3600.0
 """Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
 
-LONGEST_PAUSE_BETWEEN_TRIES = 300.0
+MAX_RETRY_PAUSE = 300.0
 VERIFY_PATIENCE = 60.0
 """Seconds for which Fivetran may refuse to show what was written."""
 SYNC_PATIENCE = 30.0
@@ -507,7 +507,7 @@ class _Update:
         Raises the error of an impossible change before the pause, too.
         """
         if self.began_with_0_1:
-            if not await self.asks_for_what_it_expects():
+            if not await self.is_noop():
                 return None
             self.inspected = await self.durably(lambda _: _snapshot(self.id, self.run), patience=0)
         else:
@@ -818,7 +818,7 @@ class _Update:
     async def verdict(self) -> str:
         """The group's decision: `KEEP` or `UNDO`."""
         while True:
-            verdict = await binding.receive(VERDICT, LONGEST_PAUSE_BETWEEN_TRIES)
+            verdict = await binding.receive(VERDICT, MAX_RETRY_PAUSE)
             if verdict is None and await has_ended(self.request["part_of"]):
                 # It has said so before it ended, or somebody else has ended it.
                 verdict = await binding.receive(VERDICT, 0) or UNDO
@@ -874,7 +874,7 @@ class _Update:
         except FivetranError as error:
             outcome["sync"] = Sync(started=False, problem=error.message)
 
-    async def asks_for_what_it_expects(self) -> bool:
+    async def is_noop(self) -> bool:
         """True if the request alone shows that nothing will change."""
         expected, value = self.request["expected_version"], self.wanted.value
         if self.wanted.kind != "new_state" or not isinstance(value, dict) or expected is None:
@@ -970,7 +970,7 @@ class _Update:
                     pause = max(error.details["retry_after"], 1.0)
                     allowed = limit_patience
                 else:
-                    pause = min(2.0 ** (attempt - refused), LONGEST_PAUSE_BETWEEN_TRIES)
+                    pause = min(2.0 ** (attempt - refused), MAX_RETRY_PAUSE)
                     allowed = patience if is_expected else VERIFY_PATIENCE
                 if waited + pause > allowed:
                     raise
@@ -1279,7 +1279,7 @@ async def _insist_on_resuming(resume: Callable[[], Awaitable[Connection]]) -> No
         except FivetranError as error:
             logger.warning("A connection is still paused: %s", error)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_BETWEEN_TRIES)
+            pause = min(pause * 2, MAX_RETRY_PAUSE)
 
 
 async def _insist_on_drained(connection_id: str) -> None:

@@ -31,7 +31,7 @@ from fivetran_state.http_server import docs, health, rest
 from fivetran_state.http_server.authority import HEALTH, Authority
 from fivetran_state.http_server.connections import BoundedProtocol, Listener
 from fivetran_state.http_server.gate import Gate
-from fivetran_state.http_server.guard import REQUEST_ID, Addressed, Traced, WholeBody
+from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.startup import Backend
@@ -40,7 +40,7 @@ from fivetran_state.validation import problems_of
 logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
-LARGEST_HEAD = 32 * 1024
+MAX_HEAD_BYTES = 32 * 1024
 """Bytes of a request's head; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection is kept. Load balancers must close theirs first: otherwise they send
@@ -48,7 +48,7 @@ a request while we close it."""
 SWITCH_INTERVAL = 0.0002
 """Seconds that a computing thread keeps the interpreter while others want it. With Python's 5 ms, each
 of a small update's many short turns waits that long behind one large state."""
-LONGEST_GOODBYE = 5
+SHUTDOWN_TIMEOUT = 5
 """Seconds that open connections get to end when the server stops."""
 
 
@@ -63,7 +63,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     backend = Backend(settings, patience=settings.shutdown_wait)
     mcp = mcp_server.build(settings, backend)
     mcp.streamable_http_app(  # Only its session manager is used.
-        # `Addressed` checks Host and Origin of every route.
+        # `HostCheck` checks Host and Origin of every route.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
@@ -93,9 +93,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         # Redirects would name our own host, which is wrong behind a proxy.
         redirect_slashes=False,
         middleware=[
-            Middleware(Traced, quiet=HEALTH),
+            Middleware(RequestLog, quiet=HEALTH),
             Middleware(
-                Addressed,
+                HostCheck,
                 names=_names(settings),
                 pages=_pages(settings),
                 public=public,
@@ -206,9 +206,9 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=listed(settings.trusted_proxies),
         http=BoundedProtocol,
-        h11_max_incomplete_event_size=LARGEST_HEAD,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=LONGEST_GOODBYE,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     server = uvicorn.Server(config)
     listener = Listener(config.bind_socket(), server.server_state.connections)

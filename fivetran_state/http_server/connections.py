@@ -19,7 +19,7 @@ if sys.platform != "win32":
 
 logger = logging.getLogger(__name__)
 
-LONGEST_HEAD_SECONDS = 10.0
+HEAD_TIMEOUT = 10.0
 """Seconds for the head of a request, from the connection or from its first byte on."""
 MAX_CONNECTIONS = 5_000
 BETWEEN_WARNINGS = 60.0
@@ -91,7 +91,7 @@ class BoundedProtocol(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._head_is_due is None:
-            self._head_is_due = self.loop.call_later(LONGEST_HEAD_SECONDS, self.transport.close)
+            self._head_is_due = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
 
     def _expect_no_head(self) -> None:
         if self._head_is_due is not None:

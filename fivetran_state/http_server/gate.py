@@ -32,7 +32,7 @@ from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.visit import Visit
 
 logger = logging.getLogger(__name__)
-MOST_AT_ONCE = 500
+MAX_OPEN_REQUESTS = 500
 """Open requests of one principal: waiting calls, and streams."""
 PAGE = "/docs"
 DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
@@ -174,11 +174,11 @@ class Gate:
             access.demand(READ, scope["auth"].scopes, "This server")
         except InsufficientScope as error:
             return self._authority.insufficient_scope(error)
-        if key in self._callers and self._callers[key].open >= MOST_AT_ONCE:
+        if key in self._callers and self._callers[key].open >= MAX_OPEN_REQUESTS:
             return problem(
                 429,
                 "too_many_at_once",
-                f"This principal has {MOST_AT_ONCE} requests open.",
+                f"This principal has {MAX_OPEN_REQUESTS} requests open.",
                 "Wait for the end of some, or break them off.",
                 {"Retry-After": "1"},
             )

@@ -1,6 +1,6 @@
 """Middleware that every request passes, as plain ASGI, so that streams stay streams.
 
-From the outside in: `Traced` (an id, a line in the log, headers, no bare 500), `Addressed` (Host
+From the outside in: `RequestLog` (an id, a line in the log, headers, no bare 500), `HostCheck` (Host
 and Origin), the gate (`gate.py`), `WholeBody`.
 """
 
@@ -29,12 +29,12 @@ from fivetran_state.http_server.problems import problem
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-Id"
-LARGEST_BODY = DEFAULT_MAX_REQUEST_BODY_SIZE
+MAX_BODY_BYTES = DEFAULT_MAX_REQUEST_BODY_SIZE
 LARGE_AT_ONCE = 2
 """Large bodies in memory: one is read while the other is worked on."""
-LONGEST_BODY_SECONDS = 30.0
-LONGEST_LOGGED_PATH = 200
-LONGEST_METHOD = 20
+BODY_TIMEOUT = 30.0
+MAX_LOGGED_PATH = 200
+MAX_METHOD_LENGTH = 20
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -49,7 +49,7 @@ HEADERS = {
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class Traced:
+class RequestLog:
     """Gives each request its id, and each answer its headers and its line in the log."""
 
     def __init__(self, app: ASGIApp, quiet: Collection[str]) -> None:
@@ -89,7 +89,7 @@ class Traced:
             logs.request_id.reset(token)
 
     def _log(self, scope: Scope, status: int | None, seconds: float) -> None:
-        method, path = scope["method"][:LONGEST_METHOD], scope["path"][:LONGEST_LOGGED_PATH]
+        method, path = scope["method"][:MAX_METHOD_LENGTH], scope["path"][:MAX_LOGGED_PATH]
         logger.log(
             logging.DEBUG if path in self._quiet else logging.INFO,
             "%s %s %s",
@@ -106,7 +106,7 @@ class Traced:
         )
 
 
-class Addressed:
+class HostCheck:
     """Refuses requests that a page of another site makes a browser send.
 
     Host has to be a name of this server: of this machine, or one of `names` (with a port, or for
@@ -221,11 +221,11 @@ class WholeBody:
     async def _read(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> bytes | None:
         """The body; None if the client has gone."""
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > LARGEST_BODY:
+        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise _Refused(_too_large())
         chunks: list[bytes] = []
         size, has_turn = 0, False
-        deadline = anyio.current_time() + LONGEST_BODY_SECONDS
+        deadline = anyio.current_time() + BODY_TIMEOUT
         while True:
             message: Message | None = None
             with anyio.move_on_at(deadline):
@@ -237,12 +237,12 @@ class WholeBody:
             chunk = message.get("body", b"")
             size += len(chunk)
             chunks.append(chunk)
-            if size > LARGEST_BODY:
+            if size > MAX_BODY_BYTES:
                 raise _Refused(_too_large())
             if size > large.LARGE_TEXT and not has_turn:
                 await stack.enter_async_context(large.turn(self._turns))
                 has_turn = True
-                deadline = anyio.current_time() + LONGEST_BODY_SECONDS
+                deadline = anyio.current_time() + BODY_TIMEOUT
             if not message.get("more_body"):
                 break
         body = b"".join(chunks)
@@ -255,7 +255,7 @@ def _too_large() -> Response:
     return problem(
         413,
         "body_too_large",
-        f"The request's body has more than {LARGEST_BODY} bytes.",
+        f"The request's body has more than {MAX_BODY_BYTES} bytes.",
         "Send a patch instead of a whole state.",
     )
 
@@ -273,7 +273,7 @@ def _too_slow() -> Response:
     return problem(
         408,
         "body_too_slow",
-        f"The request's body did not arrive within {LONGEST_BODY_SECONDS:g} s.",
+        f"The request's body did not arrive within {BODY_TIMEOUT:g} s.",
         "Send it again.",
         {"Connection": "close"},
     )

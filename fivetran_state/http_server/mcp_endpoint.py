@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fivetran_state.mcp_server.messages import answer_in
 
-MOST_SESSIONS = 200
+MAX_SESSIONS = 200
 """Sessions of one principal, in the older protocols; one more ends the least recently used. Some clients
 never end theirs."""
 
@@ -80,7 +80,7 @@ class FewSessions:
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            while len(sessions) > MOST_SESSIONS:
+            while len(sessions) > MAX_SESSIONS:
                 oldest, _ = sessions.popitem(last=False)
                 await self._end(oldest, scope)
             if not sessions:

@@ -30,13 +30,13 @@ ALGORITHMS = {
 
 KEYS_AGE = 600.0
 """Seconds after which the keys are fetched again, so that a withdrawn key stops working."""
-SHORTEST_PAUSE = 10.0
+MIN_FETCH_PAUSE = 10.0
 """Seconds between two fetches for unknown keys, or of a silent issuer."""
 LEEWAY = 30
 """Seconds by which the issuer's clock may differ."""
 TIMEOUT = 5.0
 """Seconds that the issuer has for one fetch of everything."""
-LARGEST_ANSWER = 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
 """Bytes; Google's two hundred keys would take a quarter of it."""
 
 _ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
@@ -137,12 +137,12 @@ class Issuer:
             is_ours = isinstance(error, _Unusable | UnusableSettings)
             why = str(error) if is_ours else type(error).__name__
             logger.warning("The keys of %s cannot be had: %s", self._url, why)
-            self._not_before = time.monotonic() + SHORTEST_PAUSE
+            self._not_before = time.monotonic() + MIN_FETCH_PAUSE
             return
         self._keys = found
         self._fetched_at = time.monotonic()
         # After the first fetch, a new key is looked for at once.
-        self._not_before = 0.0 if is_first else self._fetched_at + SHORTEST_PAUSE
+        self._not_before = 0.0 if is_first else self._fetched_at + MIN_FETCH_PAUSE
 
     async def _published(self) -> dict[str, _Key]:
         async with network.client(self._url, timeout=TIMEOUT) as client:
@@ -184,7 +184,7 @@ class _Unusable(ValueError):
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    """The content at the URL, without redirects or compression, and up to `LARGEST_ANSWER`.
+    """The content at the URL, without redirects or compression, and up to `MAX_ANSWER_BYTES`.
 
     Raises `httpx.HTTPStatusError` for a redirect, too, and `_Unusable`.
     """
@@ -195,6 +195,6 @@ async def _get(client: httpx.AsyncClient, url: str) -> bytes:
         found = bytearray()
         async for part in answer.aiter_raw():
             found += part
-            if len(found) > LARGEST_ANSWER:
-                raise _Unusable(f"its answer has more than {LARGEST_ANSWER} bytes")
+            if len(found) > MAX_ANSWER_BYTES:
+                raise _Unusable(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
         return bytes(found)

@@ -4,7 +4,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 
-MOST_BUCKETS = 10_000
+MAX_BUCKETS = 10_000
 
 
 def network(address: str) -> str:
@@ -36,6 +36,6 @@ class Buckets:
         left = min(self._capacity, left + (now - at) * a_second)
         wait = max(0.0, (1 - left) / a_second)
         self._left[key] = (left if wait else left - 1, now)
-        if len(self._left) > MOST_BUCKETS:
+        if len(self._left) > MAX_BUCKETS:
             self._left.popitem(last=False)
         return wait

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Send
 
 BETWEEN_LOOKS = 5.0
 """Seconds after which the token of a request that is still open is looked at again."""
-LONGEST_GOODBYE = 1.0
+GOODBYE_TIMEOUT = 1.0
 """Seconds that a request whose token has ended gets to notice that its caller has gone."""
 
 
@@ -32,7 +32,7 @@ class Visit:
             await asyncio.sleep(BETWEEN_LOOKS)
             if not await self._is_still_welcome():
                 break
-        await asyncio.sleep(LONGEST_GOODBYE)
+        await asyncio.sleep(GOODBYE_TIMEOUT)
         serving.cancel()
 
     async def receive(self) -> Message:

@@ -15,7 +15,7 @@ from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.startup import Backend
 
-MOST_VALUES = 100
+MAX_COMPLETIONS = 100
 """The protocol's own limit."""
 
 SEARCHED = 1000
@@ -58,13 +58,15 @@ class Completions:
         ]
         is_all = page.next_cursor is None
         return Completion(
-            values=values[:MOST_VALUES],
+            values=values[:MAX_COMPLETIONS],
             total=len(values) if is_all else None,
-            has_more=len(values) > MOST_VALUES or not is_all,
+            has_more=len(values) > MAX_COMPLETIONS or not is_all,
         )
 
     async def _workflow_ids(self, typed: str) -> Completion:
         """Updates by the beginning of their id, newest first."""
         service = await self._backend.service()
-        values = await service.newest_workflow_ids(typed, MOST_VALUES + 1)
-        return Completion(values=values[:MOST_VALUES], has_more=len(values) > MOST_VALUES or None)
+        values = await service.newest_workflow_ids(typed, MAX_COMPLETIONS + 1)
+        return Completion(
+            values=values[:MAX_COMPLETIONS], has_more=len(values) > MAX_COMPLETIONS or None
+        )

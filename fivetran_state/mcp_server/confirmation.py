@@ -68,7 +68,7 @@ class _Answered:
     latest: int
 
 
-class ByHuman:
+class ElicitedConfirmation:
     """A `plan.Confirmation` by the human behind one tool call.
 
     Raises `NotConfirmed`, `TooLargeToConfirm`, and `Asking`.
@@ -145,7 +145,7 @@ def _check(answer: ElicitResult | None) -> None:
 async def drop_odd_answers(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
     """Middleware: remove malformed answers, for which the SDK would refuse the whole call.
 
-    `ByHuman` then finds the question unanswered.
+    `ElicitedConfirmation` then finds the question unanswered.
     """
     if ctx.method == "tools/call" and ctx.params is not None and _RESPONSES in ctx.params:
         responses = ctx.params[_RESPONSES]

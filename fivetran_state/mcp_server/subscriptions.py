@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 INTERVAL = 1.0
 MAX_CONNECTIONS = 10_000
 """Watched connections. On Postgres, a look at so many takes a tenth of each second."""
-MOST_OF_PRINCIPAL = 200
-MOST_OF_LISTENER = 100
+MAX_OF_PRINCIPAL = 200
+MAX_OF_LISTENER = 100
 """Resources of one principal, and of one listener, so that there is room for others."""
 LOOKS_AT_ONCE = 4
 """Look-ups for new listeners at the same time, so that the database has time for others."""
@@ -90,13 +90,13 @@ class Subscriptions:
         refusals: list[FivetranStateError] = []
         try:
             # Do not even look at the others: there may be 100,000.
-            for uri in (wanted.resource_subscriptions or [])[:MOST_OF_LISTENER]:
+            for uri in (wanted.resource_subscriptions or [])[:MAX_OF_LISTENER]:
                 try:
                     await self._add(key, request, uri)
                     honoured.append(uri)
                 except (InvalidRequest, NotAllowed) as error:
                     refusals.append(error)
-                    if self._taken[authenticated_principal(request)] >= MOST_OF_PRINCIPAL:
+                    if self._taken[authenticated_principal(request)] >= MAX_OF_PRINCIPAL:
                         break
                 except FivetranStateError as error:
                     raise protocol_error(error, uri=uri) from None
@@ -156,13 +156,13 @@ class Subscriptions:
 
     def _check_room(self, listener: _Listener, connection_id: str) -> None:
         """Raise `InvalidRequest` if one more resource of this connection is too many."""
-        if len(listener.resources) >= MOST_OF_LISTENER:
+        if len(listener.resources) >= MAX_OF_LISTENER:
             raise InvalidRequest(
-                f"One listener may listen to {MOST_OF_LISTENER} resources, and this one does."
+                f"One listener may listen to {MAX_OF_LISTENER} resources, and this one does."
             )
-        if self._taken[listener.principal] >= MOST_OF_PRINCIPAL:
+        if self._taken[listener.principal] >= MAX_OF_PRINCIPAL:
             raise InvalidRequest(
-                f"One principal may listen to {MOST_OF_PRINCIPAL} resources, and this one does, by "
+                f"One principal may listen to {MAX_OF_PRINCIPAL} resources, and this one does, by "
                 "all its listeners together."
             )
         if connection_id not in self._ended and len(self._ended) >= MAX_CONNECTIONS:

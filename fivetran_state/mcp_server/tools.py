@@ -8,7 +8,7 @@ from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from fivetran_state import changes, phases
-from fivetran_state.mcp_server.confirmation import Asking, ByHuman, can_ask
+from fivetran_state.mcp_server.confirmation import Asking, ElicitedConfirmation, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
 from fivetran_state.startup import Backend
@@ -182,7 +182,7 @@ class Tools:
                 idempotency_key=idempotency_key,
                 wait_seconds=wait_seconds,
                 on_progress=_reporter(context),
-                confirmation=ByHuman(context) if asks else None,
+                confirmation=ElicitedConfirmation(context) if asks else None,
             )
         except Asking as asking:
             return asking.question

@@ -9,7 +9,7 @@ import yaml
 from filelock import FileLock
 
 from fivetran_state.config import Settings
-from fivetran_state.http_server.app import LONGEST_GOODBYE
+from fivetran_state.http_server.app import SHUTDOWN_TIMEOUT
 from tests.support import npm
 from tests.support.calls import ROOT
 
@@ -48,4 +48,4 @@ def test_a_stopped_server_gets_the_time_that_its_updates_may_take() -> None:
     patience = int(COMPOSE["services"]["server"]["stop_grace_period"].removesuffix("s"))
     shutdown_wait = Settings.model_fields["shutdown_wait"].default
 
-    assert patience >= shutdown_wait + LONGEST_GOODBYE + 10
+    assert patience >= shutdown_wait + SHUTDOWN_TIMEOUT + 10

@@ -15,7 +15,7 @@ from fivetran_state.http_server import connections, gate, mcp_endpoint
 from fivetran_state.http_server.authority import HEALTH
 from fivetran_state.http_server.connections import BoundedProtocol
 from fivetran_state.http_server.gate import DOCUMENTATION
-from fivetran_state.http_server.guard import LARGEST_BODY
+from fivetran_state.http_server.guard import MAX_BODY_BYTES
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import ERAS, Serve
 from tests.support.calls import IDLE, SYNCING, call, sync_runs_on, version_of
@@ -123,7 +123,7 @@ async def test_a_page_cannot_use_up_what_this_machines_user_may_ask(http: Serve)
 async def test_a_page_cannot_hold_what_this_machines_user_may_have_open(
     http: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(gate, "MAX_OPEN_REQUESTS", 1)
     async with http() as server:
         foreign: list[dict[str, str]] = [
             {"Origin": "https://attacker.example"},
@@ -142,7 +142,7 @@ async def test_a_page_cannot_hold_what_this_machines_user_may_have_open(
 async def test_one_principals_open_requests_are_bounded_and_take_none_from_another(
     http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(gate, "MAX_OPEN_REQUESTS", 3)
     sync_runs_on(sandbox)
     async with http() as server, anyio.create_task_group() as group:
         own, other = (authorization(server.new_token()) for _ in range(2))
@@ -276,7 +276,7 @@ async def test_a_client_that_looks_for_an_authorization_server_is_told_that_ther
 
 async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(http: Serve) -> None:
     async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(LARGEST_BODY // 2**20 + 1):
+        for _ in range(MAX_BODY_BYTES // 2**20 + 1):
             yield b" " * 2**20
 
     headers = {"Content-Type": "application/json"}
@@ -287,11 +287,11 @@ async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(htt
             return len(body)
 
         for path in ("/mcp", "/length"):
-            for body in (b" " * (LARGEST_BODY + 1), chunks()):
+            for body in (b" " * (MAX_BODY_BYTES + 1), chunks()):
                 answer = await server.client.post(path, content=body, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
         answer = await server.client.post(
-            "/length", params={"body": "short"}, content=b" " * LARGEST_BODY, headers=headers
+            "/length", params={"body": "short"}, content=b" " * MAX_BODY_BYTES, headers=headers
         )
         assert answer.status_code == 200
 
@@ -451,7 +451,7 @@ async def test_no_token_is_in_any_log_line_or_file_and_each_request_is_one_line(
 async def test_a_connection_that_says_nothing_or_half_a_head_is_closed(
     http: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "LONGEST_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.2)
     async with http() as server:
         for said in (b"", b"GET / HTTP/1.1\r\nHost: local"):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -485,7 +485,7 @@ async def test_silent_connections_make_room_for_those_that_speak(
 async def test_of_one_principals_sessions_only_the_latest_stay(
     http: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mcp_endpoint, "MOST_SESSIONS", 2)
+    monkeypatch.setattr(mcp_endpoint, "MAX_SESSIONS", 2)
     async with http() as server:
         clients = [RawClient(server.port, server.new_token())]
         own = clients[0].token

@@ -8,7 +8,7 @@ import pytest
 from mcp.shared.auth import ProtectedResourceMetadata
 
 from fivetran_state.http_server import oauth
-from fivetran_state.http_server.oauth import LARGEST_ANSWER
+from fivetran_state.http_server.oauth import MAX_ANSWER_BYTES
 from tests.conftest import Serve
 from tests.support.calls import IDLE
 from tests.support.http_server import WRONG_TOKEN, authorization
@@ -147,7 +147,7 @@ async def test_an_issuer_that_drips_or_floods_or_sends_elsewhere_is_cut_off(
         async with http(**trusting) as server:
             answer = await server.client.get("/", headers=authorization(issuer.token()))
         assert (answer.status_code, answer.json()["code"]) == (503, "authentication_unavailable")
-        assert issuer.bytes_sent < 100 * LARGEST_ANSWER, trick
+        assert issuer.bytes_sent < 100 * MAX_ANSWER_BYTES, trick
 
 
 async def test_known_keys_hold_while_the_issuer_plays_tricks(

@@ -13,7 +13,7 @@ from typing import Any
 import h11
 from mcp.shared.inbound import encode_header_value
 
-from fivetran_state.http_server.guard import LARGEST_BODY
+from fivetran_state.http_server.guard import MAX_BODY_BYTES
 from tests.support.calls import EMPTY, IDLE, PAUSED
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
@@ -262,7 +262,7 @@ def too_large(random: Random, made: Frame, era: str, message: Message) -> None:
     if random.random() < 0.8:  # It takes its time.
         made.kind = wrong_params.__name__
         return wrong_params(random, made, era, message)
-    made.body = dumped(message | {"extra": "k" * LARGEST_BODY})
+    made.body = dumped(message | {"extra": "k" * MAX_BODY_BYTES})
     if random.random() < 0.5:
         made.chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(made.body), made.body)
     return None

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fivetran_state.http_server.rate_limit import MOST_BUCKETS, Buckets
+from fivetran_state.http_server.rate_limit import MAX_BUCKETS, Buckets
 
 
 class Clock:
@@ -84,7 +84,7 @@ def test_the_bucket_that_was_not_used_for_longest_makes_room(clock: Clock) -> No
     buckets = Buckets(1)
     taken(buckets, "used")
     taken(buckets, "unused")
-    for number in range(MOST_BUCKETS - 2):
+    for number in range(MAX_BUCKETS - 2):
         buckets.take(number)
     buckets.take("used")
 

@@ -76,7 +76,7 @@ class _Changing(Body):
     merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
     json_patch: Annotated[
         list[dict[str, Any]] | None,
-        Field(max_length=state.MOST_OPERATIONS, description="RFC 6902."),
+        Field(max_length=state.MAX_OPERATIONS, description="RFC 6902."),
     ] = None
     copy_from: Annotated[
         ConnectionId | None, Field(description="Another connection."), _NONE_IF_EMPTY

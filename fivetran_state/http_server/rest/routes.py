@@ -52,7 +52,7 @@ from fivetran_state.service import Service
 from fivetran_state.startup import Backend
 
 READ_AT_ONCE = 4
-MOST_BYTES_AT_ONCE = 20_000_000
+MAX_RESPONSE_BYTES = 20_000_000
 """Bytes of all the states in one answer."""
 
 
@@ -97,7 +97,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         service = await service_of(headers, body)
         few = asyncio.Semaphore(READ_AT_ONCE)
 
-        left = MOST_BYTES_AT_ONCE
+        left = MAX_RESPONSE_BYTES
 
         async def read(connection_id: str) -> str:
             nonlocal left
@@ -107,7 +107,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
             left -= len(text)
             if left < 0:
                 raise InvalidRequest(
-                    f"These states have more than {MOST_BYTES_AT_ONCE:,} bytes together: ask for "
+                    f"These states have more than {MAX_RESPONSE_BYTES:,} bytes together: ask for "
                     "fewer at a time."
                 )
             return text
