@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, changes, large, state, together, updates, views
+from fivetran_state import __version__, changes, group, large, state, updates, views
 from fivetran_state.config import Settings
 from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
@@ -533,16 +533,16 @@ class Service:
         workflow_id = None
         unread = _unread(change)
         if idempotency_key is not None and unread is not None:
-            workflow_id = await together.with_key(await requests(unread), account, idempotency_key)
+            workflow_id = await group.with_key(await requests(unread), account, idempotency_key)
         if workflow_id is None:
             wanted = await self._wanted(connection_ids[0], change)
             asked = await requests(wanted)
-            workflow_id = await together.attach(asked, account, idempotency_key)
+            workflow_id = await group.attach(asked, account, idempotency_key)
         if workflow_id is None:
             await self._check_all(connection_ids, wanted, options)
-            workflow_id = await together.start(asked, account, idempotency_key)
+            workflow_id = await group.start(asked, account, idempotency_key)
         large.let_others()
-        view, error = await self._together(workflow_id, wait_seconds)
+        view, error = await self._group(workflow_id, wait_seconds)
         if error is not None:
             error.details |= {
                 "workflow_id": workflow_id,
@@ -565,30 +565,30 @@ class Service:
 
         await asyncio.gather(*map(check, connection_ids))
 
-    def is_together(self, workflow_id: str) -> bool:
+    def is_group(self, workflow_id: str) -> bool:
         """True for the id of a group."""
-        return together.is_id(workflow_id)
+        return group.is_id(workflow_id)
 
     async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """The group's progress, or its end."""
         await self._check_updates(workflow_id)
-        view, _ = await self._together(workflow_id, wait_seconds)
+        view, _ = await self._group(workflow_id, wait_seconds)
         return view
 
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Cancel a group, so that it changes nothing; raises `TooLateToCancel` once all are written."""
         self._check_writable()
         await self._check_updates(workflow_id)
-        await together.cancel(workflow_id, (await self._account()).id)
-        view, _ = await self._together(workflow_id, wait_seconds)
+        await group.cancel(workflow_id, (await self._account()).id)
+        view, _ = await self._group(workflow_id, wait_seconds)
         if view.status not in ("running", "cancelled"):
             raise _too_late(workflow_id, view.status)
         return view
 
-    async def _together(
+    async def _group(
         self, workflow_id: str, wait_seconds: float
     ) -> tuple[UpdatesView, FivetranStateError | None]:
-        found = await together.follow(workflow_id, (await self._account()).id, wait_seconds)
+        found = await group.follow(workflow_id, (await self._account()).id, wait_seconds)
         parts = [
             views.update(await updates.get(id_), await updates.steps(id_))
             for id_ in found.workflow_ids
@@ -814,7 +814,7 @@ class Service:
     async def _check_updates(self, workflow_id: str) -> None:
         """Raise unless the group is this account's and all its connections are allowed, also those
         that have not started."""
-        for request in await together.requests_of(workflow_id, (await self._account()).id):
+        for request in await group.requests_of(workflow_id, (await self._account()).id):
             self.check(request["connection_id"])
 
     async def _account(self) -> Account:

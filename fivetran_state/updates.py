@@ -41,7 +41,7 @@ from fivetran_state.text import shown
 from fivetran_state.vault import Bound
 from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 
-TOGETHER = "together"
+GROUP = "together"
 """The name of the workflow that changes a group, and the prefix of its ids."""
 
 PENDING = WorkflowStatusString.PENDING.value
@@ -204,14 +204,14 @@ def with_credentials(versions: Sequence[str]) -> list[str]:
     """
     with database.answering():
         return dbos_internals.ended(
-            (workflow.NAME, TOGETHER), attribute=workflow.GUEST, or_versions=versions
+            (workflow.NAME, GROUP), attribute=workflow.GUEST, or_versions=versions
         )
 
 
 def is_superseded(row: Unfinished) -> bool:
     """True if the connection has a later update: then this one needs no repair."""
     if row.name != workflow.NAME:
-        return row.name != TOGETHER
+        return row.name != GROUP
     update = UpdateId.parse(row.workflow_id)
     following = str(UpdateId(update.owner, update.number + 1))
     with database.answering():
@@ -263,7 +263,7 @@ async def forget(days: float) -> int:
             load_output=False,
         )
         parents = await _reader.list_workflows_async(
-            name=TOGETHER,
+            name=GROUP,
             completed_before=before.isoformat(),
             load_input=False,
             load_output=False,
@@ -289,7 +289,7 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
     return [
         row.workflow_id
         for row in rows
-        if row.name in (workflow.NAME, TOGETHER)
+        if row.name in (workflow.NAME, GROUP)
         and (executor_id in (None, row.executor_id) or _waits_for_anybody(row))
         and not (row.was_ended_from_outside and await asyncio.to_thread(is_superseded, row))
     ]
@@ -403,7 +403,7 @@ async def get(workflow_id: str) -> Update:
 async def requests_of(workflow_id: str) -> list[UpdateRequest]:
     """The requests of a group, one for each connection; raises `WorkflowNotFound`."""
     status = await _status(workflow_id)
-    if status is None or status.name != TOGETHER or not _is_ours(status):
+    if status is None or status.name != GROUP or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
     return cast("list[UpdateRequest]", _input(status))
 
@@ -415,11 +415,11 @@ def asked(requests: list[UpdateRequest]) -> str:
     return _digest("\n".join([workflow.application_name, *whats]))
 
 
-async def last_together(prefix: str) -> tuple[str, bool] | None:
+async def last_group(prefix: str) -> tuple[str, bool] | None:
     """The highest group id with this prefix, and whether that group is running."""
     with database.answering():
         rows = await _reader.list_workflows_async(
-            name=TOGETHER,
+            name=GROUP,
             workflow_id_prefix=prefix,
             sort_desc=True,
             limit=_RECENT,
@@ -432,7 +432,7 @@ async def last_together(prefix: str) -> tuple[str, bool] | None:
 def connections_of(workflow_id: str) -> list[str]:
     """The connections of a group; empty if its row was deleted."""
     with database.answering():
-        rows = _reader.list_workflows(workflow_ids=[workflow_id], name=TOGETHER)
+        rows = _reader.list_workflows(workflow_ids=[workflow_id], name=GROUP)
     with suppress(Tampered, UnusableKey):
         return [request["connection_id"] for row in rows for request in _input(row)]
     return []

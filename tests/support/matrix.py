@@ -63,7 +63,7 @@ MORE = {
 }
 """Of an update that waits for a sync, or that puts the state back."""
 OF_GROUPS = ("undo",)
-"""Steps that only an update of several connections makes: tests/crash/test_together.py."""
+"""Steps that only an update of several connections makes: tests/crash/test_groups.py."""
 
 
 def kinds(calls: dict[str, Call]) -> list[str]:

@@ -251,7 +251,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         """End an update that waits, with nothing written; refused once it has written."""
         service = await service_of(headers, body)
         update: Update | UpdatesView
-        if service.is_together(workflow_id):
+        if service.is_group(workflow_id):
             update = await service.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
         else:
             update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
@@ -269,7 +269,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
     ) -> Response:
         """How far an update is, or how it ended; with several connections, what became of each."""
-        if service.is_together(workflow_id):
+        if service.is_group(workflow_id):
             view = await service.updates_status(workflow_id, wait_seconds=query.wait)
             return await _answer(view)
         return await _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))

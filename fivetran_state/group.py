@@ -39,7 +39,7 @@ from fivetran_state.workflow import (
     UpdateRequest,
 )
 
-_ID = re.compile(f"{updates.TOGETHER}:[0-9a-f]{{32}}")
+_ID = re.compile(f"{updates.GROUP}:[0-9a-f]{{32}}")
 _COUNTER = 8
 """Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
@@ -54,7 +54,7 @@ class Result(TypedDict):
     """Why the next one could not be started, if that is what failed."""
 
 
-@DBOS.workflow(name=updates.TOGETHER, max_recovery_attempts=None)
+@DBOS.workflow(name=updates.GROUP, max_recovery_attempts=None)
 async def update_states(requests: Bound) -> Bound:
     """Apply each change to its connection, in order; undo all after the first failure.
 
@@ -62,7 +62,7 @@ async def update_states(requests: Bound) -> Bound:
     """
     workflow_id = DBOS.workflow_id or ""
     with binding.bound_errors(binding.output_of(workflow_id)):
-        asked = binding.opened(requests, binding.input_of(workflow_id, updates.TOGETHER))
+        asked = binding.opened(requests, binding.input_of(workflow_id, updates.GROUP))
         return Bound(binding.output_of(workflow_id), await _run_here(asked))
 
 
@@ -147,7 +147,7 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
     workflow_id = (
         await _running_or_next(requests, account) if key is None else _of_key(account, key)
     )
-    place = binding.input_of(workflow_id, updates.TOGETHER)
+    place = binding.input_of(workflow_id, updates.GROUP)
     with (
         database.answering(),
         SetWorkflowID(workflow_id),
@@ -163,7 +163,7 @@ async def attach(requests: list[UpdateRequest], account: str | None, key: str | 
     """The id of the group that `start` would attach to, if there is one."""
     if key is not None:
         return await with_key(requests, account, key)
-    last = await updates.last_together(_prefix_of(requests, account))
+    last = await updates.last_group(_prefix_of(requests, account))
     return last[0] if last is not None and last[1] else None
 
 
@@ -188,7 +188,7 @@ async def _running_or_next(requests: list[UpdateRequest], account: str | None) -
     primary key lets one win.
     """
     prefix = _prefix_of(requests, account)
-    last = await updates.last_together(prefix)
+    last = await updates.last_group(prefix)
     if last is None:
         return f"{prefix}{1:0{_COUNTER}x}"
     workflow_id, is_running = last
@@ -271,7 +271,7 @@ def _is_of(workflow_id: str, account: str | None) -> bool:
 
 
 def _prefix(account: str | None) -> str:
-    return f"{updates.TOGETHER}:" if account is None else f"{account}/{updates.TOGETHER}:"
+    return f"{updates.GROUP}:" if account is None else f"{account}/{updates.GROUP}:"
 
 
 def _what(requests: list[UpdateRequest]) -> list[Any]:
