@@ -275,4 +275,6 @@ def _prefix(account: str | None) -> str:
 
 
 def _what(requests: list[UpdateRequest]) -> list[Any]:
-    return [(request["connection_id"], updates.what(request)) for request in requests]
+    return [
+        (request["connection_id"], updates.request_fingerprint(request)) for request in requests
+    ]

@@ -344,7 +344,7 @@ async def _with_key(request: UpdateRequest, latest: WorkflowStatus | None) -> Ha
     same = await _remembered(request, latest)
     if same is None:
         return None
-    if what(_request(same)) != what(request):
+    if request_fingerprint(_request(same)) != request_fingerprint(request):
         raise IdempotencyKeyReused(
             "This idempotency key was used for a different request.",
             workflow_id=same.workflow_id,
@@ -409,7 +409,7 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
 
 
 def asked(requests: list[UpdateRequest]) -> str:
-    """A digest of a group's requests. Equal requests have equal digests (see `what`)."""
+    """A digest of a group's requests. Equal requests have equal digests (see `request_fingerprint`)."""
     # The requests of a group have only derived keys.
     whats = [f"{workflow.owner(request)} {request['idempotency_key']}" for request in requests]
     return _digest("\n".join([workflow.application_name, *whats]))
@@ -985,7 +985,7 @@ def _in_progress(latest: WorkflowStatus) -> UpdateInProgress:
     )
 
 
-def what(request: UpdateRequest) -> tuple[Any, ...]:
+def request_fingerprint(request: UpdateRequest) -> tuple[Any, ...]:
     change = request["source"] or (request["change_kind"], request["change"])
     return (request["expected_version"], change, request.get("then_sync", False))
 
