@@ -5,6 +5,7 @@ imported in a thread, and tools wait for it here.
 """
 
 import asyncio
+import gc
 import importlib
 import logging
 import sys
@@ -100,7 +101,12 @@ class Backend:
     async def _start(self) -> "Service":
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._is_needed.wait(), HEAD_START)
-        module = await asyncio.to_thread(importlib.import_module, "fivetran_state.service")
+        try:
+            module = await asyncio.to_thread(importlib.import_module, "fivetran_state.service")
+        finally:
+            # All that is loaded stays: no garbage collection need look through it, now or later.
+            gc.freeze()
+            gc.enable()
         service: Service = module.Service(self._settings)
         service.start()
         return service

@@ -1,5 +1,6 @@
 """MCP on stdin and stdout. Hosts start such a server for each of their windows, and wait for it."""
 
+import gc
 import logging
 import sys
 
@@ -9,6 +10,7 @@ from fivetran_state.startup import Backend, settings_for
 
 def serve_stdio(*, sandbox: bool) -> None:
     """Serve MCP on stdin and stdout; does not return."""
+    gc.disable()  # Until the service is there: see `Backend`.
     settings = settings_for(sandbox)
     # The MCP SDK would dress its logs with it, httpx a command line; both do without. Nobody sees
     # either here, and it takes 6 MB, and time before the first answer.

@@ -1,6 +1,5 @@
 """The FastAPI application: what is mounted where, and its life."""
 
-import gc
 import logging
 import re
 import signal
@@ -184,7 +183,6 @@ def run(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     server, listener = bind(settings, host=host, port=port)
-    gc.freeze()  # Loaded modules stay: garbage collection need not look through them.
     # uvicorn ignores it, so a closed terminal would end the updates too.
     if heeds_hang_up():
         signal.signal(signal.SIGHUP, server.handle_exit)
