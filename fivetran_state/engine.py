@@ -268,6 +268,7 @@ class Engine:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._launched:
             await self._stop_dbos()
+        workflow.unsettled.clear()  # The next engine may have another database.
         if self._reader is not None:
             self._reader.destroy()
         guests = (guest.fivetran for guest, _ in self._guests.values())
