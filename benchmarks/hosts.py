@@ -11,6 +11,7 @@ makes the exit code 1.
 import argparse
 import random
 import shutil
+import signal
 import tempfile
 import time
 from contextlib import suppress
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, the servers would ignore it too.
     chance = random.Random(arguments.seed)
     sandbox = Sandbox(seed=False, latency=LATENCY)
     sandbox.api.requests_per_hour = 1_000_000
