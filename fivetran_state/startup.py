@@ -104,7 +104,8 @@ class Backend:
         try:
             module = await asyncio.to_thread(importlib.import_module, "fivetran_state.service")
         finally:
-            # All that is loaded stays: no garbage collection need look through it, now or later.
+            # All that is loaded stays: after this one, no collection need look through it.
+            gc.collect()
             gc.freeze()
             gc.enable()
         service: Service = module.Service(self._settings)
