@@ -60,7 +60,7 @@ MAX_MESSAGE_LENGTH = 900
 
 
 class Facts(TypedDict, total=False):
-    """What is known about an error besides its message: JSON values; None is as good as not known."""
+    """The facts about an error besides its message, as JSON values. None means unknown."""
 
     workflow_id: str | None
     updates: list[dict[str, Any]]

@@ -672,7 +672,7 @@ class Service:
         at = None if cursor is None else self._moment(cursor)
         found: list[updates.Update] = []
         for _ in range(MAX_PAGES_SEARCHED):
-            page = await updates.latest(account, at, max(limit, updates.A_PAGE))
+            page = await updates.latest(account, at, max(limit, updates.READ_BATCH))
             for update in page:
                 if len(found) == limit:
                     break

@@ -56,7 +56,7 @@ def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
         refuse_to_start("; ".join(_in_words(problem) for problem in error.errors()))
     logs.configure(settings.log_level)
     if settings.dbos_application_database_url is not None:
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
             "DBOS_SYSTEM_DATABASE_URL is what counts"
         )

@@ -62,9 +62,9 @@ _REQUEST = "request"
 """The attribute by which a repeated request finds its update."""
 _ABOUT = "about"
 """The attribute with the sealed request, without its change, which may have megabytes."""
-A_PAGE = 50
+READ_BATCH = 50
 """Updates that one look-up in the database reads."""
-A_LOOK = 1000
+ID_BATCH = 1000
 """Ids in one look-up: the Postgres driver blocks the event loop for 10 µs for each."""
 
 Handle = WorkflowHandleAsync[Bound]
@@ -637,10 +637,10 @@ async def ended_since(last_ended: Mapping[str, int]) -> dict[str, int]:
     """
     following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
     ended = []
-    for at in range(0, len(following), A_LOOK):
+    for at in range(0, len(following), ID_BATCH):
         with database.answering():
             rows = await _reader.list_workflows_async(
-                workflow_ids=following[at : at + A_LOOK], load_input=False, load_output=False
+                workflow_ids=following[at : at + ID_BATCH], load_input=False, load_output=False
             )
         ended += [row.workflow_id for row in rows if not (_is_ours(row) and _is_running(row))]
     return {UpdateId.parse(id_).owner: _number(id_) for id_ in ended}

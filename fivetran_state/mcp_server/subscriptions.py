@@ -97,7 +97,7 @@ class Subscriptions:
                 except (InvalidRequest, NotAllowed) as error:
                     refusals.append(error)
                     if self._taken[authenticated_principal(request)] >= MAX_OF_PRINCIPAL:
-                        break
+                        break  # The others would be refused for the same reason.
                 except FivetranStateError as error:
                     raise protocol_error(error, uri=uri) from None
             if refusals:

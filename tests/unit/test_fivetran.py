@@ -264,7 +264,7 @@ async def test_a_refusal_without_a_readable_body_names_its_status(body: bytes) -
     assert error["message"].endswith(": HTTP 404")
 
 
-# What is read
+# Reads
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ async def test_without_the_groups_names_there_are_none(answer: Answer) -> None:
     assert len(script.requests) == 1
 
 
-# What is sent
+# Requests
 
 
 async def test_every_request_names_the_version_of_the_api_and_the_key() -> None:

@@ -40,7 +40,7 @@ class _Exact(Request):
     _value: state.JsonValue
 
     def check_type(self) -> None:
-        """What is not JSON any page may have a browser send, without asking first."""
+        """Refuse other types than JSON: any page can make a browser send those without asking first."""
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
             raise HTTPException(415, "The request has to be of the Content-Type application/json.")
 
@@ -82,7 +82,7 @@ class ExactRoute(APIRoute):
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
-    """Whose account is meant: neither is given, or both."""
+    """The credentials of the request's account: both, or neither."""
 
     key: str | None
     secret: str | None
