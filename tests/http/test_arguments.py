@@ -301,11 +301,14 @@ async def test_a_change_that_is_too_large_for_so_many_connections_is_refused(
     assert api_calls(sandbox, names[0]) == []
 
 
-async def test_small_calls_are_answered_while_large_ones_wait_their_turn(http: Serve) -> None:
+async def test_small_calls_are_answered_while_large_ones_wait_their_turn(
+    http: Serve, sandbox: Sandbox
+) -> None:
     deep = "[" * 90 + "]" * 90
     large = f'{{"a":[{",".join([deep] * 700)}]}}'
     body = f'{{"connection_id":"{IDLE}","dry_run":true,"new_state":{large}}}'
     answers: list[dict[str, Any]] = []
+    until_small = sandbox.fault("hang", path=IDLE, times=100)
     async with http() as server:
 
         async def plan() -> None:
@@ -315,8 +318,10 @@ async def test_small_calls_are_answered_while_large_ones_wait_their_turn(http: S
             for _ in range(6):
                 group.start_soon(plan)
             await server.has_open(6)
-            small = await post(server.client, "/state/update", CHANGE)
-            assert small["status"] == "updated"
-            assert len(answers) < 6
+            change = {"connection_id": PAUSED, "new_state": {}}
+            small = await post(server.client, "/state/update", change)
+            assert answers == []
+            until_small.release()
 
-    assert {answer["status"] for answer in answers} == {"planned"}
+    assert small["status"] == "updated"
+    assert [answer["status"] for answer in answers] == ["planned"] * 6
