@@ -14,6 +14,6 @@ def main() -> None:
     if arguments in ([], ["--sandbox"]):
         serve_stdio(sandbox=bool(arguments))
     else:
-        from fivetran_state.cli import app
+        from fivetran_state.cli.app import app
 
         app()

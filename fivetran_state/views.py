@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, cast
 
-from fivetran_state import state, updates
+from fivetran_state import state
 from fivetran_state.errors import Cancelled, FivetranStateError
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import (
@@ -20,7 +20,8 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.text import shown
-from fivetran_state.workflow import STARTED, Outcome
+from fivetran_state.updates import store as updates
+from fivetran_state.updates.records import STARTED, Outcome
 
 MAX_REASON_LENGTH = 500
 _SET_UP = ("connected", "unknown")

@@ -16,10 +16,12 @@ import sqlalchemy as sa
 from mcp import MCPError
 from mcp_types import ResourceTemplateReference
 
-from fivetran_state import binding, engine, vault
+from fivetran_state import vault
 from fivetran_state.config import Settings
+from fivetran_state.runtime import engine
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
+from fivetran_state.updates import binding
 from tests.conftest import Serve
 from tests.support.accounts import Accounts
 from tests.support.calls import (

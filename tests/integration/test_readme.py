@@ -16,7 +16,7 @@ import typer
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
-from fivetran_state.cli import app
+from fivetran_state.cli.app import app
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve

@@ -31,16 +31,7 @@ from dbos import error as dbos_error
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import (
-    database,
-    dbos_internals,
-    migration,
-    network,
-    private,
-    updates,
-    vault,
-    workflow,
-)
+from fivetran_state import database, dbos_internals, network, private, vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -56,7 +47,10 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import MAX_IDLE, Fivetran
 from fivetran_state.ids import UpdateId
-from fivetran_state.liveness import AdvisoryLocks, FileLocks, Locks
+from fivetran_state.runtime import migration
+from fivetran_state.runtime.locks import AdvisoryLocks, FileLocks, Locks
+from fivetran_state.updates import store as updates
+from fivetran_state.updates import workflow
 
 if TYPE_CHECKING:
     from fivetran_state.sandbox import Sandbox

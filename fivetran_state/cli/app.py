@@ -178,7 +178,7 @@ def _described(token: "Token") -> str:
 @app.command()
 def demo() -> None:
     """Show an update surviving a kill -9, on the sandbox."""
-    from fivetran_state import demo as demonstration
+    from fivetran_state.cli import demo as demonstration
 
     settings_for(sandbox=True)
     demonstration.run()

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, cast
 
-from fivetran_state import __version__, changes, group, large, state, updates, views
+from fivetran_state import __version__, changes, large, state, views
 from fivetran_state.config import Settings
-from fivetran_state.engine import Account, Engine
 from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranError,
@@ -45,10 +44,12 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.plan import Confirmation, Plan, Wanted
+from fivetran_state.runtime.engine import Account, Engine
 from fivetran_state.text import shown, visible
-from fivetran_state.workflow import (
-    Progress,
-    UpdateRequest,
+from fivetran_state.updates import group
+from fivetran_state.updates import store as updates
+from fivetran_state.updates.records import Progress, UpdateRequest
+from fivetran_state.updates.refusals import (
     conflict,
     refuse_impossible_sync,
     refuse_pending_resync,

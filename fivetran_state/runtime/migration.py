@@ -16,8 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowStatusString
 
-from fivetran_state import binding, dbos_internals
+from fivetran_state import dbos_internals
 from fivetran_state.errors import FivetranStateError, UnusableKey
+from fivetran_state.updates import binding
 from fivetran_state.vault import Bound, FirstSerializer, Sealer, SealingSerializer
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 from typing_extensions import TypedDict
 
-from fivetran_state import binding, database, turns, updates, workflow
+from fivetran_state import database, turns
 from fivetran_state.errors import (
     Cancelled,
     FivetranStateError,
@@ -29,15 +29,11 @@ from fivetran_state.errors import (
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
+from fivetran_state.updates import binding, records, workflow
+from fivetran_state.updates import store as updates
+from fivetran_state.updates.records import UpdateRequest
+from fivetran_state.updates.workflow import DONE, KEEP, MAX_RETRY_PAUSE, UNDO, VERDICT
 from fivetran_state.vault import Bound
-from fivetran_state.workflow import (
-    DONE,
-    KEEP,
-    MAX_RETRY_PAUSE,
-    UNDO,
-    VERDICT,
-    UpdateRequest,
-)
 
 _ID = re.compile(f"{updates.GROUP}:[0-9a-f]{{32}}")
 _COUNTER = 8
@@ -97,11 +93,11 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
     tried = 0
     while True:
         number = await _next_number(request, tried)
-        workflow_id = str(UpdateId(workflow.owner(request), number))
+        workflow_id = str(UpdateId(records.owner(request), number))
         try:
             with (
                 SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                SetWorkflowAttributes(workflow.attributes(request)),
+                SetWorkflowAttributes(records.attributes(request)),
             ):
                 return await updates.begin(workflow_id, request)
         except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
@@ -114,16 +110,16 @@ async def _start_next(request: UpdateRequest) -> updates.Handle:
 async def _next_number(request: UpdateRequest, tried: int) -> int:
     if await updates.is_cancelled(request["part_of"]):
         raise Cancelled("The update was cancelled; nothing was written.")
-    return max(await updates.latest_number(workflow.owner(request)), tried) + 1
+    return max(await updates.latest_number(records.owner(request)), tried) + 1
 
 
 async def _news_of(request: UpdateRequest, workflow_id: str) -> str:
     """`DONE`, or the error of the update."""
     while True:
-        news = await binding.receive(workflow.owner(request), MAX_RETRY_PAUSE)
+        news = await binding.receive(records.owner(request), MAX_RETRY_PAUSE)
         if news is None and await workflow.has_ended(workflow_id):
             # It has said so before it ended, or somebody else has ended it.
-            news = await binding.receive(workflow.owner(request), 0) or UNDO
+            news = await binding.receive(records.owner(request), 0) or UNDO
         if news is not None:
             return str(news)
 
@@ -151,7 +147,7 @@ async def start(requests: list[UpdateRequest], account: str | None, key: str | N
     with (
         database.answering(),
         SetWorkflowID(workflow_id),
-        SetWorkflowAttributes(workflow.attributes(requests[0])),
+        SetWorkflowAttributes(records.attributes(requests[0])),
     ):
         await DBOS.start_workflow_async(update_states, Bound(place, requests))
     if key is not None:

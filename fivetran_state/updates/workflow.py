@@ -23,12 +23,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
-from dbos import DBOS, SetWorkflowID, WorkflowStatusString
+from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
-from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state import binding, large, phases, state
+from fivetran_state import large, state
 from fivetran_state.errors import (
     Cancelled,
     Conflict,
@@ -39,14 +38,11 @@ from fivetran_state.errors import (
     Forbidden,
     InternalError,
     InvalidChange,
-    InvalidRequest,
     LeftPaused,
     MissingCredentials,
     NoStateYet,
     RateLimited,
-    ResyncPending,
     RollbackFailed,
-    StateNotKept,
     SyncRunning,
     SyncStillRunning,
     Tampered,
@@ -56,154 +52,48 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.models import changes_between
-from fivetran_state.phases import Phase
-from fivetran_state.text import shown
+from fivetran_state.updates import binding, phases
+from fivetran_state.updates.phases import Phase
+from fivetran_state.updates.records import (
+    CANCEL,
+    NAME,
+    PROGRESS,
+    REMEMBER_KEY,
+    STARTED,
+    UNFINISHED,
+    Inspection,
+    Outcome,
+    Progress,
+    Readback,
+    Snapshot,
+    Sync,
+    UpdateRequest,
+    Written,
+    owner,
+)
+from fivetran_state.updates.refusals import (
+    cancelled,
+    conflict,
+    described_differences,
+    left_as_it_is,
+    refuse_impossible_sync,
+    refuse_pending_resync,
+    state_not_kept,
+)
 from fivetran_state.vault import Bound
 
 T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
-
-NAME = "update_state"
-REMEMBER_KEY = "remember_key"
-PROGRESS = "progress"
-CANCEL = "cancel"
-"""The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
 DONE, VERDICT, KEEP, UNDO = "done", "verdict", "keep", "undo"
 """Messages between a group and its members."""
-GUEST = "guest"
-"""The attribute of a workflow whose input holds a guest's credentials; it goes when they do."""
-
-ENDED_FROM_OUTSIDE = [
-    WorkflowStatusString.CANCELLED.value,
-    WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
-]
-"""Statuses that only somebody in the database sets. The engine takes such an update up again, so that
-its connection is resumed."""
-
-UNFINISHED = [
-    WorkflowStatusString.PENDING.value,
-    WorkflowStatusString.ENQUEUED.value,
-    WorkflowStatusString.DELAYED.value,
-    *ENDED_FROM_OUTSIDE,
-]
-
 PATIENCE = 24 * 3600.0
 """Seconds for which a paused connection's workflow keeps trying to reach Fivetran."""
-
 MAX_RETRY_PAUSE = 300.0
 VERIFY_PATIENCE = 60.0
 """Seconds for which Fivetran may refuse to show what was written."""
 SYNC_PATIENCE = 30.0
 """Seconds for which the start of a sync is tried."""
-
 _CONTRADICTION = "Fivetran answered 404, but still shows the connection."
-
-OUTSIDE = "outside"
-"""The value of a cancel when the workflow was ended in the database."""
-
-
-class UpdateRequest(TypedDict):
-    """The workflow's input. It holds no credentials in the clear; mostly, none at all."""
-
-    connection_id: str
-    change_kind: Literal["new_state", "merge_patch", "json_patch", "part"]
-    change: str
-    """The change's value as exact JSON text."""
-    change_is_exact: bool
-    source: str | None
-    """Where the change came from, if not from the caller: `restore_from X` or `copy_from X`."""
-    expected_version: str | None
-    reason: str | None
-    idempotency_key: str
-    key_was_given: bool
-    sync_wait: float
-    account: NotRequired[str]
-    """Whose connection it is, if it is not of this process's own account."""
-    credentials: NotRequired[str]
-    """Those of that account, sealed; erased when the update has ended."""
-    part_of: NotRequired[str]
-    """The workflow that changes this connection and others together."""
-    then_sync: NotRequired[bool]
-    """Start a sync when the state is written and the connection resumed."""
-    allow_resync: NotRequired[bool]
-    """Write although a historical re-sync may overwrite it."""
-    seen_paused: NotRequired[bool]
-    """The connection was paused when this process last saw it: a hint in which order to read."""
-    asked_at: NotRequired[float]
-    """When, in seconds since the epoch. 0.1 did not record it."""
-
-
-class Sync(TypedDict):
-    """The result of `then_sync`."""
-
-    started: bool
-    problem: str | None
-
-
-class Outcome(TypedDict):
-    """The result of a workflow that succeeded. 0.1 recorded it without the last fields."""
-
-    outcome: Literal["updated", "unchanged"]
-    version_before: str
-    version_after: str
-    changes: list[dict[str, Any]]
-    """`models.Change`, as JSON."""
-    changes_total: int
-    was_paused: bool
-    deleted: bool
-    """Somebody deleted the connection before it could be resumed."""
-    connection: NotRequired[dict[str, Any]]
-    """`fivetran.Connection` as it was last seen."""
-    by_others: NotRequired[Literal["paused", "resumed"] | None]
-    """What somebody else did to the connection while the update ran."""
-    sync: NotRequired[Sync]
-    kept_numbers: NotRequired[list[str]]
-    """Paths of numbers that were taken for roundings of the exact ones, which were kept."""
-    kept_numbers_total: NotRequired[int]
-
-
-class Progress(TypedDict):
-    """The event `progress`: where the workflow is, in a word and in a sentence.
-
-    Set only for what the recorded steps cannot tell: an event costs as much as a step.
-    """
-
-    phase: Phase
-    message: str
-    was_paused: bool
-    still_paused: bool
-    """Paused by this update, or perhaps so; it will be resumed."""
-
-
-class Snapshot(TypedDict):
-    """The state before the write."""
-
-    state: str
-    """A `state.Document` as JSON text."""
-    version: str
-    taken_by: str
-    """The run of the workflow that took it: only that one can know that no write was tried since."""
-
-
-class Inspection(TypedDict):
-    """The connection and its state before anything is touched."""
-
-    connection: dict[str, Any]
-    snapshot: Snapshot | None
-    """None if there is no state yet."""
-    is_settled: bool
-    """The state was read after the connection was seen to be drained: no sync can have moved it."""
-
-
-class Readback(TypedDict):
-    """The state after a write, as Fivetran returned it."""
-
-    is_as_written: bool
-    found: str | None
-    """A `state.Document` as JSON text, if it is not as written; 0.1 did not record it."""
-
-
 _own: Fivetran | None
 _guest: ContextVar[Fivetran] = ContextVar("_guest")
 """The client of the running update, for a guest's account."""
@@ -270,30 +160,12 @@ async def remember(row_id: str, workflow_id: str | None) -> None:
         await DBOS.start_workflow_async(remember_key, Bound(place, workflow_id))
 
 
-def owner(request: UpdateRequest) -> str:
-    """The prefix of the ids of a connection's updates: its id, after the account's for a guest."""
-    account = request.get("account")
-    return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
-
-
-def attributes(request: UpdateRequest) -> dict[str, Any]:
-    """The workflow's attributes, which say what its input holds."""
-    return {GUEST: True} if "credentials" in request else {}
-
-
 def key_row_id(request: UpdateRequest) -> str:
     """The workflow id under which an update remembers the idempotency key it was given."""
     # Accounts may have connections of the same name, and share a database.
     whose = f"{application_name}\n{request['idempotency_key']}"
     return f"key:{owner(request)}:{hashlib.sha256(whose.encode()).hexdigest()}"
 
-
-STARTED = Progress(
-    phase="inspect",
-    message="Looking at the connection.",
-    was_paused=False,
-    still_paused=False,
-)
 
 running: dict[str, Progress] = {}
 """The progress of each update that this process runs."""
@@ -986,86 +858,6 @@ class _Update:
                 refused += gives_up
 
 
-class Written(TypedDict):
-    """Fivetran's answer to a write."""
-
-    answer: str | None
-    """The state that it says it keeps, as JSON text, if that is not the one that was written."""
-
-
-def state_not_kept(connection: Connection) -> StateNotKept:
-    return StateNotKept(f"{connection.id} keeps no state: its service is {connection.service}.")
-
-
-def refuse_pending_resync(connection: Connection) -> None:
-    """Raise `ResyncPending` if what is written would be overwritten."""
-    if connection.is_historical_sync:
-        raise ResyncPending(
-            f"A historical re-sync of {connection.id} is pending or running: it begins with an "
-            "empty state and would overwrite the change. Nothing was written."
-        )
-
-
-def refuse_impossible_sync(connection: Connection) -> None:
-    """Raise `InvalidRequest` if no sync can be started after an update."""
-    if connection.paused:
-        raise InvalidRequest(
-            f"{connection.id} is paused and stays paused, so no sync can be started. Leave out "
-            "then_sync, or resume the connection first. Nothing was written."
-        )
-
-
-def conflict(expected: str, version: str) -> Conflict:
-    """The error for a state that a sync or somebody else has changed."""
-    if version.startswith(expected):
-        return Conflict(
-            f"{shown(expected)} is a version as 0.1 wrote it, too short to be sure of; the state is "
-            f"version {version}. Nothing was written.",
-            current_version=version,
-        )
-    return Conflict(
-        f"The state is version {version}, not {shown(expected)}: a sync or somebody else has "
-        "changed it. Nothing was written.",
-        current_version=version,
-    )
-
-
-def cancelled(cancel: object) -> Cancelled:
-    """The error for a cancelled update; `cancel` is the message that asked for it."""
-    if cancel == OUTSIDE:
-        return Cancelled("Somebody ended the workflow in the database. Nothing was written.")
-    return Cancelled("The update was cancelled; nothing was written.")
-
-
-def left_as_it_is(target: state.State, now: state.Document | None) -> VerificationFailed:
-    """The error for a state that somebody else may have written."""
-    version = None if now is None else state.version(now)
-    is_now = "is gone" if now is None else f"is version {version}"
-    return VerificationFailed(
-        f"After the write the state {is_now}, which is neither what was written nor what was there "
-        "before: somebody else may have written it, so it was left as it is.",
-        current_version=version,
-        differences=described_differences(target, now),
-    )
-
-
-def described_differences(target: state.State, now: state.Document | None) -> str | None:
-    """The differences between the written state and the present one, in a sentence.
-
-    It is a detail of errors, not in their message: a message is logged, and a state is not.
-    """
-    if now is None:
-        return None
-    changes, total = changes_between(target, now)
-    first = "; ".join(
-        f"{change.path or 'the whole'}: written {change.before or 'nothing'}, "
-        f"found {change.after or 'nothing'}"
-        for change in changes[:3]
-    )
-    more = f"; and {total - 3} more" if total > 3 else ""
-    return f"It differs at {first}{more}."
-
-
 @binding.step("has_ended")
 async def has_ended(workflow_id: str) -> bool:
     """True if another workflow has ended."""
@@ -1076,9 +868,6 @@ async def has_ended(workflow_id: str) -> bool:
 def _unexpected(error: Exception) -> InternalError:
     logger.exception("The update met an unexpected error", extra={"workflow_id": DBOS.workflow_id})
     return InternalError(f"The update met an unexpected {type(error).__name__}.")
-
-
-# The steps. DBOS stores their names: a change of one needs a new application version.
 
 
 @binding.step("inspect")

@@ -25,7 +25,7 @@ from dbos import (
 )
 from dbos import error as dbos_error
 
-from fivetran_state import binding, database, dbos_internals, phases, turns, workflow
+from fivetran_state import database, dbos_internals, turns
 from fivetran_state.errors import (
     FivetranStateError,
     IdempotencyKeyReused,
@@ -38,8 +38,9 @@ from fivetran_state.errors import (
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
+from fivetran_state.updates import binding, phases, records, workflow
+from fivetran_state.updates.records import Outcome, Progress, Snapshot, UpdateRequest
 from fivetran_state.vault import Bound
-from fivetran_state.workflow import Outcome, Progress, Snapshot, UpdateRequest
 
 GROUP = "together"
 """The name of the workflow that changes a group, and the prefix of its ids."""
@@ -118,7 +119,7 @@ class Unfinished:
 
     @property
     def was_ended_from_outside(self) -> bool:
-        return self.status in workflow.ENDED_FROM_OUTSIDE
+        return self.status in records.ENDED_FROM_OUTSIDE
 
     @property
     def is_released(self) -> bool:
@@ -168,7 +169,7 @@ def unfinished_rows() -> list[Unfinished]:
     """This account's workflows that are running, waiting, or were ended in the database."""
     with database.answering():
         rows = _reader.list_workflows(
-            status=workflow.UNFINISHED, load_input=False, load_output=False
+            status=records.UNFINISHED, load_input=False, load_output=False
         )
     return [
         Unfinished(row.workflow_id, row.name, row.executor_id, row.status, row.app_version)
@@ -192,7 +193,7 @@ def erase_credentials(workflow_id: str) -> str | None:
     with database.answering():
         place = binding.input_of(workflow_id, rows[0].name)
         dbos_internals.replace_input(
-            workflow_id, (Bound(place, asked),), drop_attribute=workflow.GUEST
+            workflow_id, (Bound(place, asked),), drop_attribute=records.GUEST
         )
     return requests[0].get("part_of")
 
@@ -204,13 +205,13 @@ def with_credentials(versions: Sequence[str]) -> list[str]:
     """
     with database.answering():
         return dbos_internals.ended(
-            (workflow.NAME, GROUP), attribute=workflow.GUEST, or_versions=versions
+            (records.NAME, GROUP), attribute=records.GUEST, or_versions=versions
         )
 
 
 def is_superseded(row: Unfinished) -> bool:
     """True if the connection has a later update: then this one needs no repair."""
-    if row.name != workflow.NAME:
+    if row.name != records.NAME:
         return row.name != GROUP
     update = UpdateId.parse(row.workflow_id)
     following = str(UpdateId(update.owner, update.number + 1))
@@ -225,7 +226,7 @@ async def left_paused() -> dict[str, str]:
     """
     with database.answering():
         rows = await _reader.list_workflows_async(
-            name=workflow.NAME, status=[*workflow.UNFINISHED, *_FAILED], load_input=False
+            name=records.NAME, status=[*records.UNFINISHED, *_FAILED], load_input=False
         )
     found: dict[str, str] = {}
     for row in rows:
@@ -257,7 +258,7 @@ async def forget(days: float) -> int:
     before = datetime.now(timezone.utc) - timedelta(days=days)
     with database.answering():
         old = await _reader.list_workflows_async(
-            name=workflow.NAME,
+            name=records.NAME,
             completed_before=before.isoformat(),
             load_input=False,
             load_output=False,
@@ -289,7 +290,7 @@ async def unfinished(executor_id: str | None = None) -> list[str]:
     return [
         row.workflow_id
         for row in rows
-        if row.name in (workflow.NAME, GROUP)
+        if row.name in (records.NAME, GROUP)
         and (executor_id in (None, row.executor_id) or _waits_for_anybody(row))
         and not (row.was_ended_from_outside and await asyncio.to_thread(is_superseded, row))
     ]
@@ -315,7 +316,7 @@ async def attach(
 
     Raises `UpdateInProgress`, or `IdempotencyKeyReused` for a given key with another request.
     """
-    recent = await _recent(workflow.owner(request))
+    recent = await _recent(records.owner(request))
     latest = await _status(recent[0].workflow_id) if recent else None
     number = 0 if latest is None else _number(latest.workflow_id)
     if request["key_was_given"]:
@@ -337,7 +338,7 @@ async def attach(
 
 async def with_key(request: UpdateRequest) -> Handle | None:
     """The update with the request's idempotency key; raises `IdempotencyKeyReused`."""
-    return await _with_key(request, await _latest(workflow.owner(request)))
+    return await _with_key(request, await _latest(records.owner(request)))
 
 
 async def _with_key(request: UpdateRequest, latest: WorkflowStatus | None) -> Handle | None:
@@ -357,7 +358,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
     number = after
     while True:
         number += 1
-        workflow_id = str(UpdateId(workflow.owner(request), number))
+        workflow_id = str(UpdateId(records.owner(request), number))
         try:
             with (
                 database.answering(),
@@ -375,7 +376,7 @@ async def start(request: UpdateRequest, after: int) -> Handle | None:
 async def begin(workflow_id: str, request: UpdateRequest) -> Handle:
     """Start the update under the workflow id of the surrounding `SetWorkflowID`."""
     request = {**request, "asked_at": time.time()}
-    place = binding.input_of(workflow_id, workflow.NAME)
+    place = binding.input_of(workflow_id, records.NAME)
     return await DBOS.start_workflow_async(workflow.update_state, Bound(place, request))
 
 
@@ -388,10 +389,10 @@ async def running(owner: str) -> str | None:
 async def get(workflow_id: str) -> Update:
     """One update of this account; raises `WorkflowNotFound`."""
     status = await _status(workflow_id)
-    if status is None or status.name != workflow.NAME or not _is_ours(status):
+    if status is None or status.name != records.NAME or not _is_ours(status):
         raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
     _request(status)  # Raises if an older version still runs it: its input cannot be opened.
-    if status.status in workflow.ENDED_FROM_OUTSIDE:
+    if status.status in records.ENDED_FROM_OUTSIDE:
         latest = await _latest(UpdateId.parse(workflow_id).owner, load_input=False)
         is_latest = latest is not None and latest.workflow_id == workflow_id
     else:
@@ -411,7 +412,7 @@ async def requests_of(workflow_id: str) -> list[UpdateRequest]:
 def asked(requests: list[UpdateRequest]) -> str:
     """A digest of a group's requests. Equal requests have equal digests (see `request_fingerprint`)."""
     # The requests of a group have only derived keys.
-    whats = [f"{workflow.owner(request)} {request['idempotency_key']}" for request in requests]
+    whats = [f"{records.owner(request)} {request['idempotency_key']}" for request in requests]
     return _digest("\n".join([workflow.application_name, *whats]))
 
 
@@ -445,7 +446,7 @@ async def parts_of(workflow_id: str, requests: list[UpdateRequest]) -> list[str]
             parent_workflow_id=workflow_id, load_input=False, load_output=False
         )
     by_owner = {UpdateId.parse(row.workflow_id).owner: row.workflow_id for row in rows}
-    return [by_owner[owner] for owner in map(workflow.owner, requests) if owner in by_owner]
+    return [by_owner[owner] for owner in map(records.owner, requests) if owner in by_owner]
 
 
 async def is_running(workflow_id: str) -> bool:
@@ -473,24 +474,22 @@ async def steps(workflow_id: str) -> list[Step]:
 async def cancel(workflow_id: str) -> None:
     """Ask the update to end without writing; it ends as `Cancelled`, unless it is too late."""
     with database.answering():
-        await DBOS.update_workflow_attributes_async(
-            workflow_id, {workflow.CANCEL: True}, merge=True
-        )
+        await DBOS.update_workflow_attributes_async(workflow_id, {records.CANCEL: True}, merge=True)
         await binding.send(
-            workflow_id, True, workflow.CANCEL
+            workflow_id, True, records.CANCEL
         )  # Wake the workflow: it may be sleeping.
 
 
 def note_outside_end(workflow_id: str) -> None:
     """Let the update know that its workflow was ended in the database, before it is taken up again."""
-    DBOS.update_workflow_attributes(workflow_id, {workflow.CANCEL: workflow.OUTSIDE}, merge=True)
-    place = binding.message_to(workflow_id, workflow.CANCEL)
-    DBOS.send(workflow_id, Bound(place, workflow.OUTSIDE), topic=workflow.CANCEL)
+    DBOS.update_workflow_attributes(workflow_id, {records.CANCEL: records.OUTSIDE}, merge=True)
+    place = binding.message_to(workflow_id, records.CANCEL)
+    DBOS.send(workflow_id, Bound(place, records.OUTSIDE), topic=records.CANCEL)
     with database.answering():
         parts = _reader.list_workflows(
-            name=workflow.NAME,
+            name=records.NAME,
             parent_workflow_id=workflow_id,
-            status=workflow.UNFINISHED,
+            status=records.UNFINISHED,
             load_input=False,
         )
     for part in parts:
@@ -515,7 +514,7 @@ async def is_cancelled(workflow_id: str) -> bool | str:
         (row,) = await _reader.list_workflows_async(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
-    asked: bool | str = (row.attributes or {}).get(workflow.CANCEL, False)
+    asked: bool | str = (row.attributes or {}).get(records.CANCEL, False)
     return asked
 
 
@@ -549,7 +548,7 @@ async def history(owner: str, below: int | None, limit: int) -> list[Update]:
         return []
     with database.answering():
         rows = await _reader.list_workflows_async(
-            workflow_ids=wanted, name=workflow.NAME, load_input=False
+            workflow_ids=wanted, name=records.NAME, load_input=False
         )
     found = [
         _update(row, None, await _about(row), is_latest=_number(row.workflow_id) == newest)
@@ -569,7 +568,7 @@ async def latest(account: str | None, after: tuple[int, str] | None, limit: int)
     async def rows(**bounds: Any) -> list[WorkflowStatus]:
         with database.answering():
             return await _reader.list_workflows_async(
-                name=workflow.NAME,
+                name=records.NAME,
                 workflow_id_prefix=None if account is None else f"{account}/",
                 sort_desc=True,
                 load_input=False,
@@ -650,7 +649,7 @@ async def newest(prefix: str, limit: int) -> list[str]:
     """The ids of the newest updates with this prefix, newest first."""
     with database.answering():
         rows = await _reader.list_workflows_async(
-            name=workflow.NAME,
+            name=records.NAME,
             workflow_id_prefix=prefix or None,
             sort_desc=True,
             limit=limit,
@@ -764,7 +763,7 @@ class _Followed:
                 while not end.done():
                     # An update of this process needs no look into the database.
                     progress = workflow.running.get(workflow_id) or await _progress(workflow_id)
-                    self._tell(progress or workflow.STARTED)
+                    self._tell(progress or records.STARTED)
                     await asyncio.wait({end}, timeout=_POLL_SECONDS)
                 if not await _goes_on(workflow_id, end):
                     return
@@ -824,7 +823,7 @@ async def _recent(owner: str) -> list[WorkflowStatus]:
     """The owner's last updates, newest first, without input and output."""
     with database.answering():
         recent = await _reader.list_workflows_async(
-            name=workflow.NAME,
+            name=records.NAME,
             workflow_id_prefix=f"{owner}:",
             sort_desc=True,
             limit=_RECENT,
@@ -856,7 +855,7 @@ def _request_attribute(request: UpdateRequest) -> dict[str, str]:
 
 def _attributes(request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
     about = _seal([workflow_id, _without_change(request)])
-    return _request_attribute(request) | workflow.attributes(request) | {_ABOUT: about}
+    return _request_attribute(request) | records.attributes(request) | {_ABOUT: about}
 
 
 def _without_change(request: UpdateRequest) -> UpdateRequest:
@@ -918,9 +917,9 @@ async def _bare_status(workflow_id: str) -> WorkflowStatus | None:
 async def _progress(workflow_id: str) -> Progress | None:
     """The update's progress: its last event, or the step that was recorded after that."""
     with database.answering():
-        event = await _reader.get_event_async(workflow_id, workflow.PROGRESS, timeout_seconds=0)
+        event = await _reader.get_event_async(workflow_id, records.PROGRESS, timeout_seconds=0)
         steps = await _reader.list_workflow_steps_async(workflow_id, load_output=False)
-    place = binding.event_of(workflow_id, workflow.PROGRESS)
+    place = binding.event_of(workflow_id, records.PROGRESS)
     told: Progress | None = None if event is None else binding.opened(event, place)
     last = next((s for s in reversed(steps) if s["function_name"] in phases.STEPS), None)
     if (
@@ -956,7 +955,7 @@ def _update(
 ) -> Update:
     """`is_latest` matters for an update that was ended in the database: only the latest is resumed."""
     is_running = _is_running(status)
-    if status.status in workflow.ENDED_FROM_OUTSIDE:
+    if status.status in records.ENDED_FROM_OUTSIDE:
         is_running = is_latest
         progress = Progress(
             phase="wait",
@@ -972,7 +971,7 @@ def _update(
         outcome=_outcome(status),
         error=None if is_running else _error(status),
         progress=progress if is_running else None,
-        was_ended_from_outside=(status.attributes or {}).get(workflow.CANCEL) == workflow.OUTSIDE,
+        was_ended_from_outside=(status.attributes or {}).get(records.CANCEL) == records.OUTSIDE,
         created_at=_created_at(status),
         completed_at=status.completed_at,
     )
@@ -1015,7 +1014,7 @@ def _is_ours(status: WorkflowStatus) -> bool:
 
 
 def _is_running(status: WorkflowStatus) -> bool:
-    return status.status in workflow.UNFINISHED
+    return status.status in records.UNFINISHED
 
 
 def _ended(status: WorkflowStatus) -> Literal["succeeded", "failed"]:

@@ -1,0 +1,1 @@
+"""DBOS in this process: accounts, storage, locks, recovery, launch and hand-over."""

@@ -1,0 +1,1 @@
+"""One change of one connection, or of several together, as a durable workflow."""

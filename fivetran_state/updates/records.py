@@ -1,0 +1,157 @@
+"""What an update's workflow takes, records and returns, and the names that are stored with it."""
+
+from typing import Any, Literal
+
+from dbos import WorkflowStatusString
+from typing_extensions import NotRequired, TypedDict
+
+from fivetran_state.updates.phases import Phase
+
+NAME = "update_state"
+REMEMBER_KEY = "remember_key"
+PROGRESS = "progress"
+CANCEL = "cancel"
+"""The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
+GUEST = "guest"
+"""The attribute of a workflow whose input holds a guest's credentials; it goes when they do."""
+ENDED_FROM_OUTSIDE = [
+    WorkflowStatusString.CANCELLED.value,
+    WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
+]
+"""Statuses that only somebody in the database sets. The engine takes such an update up again, so that
+its connection is resumed."""
+UNFINISHED = [
+    WorkflowStatusString.PENDING.value,
+    WorkflowStatusString.ENQUEUED.value,
+    WorkflowStatusString.DELAYED.value,
+    *ENDED_FROM_OUTSIDE,
+]
+OUTSIDE = "outside"
+"""The value of a cancel when the workflow was ended in the database."""
+
+
+class UpdateRequest(TypedDict):
+    """The workflow's input. It holds no credentials in the clear; mostly, none at all."""
+
+    connection_id: str
+    change_kind: Literal["new_state", "merge_patch", "json_patch", "part"]
+    change: str
+    """The change's value as exact JSON text."""
+    change_is_exact: bool
+    source: str | None
+    """Where the change came from, if not from the caller: `restore_from X` or `copy_from X`."""
+    expected_version: str | None
+    reason: str | None
+    idempotency_key: str
+    key_was_given: bool
+    sync_wait: float
+    account: NotRequired[str]
+    """Whose connection it is, if it is not of this process's own account."""
+    credentials: NotRequired[str]
+    """Those of that account, sealed; erased when the update has ended."""
+    part_of: NotRequired[str]
+    """The workflow that changes this connection and others together."""
+    then_sync: NotRequired[bool]
+    """Start a sync when the state is written and the connection resumed."""
+    allow_resync: NotRequired[bool]
+    """Write although a historical re-sync may overwrite it."""
+    seen_paused: NotRequired[bool]
+    """The connection was paused when this process last saw it: a hint in which order to read."""
+    asked_at: NotRequired[float]
+    """When, in seconds since the epoch. 0.1 did not record it."""
+
+
+class Sync(TypedDict):
+    """The result of `then_sync`."""
+
+    started: bool
+    problem: str | None
+
+
+class Outcome(TypedDict):
+    """The result of a workflow that succeeded. 0.1 recorded it without the last fields."""
+
+    outcome: Literal["updated", "unchanged"]
+    version_before: str
+    version_after: str
+    changes: list[dict[str, Any]]
+    """`models.Change`, as JSON."""
+    changes_total: int
+    was_paused: bool
+    deleted: bool
+    """Somebody deleted the connection before it could be resumed."""
+    connection: NotRequired[dict[str, Any]]
+    """`fivetran.Connection` as it was last seen."""
+    by_others: NotRequired[Literal["paused", "resumed"] | None]
+    """What somebody else did to the connection while the update ran."""
+    sync: NotRequired[Sync]
+    kept_numbers: NotRequired[list[str]]
+    """Paths of numbers that were taken for roundings of the exact ones, which were kept."""
+    kept_numbers_total: NotRequired[int]
+
+
+class Progress(TypedDict):
+    """The event `progress`: where the workflow is, in a word and in a sentence.
+
+    Set only for what the recorded steps cannot tell: an event costs as much as a step.
+    """
+
+    phase: Phase
+    message: str
+    was_paused: bool
+    still_paused: bool
+    """Paused by this update, or perhaps so; it will be resumed."""
+
+
+class Snapshot(TypedDict):
+    """The state before the write."""
+
+    state: str
+    """A `state.Document` as JSON text."""
+    version: str
+    taken_by: str
+    """The run of the workflow that took it: only that one can know that no write was tried since."""
+
+
+class Inspection(TypedDict):
+    """The connection and its state before anything is touched."""
+
+    connection: dict[str, Any]
+    snapshot: Snapshot | None
+    """None if there is no state yet."""
+    is_settled: bool
+    """The state was read after the connection was seen to be drained: no sync can have moved it."""
+
+
+class Readback(TypedDict):
+    """The state after a write, as Fivetran returned it."""
+
+    is_as_written: bool
+    found: str | None
+    """A `state.Document` as JSON text, if it is not as written; 0.1 did not record it."""
+
+
+def owner(request: UpdateRequest) -> str:
+    """The prefix of the ids of a connection's updates: its id, after the account's for a guest."""
+    account = request.get("account")
+    return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
+
+
+def attributes(request: UpdateRequest) -> dict[str, Any]:
+    """The workflow's attributes, which say what its input holds."""
+    return {GUEST: True} if "credentials" in request else {}
+
+
+STARTED = Progress(
+    phase="inspect",
+    message="Looking at the connection.",
+    was_paused=False,
+    still_paused=False,
+)
+
+
+class Written(TypedDict):
+    """Fivetran's answer to a write."""
+
+    answer: str | None
+    """The state that it says it keeps, as JSON text, if that is not the one that was written."""
