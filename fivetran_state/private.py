@@ -41,6 +41,14 @@ def write(path: Path, content: str) -> None:
         raise
 
 
+def make_directories(*directories: Path) -> None:
+    """Make the directories, or close existing ones to others."""
+    for directory in directories:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _IS_POSIX:
+            directory.chmod(0o700)
+
+
 def lock(path: Path) -> FileLock:
     """A lock that is not taken yet, on a file that is ours; raises as `create` does."""
     create(path)

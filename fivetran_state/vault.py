@@ -121,6 +121,23 @@ class Sealer:
         return json.loads(zlib.decompress(plain), object_hook=_decode)
 
 
+class Texts(Sealer):
+    """Seals what leaves the database, or lies in a request by itself, as URL-safe text."""
+
+    def __init__(self, keys: Sequence[bytes], application: str) -> None:
+        super().__init__(keys, f"text of {application}")
+
+    def seal(self, value: object) -> str:
+        return self.serialize(value).replace("+", "-").replace("/", "_")
+
+    def unseal(self, text: str) -> object:
+        """The sealed value; raises `UnusableKey` if the text was not sealed with one of the keys."""
+        try:
+            return self.deserialize(text.replace("-", "+").replace("_", "/"))
+        except ValueError as error:
+            raise UnusableKey("This was not sealed here.") from error
+
+
 class SealingSerializer(Sealer):
     """The DBOS serializer. It stores this project's errors and `Bound` values as well."""
 

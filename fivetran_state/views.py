@@ -20,7 +20,7 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.text import shown
-from fivetran_state.updates import store as updates
+from fivetran_state.updates import records
 from fivetran_state.updates.records import STARTED, Outcome
 
 MAX_REASON_LENGTH = 500
@@ -83,7 +83,7 @@ def outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineEn
     ]
 
 
-def _fields(update: updates.Update, steps: Sequence[updates.Step] = ()) -> dict[str, Any]:
+def _fields(update: records.Update, steps: Sequence[records.Step] = ()) -> dict[str, Any]:
     """The fields of `models.Update`."""
     fields: dict[str, Any] = {
         "connection_id": update.request["connection_id"],
@@ -125,7 +125,7 @@ def is_left_paused(error: FivetranStateError) -> bool:
     return bool(error.details.get("paused_by_update") or error.details.get("still_paused"))
 
 
-def paused_seconds(steps: Sequence[updates.Step]) -> float | None:
+def paused_seconds(steps: Sequence[records.Step]) -> float | None:
     """Seconds from the pause to the resume, by Fivetran's answers; None without both."""
     done = [step for step in steps if step.error is None and step.completed_at is not None]
     paused = [step.completed_at for step in done if step.name == "pause"]
@@ -135,12 +135,12 @@ def paused_seconds(steps: Sequence[updates.Step]) -> float | None:
     return round(((resumed[-1] or 0) - (paused[0] or 0)) / 1000, 3)
 
 
-def update(found: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
+def update(found: records.Update, steps: Sequence[records.Step] = ()) -> Update:
     """The update's progress or end."""
     return Update(**_fields(found, steps))
 
 
-def answer(update: updates.Update, steps: Sequence[updates.Step] = ()) -> Update:
+def answer(update: records.Update, steps: Sequence[records.Step] = ()) -> Update:
     """The answer of `update_state`; raises the update's own error."""
     if update.error is not None:
         update.error.details.setdefault("workflow_id", update.workflow_id)
@@ -152,7 +152,7 @@ def answer(update: updates.Update, steps: Sequence[updates.Step] = ()) -> Update
 
 
 def workflow(
-    update: updates.Update, steps: Sequence[updates.Step], since: Since | None = None
+    update: records.Update, steps: Sequence[records.Step], since: Since | None = None
 ) -> WorkflowView:
     """Everything about the update."""
     # The database's own times may have a resolution of a second; the steps' are finer.
@@ -198,7 +198,7 @@ def _is_later(one: str | None, other: str | None) -> bool:
     return one is not None and (other is None or one > other)
 
 
-def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: float) -> Task:
+def task(update: records.Update, steps: Sequence[records.Step], retention_days: float) -> Task:
     """The update as a task. It is kept for `retention_days` after its end; 0 is for ever."""
     answered: Update | FivetranStateError
     try:
@@ -227,7 +227,7 @@ def task(update: updates.Update, steps: Sequence[updates.Step], retention_days: 
     )
 
 
-def summary(update: updates.Update) -> WorkflowSummary:
+def summary(update: records.Update) -> WorkflowSummary:
     view = _fields(update)
     return WorkflowSummary(
         workflow_id=update.workflow_id,
@@ -242,12 +242,12 @@ def summary(update: updates.Update) -> WorkflowSummary:
     )
 
 
-def _reason(update: updates.Update) -> str | None:
+def _reason(update: records.Update) -> str | None:
     reason = update.request["reason"]
     return None if reason is None else shown(reason, MAX_REASON_LENGTH)
 
 
-def _ended_well(update: updates.Update) -> str:
+def _ended_well(update: records.Update) -> str:
     outcome = cast(Outcome, update.outcome)
     if outcome["outcome"] == "unchanged":
         done = "The change leaves the state as it is; nothing was written."
@@ -331,7 +331,7 @@ def _told(error: FivetranStateError) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _step(step: updates.Step) -> StepView:
+def _step(step: records.Step) -> StepView:
     seconds = None
     if step.started_at is not None and step.completed_at is not None:
         seconds = round((step.completed_at - step.started_at) / 1000, 3)

@@ -101,7 +101,9 @@ def finish(
     after: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
-    paused = _with_service(sandbox, lambda service: service.finish(after), takes_guests=guests)
+    paused = _with_service(
+        sandbox, lambda service: service.operations.finish(after), takes_guests=guests
+    )
     for connection_id, workflow_id in paused.items():
         typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
     raise typer.Exit(3 if paused else 0)
@@ -110,7 +112,9 @@ def finish(
 @app.command()
 def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None:
     """Check versions, credentials, database and updates; exit 1 if something is wrong."""
-    findings = _with_service(sandbox, lambda service: service.diagnose(), takes_guests=guests)
+    findings = _with_service(
+        sandbox, lambda service: service.operations.diagnose(), takes_guests=guests
+    )
     for finding in findings:
         typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)

@@ -30,7 +30,7 @@ class _Readiness:
     async def _look(self) -> FivetranStateError | None:
         try:
             service = await self._backend.service()
-            await service.check_ready()
+            await service.operations.check_ready()
         except FivetranStateError as error:
             return error
         return None

@@ -73,13 +73,15 @@ class Resources:
         )(self.workflow)
 
     async def state(self, connection_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(context, lambda service: service.get_state(connection_id))
+        return await self._read(context, lambda service: service.states.get(connection_id))
 
     async def history(self, connection_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(context, lambda service: service.list_workflows(connection_id))
+        return await self._read(
+            context, lambda service: service.workflows.of_connection(connection_id)
+        )
 
     async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(context, lambda service: service.workflow_status(workflow_id))
+        return await self._read(context, lambda service: service.workflows.status(workflow_id))
 
     async def _read(
         self, context: Context[Any, Any], ask: "Callable[[Service], Awaitable[Model]]"

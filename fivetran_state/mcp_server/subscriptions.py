@@ -139,7 +139,7 @@ class Subscriptions:
         ended = self._ended.get(connection_id)
         if ended is None:
             async with self._few_look:
-                ended = await service.last_ended(connection_id)
+                ended = await service.workflows.last_ended(connection_id)
         # From here on there is no await, so nobody else can take the room.
         listener = self._listeners.get(key) or listener
         if uri not in listener.resources:
@@ -205,7 +205,7 @@ class Subscriptions:
     async def _look(self) -> bool:
         """Announce the updates that have ended since the last look; true if there were any."""
         service = await self._backend.service()
-        news = await service.ended_since(self._ended)
+        news = await service.workflows.ended_since(self._ended)
         if not news:
             return False
         for uri, (connection_id, number) in self._watched().items():

@@ -79,7 +79,7 @@ class Tasks(Extension):
         if workflow_id is None:
             return result
         async with _protocol_errors():
-            task = await (await self._backend.service()).task(workflow_id)
+            task = await (await self._backend.service()).workflows.task(workflow_id)
         if _status(task) == "working":
             return {"resultType": "task", **_fields(task)}
         return _result(task)
@@ -110,7 +110,7 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             with suppress(TooLateToCancel):
-                await service.cancel_update(params.task_id)
+                await service.changes.cancel(params.task_id)
         return {}
 
     async def _task(self, ctx: RequestContext, params: TaskParams) -> "Task":
@@ -120,7 +120,7 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             try:
-                return await service.task(params.task_id)
+                return await service.workflows.task(params.task_id)
             except (WorkflowNotFound, InvalidRequest, NotAllowed):
                 # The same answer for all: otherwise it would reveal hidden connections.
                 raise MCPError(INVALID_PARAMS, "There is no such task.") from None

@@ -90,7 +90,6 @@ def step(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitab
     """
 
     def decorate(body: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        @DBOS.step(name=name)
         async def recorded(place: str, *args: P.args, **kwargs: P.kwargs) -> Bound:
             with bound_errors(place):
                 return Bound(place, await body(*args, **kwargs))
@@ -99,7 +98,7 @@ def step(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitab
         async def run(*args: P.args, **kwargs: P.kwargs) -> T:
             place = step_of(DBOS.workflow_id or "", dbos_internals.next_step_number(), name)
             try:
-                found = await recorded(place, *args, **kwargs)
+                found = await DBOS.run_step_async({"name": name}, recorded, place, *args, **kwargs)
             except FivetranStateError as error:
                 check(error, place)
                 raise

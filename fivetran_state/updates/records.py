@@ -1,19 +1,27 @@
 """What an update's workflow takes, records and returns, and the names that are stored with it."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dbos import WorkflowStatusString
 from typing_extensions import NotRequired, TypedDict
 
+from fivetran_state.errors import FivetranStateError
 from fivetran_state.updates.phases import Phase
 
 NAME = "update_state"
+GROUP = "together"
+"""The name of the workflow that changes a group, and the prefix of its ids."""
 REMEMBER_KEY = "remember_key"
 PROGRESS = "progress"
 CANCEL = "cancel"
 """The topic of a message, and the attribute of a workflow, that asks it to end without writing."""
 GUEST = "guest"
 """The attribute of a workflow whose input holds a guest's credentials; it goes when they do."""
+PENDING = WorkflowStatusString.PENDING.value
+ENQUEUED = WorkflowStatusString.ENQUEUED.value
+RELEASED = "released"
+"""The prefix of the executor id of an update that its process gave up."""
 ENDED_FROM_OUTSIDE = [
     WorkflowStatusString.CANCELLED.value,
     WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
@@ -21,11 +29,13 @@ ENDED_FROM_OUTSIDE = [
 """Statuses that only somebody in the database sets. The engine takes such an update up again, so that
 its connection is resumed."""
 UNFINISHED = [
-    WorkflowStatusString.PENDING.value,
-    WorkflowStatusString.ENQUEUED.value,
+    PENDING,
+    ENQUEUED,
     WorkflowStatusString.DELAYED.value,
     *ENDED_FROM_OUTSIDE,
 ]
+ABOUT = "about"
+"""The attribute with the sealed request, without its change, which may have megabytes."""
 OUTSIDE = "outside"
 """The value of a cancel when the workflow was ended in the database."""
 
@@ -155,3 +165,54 @@ class Written(TypedDict):
 
     answer: str | None
     """The state that it says it keeps, as JSON text, if that is not the one that was written."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update as the database knows it. Times are milliseconds since the epoch."""
+
+    workflow_id: str
+    request: UpdateRequest
+    status: Literal["running", "succeeded", "failed"]
+    outcome: Outcome | None
+    error: FivetranStateError | None
+    progress: Progress | None
+    was_ended_from_outside: bool
+    """Somebody ended its workflow in the database; it was taken up again."""
+    created_at: int
+    completed_at: int | None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The row of a workflow that has not ended, so that a process has to complete it."""
+
+    workflow_id: str
+    name: str
+    executor_id: str | None
+    status: str
+    version: str | None
+
+    @property
+    def was_ended_from_outside(self) -> bool:
+        return self.status in ENDED_FROM_OUTSIDE
+
+    @property
+    def is_released(self) -> bool:
+        """True if a process gave the update up because Fivetran refused its key."""
+        return (self.executor_id or "").startswith(RELEASED)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint of an update."""
+
+    name: str
+    started_at: int | None
+    completed_at: int | None
+    error: FivetranStateError | None
+
+
+def request_fingerprint(request: UpdateRequest) -> tuple[Any, ...]:
+    change = request["source"] or (request["change_kind"], request["change"])
+    return (request["expected_version"], change, request.get("then_sync", False))

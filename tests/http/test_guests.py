@@ -18,7 +18,7 @@ from mcp_types import ResourceTemplateReference
 
 from fivetran_state import vault
 from fivetran_state.config import Settings
-from fivetran_state.runtime import engine
+from fivetran_state.runtime import accounts
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from fivetran_state.updates import binding
@@ -423,7 +423,7 @@ async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_it
     http: Serve, sandbox: Accounts, fivetran: SandboxServer, ann: Guest, bob: Guest
 ) -> None:
     sync_runs_on(ann.account)
-    others = engine.REMEMBERED_GUESTS + 30
+    others = accounts.REMEMBERED_GUESTS + 30
     for number in range(others):
         sandbox.add(f"key-{number}", bob.secret, bob.account)
     answers: list[dict[str, Any]] = []
@@ -444,7 +444,7 @@ async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_it
             await post(server.client, "/state/get", whose | {"connection_id": IDLE})
 
         async def most_are_closed() -> bool:
-            return fivetran.open_connections - before <= engine.REMEMBERED_GUESTS
+            return fivetran.open_connections - before <= accounts.REMEMBERED_GUESTS
 
         await until(most_are_closed)
         hangs.release()

@@ -47,9 +47,10 @@ async def test_many_health_checks_at_once_ask_the_database_once(http: Serve) -> 
                     callers.start_soon(server.status, "/readyz")
         ready = await server.status("/readyz")
 
+    looks = [each for each in statements if "workflow_status.status IN" in each]
     assert ready == 200
-    # Of those that a look takes, and of the server's own looks for what has been left behind.
-    assert len(statements) < CHECKS / 4
+    # A check's own look, and the server's own, every two seconds, for what has been left behind.
+    assert len(looks) < CHECKS / 4
 
 
 @pytest.mark.parametrize("command", [(), ("serve",)])

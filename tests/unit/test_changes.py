@@ -8,9 +8,10 @@ import pytest
 from fivetran_state import changes, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.plan import Wanted
-from fivetran_state.service import _derived_key, _Options, _unread
+from fivetran_state.service.requests import Options, derived_key
+from fivetran_state.service.sources import unread
 
-OPTIONS = _Options("0" * 32, None, None, then_sync=False, allow_resync=False)
+OPTIONS = Options("0" * 32, None, None, then_sync=False, allow_resync=False)
 KINDS = ("new_state", "merge_patch", "json_patch", "restore_from", "copy_from")
 EMPTY: dict[str, object] = dict.fromkeys(KINDS)
 
@@ -61,10 +62,10 @@ async def test_a_repeated_request_finds_what_earlier_versions_have_stored(
     given: dict[str, object], only: str | None, key: str
 ) -> None:
     change = await changes.parse(EMPTY | given, only)
-    wanted = Wanted(change.change) if isinstance(change, changes.Inline) else _unread(change)
+    wanted = Wanted(change.change) if isinstance(change, changes.Inline) else unread(change)
     assert wanted is not None
 
-    assert _derived_key(OPTIONS, wanted, state.dump(wanted.change.value)).startswith(key)
+    assert derived_key(OPTIONS, wanted, state.dump(wanted.change.value)).startswith(key)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +77,4 @@ async def test_what_is_asked_besides_is_in_the_key(options: dict[str, Any], key:
     assert isinstance(change, changes.Inline)
     wanted = Wanted(change.change)
 
-    assert _derived_key(replace(OPTIONS, **options), wanted, '{"a":1.10}').startswith(key)
+    assert derived_key(replace(OPTIONS, **options), wanted, '{"a":1.10}').startswith(key)

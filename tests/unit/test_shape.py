@@ -1,4 +1,4 @@
-"""The package keeps its shape: no circles among its modules, and whatever it imports is declared."""
+"""The package keeps its shape: imports point down and are declared, and no module holds state."""
 
 import ast
 import re
@@ -37,6 +37,69 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         }
     )
     order.prepare()  # Raises CycleError, which names the circle.
+
+
+LAYERS = (
+    ("cli", "main"),
+    ("http_server", "stdio_server"),
+    ("mcp_server",),
+    ("startup",),
+    ("service",),
+    ("runtime",),
+    ("updates",),
+)
+"""From the top. What is not named is below them all."""
+ONLY_THEY_KNOW_DBOS = {"updates", "runtime", "dbos_internals"}
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def test_imports_point_down() -> None:
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    up = [
+        (module, imported)
+        for module, path in SOURCES.items()
+        for imported in imported_by(path)
+        if imported.startswith(f"{PACKAGE}.") and module != f"{PACKAGE}.__main__"
+        if level.get(part_of(imported), len(LAYERS)) < level.get(part_of(module), len(LAYERS))
+    ]
+    assert up == []
+
+
+def test_only_updates_and_runtime_know_dbos() -> None:
+    know = {
+        part_of(module)
+        for module, path in SOURCES.items()
+        if any(imported.split(".")[0] == "dbos" for imported in imported_by(path))
+    }
+    assert know == ONLY_THEY_KNOW_DBOS
+
+
+def test_no_module_changes_after_its_import() -> None:
+    changed = [
+        (module, node.lineno)
+        for module, path in SOURCES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Global)
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules")
+    ]
+    assert changed == []
+
+
+EMPTY_CONTAINERS = ("{}", "[]", "set()", "dict()", "list()", "OrderedDict()", "deque()")
+
+
+def test_no_module_holds_a_container_that_is_filled_later() -> None:
+    held = [
+        (module, ast.unparse(node))
+        for module, path in SOURCES.items()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        if ast.unparse(node.value) in EMPTY_CONTAINERS
+    ]
+    assert held == []
 
 
 def test_what_is_imported_is_declared() -> None:

@@ -83,7 +83,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     async def get_state(body: GetState, headers: Headers) -> Response:
         """A connection's state, its version, and whether it is paused or syncing."""
         service = await service_of(headers, body)
-        view = await service.get_state(body.connection_id, path=body.path, exact=True)
+        view = await service.states.get(body.connection_id, path=body.path, exact=True)
         return await _answer(view)
 
     @routes.post(
@@ -102,7 +102,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         async def read(connection_id: str) -> str:
             nonlocal left
             async with few:
-                view = await service.get_state(connection_id, exact=True)
+                view = await service.states.get(connection_id, exact=True)
                 text = await _text(view)
             left -= len(text)
             if left < 0:
@@ -144,17 +144,17 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         if not any(value is not None for value in given.values()):
             if body.says_more or key is not None:
                 raise _change_is_missing(given)
-            view = await service.get_state(body.connection_id, exact=True)
+            view = await service.states.get(body.connection_id, exact=True)
             return await _answer(_unchanged(view))
         if body.dry_run:
-            plan = await service.plan_update(
+            plan = await service.changes.plan(
                 body.connection_id,
                 await changes.parse(given, body.only),
                 expected_version=body.expected_version,
                 then_sync=body.then_sync,
             )
             return await _answer(plan)
-        update = await service.update_state(
+        update = await service.changes.update(
             body.connection_id,
             await changes.parse(given, body.only),
             expected_version=body.expected_version,
@@ -167,7 +167,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         if update.status == "running":
             return await running(update, prefer)
         assert update.workflow_id is not None, "it has been started"
-        before, after = await service.states_of(update.workflow_id)
+        before, after = await service.changes.states_of(update.workflow_id)
         fields = {name: value for name, value in update if value is not None}
         if isinstance(before, state.RawDocument):
             fields["current_state_json"] = before.text
@@ -193,7 +193,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         given = await body.change()
         if not any(value is not None for value in given.values()):
             raise _change_is_missing(given)
-        view = await service.update_states(
+        view = await service.groups.update(
             body.connection_ids,
             await changes.parse(given),
             then_sync=body.then_sync,
@@ -216,7 +216,7 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
     ) -> Response:
         """The account's connections; only those with keeps_state have a state."""
-        return await _answer(await service.list_connections(**query.model_dump()))
+        return await _answer(await service.connections.page(**query.model_dump()))
 
     @routes.get(
         "/workflows",
@@ -229,9 +229,9 @@ def router(backend: Backend, prefix: str) -> APIRouter:
     ) -> Response:
         """The updates of a connection, or of all connections, newest first."""
         if query.connection_id is None:
-            page = await service.list_all_workflows(cursor=query.cursor, limit=query.limit)
+            page = await service.workflows.all(cursor=query.cursor, limit=query.limit)
         else:
-            page = await service.list_workflows(
+            page = await service.workflows.of_connection(
                 query.connection_id, cursor=query.cursor, limit=query.limit
             )
         return await _answer(page)
@@ -251,10 +251,10 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         """End an update that waits, with nothing written; refused once it has written."""
         service = await service_of(headers, body)
         update: Update | UpdatesView
-        if service.is_group(workflow_id):
-            update = await service.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
+        if service.groups.is_group(workflow_id):
+            update = await service.groups.cancel(workflow_id, wait_seconds=prefer.seconds)
         else:
-            update = await service.cancel_update(workflow_id, wait_seconds=prefer.seconds)
+            update = await service.changes.cancel(workflow_id, wait_seconds=prefer.seconds)
         if update.status == "running":
             return await running(update, prefer)
         return await _answer(update, prefer)
@@ -269,10 +269,10 @@ def router(backend: Backend, prefix: str) -> APIRouter:
         workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
     ) -> Response:
         """How far an update is, or how it ended; with several connections, what became of each."""
-        if service.is_group(workflow_id):
-            view = await service.updates_status(workflow_id, wait_seconds=query.wait)
+        if service.groups.is_group(workflow_id):
+            view = await service.groups.status(workflow_id, wait_seconds=query.wait)
             return await _answer(view)
-        return await _answer(await service.workflow_status(workflow_id, wait_seconds=query.wait))
+        return await _answer(await service.workflows.status(workflow_id, wait_seconds=query.wait))
 
     return routes
 

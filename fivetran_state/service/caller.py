@@ -1,0 +1,117 @@
+"""Whoever calls: one account, and what the operator allows it."""
+
+from collections import OrderedDict
+
+from fivetran_state import state
+from fivetran_state.config import Settings
+from fivetran_state.errors import InvalidRequest, NoStateYet, NotAllowed, WorkflowNotFound
+from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.ids import UpdateId, is_connection_id
+from fivetran_state.runtime.accounts import Account
+from fivetran_state.runtime.engine import Engine
+from fivetran_state.text import shown
+from fivetran_state.updates.refusals import state_not_kept
+from fivetran_state.updates.updates import Updates
+
+MAX_SEEN = 10_000
+"""Connections of which a process remembers whether they were paused."""
+
+
+class SeenPaused:
+    """By owner: only a hint, in which order an update had best read."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, bool] = OrderedDict()
+
+    def note(self, owner: str, paused: bool) -> None:
+        self._seen[owner] = paused
+        self._seen.move_to_end(owner)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+
+    def was_paused(self, owner: str) -> bool:
+        return self._seen.get(owner, False)
+
+
+class Caller:
+    """One account. Every method raises only `FivetranStateError`s."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        seen_paused: SeenPaused,
+        guest: Account | None = None,
+    ) -> None:
+        self.settings = settings
+        self.seen_paused = seen_paused
+        self._engine = engine
+        self._guest = guest
+
+    async def updates(self) -> Updates:
+        """The updates, once workflows can run."""
+        return (await self._engine.up()).updates
+
+    def check(self, connection_id: str, what: str = "connection_id") -> None:
+        """Raise unless the id is one and the operator allows the connection."""
+        if not is_connection_id(connection_id):
+            raise InvalidRequest(
+                f"{what} '{shown(connection_id)}' is not a connection's id. An id looks like "
+                "speak_inexpensive: letters, digits, '_' and '-'. Find it with list_connections."
+            )
+        if not self.settings.allows(connection_id):
+            raise NotAllowed(f"This server is not allowed to use the connection {connection_id}.")
+
+    def check_writable(self) -> None:
+        if self.settings.read_only:
+            raise NotAllowed("This server is read-only.")
+
+    async def fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
+        """The account's client, after `check`."""
+        account = await self.account()
+        self.check(connection_id, what)
+        return account.fivetran
+
+    async def check_update(self, workflow_id: str) -> None:
+        """Raise unless it is an update of this account, and of a connection that is allowed."""
+        account = await self.account()
+        update = UpdateId.parse(workflow_id)
+        if update.account != account.id:
+            raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
+        self.check(update.connection_id)
+
+    async def check_group(self, workflow_id: str) -> None:
+        """Raise unless the group is this account's and all its connections are allowed, also those
+        that have not started."""
+        updates = await self.updates()
+        for request in await updates.groups.requests_of(workflow_id, (await self.account()).id):
+            self.check(request["connection_id"])
+
+    async def account(self) -> Account:
+        return self._guest or (await self._engine.up()).accounts.own()
+
+    async def owner(self, connection_id: str) -> str:
+        """The prefix of the ids of a connection's updates."""
+        account = (await self.account()).id
+        return connection_id if account is None else f"{account}/{connection_id}"
+
+    async def read(
+        self, fivetran: Fivetran, connection_id: str
+    ) -> tuple[Connection, state.Document]:
+        """The connection and its state, requested at the same time.
+
+        Raises `StateNotKept` or `NoStateYet` if there is none.
+        """
+        connection, document = await fivetran.get_connection_and_state(connection_id)
+        owner = await self.owner(connection_id)
+        self.seen_paused.note(owner, connection.paused)
+        if not connection.keeps_state:
+            raise state_not_kept(connection)
+        if document is None:
+            raise NoStateYet(
+                f"{connection_id} ({connection.service}, {connection.schema}) has no state yet."
+            )
+        return connection, document
+
+    def may_see(self, update: UpdateId, account: str | None) -> bool:
+        return update.account == account and self.settings.allows(update.connection_id)

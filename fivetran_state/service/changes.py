@@ -1,0 +1,240 @@
+"""One change of one connection: plan it, make it, cancel it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from fivetran_state import changes, large, state, views
+from fivetran_state.errors import InvalidRequest
+from fivetran_state.models import Update
+from fivetran_state.plan import Confirmation, Plan, Wanted
+from fivetran_state.service.caller import Caller
+from fivetran_state.service.refusals import too_late
+from fivetran_state.service.requests import Options, derived_key
+from fivetran_state.service.sources import Sources, unread
+from fivetran_state.text import shown
+from fivetran_state.updates.records import Progress, UpdateRequest
+from fivetran_state.updates.refusals import (
+    conflict,
+    refuse_impossible_sync,
+    refuse_pending_resync,
+)
+from fivetran_state.updates.start import Handle
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+async def ignore(progress: Progress) -> None:
+    pass
+
+
+class Changes:
+    """Those of one account's connections."""
+
+    def __init__(self, caller: Caller, sources: Sources) -> None:
+        self._caller = caller
+        self._sources = sources
+
+    async def plan(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        *,
+        expected_version: str | None = None,
+        then_sync: bool = False,
+    ) -> Update:
+        """The effect of the change on the present state; nothing is written."""
+        check_version(expected_version)
+        wanted = await self._sources.read(connection_id, change)
+        plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
+        return await large.run_if(plan.is_large, plan.to_update)
+
+    async def plan_of(
+        self,
+        connection_id: str,
+        wanted: Wanted,
+        expected_version: str | None,
+        *,
+        then_sync: bool = False,
+    ) -> Plan:
+        """Plan the change; raise the errors of an update, except for a re-sync: the plan warns of it."""
+        fivetran = await self._caller.fivetran_for(connection_id)
+        (connection, before), group_names = await asyncio.gather(
+            self._caller.read(fivetran, connection_id), fivetran.group_names()
+        )
+        plan = await large.run_if(
+            large.is_any(before, wanted.change),
+            Plan.of,
+            connection,
+            before,
+            wanted,
+            group_name=group_names.get(connection.group_id),
+            then_sync=then_sync,
+            sync_wait=self._caller.settings.sync_wait,
+        )
+        if expected_version is not None and expected_version != plan.version_before:
+            raise conflict(expected_version, plan.version_before)
+        if then_sync:
+            refuse_impossible_sync(connection)
+        return plan
+
+    async def update(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        *,
+        expected_version: str | None,
+        then_sync: bool = False,
+        allow_resync: bool = False,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+        on_progress: OnProgress = ignore,
+        confirmation: Confirmation | None = None,
+    ) -> Update:
+        """Start the update (or attach to the one this request started) and wait for a while.
+
+        With a `confirmation`, only a change that it covers is started, and `expected_version` may be
+        left out. Raises the update's own error if it fails within `wait_seconds`; leaving
+        earlier, or being cancelled, does not stop it.
+        """
+        self._caller.check_writable()
+        check_version(expected_version)
+        updates = await self._caller.updates()
+        options = Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
+        started = await self._started(connection_id, change, options, confirmation)
+        del change  # Do not keep a large change while waiting for the end.
+        if isinstance(started, Update):
+            return started
+        large.let_others()
+        await updates.followers.follow(started, wait_seconds, on_progress)
+        update = await updates.store.get(started.workflow_id)
+        steps = [] if update.status == "running" else await updates.store.steps(update.workflow_id)
+        return views.answer(update, steps)
+
+    async def _started(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        options: Options,
+        confirmation: Confirmation | None,
+    ) -> Handle | Update:
+        """The handle of the update; or the plan, if a confirmed change changes nothing.
+
+        This is apart from the waiting, so that no large value is kept for that long.
+        """
+        updates = await self._caller.updates()
+        expected_version, idempotency_key = options.expected_version, options.idempotency_key
+        fivetran = await self._caller.fivetran_for(connection_id)
+        handle = None
+        source = unread(change)
+        if idempotency_key is not None and source is not None:
+            version = _seen(expected_version, confirmation)
+            if version is not None or confirmation is None:
+                # Look for the key first: the source may be gone after the update.
+                handle = await updates.starter.with_key(
+                    await self.request(connection_id, source, options.with_version(version))
+                )
+        while handle is None:
+            wanted = await self._sources.read(connection_id, change)
+            version = _seen(expected_version, confirmation)
+            plan = None
+            if confirmation is not None and version is None:
+                plan = await self.plan_of(connection_id, wanted, None, then_sync=options.then_sync)
+                version = plan.version_before
+            request = await self.request(connection_id, wanted, options.with_version(version))
+
+            async def state_is_expected(version: str | None = version) -> bool:
+                # Without an expected version, repeating a change means to make it again.
+                return (
+                    version is None
+                    or await large.run(state.version, await fivetran.get_state(connection_id))
+                    == version
+                )
+
+            latest, handle = await updates.starter.attach(request, state_is_expected)
+            if handle is None and confirmation is not None:
+                plan = plan or await self.plan_of(
+                    connection_id, wanted, expected_version, then_sync=options.then_sync
+                )
+                if not plan.changes_total:
+                    return await large.run_if(plan.is_large, plan.to_update)
+                if not options.allow_resync:
+                    refuse_pending_resync(plan.connection)
+                if not await confirmation.covers(plan, latest):
+                    continue  # The user may have taken a while: look again.
+            handle = handle or await updates.starter.start(request, after=latest)
+        return handle
+
+    async def request(
+        self, connection_id: str, wanted: Wanted, options: Options, text: str | None = None
+    ) -> UpdateRequest:
+        """The request for one connection; `text` is the change, if it is known already."""
+        if text is None:
+            text = await large.run(state.dump, wanted.change.value)
+        request = UpdateRequest(
+            connection_id=connection_id,
+            change_kind=wanted.change.kind,
+            change=text,
+            change_is_exact=wanted.change.exact,
+            source=wanted.source,
+            expected_version=options.expected_version,
+            reason=options.reason,
+            idempotency_key=options.idempotency_key or derived_key(options, wanted, text),
+            key_was_given=options.idempotency_key is not None,
+            sync_wait=self._caller.settings.sync_wait,
+        )
+        if options.then_sync:
+            request["then_sync"] = True
+        if options.allow_resync:
+            request["allow_resync"] = True
+        if self._caller.seen_paused.was_paused(await self._caller.owner(connection_id)):
+            request["seen_paused"] = True
+        request.update(cast(Any, (await self._caller.account()).in_request()))
+        return request
+
+    async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
+        """The states before and after an update."""
+        updates = await self._caller.updates()
+        await self._caller.check_update(workflow_id)
+        request = (await updates.store.get(workflow_id)).request
+        before = await large.run(state.document, await updates.store.state_before(workflow_id))
+        change = await large.run(
+            state.parse_change,
+            request["change_kind"],
+            request["change"],
+            request["change_is_exact"],
+        )
+        return before, await large.run(state.apply, change, before)
+
+    async def cancel(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
+        """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
+        self._caller.check_writable()
+        updates = await self._caller.updates()
+        await self._caller.check_update(workflow_id)
+        update = await updates.store.get(workflow_id)
+        if update.status == "running":
+            await updates.starter.cancel(workflow_id)
+            await updates.followers.follow(
+                await updates.starter.find(workflow_id), wait_seconds, ignore
+            )
+            update = await updates.store.get(workflow_id)
+        view = views.update(update, await updates.store.steps(workflow_id))
+        if view.status not in ("running", "cancelled"):
+            raise too_late(workflow_id, view.status)
+        return view
+
+
+def _seen(expected_version: str | None, confirmation: Confirmation | None) -> str | None:
+    """The version that the user or the agent has seen, if any."""
+    if expected_version is not None or confirmation is None:
+        return expected_version
+    return confirmation.version
+
+
+def check_version(version: str | None) -> None:
+    if version is not None and not state.is_version(version):
+        raise InvalidRequest(
+            f"expected_version '{shown(version)}' is not a version. A version has 32 hexadecimal "
+            "digits; plans and get_state return it."
+        )

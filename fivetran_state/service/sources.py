@@ -1,0 +1,104 @@
+"""The sources of a change: given inline, an earlier state, or another connection's."""
+
+from fivetran_state import changes, large, state
+from fivetran_state.errors import InvalidChange, InvalidRequest, NothingToUndo
+from fivetran_state.ids import UpdateId
+from fivetran_state.plan import Wanted
+from fivetran_state.service.caller import Caller
+from fivetran_state.text import shown
+from fivetran_state.updates.records import UpdateRequest
+
+
+class Sources:
+    """Reads them. Their values never pass through the caller."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def read(self, connection_id: str, change: changes.Change) -> Wanted:
+        """The change with its source read."""
+        match change:
+            case changes.Inline():
+                return Wanted(change.change)
+            case changes.RestoreFrom():
+                return await self._restored(connection_id, change)
+            case changes.CopyFrom():
+                return await self._copied(change)
+
+    async def _restored(self, connection_id: str, change: changes.RestoreFrom) -> Wanted:
+        updates = await self._caller.updates()
+        workflow_id = change.workflow_id
+        if UpdateId.parse(workflow_id).owner != await self._caller.owner(connection_id):
+            raise InvalidRequest(
+                f"'{shown(workflow_id)}' is not an update of {connection_id}. restore_from takes the "
+                "workflow_id of one; copy_from takes another connection's id."
+            )
+        await self._caller.fivetran_for(connection_id)
+        undone = await updates.store.get(workflow_id)
+        if undone.status == "running":
+            raise InvalidRequest(f"{workflow_id} is still running; wait for its end, or cancel it.")
+        is_updated = undone.outcome is not None and undone.outcome["outcome"] == "updated"
+        if not is_updated and not (
+            undone.error and await updates.store.may_have_written(workflow_id)
+        ):
+            raise NothingToUndo(f"{workflow_id} wrote nothing, so there is nothing to undo.")
+        before = await large.run(state.document, await updates.store.state_before(workflow_id))
+        if isinstance(before, state.RawDocument):
+            raise InvalidChange(
+                f"Before {workflow_id} there was no usable state ({before.problem}); it cannot be "
+                "written back."
+            )
+        return Wanted(
+            await large.run(_whole_or_part, before, change.only),
+            source=change.source,
+            undoes=workflow_id,
+            undone_paths=await large.run_if(
+                large.is_any(before, undone.request["change"]),
+                _changed_paths,
+                undone.request,
+                before,
+            ),
+        )
+
+    async def _copied(self, change: changes.CopyFrom) -> Wanted:
+        other_id = change.connection_id
+        fivetran = await self._caller.fivetran_for(other_id, what="copy_from")
+        other, document = await self._caller.read(fivetran, other_id)
+        if isinstance(document, state.RawDocument):
+            raise InvalidChange(f"What {other_id} has is not a usable state: {document.problem}.")
+        return Wanted(
+            await large.run(_whole_or_part, document, change.only),
+            source=change.source,
+            copied_from=other,
+        )
+
+
+def _whole_or_part(source: state.State, only: str | None) -> state.Change:
+    if only is None:
+        return state.Change("new_state", source)
+    try:
+        return state.part_of(source, only)
+    except state.NotThere as error:
+        raise InvalidRequest(f"only: {error}") from error
+
+
+def _change_of(request: UpdateRequest) -> state.Change:
+    return state.parse_change(
+        request["change_kind"], request["change"], exact=request["change_is_exact"]
+    )
+
+
+def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str]:
+    """The paths that an update itself has changed."""
+    try:
+        after = state.apply(_change_of(request), before)
+    except (state.InvalidChange, state.InvalidState):
+        return frozenset()
+    return frozenset(difference.path for difference in state.differences(before, after))
+
+
+def unread(change: changes.Change) -> Wanted | None:
+    """The change with its source unread, to look for the update it started; None without a source."""
+    if isinstance(change, changes.Inline):
+        return None
+    return Wanted(state.Change("new_state", {}), source=change.source)

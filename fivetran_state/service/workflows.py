@@ -1,0 +1,149 @@
+"""Updates that were made: one of them, a connection's, all."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fivetran_state import large, views
+from fivetran_state.errors import FivetranError, UnusableKey
+from fivetran_state.ids import UpdateId, is_update_number
+from fivetran_state.models import Since, WorkflowPage, WorkflowView
+from fivetran_state.service.caller import Caller
+from fivetran_state.service.changes import OnProgress, ignore
+from fivetran_state.service.connections import MAX_PAGES_SEARCHED
+from fivetran_state.service.refusals import not_a_cursor
+from fivetran_state.updates import records
+from fivetran_state.updates.listings import READ_BATCH
+from fivetran_state.updates.updates import Updates
+
+
+class Workflows:
+    """Those of one account."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def status(
+        self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = ignore
+    ) -> WorkflowView:
+        """One update: its progress, its steps and its end."""
+        updates = await self._caller.updates()
+        await self._caller.check_update(workflow_id)
+        update = await updates.store.get(workflow_id)
+        if update.status == "running" and wait_seconds:
+            await updates.followers.follow(
+                await updates.starter.find(workflow_id), wait_seconds, on_progress
+            )
+            update = await updates.store.get(workflow_id)
+        steps = await updates.store.steps(workflow_id)
+        return views.workflow(update, steps, await self._since(update))
+
+    async def _since(self, update: records.Update) -> Since | None:
+        """What has happened since the update; None if Fivetran does not answer."""
+        if update.outcome is None or update.outcome["deleted"]:
+            return None
+        connection_id = update.request["connection_id"]
+        try:
+            fivetran = await self._caller.fivetran_for(connection_id)
+            connection, document = await fivetran.get_connection_and_state(connection_id)
+        except FivetranError:
+            return None
+        is_large = document is not None and large.is_any(document)
+        return await large.run_if(is_large, views.since, update.outcome, connection, document)
+
+    async def task(self, workflow_id: str) -> views.Task:
+        """One update with the present answer of `update_state`."""
+        updates = await self._caller.updates()
+        await self._caller.check_update(workflow_id)
+        update = await updates.store.get(workflow_id)
+        return views.task(
+            update, await updates.store.steps(workflow_id), self._caller.settings.retention_days
+        )
+
+    async def of_connection(
+        self, connection_id: str, *, cursor: str | None = None, limit: int = 20
+    ) -> WorkflowPage:
+        """The connection's updates, newest first. Pages are stable: numbers only count up."""
+        updates = await self._caller.updates()
+        fivetran = await self._caller.fivetran_for(connection_id)
+        if cursor is not None and not is_update_number(cursor):
+            raise not_a_cursor(cursor)
+        below = None if cursor is None else int(cursor)
+        found = await updates.listings.history(
+            await self._caller.owner(connection_id), below, limit
+        )
+        if not found and cursor is None:
+            await fivetran.get_connection(connection_id)
+            return WorkflowPage(workflows=[], message=self._covered())
+        lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
+        return WorkflowPage(
+            workflows=[views.summary(update) for update in found],
+            next_cursor=str(lowest) if lowest > 1 else None,
+        )
+
+    def _covered(self) -> str:
+        """The message of an empty history."""
+        days = self._caller.settings.retention_days
+        kept = f" of the last {days:g} days" if days else ""
+        return (
+            f"There are no updates{kept}. Listed are the updates that were made through this server's "
+            "database, not syncs or changes made by other means."
+        )
+
+    async def all(self, *, cursor: str | None = None, limit: int = 20) -> WorkflowPage:
+        """The updates of all the account's connections, newest first.
+
+        Our cursor is the last update that was read, so new updates do not move the pages. It is
+        sealed, because that update may belong to somebody else.
+        """
+        updates = await self._caller.updates()
+        account = (await self._caller.account()).id
+        at = None if cursor is None else _moment(updates, cursor)
+        found: list[records.Update] = []
+        for _ in range(MAX_PAGES_SEARCHED):
+            page = await updates.listings.page(account, at, max(limit, READ_BATCH))
+            for update in page:
+                if len(found) == limit:
+                    break
+                at = (update.created_at, update.workflow_id)
+                if self._caller.may_see(UpdateId.parse(update.workflow_id), account):
+                    found.append(update)
+            else:
+                if page:
+                    continue
+                at = None
+            break
+        return WorkflowPage(
+            workflows=[views.summary(update) for update in found],
+            next_cursor=None if at is None else updates.texts.seal(at),
+        )
+
+    async def last_ended(self, connection_id: str) -> int:
+        """The number of the connection's last update that has ended; 0 if none has."""
+        updates = await self._caller.updates()
+        await self._caller.fivetran_for(connection_id)
+        return await updates.listings.last_ended(await self._caller.owner(connection_id))
+
+    async def ended_since(self, last_ended: Mapping[str, int]) -> dict[str, int]:
+        """The number of each connection's next update, for those where it has ended."""
+        updates = await self._caller.updates()
+        return await updates.listings.ended_since(last_ended)
+
+    async def newest_ids(self, prefix: str, limit: int) -> list[str]:
+        """The newest `limit` ids with this prefix, without those this caller may not see."""
+        updates = await self._caller.updates()
+        account = (await self._caller.account()).id
+        found = await updates.listings.newest(
+            prefix if account is None else f"{account}/{prefix}", limit
+        )
+        return [
+            str(id_) for id_ in map(UpdateId.parse, found) if self._caller.may_see(id_, account)
+        ]
+
+
+def _moment(updates: Updates, cursor: str) -> tuple[int, str]:
+    """The start time and the id of an update."""
+    try:
+        created_at, workflow_id = cast(Any, updates.texts.unseal(cursor))
+        return int(created_at), str(workflow_id)
+    except (UnusableKey, TypeError, ValueError):
+        raise not_a_cursor(cursor) from None

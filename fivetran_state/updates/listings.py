@@ -1,0 +1,149 @@
+"""Lists of updates, newest first, page by page."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from dbos import WorkflowStatus
+
+from fivetran_state.errors import UnusableKey
+from fivetran_state.ids import UpdateId
+from fivetran_state.updates import records, statuses
+from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.records import ABOUT, Update, UpdateRequest
+from fivetran_state.updates.store import Store
+from fivetran_state.vault import Texts
+
+READ_BATCH = 50
+"""Updates that one look-up in the database reads."""
+ID_BATCH = 1000
+"""Ids in one look-up: the Postgres driver blocks the event loop for 10 µs for each."""
+
+
+class Listings:
+    """The updates of one account."""
+
+    def __init__(self, reader: Reader, store: Store, texts: Texts) -> None:
+        self._reader = reader
+        self._store = store
+        self._texts = texts
+
+    async def last_ended(self, owner: str) -> int:
+        """The number of the connection's last update that has ended; 0 if none has."""
+        latest = await self._store.latest(owner, load_input=False)
+        if latest is None:
+            return 0
+        return statuses.number(latest.workflow_id) - statuses.is_running(latest)
+
+    async def ended_since(self, last_ended: Mapping[str, int]) -> dict[str, int]:
+        """The number of each connection's next update, for those where it has ended.
+
+        Numbers are consecutive, so one look-up by primary key serves a thousand connections. A number
+        that another account has used counts as ended.
+        """
+        following = [f"{owner}:{number + 1}" for owner, number in last_ended.items()]
+        ended = []
+        for at in range(0, len(following), ID_BATCH):
+            rows = await self._reader.find(workflow_ids=following[at : at + ID_BATCH])
+            ended += [
+                row.workflow_id
+                for row in rows
+                if not (self._store.is_ours(row) and statuses.is_running(row))
+            ]
+        return {UpdateId.parse(id_).owner: statuses.number(id_) for id_ in ended}
+
+    async def history(self, owner: str, below: int | None, limit: int) -> list[Update]:
+        """The connection's updates, newest first, from the one before number `below`.
+
+        Their requests come without the change.
+        """
+        latest = await self._store.latest(owner, load_input=False)
+        newest = 0 if latest is None else statuses.number(latest.workflow_id)
+        top = newest if below is None else min(newest, below - 1)
+        wanted = [str(UpdateId(owner, n)) for n in range(top, max(top - limit, 0), -1)]
+        if not wanted:
+            return []
+        rows = await self._reader.find(workflow_ids=wanted, name=records.NAME, load_output=True)
+        found = [
+            statuses.update(
+                row,
+                None,
+                await self._about(row),
+                is_latest=statuses.number(row.workflow_id) == newest,
+            )
+            for row in rows
+            if self._store.is_ours(row)
+        ]
+        return sorted(found, key=lambda update: statuses.number(update.workflow_id), reverse=True)
+
+    async def page(
+        self, account: str | None, after: tuple[int, str] | None, limit: int
+    ) -> list[Update]:
+        """Updates of all connections, newest first; empty if there are no more.
+
+        The page begins after `after`, the start time and id of an update. The requests come without the
+        change. With a guest's account, these are the guest's updates; otherwise everybody's.
+        """
+
+        async def rows(**bounds: Any) -> list[WorkflowStatus]:
+            return await self._reader.find(
+                name=records.NAME,
+                workflow_id_prefix=None if account is None else f"{account}/",
+                sort_desc=True,
+                load_output=True,
+                **bounds,
+            )
+
+        async def started_at(moment: int) -> list[WorkflowStatus]:
+            # Read all of them: the database returns them in any order.
+            around = await rows(start_time=_iso(moment - 1), end_time=_iso(moment + 1))
+            same = [row for row in around if statuses.created_at(row) == moment]
+            return sorted(same, key=lambda row: row.workflow_id, reverse=True)
+
+        found: list[WorkflowStatus] = []
+        older: dict[str, Any] = {}
+        if after is not None:
+            same = await started_at(after[0])
+            found = [row for row in same if row.workflow_id < after[1]]
+            older = {"end_time": _iso(after[0])}
+            limit += len(same)  # Which come again.
+        following = await rows(limit=limit, **older)
+        if after is not None:
+            following = [row for row in following if statuses.created_at(row) < after[0]]
+        if following:
+            last = min(map(statuses.created_at, following))
+            following = [row for row in following if statuses.created_at(row) != last]
+            following.sort(
+                key=lambda row: (statuses.created_at(row), row.workflow_id), reverse=True
+            )
+            found += following + await started_at(last)
+        return [statuses.update(row, None, await self._about(row)) for row in found]
+
+    async def newest(self, prefix: str, limit: int) -> list[str]:
+        """The ids of the newest updates with this prefix, newest first."""
+        rows = await self._reader.find(
+            name=records.NAME, workflow_id_prefix=prefix or None, sort_desc=True, limit=limit
+        )
+        return [row.workflow_id for row in rows]
+
+    async def _about(self, status: WorkflowStatus) -> UpdateRequest:
+        """The request, without the change.
+
+        Earlier versions and groups store the request only with its change. Then one update is read at a
+        time: a whole page of them may not fit into memory.
+        """
+        sealed = (status.attributes or {}).get(ABOUT)
+        if isinstance(sealed, str):
+            with suppress(UnusableKey, TypeError, ValueError):
+                workflow_id, request = cast(Any, self._texts.unseal(sealed))
+                if workflow_id == status.workflow_id:
+                    return cast(UpdateRequest, request)
+        whole = await self._store.status(status.workflow_id)
+        return statuses.without_change(statuses.request(whole or status))
+
+
+def _iso(milliseconds: int) -> str:
+    # Half a millisecond more, because DBOS cuts what it calculates with floats.
+    moment = datetime.fromtimestamp((milliseconds + 0.5) / 1000, tz=timezone.utc)
+    return moment.isoformat()

@@ -1,0 +1,62 @@
+"""A member of a group: it reports, then waits for the decision whether its change stays."""
+
+from contextlib import suppress
+
+from dbos import error as dbos_error
+
+from fivetran_state import state
+from fivetran_state.errors import (
+    Conflict,
+    ConnectionNotFound,
+    FivetranStateError,
+    InternalError,
+    RollbackFailed,
+    Unauthorized,
+    Undone,
+)
+from fivetran_state.updates import binding, signals, verification
+from fivetran_state.updates.records import owner
+from fivetran_state.updates.run import MAX_RETRY_PAUSE, Run
+from fivetran_state.updates.signals import Signal
+
+
+async def report(run: Run, how: str) -> None:
+    """Tell the group once that this update is done, or how it failed.
+
+    If the group's workflow is gone, this update goes on by itself.
+    """
+    if "part_of" not in run.request or run.has_reported:
+        return
+    run.has_reported = True
+    # On replay, DBOS raises the second instead of the first.
+    with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
+        await binding.send(run.request["part_of"], how, owner(run.request))
+
+
+async def wait_for_the_others(run: Run) -> None:
+    """Wait, still paused, for the other connections of the group.
+
+    Raises `Undone`, with the state from before back in place, if one of them has failed.
+    """
+    await run.tell("hold", "Done; waiting for the connections that are changed with it.")
+    verdict = await signals.wait(signals.VERDICT, run.request["part_of"], MAX_RETRY_PAUSE)
+    if verdict == Signal.KEEP:
+        return
+    await run.tell("roll_back", "Putting the state from before back.")
+    trouble = "Fivetran did not keep it."
+    try:
+        if isinstance(run.before, state.RawDocument):
+            raise Conflict("What was there before is not a state that can be written.")
+        before, after = run.before, run.after
+        await run.durably(lambda _: run.steps.undo(before, after), another_key_may=(Unauthorized,))
+        is_back = (await verification.readback(run, before))["is_as_written"]
+    except ConnectionNotFound:
+        raise
+    except FivetranStateError as error:
+        is_back, trouble = False, error.message
+    if not is_back:
+        raise RollbackFailed(
+            "Another of the connections could not be updated, and the state from before could "
+            f"not be put back here: {trouble}"
+        )
+    raise Undone("Another of the connections could not be updated; the state from before is back.")

@@ -1,0 +1,76 @@
+"""What is deleted, and when: old updates, and guests' credentials at the end of their update."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+from fivetran_state import database, dbos_internals
+from fivetran_state.errors import Tampered, UnusableKey
+from fivetran_state.ids import UpdateId
+from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.records import GROUP, UpdateRequest
+from fivetran_state.updates.store import Store
+from fivetran_state.vault import Bound
+
+KEPT = 10
+"""Updates of each connection that are kept, whatever their age."""
+_AT_ONCE = 500
+
+
+class Retention:
+    """The updates of one account."""
+
+    def __init__(self, reader: Reader, store: Store) -> None:
+        self._reader = reader
+        self._store = store
+
+    async def forget(self, days: float) -> int:
+        """Delete updates that ended more than `days` ago, but never a connection's latest ones.
+
+        Returns how many were deleted.
+        """
+        before = datetime.now(timezone.utc) - timedelta(days=days)
+        old = await self._reader.find(name=records.NAME, completed_before=before.isoformat())
+        parents = await self._reader.find(name=GROUP, completed_before=before.isoformat())
+        await self._reader.delete([row.workflow_id for row in parents])
+        by_owner: dict[str, list[int]] = {}
+        for row in old:
+            update = UpdateId.parse(row.workflow_id)
+            by_owner.setdefault(update.owner, []).append(update.number)
+        forgotten = []
+        for owner, numbers in by_owner.items():
+            latest = await self._store.latest(owner, load_input=False)
+            kept_from = 0 if latest is None else statuses.number(latest.workflow_id) - KEPT + 1
+            forgotten += [str(UpdateId(owner, number)) for number in numbers if number < kept_from]
+        for at in range(0, len(forgotten), _AT_ONCE):
+            await self._reader.delete(forgotten[at : at + _AT_ONCE], children=True)
+        return len(forgotten)
+
+    def erase_credentials(self, workflow_id: str) -> str | None:
+        """Remove a guest's credentials from the input of an ended workflow; return its group."""
+        rows = self._reader.find_now(workflow_ids=[workflow_id], load_input=True)
+        try:
+            asked = statuses.input_of(rows[0]) if rows else None
+        except (Tampered, UnusableKey):
+            return None
+        if asked is None:
+            return None
+        requests: list[UpdateRequest] = asked if isinstance(asked, list) else [asked]
+        for request in requests:
+            request.pop("credentials", None)
+        with database.answering():
+            place = binding.input_of(workflow_id, rows[0].name)
+            dbos_internals.replace_input(
+                workflow_id, (Bound(place, asked),), drop_attribute=records.GUEST
+            )
+        return requests[0].get("part_of")
+
+    def with_credentials(self, versions: Sequence[str]) -> list[str]:
+        """Ended workflows with a guest's credentials in their input.
+
+        Older `versions` did not mark them, so all of theirs are included.
+        """
+        with database.answering():
+            return dbos_internals.ended(
+                (records.NAME, GROUP), attribute=records.GUEST, or_versions=versions
+            )

@@ -1,0 +1,47 @@
+"""What the updates of a process work with. It is built once, at start, and handed to constructors."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.updates.records import UpdateRequest
+from fivetran_state.updates.running import Running
+from fivetran_state.updates.store import Store
+
+
+class Accounts(Protocol):
+    """The Fivetran accounts whose connections this process updates."""
+
+    def client_for(
+        self, request: UpdateRequest, workflow_id: str
+    ) -> AbstractAsyncContextManager[Fivetran]:
+        """A client of the request's account, for as long as its update runs.
+
+        Raises `MissingCredentials`.
+        """
+
+
+class Lease(Protocol):
+    """This process's right to go on with its updates."""
+
+    async def prove(self, workflow_id: str) -> None:
+        """Return if the workflow is still this process's to run, and never otherwise.
+
+        Await it before each call that changes something.
+        """
+
+    async def release(self, workflow_id: str) -> None:
+        """Let other processes take the workflow over: Fivetran refuses this one's key."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One per process."""
+
+    application: str
+    """The DBOS application: one for each Fivetran account."""
+    accounts: Accounts
+    lease: Lease
+    running: Running
+    store: Store

@@ -1,0 +1,34 @@
+"""The updates of one account: all that the service does with them."""
+
+from collections.abc import Callable
+
+from fivetran_state.updates.follow import Followers
+from fivetran_state.updates.group import Groups
+from fivetran_state.updates.keys import Keys
+from fivetran_state.updates.listings import Listings
+from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.retention import Retention
+from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.start import Starter
+from fivetran_state.updates.unfinished import UnfinishedUpdates
+from fivetran_state.updates.workflow import UpdateWorkflow
+from fivetran_state.vault import Texts
+
+
+class Updates:
+    """One per process, made before DBOS is launched: it registers the workflows."""
+
+    def __init__(
+        self, runtime: Runtime, reader: Reader, texts: Texts, digest: Callable[[str], str]
+    ) -> None:
+        self.runtime = runtime
+        self.texts = texts
+        self.store = runtime.store
+        self.keys = Keys(runtime.application)
+        self.workflow = UpdateWorkflow(runtime, self.keys)
+        self.starter = Starter(self.store, self.keys, self.workflow, texts, digest)
+        self.groups = Groups(runtime, self.starter, digest)
+        self.followers = Followers(self.store, runtime.running)
+        self.listings = Listings(reader, self.store, texts)
+        self.unfinished = UnfinishedUpdates(reader, self.store)
+        self.retention = Retention(reader, self.store)
