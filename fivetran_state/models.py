@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fivetran_state import state
-from fivetran_state.updates.phases import Phase
+from fivetran_state.phases import Phase
 
 SHOWN_CHANGES = 20
 SHOWN_CHARACTERS = 200

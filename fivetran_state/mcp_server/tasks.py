@@ -35,7 +35,7 @@ from fivetran_state.mcp_server.strict import error_result, success_result
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
-    from fivetran_state.views import Task
+    from fivetran_state.service.views import Task
 
 PROTOCOL_VERSIONS = frozenset({"2026-07-28"})
 POLL_INTERVAL_MS = 1000

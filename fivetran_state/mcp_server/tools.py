@@ -7,12 +7,11 @@ from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from fivetran_state import changes
+from fivetran_state import changes, phases
 from fivetran_state.mcp_server.confirmation import Asking, ElicitedConfirmation, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
 from fivetran_state.startup import Backend
-from fivetran_state.updates import phases
 
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress

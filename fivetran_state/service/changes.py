@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from fivetran_state import changes, large, state, views
+from fivetran_state import changes, large, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.models import Update
 from fivetran_state.plan import Confirmation, Plan, Wanted
+from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.refusals import too_late
 from fivetran_state.service.requests import Options, derived_key

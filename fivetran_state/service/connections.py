@@ -2,10 +2,10 @@
 
 import re
 
-from fivetran_state import views
 from fivetran_state.errors import FivetranError, InvalidRequest
 from fivetran_state.fivetran import Connection, is_cursor
 from fivetran_state.models import ConnectionPage, ConnectionSummary
+from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.refusals import not_a_cursor
 from fivetran_state.text import shown

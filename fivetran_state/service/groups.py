@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
-from fivetran_state import changes, large, state, views
+from fivetran_state import changes, large, state
 from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.models import UpdatesView
 from fivetran_state.plan import Wanted
+from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes
 from fivetran_state.service.refusals import too_late

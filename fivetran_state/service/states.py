@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
-from fivetran_state import large, state, views
+from fivetran_state import large, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.models import StateView
+from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.text import visible
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fivetran_state import large, views
+from fivetran_state import large
 from fivetran_state.errors import FivetranError, UnusableKey
 from fivetran_state.ids import UpdateId, is_update_number
 from fivetran_state.models import Since, WorkflowPage, WorkflowView
+from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import OnProgress, ignore
 from fivetran_state.service.connections import MAX_PAGES_SEARCHED

@@ -7,7 +7,7 @@ from dbos import WorkflowStatusString
 from typing_extensions import NotRequired, TypedDict
 
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.updates.phases import Phase
+from fivetran_state.phases import Phase
 
 NAME = "update_state"
 GROUP = "together"

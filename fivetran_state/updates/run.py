@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from dbos import DBOS
 
-from fivetran_state import large, state
+from fivetran_state import large, phases, state
 from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranError,
@@ -21,8 +21,8 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import changes_between
-from fivetran_state.updates import binding, phases
-from fivetran_state.updates.phases import Phase
+from fivetran_state.phases import Phase
+from fivetran_state.updates import binding
 from fivetran_state.updates.records import (
     CANCEL,
     PROGRESS,

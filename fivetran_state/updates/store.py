@@ -5,10 +5,11 @@ from typing import cast
 
 from dbos import StepInfo, WorkflowStatus
 
+from fivetran_state import phases
 from fivetran_state.errors import Tampered, UnusableKey, UpdateInProgress, WorkflowNotFound
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
-from fivetran_state.updates import binding, phases, records, statuses
+from fivetran_state.updates import binding, records, statuses
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import (
     GROUP,

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from fivetran_state.updates import phases
+from fivetran_state import phases
 from tests.support import matrix
 
 
