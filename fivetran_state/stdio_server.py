@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import sys
 
 from fivetran_state.ending import end_process
 from fivetran_state.startup import Backend, settings_for
@@ -12,9 +11,6 @@ def serve_stdio(*, sandbox: bool) -> None:
     """Serve MCP on stdin and stdout; does not return."""
     gc.disable()  # Until the service is there: see `Backend`.
     settings = settings_for(sandbox)
-    # The MCP SDK would dress its logs with it, httpx a command line; both do without. Nobody sees
-    # either here, and it takes 6 MB, and time before the first answer.
-    sys.modules["rich"] = None  # type: ignore[assignment]
     from fivetran_state.mcp_server import build
 
     try:

@@ -16,7 +16,7 @@ from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.mcp_server.resources import Resources
 from fivetran_state.mcp_server.scopes import within_scopes
-from fivetran_state.mcp_server.sdk_internals import low_level
+from fivetran_state.mcp_server.sdk_internals import leave_logs_to_us, low_level
 from fivetran_state.mcp_server.strict import error_result
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
@@ -68,6 +68,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
 
     It runs its backend: a plain one, unless another is given.
     """
+    leave_logs_to_us()
     backend = backend or Backend(settings)
     tasks = Tasks(backend)
 

@@ -1,13 +1,29 @@
 """What `mcp_server.sdk_internals` uses of the MCP SDK is still there, and is what it is taken for."""
 
+import subprocess
+import sys
 from typing import Any
 
 from mcp import Client
 from mcp.server import Server
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import server as mcpserver
 
 from fivetran_state.mcp_server.sdk_internals import connection_of, low_level
+
+
+def test_the_sdk_configures_no_logs_and_so_does_not_load_rich() -> None:
+    assert callable(vars(mcpserver)["configure_logging"])
+    program = """if True:
+        import sys
+        from fivetran_state.mcp_server.sdk_internals import leave_logs_to_us
+        from mcp.server.mcpserver import MCPServer
+        leave_logs_to_us()
+        MCPServer("any")
+        assert "rich" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_low_level_is_the_server_underneath() -> None:
