@@ -1,4 +1,4 @@
-"""The MCP server: what an assistant sees of `service.py`."""
+"""The MCP server: what an assistant sees of the service."""
 
 from fivetran_state.mcp_server.server import build
 
