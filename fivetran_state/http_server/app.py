@@ -110,7 +110,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.include_router(rest.router(backend, prefix))
+    app.state.backend, app.state.prefix = backend, prefix
+    app.include_router(rest.router())
     app.include_router(_front())
     answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
     endpoint = [Route(path, answers) for path in (MCP_PATH, f"{MCP_PATH}/")]

@@ -1,4 +1,4 @@
-"""A process of its own that finishes the updates of one that ends."""
+"""Starts a process that finishes the updates of one that ends."""
 
 import logging
 import os

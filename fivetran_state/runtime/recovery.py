@@ -1,4 +1,4 @@
-"""Updates whose process has died, or that have stopped here, go on; what was ended by hand is put right."""
+"""Takes over the updates of dead processes, and repairs updates that were ended in the database."""
 
 import asyncio
 import logging
@@ -154,7 +154,7 @@ class Recovery:
         return row.workflow_id in self._superseded
 
     def _take_up(self, row: Unfinished) -> None:
-        # In this order, who leaves sees one of the two: an update being taken up, or its row.
+        # In this order, `Engine.leave` sees one of the two: an update being taken up, or its row.
         self.is_taking_up = True
         try:
             if self._is_over:

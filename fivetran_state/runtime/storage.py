@@ -1,4 +1,4 @@
-"""What is stored, and the keys that seal it: prepared before DBOS may run anything."""
+"""Opens the database and the keys, before DBOS may run anything."""
 
 import sqlite3
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What can be done, one asynchronous method for each; every surface calls these and nothing deeper."""
+"""One asynchronous method for each capability; every surface calls these and nothing deeper."""
 
 import asyncio
 import copy

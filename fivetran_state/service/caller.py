@@ -1,4 +1,4 @@
-"""Whoever calls: one account, and what the operator allows it."""
+"""One account, and what the operator allows it to do."""
 
 from collections import OrderedDict
 
@@ -18,7 +18,7 @@ MAX_SEEN = 10_000
 
 
 class SeenPaused:
-    """By owner: only a hint, in which order an update had best read."""
+    """Remembers which connections were paused: a hint in which order an update should read."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, bool] = OrderedDict()

@@ -30,7 +30,7 @@ async def ignore(progress: Progress) -> None:
 
 
 class Changes:
-    """Those of one account's connections."""
+    """Changes the states of one account's connections."""
 
     def __init__(self, caller: Caller, sources: Sources) -> None:
         self._caller = caller

@@ -16,7 +16,7 @@ _SKIPPED = re.compile("[0-9]{1,4}")
 
 
 class Connections:
-    """Those that the operator allows."""
+    """Lists the connections that the operator allows."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -1,4 +1,4 @@
-"""One change of several connections: to all of them, or to none."""
+"""One change of several connections, which is made to all of them or to none."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ READ_AT_ONCE = 8
 
 
 class Groups:
-    """Those of one account."""
+    """Changes several connections of one account together."""
 
     def __init__(self, caller: Caller, sources: Sources, changes: Changes) -> None:
         self._caller = caller

@@ -1,4 +1,4 @@
-"""What operators do: check, finish, see what is left paused."""
+"""Operators' commands: check the server, finish updates, list what is left paused."""
 
 import asyncio
 import platform
@@ -33,7 +33,7 @@ class Finding:
 
 
 class Operations:
-    """For the whole server, whichever account calls."""
+    """Commands for the whole server, not for one account."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""The sources of a change: given inline, an earlier state, or another connection's."""
+"""Where a change comes from: the request itself, an earlier state, or another connection."""
 
 from fivetran_state import changes, large, state
 from fivetran_state.errors import InvalidChange, InvalidRequest, NothingToUndo
@@ -10,7 +10,7 @@ from fivetran_state.updates.records import UpdateRequest
 
 
 class Sources:
-    """Reads them. Their values never pass through the caller."""
+    """Reads the source of a change. Its values never pass through the caller."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -17,7 +17,7 @@ AHEAD = 0.01
 
 
 class States:
-    """Those of one account's connections."""
+    """Reads the states of one account's connections."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

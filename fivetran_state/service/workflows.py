@@ -1,4 +1,4 @@
-"""Updates that were made: one of them, a connection's, all."""
+"""The updates that were made: one, those of a connection, or all."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ from fivetran_state.updates.updates import Updates
 
 
 class Workflows:
-    """Those of one account."""
+    """Shows the updates of one account."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.1
 
 
 class Followers:
-    """Those who wait, in this process."""
+    """The callers in this process that wait for updates."""
 
     def __init__(self, store: Store, running: Running) -> None:
         self._store = store

@@ -22,7 +22,7 @@ ID_BATCH = 1000
 
 
 class Listings:
-    """The updates of one account."""
+    """Pages of one account's updates."""
 
     def __init__(self, reader: Reader, store: Store, texts: Texts) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""A member of a group: it reports, then waits for the decision whether its change stays."""
+"""A member of a group reports, then waits for the decision whether its change stays."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""Pause and drain before the write, resume after it; a person's last action counts."""
+"""Pauses and drains before the write, and resumes after it. A person's last action counts."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The rows of DBOS's tables, read without DBOS: it waits for a database that is gone, this raises."""
+"""Reads DBOS's tables without DBOS, which would wait for a database that is gone."""
 
 from collections.abc import Sequence
 from typing import Any

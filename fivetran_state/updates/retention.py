@@ -1,4 +1,4 @@
-"""What is deleted, and when: old updates, and guests' credentials at the end of their update."""
+"""Deletes old updates, and guests' credentials once their update has ended."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -18,7 +18,7 @@ _AT_ONCE = 500
 
 
 class Retention:
-    """The updates of one account."""
+    """Deletes for one account."""
 
     def __init__(self, reader: Reader, store: Store) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""What the updates of a process work with. It is built once, at start, and handed to constructors."""
+"""What updates need of their process: built once, at start, and handed to constructors."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Lease(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """One per process."""
+    """What the updates of this process work with."""
 
     application: str
     """The DBOS application: one for each Fivetran account."""

@@ -1,4 +1,4 @@
-"""What the rows that DBOS returns say about updates."""
+"""Makes records from the rows that DBOS returns."""
 
 from contextlib import suppress
 from typing import Any, Literal, cast

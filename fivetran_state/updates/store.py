@@ -29,7 +29,7 @@ DBOS orders by creation times that may have a resolution of a second, and hosts'
 
 
 class Store:
-    """The updates of one account."""
+    """Reads the updates of one account."""
 
     def __init__(self, reader: Reader, application: str) -> None:
         self._reader = reader

@@ -1,6 +1,6 @@
-"""Workflows that have not ended, or not by themselves: what recovery and operators ask for.
+"""Workflows that have not ended, or that somebody ended in the database.
 
-Most methods block: recovery calls them in a thread.
+Most methods block: call them in a thread.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from fivetran_state.vault import Bound
 
 
 class UnfinishedUpdates:
-    """Those of one account."""
+    """The unfinished updates of one account."""
 
     def __init__(self, reader: Reader, store: Store) -> None:
         self._reader = reader

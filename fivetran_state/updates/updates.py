@@ -1,4 +1,4 @@
-"""The updates of one account: all that the service does with them."""
+"""The updates of one account: everything the service needs of them."""
 
 from collections.abc import Callable
 

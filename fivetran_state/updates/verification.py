@@ -1,4 +1,4 @@
-"""Compare what is there after the write with what was written; roll back only our own write."""
+"""Compares the state after the write with the target, and rolls back only our own write."""
 
 from fivetran_state import large, state
 from fivetran_state.errors import (

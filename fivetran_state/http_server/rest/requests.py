@@ -17,6 +17,7 @@ from fivetran_state import large, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.http_server.rest.bodies import Body
 from fivetran_state.service import Service
+from fivetran_state.startup import Backend
 from fivetran_state.validation import too_many_unknown
 
 FOR_EVER = 24 * 3600.0
@@ -140,6 +141,23 @@ def _idempotency_key(
 Headers = Annotated[Credentials, Depends(_credentials)]
 Prefer = Annotated[Preference, Depends(_preference)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
+
+
+async def _own_service(request: Request) -> Service:
+    backend: Backend = request.app.state.backend
+    return await backend.service()
+
+
+OwnService = Annotated[Service, Depends(_own_service)]
+"""The service of the server's own account."""
+
+
+async def _service(own: OwnService, headers: Headers) -> Service:
+    return await service_in(own, headers)
+
+
+ServiceFor = Annotated[Service, Depends(_service)]
+"""The service of the account in the headers, or of the server's own."""
 
 
 async def service_in(service: Service, credentials: Credentials) -> Service:

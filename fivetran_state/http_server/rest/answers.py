@@ -1,0 +1,50 @@
+"""The answers of routes, with exact numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request, Response
+
+from fivetran_state import large, state
+from fivetran_state.http_server.problems import described, for_rest
+from fivetran_state.http_server.rest.requests import Preference
+from fivetran_state.models import Model, Update, UpdatesView
+
+
+async def text_of(model: Model) -> str:
+    values = for_rest(model.to_json(exactly=True))
+    return await large.run(state.dump, values)
+
+
+async def answer(
+    content: Model | Mapping[str, Model],
+    prefer: Preference | None = None,
+    status: int = 200,
+    **headers: str,
+) -> Response:
+    if prefer is not None and prefer.applied:
+        headers["Preference-Applied"] = prefer.applied
+    if isinstance(content, Model):
+        text = await text_of(content)
+    else:
+        values = {name: for_rest(view.to_json(exactly=True)) for name, view in content.items()}
+        text = await large.run(state.dump, values)
+    return Response(text, status, media_type="application/json", headers=headers)
+
+
+async def running(update: Update | UpdatesView, prefer: Preference, request: Request) -> Response:
+    """The answer while the update runs, with where to follow it."""
+    location = f"{request.app.state.prefix}/workflows/{update.workflow_id}"
+    return await answer(update, prefer, 202, Location=location)
+
+
+def ok(model: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}}
+
+
+def accepted(model: Any) -> dict[int | str, dict[str, Any]]:
+    headers = described(
+        Location="Where to follow it.",
+        **{"Preference-Applied": "What of Prefer was honoured."},
+    )
+    return {202: {"model": model, "description": "It goes on by itself.", "headers": headers}}

@@ -1,0 +1,177 @@
+"""Handlers that read and change states."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+
+from fivetran_state import changes, state
+from fivetran_state.access import WRITE
+from fivetran_state.errors import InvalidRequest
+from fivetran_state.http_server.gate import demand
+from fivetran_state.http_server.rest.answers import answer, running, text_of
+from fivetran_state.http_server.rest.bodies import (
+    GetState,
+    GetStates,
+    Unchanged,
+    Updated,
+    UpdateState,
+    UpdateStates,
+)
+from fivetran_state.http_server.rest.requests import (
+    Headers,
+    IdempotencyKey,
+    OwnService,
+    Prefer,
+    agreed,
+    service_in,
+)
+from fivetran_state.models import StateView
+
+READ_AT_ONCE = 4
+MAX_RESPONSE_BYTES = 20_000_000
+"""Bytes of all the states in one answer."""
+
+
+async def get_state(body: GetState, headers: Headers, own: OwnService) -> Response:
+    """A connection's state, its version, and whether it is paused or syncing."""
+    service = await service_in(own, agreed(headers, body))
+    view = await service.states.get(body.connection_id, path=body.path, exact=True)
+    return await answer(view)
+
+
+async def get_states(body: GetStates, headers: Headers, own: OwnService) -> Response:
+    """The states of several connections, by id."""
+    service = await service_in(own, agreed(headers, body))
+    few = asyncio.Semaphore(READ_AT_ONCE)
+
+    left = MAX_RESPONSE_BYTES
+
+    async def read(connection_id: str) -> str:
+        nonlocal left
+        async with few:
+            view = await service.states.get(connection_id, exact=True)
+            text = await text_of(view)
+        left -= len(text)
+        if left < 0:
+            raise InvalidRequest(
+                f"These states have more than {MAX_RESPONSE_BYTES:,} bytes together: ask for "
+                "fewer at a time."
+            )
+        return text
+
+    wanted = list(dict.fromkeys(body.connection_ids))
+    texts = await _all(map(read, wanted))
+    members = zip(map(state.dump, wanted), texts, strict=True)
+    content = "{" + ",".join(f"{name}:{text}" for name, text in members) + "}"
+    return Response(content, media_type="application/json")
+
+
+async def update_state(
+    body: UpdateState,
+    request: Request,
+    headers: Headers,
+    own: OwnService,
+    prefer: Prefer,
+    key: IdempotencyKey,
+) -> Response:
+    """Change a state safely: pause, stop a running sync, write, verify, resume.
+
+    Give one of new_state, merge_patch, json_patch, restore_from, copy_from. A body with nothing
+    but connection_id is answered with the current state. The answer comes when the update has ended, unless Prefer says
+    otherwise; a caller who leaves does not stop it.
+    """
+    if not body.dry_run:
+        demand(WRITE, request)
+    service = await service_in(own, agreed(headers, body))
+    given = await body.change()
+    if not any(value is not None for value in given.values()):
+        if body.says_more or key is not None:
+            raise _change_is_missing(given)
+        view = await service.states.get(body.connection_id, exact=True)
+        return await answer(_unchanged(view))
+    if body.dry_run:
+        plan = await service.changes.plan(
+            body.connection_id,
+            await changes.parse(given, body.only),
+            expected_version=body.expected_version,
+            then_sync=body.then_sync,
+        )
+        return await answer(plan)
+    update = await service.changes.update(
+        body.connection_id,
+        await changes.parse(given, body.only),
+        expected_version=body.expected_version,
+        then_sync=body.then_sync,
+        allow_resync=body.allow_resync,
+        reason=body.reason,
+        idempotency_key=key,
+        wait_seconds=prefer.seconds,
+    )
+    if update.status == "running":
+        return await running(update, prefer, request)
+    assert update.workflow_id is not None, "it has been started"
+    before, after = await service.changes.states_of(update.workflow_id)
+    fields = {name: value for name, value in update if value is not None}
+    if isinstance(before, state.RawDocument):
+        fields["current_state_json"] = before.text
+    else:
+        fields["current_state"] = before
+    return await answer(Updated(**fields, verified_state=after), prefer)
+
+
+async def update_states(
+    body: UpdateStates,
+    request: Request,
+    headers: Headers,
+    own: OwnService,
+    prefer: Prefer,
+    key: IdempotencyKey,
+) -> Response:
+    """Make one change to several connections, in order: to all of them, or to none.
+
+    All are looked at before any is paused. They stay paused until all are written and verified;
+    after a failure each state is put back before its connection is resumed.
+    """
+    service = await service_in(own, agreed(headers, body))
+    given = await body.change()
+    if not any(value is not None for value in given.values()):
+        raise _change_is_missing(given)
+    view = await service.groups.update(
+        body.connection_ids,
+        await changes.parse(given),
+        then_sync=body.then_sync,
+        allow_resync=body.allow_resync,
+        reason=body.reason,
+        idempotency_key=key,
+        wait_seconds=prefer.seconds,
+    )
+    if view.status == "running":
+        return await running(view, prefer, request)
+    return await answer({update.connection_id: update for update in view.updates}, prefer)
+
+
+def _change_is_missing(change: Mapping[str, object]) -> InvalidRequest:
+    return InvalidRequest(f"The change is missing: give exactly one of {', '.join(change)}.")
+
+
+def _unchanged(view: StateView) -> Unchanged:
+    return Unchanged(
+        connection_id=view.connection_id,
+        message="No change was given; nothing was written.",
+        version=view.version,
+        current_state=view.state,
+        current_state_json=view.state_json,
+        problem=view.problem,
+    )
+
+
+async def _all(coroutines: Iterable[Coroutine[Any, Any, str]]) -> list[str]:
+    """The results of all; after the first error the others are cancelled."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,73 @@
+"""Handlers for connections and for updates that were made."""
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from fivetran_state.http_server.rest.answers import answer, running
+from fivetran_state.http_server.rest.bodies import (
+    CancelUpdate,
+    ConnectionsQuery,
+    WaitQuery,
+    WorkflowsQuery,
+)
+from fivetran_state.http_server.rest.requests import (
+    Headers,
+    OwnService,
+    Prefer,
+    ServiceFor,
+    WorkflowId,
+    agreed,
+    service_in,
+)
+from fivetran_state.models import Update, UpdatesView
+
+
+async def list_connections(
+    query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
+) -> Response:
+    """The account's connections; only those with keeps_state have a state."""
+    return await answer(await service.connections.page(**query.model_dump()))
+
+
+async def list_workflows(
+    query: Annotated[WorkflowsQuery, Query()], service: ServiceFor
+) -> Response:
+    """The updates of a connection, or of all connections, newest first."""
+    if query.connection_id is None:
+        page = await service.workflows.all(cursor=query.cursor, limit=query.limit)
+    else:
+        page = await service.workflows.of_connection(
+            query.connection_id, cursor=query.cursor, limit=query.limit
+        )
+    return await answer(page)
+
+
+async def cancel_update(
+    workflow_id: WorkflowId,
+    request: Request,
+    headers: Headers,
+    own: OwnService,
+    prefer: Prefer,
+    body: CancelUpdate = CancelUpdate(),  # noqa: B008
+) -> Response:
+    """End an update that waits, with nothing written; refused once it has written."""
+    service = await service_in(own, agreed(headers, body))
+    update: Update | UpdatesView
+    if service.groups.is_group(workflow_id):
+        update = await service.groups.cancel(workflow_id, wait_seconds=prefer.seconds)
+    else:
+        update = await service.changes.cancel(workflow_id, wait_seconds=prefer.seconds)
+    if update.status == "running":
+        return await running(update, prefer, request)
+    return await answer(update, prefer)
+
+
+async def workflow_status(
+    workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
+) -> Response:
+    """How far an update is, or how it ended; with several connections, what became of each."""
+    if service.groups.is_group(workflow_id):
+        view = await service.groups.status(workflow_id, wait_seconds=query.wait)
+        return await answer(view)
+    return await answer(await service.workflows.status(workflow_id, wait_seconds=query.wait))
