@@ -48,7 +48,7 @@ class Completions:
     async def _connection_ids(self, typed: str) -> Completion:
         """Connections that keep a state, by the beginning of their id or name."""
         service = await self._backend.service()
-        page = await service.connections.page(name=typed or None, limit=SEARCHED)
+        page = await service.connections.list_connections(name=typed or None, limit=SEARCHED)
         begun = typed.lower()
         values = [
             each.id
@@ -66,7 +66,7 @@ class Completions:
     async def _workflow_ids(self, typed: str) -> Completion:
         """Updates by the beginning of their id, newest first."""
         service = await self._backend.service()
-        values = await service.workflows.newest_ids(typed, MAX_COMPLETIONS + 1)
+        values = await service.workflows.newest_workflow_ids(typed, MAX_COMPLETIONS + 1)
         return Completion(
             values=values[:MAX_COMPLETIONS], has_more=len(values) > MAX_COMPLETIONS or None
         )

@@ -73,15 +73,17 @@ class Resources:
         )(self.workflow)
 
     async def state(self, connection_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(context, lambda service: service.states.get(connection_id))
+        return await self._read(context, lambda service: service.states.get_state(connection_id))
 
     async def history(self, connection_id: str, context: Context[Any, Any]) -> str:
         return await self._read(
-            context, lambda service: service.workflows.of_connection(connection_id)
+            context, lambda service: service.workflows.list_workflows(connection_id)
         )
 
     async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(context, lambda service: service.workflows.status(workflow_id))
+        return await self._read(
+            context, lambda service: service.workflows.workflow_status(workflow_id)
+        )
 
     async def _read(
         self, context: Context[Any, Any], ask: "Callable[[Service], Awaitable[Model]]"

@@ -110,7 +110,7 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             with suppress(TooLateToCancel):
-                await service.changes.cancel(params.task_id)
+                await service.changes.cancel_update(params.task_id)
         return {}
 
     async def _task(self, ctx: RequestContext, params: TaskParams) -> "Task":

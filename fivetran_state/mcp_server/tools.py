@@ -66,7 +66,7 @@ class Tools:
     ) -> ConnectionPage:
         """Find a connection's id. The other tools need one with keeps_state true."""
         service_ = await self._backend.service()
-        return await service_.connections.page(
+        return await service_.connections.list_connections(
             name=name, service=service, cursor=cursor, limit=limit
         )
 
@@ -90,7 +90,7 @@ class Tools:
         Call it before update_state. To follow an update, use workflow_status instead.
         """
         service = await self._backend.service()
-        return await service.states.get(connection_id, path=path, max_bytes=max_bytes)
+        return await service.states.get_state(connection_id, path=path, max_bytes=max_bytes)
 
     async def update_state(
         self,
@@ -165,14 +165,14 @@ class Tools:
         }
         asks = self._confirms and can_ask(context)
         if dry_run or (expected_version is None and not asks):
-            return await service.changes.plan(
+            return await service.changes.plan_update(
                 connection_id,
                 await changes.parse(given, only),
                 expected_version=expected_version,
                 then_sync=then_sync,
             )
         try:
-            update = await service.changes.update(
+            update = await service.changes.update_state(
                 connection_id,
                 await changes.parse(given, only),
                 expected_version=expected_version,
@@ -202,7 +202,7 @@ class Tools:
         `since` says whether a sync has run and whether the state has moved.
         """
         service = await self._backend.service()
-        return await service.workflows.status(
+        return await service.workflows.workflow_status(
             workflow_id, wait_seconds=wait_seconds, on_progress=_reporter(context)
         )
 
@@ -216,7 +216,7 @@ class Tools:
         Refused once it writes: then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
-        return await service.changes.cancel(workflow_id, wait_seconds=wait_seconds)
+        return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
 
     async def list_workflows(
         self,
@@ -229,7 +229,7 @@ class Tools:
         Syncs are not listed. For the steps and changes of one update, use workflow_status.
         """
         service = await self._backend.service()
-        return await service.workflows.of_connection(connection_id, cursor=cursor, limit=limit)
+        return await service.workflows.list_workflows(connection_id, cursor=cursor, limit=limit)
 
 
 def _reads(title: str) -> ToolAnnotations:

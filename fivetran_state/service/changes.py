@@ -36,7 +36,7 @@ class Changes:
         self._caller = caller
         self._sources = sources
 
-    async def plan(
+    async def plan_update(
         self,
         connection_id: str,
         change: changes.Change,
@@ -79,7 +79,7 @@ class Changes:
             refuse_impossible_sync(connection)
         return plan
 
-    async def update(
+    async def update_state(
         self,
         connection_id: str,
         change: changes.Change,
@@ -208,7 +208,7 @@ class Changes:
         )
         return before, await large.run(state.apply, change, before)
 
-    async def cancel(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
+    async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
         self._caller.check_writable()
         updates = await self._caller.updates()

@@ -21,7 +21,7 @@ class Connections:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def page(
+    async def list_connections(
         self,
         *,
         name: str | None = None,

@@ -30,7 +30,7 @@ class Groups:
         self._sources = sources
         self._changes = changes
 
-    async def update(
+    async def update_states(
         self,
         connection_ids: Sequence[str],
         change: changes.Change,
@@ -111,13 +111,13 @@ class Groups:
         """True for the id of a group."""
         return group.is_id(workflow_id)
 
-    async def status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
+    async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """The group's progress, or its end."""
         await self._caller.check_group(workflow_id)
         view, _ = await self._group(workflow_id, wait_seconds)
         return view
 
-    async def cancel(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
+    async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Cancel a group, so that it changes nothing; raises `TooLateToCancel` once all are written."""
         self._caller.check_writable()
         updates = await self._caller.updates()

@@ -22,7 +22,7 @@ class States:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def get(
+    async def get_state(
         self,
         connection_id: str,
         *,

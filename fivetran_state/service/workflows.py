@@ -23,7 +23,7 @@ class Workflows:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def status(
+    async def workflow_status(
         self, workflow_id: str, *, wait_seconds: float = 0, on_progress: OnProgress = ignore
     ) -> WorkflowView:
         """One update: its progress, its steps and its end."""
@@ -60,7 +60,7 @@ class Workflows:
             update, await updates.store.steps(workflow_id), self._caller.settings.retention_days
         )
 
-    async def of_connection(
+    async def list_workflows(
         self, connection_id: str, *, cursor: str | None = None, limit: int = 20
     ) -> WorkflowPage:
         """The connection's updates, newest first. Pages are stable: numbers only count up."""
@@ -90,7 +90,9 @@ class Workflows:
             "database, not syncs or changes made by other means."
         )
 
-    async def all(self, *, cursor: str | None = None, limit: int = 20) -> WorkflowPage:
+    async def list_all_workflows(
+        self, *, cursor: str | None = None, limit: int = 20
+    ) -> WorkflowPage:
         """The updates of all the account's connections, newest first.
 
         Our cursor is the last update that was read, so new updates do not move the pages. It is
@@ -129,7 +131,7 @@ class Workflows:
         updates = await self._caller.updates()
         return await updates.listings.ended_since(last_ended)
 
-    async def newest_ids(self, prefix: str, limit: int) -> list[str]:
+    async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
         """The newest `limit` ids with this prefix, without those this caller may not see."""
         updates = await self._caller.updates()
         account = (await self._caller.account()).id

@@ -37,7 +37,7 @@ MAX_RESPONSE_BYTES = 20_000_000
 async def get_state(body: GetState, headers: Headers, own: OwnService) -> Response:
     """A connection's state, its version, and whether it is paused or syncing."""
     service = await service_in(own, agreed(headers, body))
-    view = await service.states.get(body.connection_id, path=body.path, exact=True)
+    view = await service.states.get_state(body.connection_id, path=body.path, exact=True)
     return await answer(view)
 
 
@@ -51,7 +51,7 @@ async def get_states(body: GetStates, headers: Headers, own: OwnService) -> Resp
     async def read(connection_id: str) -> str:
         nonlocal left
         async with few:
-            view = await service.states.get(connection_id, exact=True)
+            view = await service.states.get_state(connection_id, exact=True)
             text = await text_of(view)
         left -= len(text)
         if left < 0:
@@ -89,17 +89,17 @@ async def update_state(
     if not any(value is not None for value in given.values()):
         if body.says_more or key is not None:
             raise _change_is_missing(given)
-        view = await service.states.get(body.connection_id, exact=True)
+        view = await service.states.get_state(body.connection_id, exact=True)
         return await answer(_unchanged(view))
     if body.dry_run:
-        plan = await service.changes.plan(
+        plan = await service.changes.plan_update(
             body.connection_id,
             await changes.parse(given, body.only),
             expected_version=body.expected_version,
             then_sync=body.then_sync,
         )
         return await answer(plan)
-    update = await service.changes.update(
+    update = await service.changes.update_state(
         body.connection_id,
         await changes.parse(given, body.only),
         expected_version=body.expected_version,
@@ -138,7 +138,7 @@ async def update_states(
     given = await body.change()
     if not any(value is not None for value in given.values()):
         raise _change_is_missing(given)
-    view = await service.groups.update(
+    view = await service.groups.update_states(
         body.connection_ids,
         await changes.parse(given),
         then_sync=body.then_sync,

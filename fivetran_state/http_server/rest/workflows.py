@@ -27,7 +27,7 @@ async def list_connections(
     query: Annotated[ConnectionsQuery, Query()], service: ServiceFor
 ) -> Response:
     """The account's connections; only those with keeps_state have a state."""
-    return await answer(await service.connections.page(**query.model_dump()))
+    return await answer(await service.connections.list_connections(**query.model_dump()))
 
 
 async def list_workflows(
@@ -35,9 +35,9 @@ async def list_workflows(
 ) -> Response:
     """The updates of a connection, or of all connections, newest first."""
     if query.connection_id is None:
-        page = await service.workflows.all(cursor=query.cursor, limit=query.limit)
+        page = await service.workflows.list_all_workflows(cursor=query.cursor, limit=query.limit)
     else:
-        page = await service.workflows.of_connection(
+        page = await service.workflows.list_workflows(
             query.connection_id, cursor=query.cursor, limit=query.limit
         )
     return await answer(page)
@@ -55,9 +55,9 @@ async def cancel_update(
     service = await service_in(own, agreed(headers, body))
     update: Update | UpdatesView
     if service.groups.is_group(workflow_id):
-        update = await service.groups.cancel(workflow_id, wait_seconds=prefer.seconds)
+        update = await service.groups.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
     else:
-        update = await service.changes.cancel(workflow_id, wait_seconds=prefer.seconds)
+        update = await service.changes.cancel_update(workflow_id, wait_seconds=prefer.seconds)
     if update.status == "running":
         return await running(update, prefer, request)
     return await answer(update, prefer)
@@ -68,6 +68,8 @@ async def workflow_status(
 ) -> Response:
     """How far an update is, or how it ended; with several connections, what became of each."""
     if service.groups.is_group(workflow_id):
-        view = await service.groups.status(workflow_id, wait_seconds=query.wait)
+        view = await service.groups.updates_status(workflow_id, wait_seconds=query.wait)
         return await answer(view)
-    return await answer(await service.workflows.status(workflow_id, wait_seconds=query.wait))
+    return await answer(
+        await service.workflows.workflow_status(workflow_id, wait_seconds=query.wait)
+    )
