@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from fivetran_state import database
+from fivetran_state import database, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.history import migrations, thinning
 from fivetran_state.history.rows import Rows
@@ -38,11 +38,14 @@ from fivetran_state.history.versions import (
     check_link,
     tampered,
 )
+from fivetran_state.history.warnings import MAX_KNOWN, Known, chosen
 from fivetran_state.history.writer import Writer
 from fivetran_state.text import shown
 
 MAX_PAGE = 200
 """Versions on a page."""
+MAX_KNOWN_SIZE = 10_000_000
+"""Characters of the states that warnings are based on: they are held in memory at once."""
 MIN_PREFIX = 8
 """Hex digits that a version has to be named with."""
 
@@ -167,6 +170,10 @@ class HistoryStore:
         with database.answering():
             return self._read(version)
 
+    async def known(self, owner: str) -> list[Known]:
+        """The states that `warnings_for` looks at, oldest first; fewer of large ones."""
+        return await self._in_thread(self._known, owner)
+
     async def owners(self) -> list[str]:
         """The connections with a history, deleted ones too."""
         return await self._in_thread(self._owners)
@@ -268,6 +275,17 @@ class HistoryStore:
         raise InvalidRequest(
             f"Version {version.version} of {shown(version.owner)} is not kept any more."
         )
+
+    def _known(self, owner: str) -> list[Known]:
+        versions = [entry.version for entry in self._entries(owner)][::-1]
+        if not versions:
+            return []
+        latest = self._read(versions[-1])
+        limit = max(2, min(MAX_KNOWN, MAX_KNOWN_SIZE // (len(latest) + 1)))
+        return [
+            Known(version.first_seen, state.document(self._read(version)))
+            for version in chosen(versions, limit)
+        ]
 
     def _owners(self) -> list[str]:
         with self._engine.connect() as connection:
