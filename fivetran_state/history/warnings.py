@@ -1,0 +1,385 @@
+"""Warnings from experience: what is odd about a change, given the states that the connection had.
+
+A warning names what was usual and what is new, and refuses nothing. There is none for what is usual:
+a cursor that moves on or is set back to a time that is remembered, a table that begins, a page token
+that comes and goes.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from itertools import islice, pairwise
+from typing import Any, TypeAlias, TypeVar
+
+from fivetran_state import state
+
+MAX_WARNINGS = 20
+MAX_CHANGES = 2_000
+"""Changed values that are looked at."""
+MAX_KNOWN = 50
+"""States that are looked at; see `chosen`."""
+ALWAYS = 5
+"""A key was always there if so many states, and every one, had it."""
+
+_PREVIEW = 60
+_MAX_VALUES = 200
+"""Of the items of one array."""
+_FORWARD = 4
+"""A number is a cursor if it went up so many times as often as down."""
+
+_MINUTE = 60_000
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+_CLOCKS_DIFFER_BY = 5 * _MINUTE
+_ZONES_DIFFER_BY = 14 * _HOUR
+_FAR_AHEAD = 400 * _DAY
+"""A number so far ahead of the clock is not a time."""
+
+_TIME = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)"
+    r"(?:[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?:[.,](?P<fraction>\d{1,9}))?"
+    r" ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+_DIGITS = re.compile(r"\d{1,40}(\.\d{1,20})?", re.ASCII)
+
+_Odd: TypeAlias = tuple["Kind", str, str]
+T = TypeVar("T")
+# An item of an array has the place None: items come and go, so those of one array are looked at as one.
+_Place: TypeAlias = tuple[str | None, ...]
+
+
+class Kind(str, Enum):
+    """What is odd."""
+
+    ANOTHER_TYPE = "another type than ever before"
+    OTHER_UNIT = "another unit of time"
+    LOST_ZONE = "a lost time zone"
+    FUTURE = "a time in the future"
+    FURTHER_BACK = "further back than anything remembered"
+    REMOVED = "a key that was always there removed"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A state that the connection had, and when it was first seen (milliseconds since 1970)."""
+
+    seen: int
+    document: state.Document
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """One warning. `usual` and `new` are short texts: what it was, and the JSON of values."""
+
+    kind: Kind
+    path: str
+    usual: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Oddities:
+    """The first `MAX_WARNINGS` warnings, and how many there are."""
+
+    first: list[Oddity]
+    total: int
+
+
+def warnings_for(
+    before: state.Document, after: state.Document, known: Sequence[Known], now: int
+) -> Oddities:
+    """What is odd about changing one state to another; at most one warning for each value.
+
+    `known` are states of the connection, oldest first, of which the `chosen` ones are looked at, and
+    the first `MAX_CHANGES` changed values. Of a value that has no history, nothing is odd.
+    """
+    if isinstance(before, state.RawDocument) or isinstance(after, state.RawDocument):
+        return Oddities([], 0)
+    states = [
+        (each.seen, each.document)
+        for each in chosen(known)
+        if not isinstance(each.document, state.RawDocument)
+    ]
+    experience = _Experience([*states, (now, before)], now)
+    odd = []
+    for change in islice(_changes(before, after, (), ()), MAX_CHANGES):
+        found = experience.oddity(change)
+        if found is not None:
+            odd.append(found)
+    return Oddities(odd[:MAX_WARNINGS], len(odd))
+
+
+def chosen(known: Sequence[T], limit: int = MAX_KNOWN) -> list[T]:
+    """The latest ones, and as many from all of those before, the oldest included."""
+    if len(known) <= limit:
+        return list(known)
+    spread = limit // 2
+    older = len(known) - (limit - spread)
+    return [*(known[index * older // spread] for index in range(spread)), *known[older:]]
+
+
+class _Gone:
+    """Where a value was removed."""
+
+
+_GONE = _Gone()
+
+
+@dataclass(frozen=True)
+class _Change:
+    path: tuple[str | int, ...]
+    place: _Place
+    new: Any
+
+
+def _changes(
+    before: Any, after: Any, path: tuple[str | int, ...], place: _Place
+) -> Iterator[_Change]:
+    """What was removed, and every value that is new, with those inside."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before:
+            if key not in after:
+                yield _Change((*path, key), (*place, key), _GONE)
+        for key, value in after.items():
+            yield from _changes(before.get(key, _GONE), value, (*path, key), (*place, key))
+        return
+    if isinstance(before, list) and isinstance(after, list):
+        for index, value in enumerate(after):
+            old = before[index] if index < len(before) else _GONE
+            yield from _changes(old, value, (*path, index), (*place, None))
+        return
+    if not isinstance(before, _Gone) and state.same(before, after):
+        return
+    yield _Change(path, place, after)
+    if isinstance(after, dict):
+        for key, value in after.items():
+            yield from _changes(_GONE, value, (*path, key), (*place, key))
+    elif isinstance(after, list):
+        for index, value in enumerate(after):
+            yield from _changes(_GONE, value, (*path, index), (*place, None))
+
+
+@dataclass(frozen=True)
+class _Time:
+    """A value that may be a time. `unit` is milliseconds of one, for numbers."""
+
+    at: Decimal
+    """Milliseconds since 1970, in UTC as far as known."""
+    form: str
+    unit: Decimal | None = None
+
+
+_ZONED, _NAIVE, _DATE = "a time with a zone", "a time without a zone", "a date"
+_UNITS = {
+    Decimal(1000): "seconds",
+    Decimal(1): "milliseconds",
+    Decimal("0.001"): "microseconds",
+    Decimal("0.000001"): "nanoseconds",
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _time(value: Any) -> _Time | None:
+    """The time that a value is, or may be: numbers are taken for times since 2001."""
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        number = _number(value)
+        if number is not None:
+            for unit, name in _UNITS.items():
+                if 10**9 <= number * unit / 1000 < 10**10:
+                    return _Time(number * unit, name, unit)
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{found['day']}T{found['time'] or '00:00'}+00:00")
+    except ValueError:
+        return None
+    at = Decimal(int((moment - _EPOCH) / timedelta(milliseconds=1)))
+    if found["fraction"]:
+        at += Decimal(f"0.{found['fraction']}") * 1000
+    if found["time"] is None:
+        return _Time(at, _DATE)
+    if found["zone"] is None:
+        return _Time(at, _NAIVE)
+    return _Time(at - _offset(found["zone"]), _ZONED)
+
+
+def _offset(zone: str) -> int:
+    if zone.upper() in ("Z", "UTC"):
+        return 0
+    digits = zone[1:].replace(":", "")
+    milliseconds = int(digits[:2]) * _HOUR + int(digits[2:]) * _MINUTE
+    return -milliseconds if zone[0] == "-" else milliseconds
+
+
+def _number(value: Any) -> Decimal | None:
+    """A number, or text of digits, unless it is larger than any cursor."""
+    if isinstance(value, str):
+        return Decimal(value) if _DIGITS.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | state.Number):
+        return None
+    if not -(10**40) < value < 10**40:
+        return None
+    return Decimal(value)
+
+
+def _type(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+    return names.get(type(value), "a number")
+
+
+def _shown(value: Any) -> str:
+    return state.preview(value, _PREVIEW)
+
+
+class _Usual:
+    """The values at one place of the states that are known, each with when it was seen."""
+
+    def __init__(self, place: _Place, found: list[tuple[int, Any]]) -> None:
+        self.count = len(found)
+        self.is_item = None in place
+        self.types = sorted({_type(value) for _, value in found})
+        self.latest = found[-1][1] if found else None
+        cursors = [(seen, value) for seen, value in found if value not in (None, "", 0, "0")]
+        times = [(seen, time) for seen, value in cursors if (time := _time(value)) is not None]
+        is_time = len(times) == len(cursors) and _may_be_times(times)
+        self.times = times if is_time else []
+        """Empty if the values are not times."""
+        self.empty = [value for _, value in found if value in ("", 0, "0")]
+        numbers = [number for _, value in found if (number := _number(value)) is not None]
+        self.numbers = numbers if len(numbers) == self.count else []
+        """Empty if the values are not numbers."""
+
+
+class _Experience:
+    """What was usual at each place."""
+
+    def __init__(self, states: list[tuple[int, state.State]], now: int) -> None:
+        self._states = states
+        self._now = now
+        self._usual_at: dict[_Place, _Usual] = {}
+
+    def oddity(self, change: _Change) -> Oddity | None:
+        usual = self._usual(change.place)
+        if not usual.count:
+            return None
+        odd = self._odd(change.new, usual)
+        if odd is None:
+            return None
+        kind, was, new = odd
+        return Oddity(kind, _pointer(change.path), was, new)
+
+    def _usual(self, place: _Place) -> _Usual:
+        if place not in self._usual_at:
+            self._usual_at[place] = _Usual(
+                place,
+                [
+                    (seen, value)
+                    for seen, document in self._states
+                    for value in _values(document, place)
+                ],
+            )
+        return self._usual_at[place]
+
+    def _odd(self, new: Any, usual: _Usual) -> _Odd | None:
+        if isinstance(new, _Gone):
+            if usual.is_item or usual.count < max(ALWAYS, len(self._states)):
+                return None
+            was = f"in each of {usual.count} states, such as {_shown(usual.latest)}"
+            return Kind.REMOVED, was, "not there"
+        if _type(new) not in usual.types:
+            was = f"{' or '.join(usual.types)}, such as {_shown(usual.latest)}"
+            return Kind.ANOTHER_TYPE, was, f"{_type(new)}: {_shown(new)}"
+        if isinstance(new, dict | list | bool | None) or new in usual.empty:
+            return None
+        return self._odd_time(new, usual) if usual.times else _odd_number(new, usual)
+
+    def _odd_time(self, new: Any, usual: _Usual) -> _Odd | None:
+        forms = {time.form for _, time in usual.times}
+        was = f"{' or '.join(sorted(forms))}, such as {_shown(usual.latest)}"
+        time = _time(new) or _in_unit(new, usual.times[-1][1])
+        if time is None:
+            return Kind.ANOTHER_TYPE, was, f"not a time: {_shown(new)}"
+        if time.form not in forms:
+            kind = Kind.ANOTHER_TYPE
+            if time.unit is not None and usual.times[-1][1].unit is not None:
+                kind = Kind.OTHER_UNIT
+            elif time.unit is None and _ZONED in forms:
+                kind = Kind.LOST_ZONE
+            return kind, was, f"{time.form}: {_shown(new)}"
+        # A cursor may always be ahead: the end of a day, or when a token expires.
+        ahead = max(Decimal(0), *(each.at - seen for seen, each in usual.times))
+        # Of several, it has shown by how much the unknown zone is ahead, but for summer time.
+        zone = _HOUR if len(usual.times) >= ALWAYS else _ZONES_DIFFER_BY
+        unsure = {_NAIVE: zone, _DATE: _DAY}.get(time.form, 0)
+        if time.at > self._now + ahead + _CLOCKS_DIFFER_BY + unsure:
+            most = f"ahead by {_span(ahead)} at most" if ahead else "never ahead of the clock"
+            return Kind.FUTURE, f"{most}, such as {_shown(usual.latest)}", _shown(new)
+        known = [each.at for _, each in usual.times]
+        if time.at < min(known) and (usual.is_item or _goes_up(known, at_least=1)):
+            return Kind.FURTHER_BACK, f"not before {_clock(min(known))}", _shown(new)
+        return None
+
+
+def _in_unit(value: Any, usual: _Time) -> _Time | None:
+    """A number of any size, in the usual unit of time."""
+    number = _number(value)
+    if number is None or usual.unit is None:
+        return None
+    return _Time(number * usual.unit, usual.form, usual.unit)
+
+
+def _odd_number(new: Any, usual: _Usual) -> _Odd | None:
+    number = _number(new)
+    if number is None or not usual.numbers or usual.is_item:
+        return None
+    if number < min(usual.numbers) and _goes_up(usual.numbers):
+        return Kind.FURTHER_BACK, f"at least {min(usual.numbers):f}", _shown(new)
+    return None
+
+
+def _may_be_times(known: list[tuple[int, _Time]]) -> bool:
+    """False for numbers that only happen to be as large as times."""
+    return all(time.unit is None or time.at < seen + _FAR_AHEAD for seen, time in known)
+
+
+def _goes_up(values: Sequence[Decimal], at_least: int = 3) -> bool:
+    """True for a cursor: of so many different values, few are lower than the one before."""
+    steps = [later - earlier for earlier, later in pairwise(values) if later != earlier]
+    ups = sum(step > 0 for step in steps)
+    if len(set(values)) < at_least:
+        return False
+    return ups >= _FORWARD * (len(steps) - ups)
+
+
+def _values(value: Any, place: _Place) -> Iterable[Any]:
+    for depth, key in enumerate(place):
+        if key is None:
+            items = value[:_MAX_VALUES] if isinstance(value, list) else []
+            return [inner for item in items for inner in _values(item, place[depth + 1 :])]
+        if not isinstance(value, dict) or key not in value:
+            return []
+        value = value[key]
+    return [value]
+
+
+def _pointer(path: tuple[str | int, ...]) -> str:
+    tokens = (str(token).replace("~", "~0").replace("/", "~1") for token in path)
+    return state.shown_path("".join(f"/{token}" for token in tokens))
+
+
+def _span(milliseconds: Decimal | int) -> str:
+    for size, name in ((_DAY, "days"), (_HOUR, "hours"), (_MINUTE, "minutes")):
+        if milliseconds >= 2 * size:
+            return f"{int(milliseconds / size)} {name}"
+    return f"{int(milliseconds / 1000)} seconds"
+
+
+def _clock(milliseconds: Decimal) -> str:
+    moment = _EPOCH + timedelta(milliseconds=int(milliseconds))
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
