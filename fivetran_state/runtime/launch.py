@@ -11,6 +11,7 @@ from dbos import DBOS, DBOSConfig, Serializer
 from fivetran_state import database
 from fivetran_state.config import Settings
 from fivetran_state.errors import UnusableSettings
+from fivetran_state.history.recorder import Recorder
 from fivetran_state.runtime.accounts import Accounts, Own
 from fivetran_state.runtime.lease import Lease, Refusals
 from fivetran_state.runtime.locks import Locks
@@ -36,6 +37,7 @@ class Launched:
     recovery: Recovery
 
     async def stop(self) -> None:
+        await self.updates.runtime.recorder.close()
         await _destroy()
         self.storage.close()
 
@@ -59,8 +61,10 @@ async def launch(
         refusals = Refusals()
         lease = Lease(executor_id, settings, locks, store, refusals)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
-        runtime = Runtime(application, accounts, lease, Running(), store)
+        recorder = Recorder(storage.history)
+        runtime = Runtime(application, accounts, lease, Running(), store, recorder)
         updates = Updates(runtime, storage.reader, storage.texts, storage.serializer.digest)
+        await storage.history.prepare()
         await asyncio.to_thread(locks.hold, executor_id)
         is_open = await asyncio.to_thread(_take_over_0_1, storage, updates, locks)
         DBOS(config=_config(settings, storage, application, executor_id))

@@ -1,6 +1,7 @@
 """Opens the database and the keys, before DBOS may run anything."""
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fivetran_state import database, dbos_internals, private, vault
 from fivetran_state.config import Settings
+from fivetran_state.history.store import HistoryStore
 from fivetran_state.runtime import migration
 from fivetran_state.updates.canary import Canary
 from fivetran_state.updates.reader import Reader
@@ -26,6 +28,7 @@ class Storage:
     serializer: vault.SealingSerializer
     texts: vault.Texts
     canary: Canary
+    history: HistoryStore
     migration: migration.Migration
 
     def close(self) -> None:
@@ -65,6 +68,14 @@ def open_storage(settings: Settings, application: str) -> Storage:
         serializer=serializer,
         texts=texts,
         canary=canary,
+        history=HistoryStore(
+            dbos_internals.tables(client)[0],
+            vault.Sealer(keys, f"history of {application}"),
+            serializer.digest,
+            application,
+            clock=lambda: time.time_ns() // 1_000_000,
+            schema=None,
+        ),
         migration=migration.Migration(
             client,
             application,

@@ -1,8 +1,9 @@
 """One account, and what the operator allows it to do."""
 
+import time
 from collections import OrderedDict
 
-from fivetran_state import state
+from fivetran_state import large, state
 from fivetran_state.config import Settings
 from fivetran_state.errors import InvalidRequest, NoStateYet, NotAllowed, WorkflowNotFound
 from fivetran_state.fivetran import Connection, Fivetran
@@ -103,6 +104,7 @@ class Caller:
         Raises `StateNotKept` or `NoStateYet` if there is none.
         """
         connection, document = await fivetran.get_connection_and_state(connection_id)
+        at = time.time_ns() // 1_000_000
         owner = await self.owner(connection_id)
         self.seen_paused.note(owner, connection.paused)
         if not connection.keeps_state:
@@ -111,6 +113,9 @@ class Caller:
             raise NoStateYet(
                 f"{connection_id} ({connection.service}, {connection.schema}) has no state yet."
             )
+        version = await large.run(state.version, document)
+        recorder = (await self.updates()).runtime.recorder
+        recorder.saw(owner, document, version, at, connection)
         return connection, document
 
     def may_see(self, update: UpdateId, account: str | None) -> bool:

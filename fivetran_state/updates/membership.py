@@ -49,7 +49,10 @@ async def wait_for_the_others(run: Run) -> None:
             raise Conflict("What was there before is not a state that can be written.")
         before, after = run.before, run.after
         await run.durably(lambda _: run.steps.undo(before, after), another_key_may=(Unauthorized,))
-        is_back = (await verification.readback(run, before))["is_as_written"]
+        found = await verification.readback(run, before)
+        is_back = found["is_as_written"]
+        if is_back:
+            await run.wrote(before, found.get("at"))
     except ConnectionNotFound:
         raise
     except FivetranStateError as error:

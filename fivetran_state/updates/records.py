@@ -121,6 +121,8 @@ class Snapshot(TypedDict):
     version: str
     taken_by: str
     """The run of the workflow that took it: only that one can know that no write was tried since."""
+    at: NotRequired[int]
+    """When, in milliseconds since 1970. Earlier versions did not record it."""
 
 
 class Inspection(TypedDict):
@@ -139,6 +141,8 @@ class Readback(TypedDict):
     is_as_written: bool
     found: str | None
     """A `state.Document` as JSON text, if it is not as written; 0.1 did not record it."""
+    at: NotRequired[int]
+    """When, in milliseconds since 1970. Earlier versions did not record it."""
 
 
 def owner(request: UpdateRequest) -> str:

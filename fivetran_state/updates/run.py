@@ -20,6 +20,7 @@ from fivetran_state.errors import (
     Unauthorized,
 )
 from fivetran_state.fivetran import Connection
+from fivetran_state.history.recorder import Recorder
 from fivetran_state.models import changes_between
 from fivetran_state.phases import Phase
 from fivetran_state.updates import binding
@@ -30,6 +31,7 @@ from fivetran_state.updates.records import (
     Progress,
     Snapshot,
     UpdateRequest,
+    owner,
 )
 from fivetran_state.updates.refusals import cancelled, conflict
 from fivetran_state.updates.running import Running
@@ -62,12 +64,15 @@ class Run:
         wanted: state.Change,
         steps: Steps,
         running: Running,
+        recorder: Recorder,
     ) -> None:
         self.workflow_id = workflow_id
         self.request = request
         self.connection_id = request["connection_id"]
         self.steps = steps
         self._running = running
+        self._recorder = recorder
+        self._notes: list[asyncio.Task[None]] = []
         self.id = uuid.uuid4().hex
         """Of this run alone: one that goes on with it, in this process or another, has its own."""
         self.wanted = wanted
@@ -128,6 +133,28 @@ class Run:
         if self.parsed is None or self.parsed[0] != text:
             self.parsed = text, await large.run(state.document, text)
         return self.parsed[1]
+
+    async def saw(self, document: state.Document, at: int | None) -> None:
+        """Remember the state that was found, for the history."""
+        if at is not None:
+            version = await large.run(state.version, document)
+            note = self._recorder.saw(owner(self.request), document, version, at, self.connection)
+            self._notes += [] if note is None else [note]
+
+    async def wrote(self, document: state.Document, at: int | None) -> None:
+        """Remember the state that this update left, for the history."""
+        if at is not None:
+            version = await large.run(state.version, document)
+            self._notes.append(
+                self._recorder.wrote(owner(self.request), document, version, at, self.workflow_id)
+            )
+
+    async def finish_notes(self) -> None:
+        """Wait until the history has what this run saw and wrote.
+
+        Otherwise a crash could lose it: a workflow that has ended does not run again.
+        """
+        await asyncio.gather(*self._notes)
 
     def is_expected(self, expected: str, version: str) -> bool:
         # Versions of 0.1 were half as long.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fivetran_state.fivetran import Fivetran
+from fivetran_state.history.recorder import Recorder
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.store import Store
@@ -45,3 +46,5 @@ class Runtime:
     lease: Lease
     running: Running
     store: Store
+    recorder: Recorder
+    """Remembers the states that updates find and leave."""

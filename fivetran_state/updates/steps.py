@@ -146,8 +146,9 @@ class Steps:
             await self._fivetran.get_connection(self._connection_id)
             raise FivetranUnavailable(_CONTRADICTION) from error
         if await large.run(state.same, found, expected):
-            return Readback(is_as_written=True, found=None)
-        return Readback(is_as_written=False, found=await large.run(state.dump, found))
+            return Readback(is_as_written=True, found=None, at=_now())
+        text = await large.run(state.dump, found)
+        return Readback(is_as_written=False, found=text, at=_now())
 
     @binding.step("roll_back")
     async def roll_back(self, before: state.State, kept: str | None) -> None:
@@ -221,4 +222,10 @@ class Steps:
 
 
 def _taken(document: state.Document, run: str) -> Snapshot:
-    return Snapshot(state=state.dump(document), version=state.version(document), taken_by=run)
+    return Snapshot(
+        state=state.dump(document), version=state.version(document), taken_by=run, at=_now()
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

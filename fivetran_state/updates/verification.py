@@ -36,10 +36,12 @@ async def verify(
         ) from error
     run.may_have_written = False  # From here on it is known.
     if found["is_as_written"]:
+        await run.wrote(target, found.get("at"))
         return
     now = None
     if found["found"] is not None:
         now = await large.run(state.document, found["found"])
+        await run.saw(now, found.get("at"))
     if now is not None and await large.run(state.same, now, before):
         if unclear is not None:
             unclear.details.pop("maybe_applied", None)
@@ -86,7 +88,10 @@ async def roll_back(
         await run.durably(
             lambda _: run.steps.roll_back(before, kept_text), another_key_may=(Unauthorized,)
         )
-        is_back = (await readback(run, before))["is_as_written"]
+        found = await readback(run, before)
+        is_back = found["is_as_written"]
+        if is_back:
+            await run.wrote(before, found.get("at"))
         problem = "."
     except ConnectionNotFound:
         raise

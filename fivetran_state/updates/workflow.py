@@ -96,7 +96,7 @@ class UpdateWorkflow:
                     request["change_is_exact"],
                 )
                 steps = Steps(request["connection_id"], fivetran, runtime)
-                run = Run(workflow_id, request, wanted, steps, runtime.running)
+                run = Run(workflow_id, request, wanted, steps, runtime.running, runtime.recorder)
                 try:
                     return await self._run_or_resume(run)
                 except GivenUp:
@@ -116,11 +116,16 @@ class UpdateWorkflow:
         try:
             if run.request["key_was_given"]:
                 await self._keys.remember(self._keys.row_id(run.request), run.workflow_id)
-            return await update(run)
+            outcome = await update(run)
+            await run.finish_notes()
+            return outcome
         except Tampered:
             await pausing.resume_unrecorded(run)
             raise
-        except (FivetranStateError, SQLAlchemyError):
+        except FivetranStateError:
+            await run.finish_notes()
+            raise
+        except SQLAlchemyError:
             raise
         except Exception as error:
             # DBOS refuses to go on, so nothing can be recorded.
@@ -180,6 +185,8 @@ async def inspect(run: Run) -> None:
         run.connection = Connection(**found)
         run.began_with_0_1 = True
     run.was_paused = run.connection.paused
+    if run.inspected is not None:
+        await run.saw(await run.document_of(run.inspected), run.inspected.get("at"))
     if not run.connection.keeps_state:
         raise state_not_kept(run.connection)
     if run.inspected is None and not run.began_with_0_1:
@@ -219,6 +226,7 @@ async def change(run: Run) -> Outcome:
         await pausing.quiesce(run)
         snapshot = await present(run)
         before = await run.document_of(snapshot)
+        await run.saw(before, snapshot.get("at"))
         kept = Written(answer=None)
         unclear: FivetranError | None = None
         if refused is not None and await large.run(state.same, before, refused[1]):

@@ -47,6 +47,7 @@ LAYERS = (
     ("service",),
     ("runtime",),
     ("updates",),
+    ("history",),
 )
 """From the top. What is not named is below them all."""
 ONLY_THEY_KNOW_DBOS = {"updates", "runtime", "dbos_internals"}
