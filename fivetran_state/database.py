@@ -1,4 +1,4 @@
-"""The database of updates: its location, and its errors told without a secret."""
+"""The database of updates: its location, and its errors without secrets."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _REFUSALS = {
     "timeout": f"nothing answers at the host and port in {VARIABLE}",
     "invalid": f"a part of {VARIABLE} is malformed",
 }
-"""Reasons by the driver's text while it connects. The text itself may show parts of the URL."""
+"""Reasons, by the driver's text while it connects. The text itself may show parts of the URL."""
 
 _BY_SQLSTATE = {
     "25006": f"the server that {VARIABLE} names only reads",
@@ -50,7 +50,7 @@ def where(settings: Settings) -> str:
 
 
 def url_of(settings: Settings) -> str:
-    """The URL for DBOS; a SQLite file is made first. Raises `UnusableSettings`."""
+    """The URL for DBOS; creates the SQLite file. Raises `UnusableSettings`."""
     if settings.database_url is None:
         return _sqlite_url(path_of(settings))
     try:
@@ -71,8 +71,8 @@ def url_of(settings: Settings) -> str:
 
 
 def _sqlite_url(path: Path) -> str:
-    """A private file, in WAL mode, which stays with the file."""
-    # Only sealed values in it are trusted, so a copy with other modes is fine.
+    """Create a private file in WAL mode, which the file keeps."""
+    # Only sealed values in it are trusted, so a copy of the file with other modes is fine.
     private.create(path, closed_to_others=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -83,7 +83,7 @@ def _sqlite_url(path: Path) -> str:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn the database's errors inside into `DatabaseUnavailable`."""
+    """Convert the database's errors inside to `DatabaseUnavailable`."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -91,10 +91,10 @@ def answering() -> Iterator[None]:
 
 
 def unavailable(error: Exception) -> DatabaseUnavailable:
-    """The error for a caller, from an error of SQLAlchemy or of a driver."""
+    """The error for a caller, made from an error of SQLAlchemy or of a driver."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):
-        # SQLite's own texts quote no value.
+        # SQLite's own messages quote no value.
         return DatabaseUnavailable(
             f"The database in FIVETRAN_STATE_DATA_DIR cannot be used: {cause}."
         )

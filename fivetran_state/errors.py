@@ -41,10 +41,10 @@ FivetranStateError
     └── FivetranUnavailable   fivetran_unavailable
 
 An error is a code (stable, for programs), a message (what happened), a hint (what to do next)
-and details (`Facts`, JSON values). It crosses a DBOS checkpoint as exactly that, and comes back as the
-same class.
+and details (`Facts`, JSON values). A DBOS checkpoint stores exactly these, and restores the same
+class.
 
-Callers get the message, which may quote a state. Logs get `str(error)`, which does not.
+Callers get the message, which may quote a state. Logs get `str(error)`, which quotes none.
 """
 
 import inspect
@@ -64,14 +64,14 @@ class Facts(TypedDict, total=False):
 
     workflow_id: str | None
     updates: list[dict[str, Any]]
-    """Of connections that were changed together: each update, as tools return it."""
+    """The updates of connections that were changed as a group, as tools return them."""
     current_version: str | None
     differences: str | None
-    """In words, what is there in place of what should be."""
+    """The difference between the expected and the actual state, in words."""
     by_others: Literal["paused", "resumed"] | None
-    """What a person did to the connection meanwhile."""
+    """The change that a person made to the paused flag during the update."""
     was_paused: bool | None
-    """Before the update."""
+    """The connection was paused before the update."""
     was_resumed: bool | None
     paused_by_update: bool | None
     still_paused: bool | None
@@ -81,7 +81,7 @@ class Facts(TypedDict, total=False):
     """The call may have taken effect although it failed."""
     maybe_written: bool
     so_far: dict[str, Any]
-    """Of an update that could not resume its connection: how it had ended until then."""
+    """The end that the update had reached before its connection could not be resumed."""
     retry_after: float
     """Seconds."""
     status: int
@@ -92,14 +92,15 @@ class Facts(TypedDict, total=False):
 
 
 class FivetranStateError(Exception):
-    """The root of the tree; never raised itself."""
+    """The root of the tree; it is never raised itself."""
 
     code: ClassVar[str] = "error"
     hint: ClassVar[str] = ""
     place: str | None = None
-    """Where it is stored (see `binding`)."""
+    """The place in the database where the error is stored (see `binding`)."""
     may_be_logged: ClassVar[bool] = False
-    """The message quotes neither a state nor an answer, so that `str(error)` may hold it."""
+    """True if the message quotes neither a state nor an answer, so that `str(error)` may include
+    it."""
 
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
@@ -110,7 +111,7 @@ class FivetranStateError(Exception):
             for name, value in details.items()
         }
         self.details = cast(Facts, bounded)
-        super().__init__()  # `repr`, which others log, shows what it is given.
+        super().__init__()  # `repr` shows the arguments, and other libraries log it: pass none.
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.may_be_logged else self.code
@@ -151,7 +152,7 @@ class MissingCredentials(FivetranStateError):
 
 
 class NotAllowed(FivetranStateError):
-    """The server's operator has not allowed this connection, or any change; nothing was changed."""
+    """The server's settings do not allow this connection, or any change; nothing was changed."""
 
     code = "not_allowed"
     hint = (
@@ -195,7 +196,7 @@ class EngineNotReady(FivetranStateError):
 
 
 class DatabaseUnavailable(FivetranStateError):
-    """The database of updates cannot be reached; updates in flight wait for it, none is lost."""
+    """The database of updates cannot be reached. Updates in flight wait for it, and none is lost."""
 
     code = "database_unavailable"
     may_be_logged = True
@@ -207,7 +208,8 @@ class DatabaseUnavailable(FivetranStateError):
 
 
 class UnusableKey(FivetranStateError):
-    """The key that opens what is stored is missing, malformed or a different one; nothing was changed."""
+    """The key that decrypts stored values is missing, malformed or a different one; nothing was
+    changed."""
 
     code = "unusable_key"
     may_be_logged = True
@@ -218,7 +220,7 @@ class UnusableKey(FivetranStateError):
 
 
 class Tampered(FivetranStateError):
-    """Someone other than this program has changed what it stored; nothing of it was used."""
+    """Somebody else has changed a stored value in the database; the value was not used."""
 
     code = "tampered"
     may_be_logged = True
@@ -229,7 +231,7 @@ class Tampered(FivetranStateError):
 
 
 class UnusableSettings(FivetranStateError):
-    """A variable of the server's environment, or a path that it names, cannot be used; nothing was
+    """An environment variable of the server, or a path that it names, cannot be used; nothing was
     changed by this call."""
 
     code = "unusable_settings"
@@ -242,7 +244,8 @@ class UnusableSettings(FivetranStateError):
 
 
 class WorkflowNotFound(FivetranStateError):
-    """There is no such update of this account, it is too old, or it ended before it had read a state."""
+    """The account has no such update, the update is too old, or it ended before it had read a
+    state."""
 
     code = "workflow_not_found"
     hint = "Find the workflow_id, such as speak_inexpensive:1, with list_workflows."
@@ -251,7 +254,7 @@ class WorkflowNotFound(FivetranStateError):
 class UpdateInProgress(FivetranStateError):
     """Another update of this connection has not ended, so this one was not started.
 
-    Details: `workflow_id`, of the other.
+    Details: `workflow_id` of the other update.
     """
 
     code = "update_in_progress"
@@ -262,9 +265,9 @@ class UpdateInProgress(FivetranStateError):
 
 
 class IdempotencyKeyReused(FivetranStateError):
-    """The idempotency key belongs to an update that was asked for differently; nothing was started.
+    """The idempotency key belongs to an update with a different request; nothing was started.
 
-    Details: `workflow_id`, of that update.
+    Details: `workflow_id` of that update.
     """
 
     code = "idempotency_key_reused"
@@ -272,9 +275,9 @@ class IdempotencyKeyReused(FivetranStateError):
 
 
 class Conflict(FivetranStateError):
-    """The state is not the version that was expected, or somebody changed it while the update ran.
+    """The state is not the expected version, or somebody changed it while the update ran.
 
-    What is there now was left as it is. The connection is resumed if the update had paused it.
+    The current state was left as it is. The connection is resumed if the update had paused it.
     Details: `current_version`.
     """
 
@@ -286,7 +289,7 @@ class Conflict(FivetranStateError):
 
 
 class InvalidChange(FivetranStateError):
-    """The change cannot be applied to the state as it is; nothing was written."""
+    """The change cannot be applied to the current state; nothing was written."""
 
     code = "invalid_change"
     hint = "Read the state again with get_state and correct what the message names in the change."
@@ -300,8 +303,8 @@ class NothingToUndo(FivetranStateError):
 
 
 class ResyncPending(FivetranStateError):
-    """A historical re-sync is pending or running; it starts from an empty state and would overwrite
-    what is written now. Nothing was written, and the connection was not paused."""
+    """A historical re-sync is pending or running. It starts from an empty state and would overwrite
+    the change. Nothing was written, and the connection was not paused."""
 
     code = "resync_pending"
     hint = (
@@ -322,7 +325,7 @@ class TooLargeToConfirm(FivetranStateError):
 
 
 class NotConfirmed(FivetranStateError):
-    """The user who was asked has not agreed; nothing was written."""
+    """The user was asked and has not agreed; nothing was written."""
 
     code = "not_confirmed"
     hint = (
@@ -332,22 +335,22 @@ class NotConfirmed(FivetranStateError):
 
 
 class Cancelled(FivetranStateError):
-    """Somebody cancelled the update; nothing was written, and the connection is as it was before."""
+    """Somebody cancelled the update. Nothing was written, and the connection is as it was before."""
 
     code = "cancelled"
     hint = "Start a new update if it is wanted after all."
 
 
 class Undone(FivetranStateError):
-    """Another connection that was to be changed together with this one could not be: the state from
-    before was put back and checked, the connection is as it was."""
+    """Another connection of the group could not be changed. The earlier state of this connection
+    was put back and checked, and the connection is as it was before."""
 
     code = "undone"
     hint = "See what kept the other connection from being updated, and send the request again."
 
 
 class TooLateToCancel(FivetranStateError):
-    """The update has ended, so there is nothing to cancel any more.
+    """The update has already ended, so it cannot be cancelled.
 
     Details: `workflow_id`.
     """
@@ -360,7 +363,8 @@ class TooLateToCancel(FivetranStateError):
 
 
 class SyncStillRunning(FivetranStateError):
-    """Fivetran did not stop the running sync in time; nothing was written, the connection is resumed."""
+    """Fivetran did not stop the running sync in time. Nothing was written, and the connection is
+    resumed."""
 
     code = "sync_still_running"
     hint = (
@@ -370,11 +374,11 @@ class SyncStillRunning(FivetranStateError):
 
 
 class VerificationFailed(FivetranStateError):
-    """After the write the state was not what was written.
+    """The state that was read back is not the state that was written.
 
-    If Fivetran said that it kept something else, the state from before was put back and checked. If
-    somebody else may have written, what is there was left as it is. The message says which, and
-    what differs. Details: `current_version`, `differences`.
+    If Fivetran said that it kept a different state, the earlier state was put back and checked. If
+    somebody else may have written, the current state was left as it is. The message says which, and
+    describes the difference. Details: `current_version`, `differences`.
     """
 
     code = "verification_failed"
@@ -386,11 +390,11 @@ class VerificationFailed(FivetranStateError):
 
 
 class RollbackFailed(FivetranStateError):
-    """What was written could not be read back, or Fivetran did not keep it and the state from before
+    """The written state could not be read back, or Fivetran did not keep it and the earlier state
     could not be put back.
 
-    The state may be the old one, the new one or neither. The connection is as paused as it was
-    before, so that a running one may sync with it.
+    The state may be the earlier one, the new one or neither. The connection is paused only if it
+    was paused before the update, so a running connection may sync with this state.
     """
 
     code = "rollback_failed"
@@ -404,7 +408,7 @@ class RollbackFailed(FivetranStateError):
 class LeftPaused(FivetranStateError):
     """Fivetran did not resume the connection for a day: the connection is still paused.
 
-    Details: `paused_by_update`, and `so_far`, which tells what was or was not written before that.
+    Details: `paused_by_update`, and `so_far`: how the update had ended before that.
     """
 
     code = "left_paused"
@@ -415,7 +419,8 @@ class LeftPaused(FivetranStateError):
 
 
 class InternalError(FivetranStateError):
-    """A fault of this program. An update that was begun goes on, or ends with the connection resumed."""
+    """A fault of this program. An update that had started goes on, or ends with the connection
+    resumed."""
 
     code = "internal_error"
     hint = (
@@ -425,20 +430,20 @@ class InternalError(FivetranStateError):
 
 
 class FivetranError(FivetranStateError):
-    """Fivetran refused a call in a way that has no code of its own; an update then wrote nothing.
+    """Fivetran refused a call in a way that has no code of its own. The update wrote nothing.
 
-    Details: `status` (HTTP), `fivetran_code`, `fivetran_message`; they come with each error that
-    follows here, if Fivetran gave them.
+    Details: `status` (HTTP), `fivetran_code`, `fivetran_message`. All errors below have them too,
+    if Fivetran sent them.
     """
 
     is_live = False
-    """True on the error that an answer of Fivetran raised, not on its copy from a checkpoint."""
+    """True for an error that Fivetran's answer raised; false for its copy from a checkpoint."""
 
     code = "fivetran_error"
     hint = "Correct what fivetran_message names. If it makes no sense, call again later."
 
     def __str__(self) -> str:
-        """With Fivetran's status, or the kind of fault of the network."""
+        """The code, with Fivetran's status or the kind of network fault."""
         status, cause = self.details.get("status"), type(self.__cause__).__name__
         reason = "" if self.__cause__ is None else f" ({cause})"
         return f"{self.code} (HTTP {status})" if isinstance(status, int) else f"{self.code}{reason}"
@@ -466,21 +471,22 @@ class Forbidden(FivetranError):
 
 
 class ConnectionNotFound(FivetranError):
-    """There is no such connection in the account, or somebody has deleted it (404)."""
+    """The account has no such connection, or somebody has deleted it (404)."""
 
     code = "connection_not_found"
     hint = "Find the connection's id with list_connections."
 
 
 class StateNotKept(FivetranError):
-    """The connection's service keeps no state: only Functions and Connector SDK connections do."""
+    """The connection's service keeps no state. Only Functions and Connector SDK connections keep
+    one."""
 
     code = "state_not_kept"
     hint = "Choose a connection whose keeps_state is true in list_connections."
 
 
 class NoStateYet(FivetranError):
-    """The connector has not written a state yet (400), and nobody else can write the first one.
+    """The connector has not written a state yet (400). Only the connector can write the first one.
 
     Nothing was written, and the connection was not paused.
     """
@@ -490,9 +496,9 @@ class NoStateYet(FivetranError):
 
 
 class SyncRunning(FivetranError):
-    """A sync is in the way of the change (409); met only within an update's steps.
+    """A running sync blocks the change (409). Only the steps of an update meet this error.
 
-    The update waits for the sync to end, and then tries again.
+    The update waits until the sync has ended, and then tries again.
     """
 
     code = "sync_running"
@@ -507,7 +513,7 @@ class InvalidStateDocument(FivetranError):
 
 
 class RateLimited(FivetranError):
-    """The account's request limit is used up (429). An update waits for it by itself.
+    """The account's request limit is used up (429). An update waits by itself.
 
     Details: `retry_after`, in seconds.
     """
@@ -519,8 +525,8 @@ class RateLimited(FivetranError):
 class FivetranUnavailable(FivetranError):
     """Fivetran did not answer, or its answer cannot be used.
 
-    An update that has paused a connection does not end with this while it lasts, but keeps trying
-    for a day. Details: `maybe_applied`, if a change may have taken effect all the same.
+    An update that has paused a connection does not end with this error at once; it keeps trying for
+    a day. Details: `maybe_applied`, if the change may have taken effect although the call failed.
     """
 
     code = "fivetran_unavailable"
@@ -531,7 +537,7 @@ class FivetranUnavailable(FivetranError):
 
 
 def reference() -> str:
-    """The page `docs/reference/errors.md`."""
+    """The content of `docs/reference/errors.md`."""
     sections = [
         f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n"
         for cls in FivetranStateError._by_code.values()

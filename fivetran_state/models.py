@@ -1,4 +1,4 @@
-"""What the surfaces return. Every model is JSON; a field that has nothing to say is left out."""
+"""The models that the surfaces return. Every model is JSON; an empty field is left out."""
 
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ class Model(BaseModel):
     _null_says_something: ClassVar[frozenset[str]] = frozenset()
 
     def to_json(self, *, exactly: bool = False) -> dict[str, Any]:
-        """Its fields, without those that have nothing to say.
+        """Its fields, without the empty ones.
 
         `exactly`: values of a state stay as they are, for `state.dump`.
         """
@@ -29,7 +29,7 @@ class Model(BaseModel):
 
 
 def _to_json(value: Any, exactly: bool) -> Any:
-    # Not pydantic's exclude_none, which would also drop the nulls of a state.
+    # pydantic's exclude_none would also drop the nulls of a state.
     if isinstance(value, Model):
         return value.to_json(exactly=exactly)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The plan of an update on the present state, for the person or the agent that decides."""
+"""The plan of an update on the current state, for the person or the agent that decides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ NAMED_PATHS = 5
 
 @dataclass(frozen=True)
 class Wanted:
-    """A change, with its source if it is not the caller's own."""
+    """A change, with its source if the caller did not give the change itself."""
 
     change: state.Change
     source: str | None = None
     copied_from: Connection | None = None
     undoes: str | None = None
-    """The workflow id of the update whose state before is put back."""
+    """The workflow id of the update that this change undoes."""
     undone_paths: frozenset[str] = frozenset()
-    """What that update itself has changed."""
+    """The paths that this update changed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Plan:
     version_before: str
     version_after: str
     changes: list[Change]
-    """The first of them."""
+    """The first changes; `changes_total` counts all of them."""
     changes_total: int
 
     @classmethod
@@ -56,7 +56,7 @@ class Plan:
         then_sync: bool = False,
         sync_wait: float = 0,
     ) -> "Plan":
-        """Apply the change to the state before; raises `InvalidChange`."""
+        """Apply the change to the earlier state; raises `InvalidChange`."""
         try:
             applied = state.applied(wanted.change, before)
         except (state.InvalidChange, state.InvalidState) as error:
@@ -78,12 +78,12 @@ class Plan:
 
     @property
     def is_large(self) -> bool:
-        """True if describing it takes so long that it belongs into `large.run_if`."""
+        """True if describing it takes so long that it belongs in `large.run_if`."""
         return large.is_any(self.before, self.applied.after)
 
     @property
     def described_connection(self) -> str:
-        """The connection's name, with what distinguishes it from others of this name."""
+        """The connection's name, with enough to distinguish it from others of the same name."""
         connection = self.connection
         group = quoted(connection.group_id)
         if self.group_name is not None and self.group_name != connection.group_id:
@@ -216,12 +216,12 @@ class Confirmation(Protocol):
 
     @property
     def version(self) -> str | None:
-        """The version of the state for which there is an answer."""
+        """The version of the state that the person has confirmed, if any."""
 
     async def covers(self, plan: Plan, latest: int) -> bool:
-        """Whether exactly this was confirmed, with `latest` the connection's newest update.
+        """True if exactly this was confirmed, while `latest` was the connection's newest update.
 
-        If not it asks; the answer counts the next time. Raises `NotConfirmed`, or
+        If not, it asks; the answer counts the next time. Raises `NotConfirmed`, or
         `TooLargeToConfirm` if the question could not show every change in full.
         """
 

@@ -1,7 +1,7 @@
 """The prompts: instructions that a person would otherwise repeat to the model each time.
 
-They say only what to do. The model reads the state itself with get_state, whose result every host
-marks as data; inside a prompt, the state would speak with the user's voice.
+They contain only instructions. The model reads the state itself with get_state, and every host
+marks this result as data. Inside a prompt, the state would speak with the user's voice.
 """
 
 import json
@@ -100,12 +100,12 @@ class Prompts:
 
 
 def _as_data(words: str) -> str:
-    """JSON text of the argument, which stays on its line and cannot look like a step."""
+    """JSON text of the argument. It stays on its line and cannot look like a step."""
     return visible(json.dumps(words, ensure_ascii=False))
 
 
 class _StrictPrompt(Prompt):
-    """A prompt that refuses arguments as the protocol's invalid parameters, with the reason."""
+    """A prompt that reports wrong arguments as the protocol's invalid parameters, with the reason."""
 
     async def render(
         self, arguments: dict[str, Any] | None, context: Context[Any, Any]

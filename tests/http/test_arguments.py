@@ -1,4 +1,4 @@
-"""REST: what arguments may be, and how a request that is refused is told so."""
+"""REST: valid arguments, and the errors for invalid ones."""
 
 import inspect
 import json

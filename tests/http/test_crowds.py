@@ -19,7 +19,7 @@ CHANGE = {"connection_id": SYNCING, "new_state": {"cursor": "2020"}}
 
 @contextmanager
 def crowd(url: httpx.URL) -> Iterator[None]:
-    """So many connections, all opened at once, that say nothing."""
+    """This many connections, all opened at the same time, that send nothing."""
     with ExitStack() as stack:
         for _ in range(CROWD):
             connection = stack.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""What a server is put into: its database, its directory, proxies, certificates."""
+"""The server's surroundings: its database, its directory, proxies, certificates."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def _modes(folder: Path) -> dict[Path, int]:
 
 
 async def told(client: Client) -> dict[str, Any]:
-    """The error that a tool answers, which nobody is asked to repeat in seconds."""
+    """The tool's error; its hint must not ask to call again in seconds."""
     error = await refused(client, "get_state", connection_id=IDLE)
     assert "in a few seconds" not in error["hint"]
     assert PASSWORD not in json.dumps(error)
@@ -206,7 +206,7 @@ async def test_the_doctor_tells_once_what_is_wrong(
 def test_the_process_that_finishes_an_update_means_the_same_files(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    """They are relative to where the server works, and the other process works elsewhere."""
+    """The paths are relative to the server's directory, and the other process works elsewhere."""
     shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
     data = {"FIVETRAN_STATE_DATA_DIR": "my data?a=b#c", "SSL_CERT_FILE": "certificates.pem"}
     with raw_server(environment | data, tmp_path) as server:

@@ -1,4 +1,4 @@
-"""A plan: what it says that a change would do."""
+"""A plan: its description of the change."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def planned(
     wanted: Wanted | None = None,
     **more: Any,
 ) -> Plan:
-    """Of a merge patch, unless something else is wanted."""
+    """The plan of a merge patch, unless `wanted` is given."""
     patch = {"cursor": "2020"} if change is None else change
     wanted = wanted or Wanted(state.Change("merge_patch", patch, exact))
     return Plan.of(connection, before, wanted, **more)

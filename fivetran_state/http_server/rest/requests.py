@@ -1,4 +1,4 @@
-"""The parts of a request: its exact body, the path, and the headers that say how it is meant."""
+"""The parts of a request: its exact body, the path, and the headers with options."""
 
 import re
 from collections.abc import Callable, Collection, Coroutine
@@ -21,13 +21,13 @@ from fivetran_state.startup import Backend
 from fivetran_state.validation import too_many_unknown
 
 FOR_EVER = 24 * 3600.0
-"""Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
+"""Seconds that a caller waits by default; an update keeps trying for as long."""
 Credential = Annotated[str | None, Header(max_length=500)]
 WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
 
 
 class _WorkflowIds(StringConvertor):
-    """In a path: of a guest's update with its account in front, and never with what follows."""
+    """In a path: a guest's update has its account in front. It must not match the rest of a route."""
 
     regex = "[^/]+(?:/[^/:]+:[^/]+)?"
 
@@ -36,12 +36,13 @@ register_url_convertor("workflow_id", _WorkflowIds())
 
 
 class _Exact(Request):
-    """A request whose JSON body keeps every number as it is spelt."""
+    """A request whose JSON body keeps the spelling of every number."""
 
     _value: state.JsonValue
 
     def check_type(self) -> None:
-        """Refuse other types than JSON: any page can make a browser send those without asking first."""
+        """Refuse other types than JSON: any page can make a browser send those without asking
+        first."""
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
             raise HTTPException(415, "The request has to be of the Content-Type application/json.")
 
@@ -50,7 +51,7 @@ class _Exact(Request):
             self._value = await large.run(state.parse_value, await self.body())
         except state.InvalidState as error:
             raise InvalidRequest(f"The body cannot be used: {error}.") from error
-        self._body = b"{}"  # FastAPI wants to know only whether there is one.
+        self._body = b"{}"  # FastAPI only needs to know that there is a body.
         if isinstance(self._value, dict):
             problems = too_many_unknown(self._value, known)
             if problems is not None:
@@ -100,7 +101,7 @@ def _credentials(
 
 @dataclass(frozen=True)
 class Preference:
-    """What `Prefer` (RFC 7240) asks for: how many seconds to wait for the end of an update."""
+    """The seconds to wait for the end of an update, from `Prefer` (RFC 7240)."""
 
     seconds: float = FOR_EVER
     applied: str | None = None
@@ -112,7 +113,7 @@ def _preference(
         Header(description="respond-async: answer at once; wait=SECONDS: at the latest then."),
     ] = None,
 ) -> Preference:
-    # Several lines are as good as one, with commas (RFC 9110, 5.3).
+    # Several header lines mean the same as one line with commas (RFC 9110, 5.3).
     wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
     waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
     applied = ["respond-async"] if "respond-async" in wanted else []
