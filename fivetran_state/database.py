@@ -16,11 +16,11 @@ VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 
 _REFUSALS = {
     "password authentication failed": f"it refuses the user or the password in {VARIABLE}",
-    "no password supplied": f"it wants a password, and {VARIABLE} has none",
-    "no pg_hba.conf entry": f"it does not let this host in with the user in {VARIABLE}",
+    "no password supplied": f"it needs a password, and {VARIABLE} has none",
+    "no pg_hba.conf entry": f"it does not accept this host with the user in {VARIABLE}",
     "certificate": f"a TLS certificate that {VARIABLE} asks for is missing or not trusted",
-    "does not support SSL": f"it offers no TLS, which sslmode in {VARIABLE} asks for",
-    "role ": f"it does not let in the user in {VARIABLE}",
+    "does not support SSL": f"it does not offer TLS, but sslmode in {VARIABLE} requires it",
+    "role ": f"it does not accept the user in {VARIABLE}",
     "does not exist": f"the database that {VARIABLE} names does not exist and was not created",
     "resolve host": f"the host in {VARIABLE} is not known",
     "translate host": f"the host in {VARIABLE} is not known",
@@ -31,7 +31,7 @@ _REFUSALS = {
 """Reasons, by the driver's text while it connects. The text itself may show parts of the URL."""
 
 _BY_SQLSTATE = {
-    "25006": f"the server that {VARIABLE} names only reads",
+    "25006": f"the server in {VARIABLE} is read-only",
     "42501": f"the user in {VARIABLE} may not create or use the tables",
     "53100": "its disk is full",
 }
@@ -60,13 +60,15 @@ def url_of(settings: Settings) -> str:
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         raise UnusableSettings(
-            f"{VARIABLE} is a SQLite URL. Leave it out: then SQLite is used, in the directory"
-            " that FIVETRAN_STATE_DATA_DIR names."
+            f"{VARIABLE} is a SQLite URL. Remove it to use SQLite in the directory "
+            "FIVETRAN_STATE_DATA_DIR."
         )
     if dialect not in ("postgresql", "postgres"):
-        raise UnusableSettings(f"{VARIABLE} has to begin with postgresql://.")
+        raise UnusableSettings(f"{VARIABLE} must begin with postgresql://.")
     if not url.database:
-        raise UnusableSettings(f"{VARIABLE} names no database: postgresql://user@host/database.")
+        raise UnusableSettings(
+            f"{VARIABLE} does not name a database: postgresql://user@host/database."
+        )
     return settings.database_url
 
 

@@ -145,9 +145,9 @@ class MissingCredentials(FivetranStateError):
     code = "missing_credentials"
     may_be_logged = True
     hint = (
-        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and restart it, "
-        "or start it with --sandbox to try it without an account. A REST request may bring api_key "
-        "and api_secret itself."
+        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and "
+        "restart it, or start it with --sandbox to try it without an account. A REST "
+        "request may have its own api_key and api_secret."
     )
 
 
@@ -156,7 +156,7 @@ class NotAllowed(FivetranStateError):
 
     code = "not_allowed"
     hint = (
-        "Calling again will not help: ask the operator, who decides by "
+        "Do not call again. Ask the operator, who can change "
         "FIVETRAN_STATE_ALLOWED_CONNECTIONS and FIVETRAN_STATE_READ_ONLY."
     )
 
@@ -165,7 +165,10 @@ class InsufficientScope(FivetranStateError):
     """The caller's token does not allow this call; nothing was done."""
 
     code = "insufficient_scope"
-    hint = "Use a token with that scope; to see what a change would do, read is enough: dry_run."
+    hint = (
+        "Use a token with that scope. To see what a change would do, use dry_run, which "
+        "needs only read."
+    )
 
 
 class CannotServe(FivetranStateError):
@@ -201,9 +204,9 @@ class DatabaseUnavailable(FivetranStateError):
     code = "database_unavailable"
     may_be_logged = True
     hint = (
-        "If the message names a variable, correct that first. Call again, with the same arguments, "
-        "when the database is back: a repeated request attaches to the update that it may have "
-        "started."
+        "If the message names a variable, correct that first. When the database is "
+        "back, call again with the same arguments: a repeated request returns the "
+        "update that it may have started."
     )
 
 
@@ -214,8 +217,9 @@ class UnusableKey(FivetranStateError):
     code = "unusable_key"
     may_be_logged = True
     hint = (
-        "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with and restart the "
-        "server. After changing the key, append the old one to the new one, after a comma."
+        "Set FIVETRAN_STATE_SECRET_KEY to the key that encrypted this database, and "
+        "restart the server. If the key was changed, set both: the new key, a comma, "
+        "the old key."
     )
 
 
@@ -225,8 +229,8 @@ class Tampered(FivetranStateError):
     code = "tampered"
     may_be_logged = True
     hint = (
-        "Find out who can write to this server's database. Look at the connection in Fivetran: "
-        "whether it is paused, and whether its state is right."
+        "Find out who can write to this server's database. In Fivetran, check the connection's "
+        "state, and that it is paused only if it should be."
     )
 
 
@@ -237,9 +241,9 @@ class UnusableSettings(FivetranStateError):
     code = "unusable_settings"
     may_be_logged = True
     hint = (
-        "Ask the operator to correct what the message names; calling again does not help before "
-        "that. A changed variable needs a restart of the server. `fivetran-state doctor` checks the "
-        "set-up."
+        "Ask the operator to correct what the message names. Do not call again before "
+        "that. After changing a variable, restart the server. `fivetran-state doctor` "
+        "checks the set-up."
     )
 
 
@@ -259,8 +263,8 @@ class UpdateInProgress(FivetranStateError):
 
     code = "update_in_progress"
     hint = (
-        "Follow the other update with workflow_status, or end it with cancel_update. When it has "
-        "ended, read the state again and decide anew."
+        "Follow the other update with workflow_status, or end it with cancel_update. "
+        "When it has ended, read the state again before you decide what to change."
     )
 
 
@@ -292,14 +296,17 @@ class InvalidChange(FivetranStateError):
     """The change cannot be applied to the current state; nothing was written."""
 
     code = "invalid_change"
-    hint = "Read the state again with get_state and correct what the message names in the change."
+    hint = (
+        "Read the state again with get_state, and correct the part of the change that the "
+        "message names."
+    )
 
 
 class NothingToUndo(FivetranStateError):
     """restore_from names an update that wrote nothing; nothing was changed by this call."""
 
     code = "nothing_to_undo"
-    hint = "Find the update to undo with list_workflows: one that ended as updated."
+    hint = "Use list_workflows to find an update with the status updated, and undo that one."
 
 
 class ResyncPending(FivetranStateError):
@@ -308,8 +315,8 @@ class ResyncPending(FivetranStateError):
 
     code = "resync_pending"
     hint = (
-        "Tell the user. Wait until the re-sync has ended, or, if they want the change all the same, "
-        "repeat the call with allow_resync set to true."
+        "Tell the user. Wait until the re-sync has ended. If the user wants the "
+        "change anyway, repeat the call with allow_resync set to true."
     )
 
 
@@ -319,8 +326,9 @@ class TooLargeToConfirm(FivetranStateError):
 
     code = "too_large_to_confirm"
     hint = (
-        "Make the change in smaller steps, or undo only a part with `only`. Where nobody has to be "
-        "asked (FIVETRAN_STATE_CONFIRM=never, or REST), a plan's version can be applied at once."
+        "Make the change in smaller steps, or undo only a part with `only`. Without "
+        "confirmation (FIVETRAN_STATE_CONFIRM=never, or REST), you can apply a plan's "
+        "version directly."
     )
 
 
@@ -329,8 +337,8 @@ class NotConfirmed(FivetranStateError):
 
     code = "not_confirmed"
     hint = (
-        "Ask the user what they want instead before you try again. Where nobody can answer, the "
-        "operator sets FIVETRAN_STATE_CONFIRM=never."
+        "Ask the user what they want before you try again. If nobody can answer, the "
+        "operator can set FIVETRAN_STATE_CONFIRM=never."
     )
 
 
@@ -338,7 +346,7 @@ class Cancelled(FivetranStateError):
     """Somebody cancelled the update. Nothing was written, and the connection is as it was before."""
 
     code = "cancelled"
-    hint = "Start a new update if it is wanted after all."
+    hint = "Start a new update if the user still wants the change."
 
 
 class Undone(FivetranStateError):
@@ -346,7 +354,10 @@ class Undone(FivetranStateError):
     was put back and checked, and the connection is as it was before."""
 
     code = "undone"
-    hint = "See what kept the other connection from being updated, and send the request again."
+    hint = (
+        "Find out why the other connection could not be updated, correct that, and send "
+        "the request again."
+    )
 
 
 class TooLateToCancel(FivetranStateError):
@@ -357,8 +368,9 @@ class TooLateToCancel(FivetranStateError):
 
     code = "too_late_to_cancel"
     hint = (
-        "If it has ended as updated, undo it: update_state with this workflow_id as restore_from. "
-        "Otherwise nothing is left to do; workflow_status tells how it ended."
+        "If its status is updated, undo it: call update_state with this workflow_id "
+        "as restore_from. Otherwise there is nothing to do. workflow_status says how "
+        "it ended."
     )
 
 
@@ -383,9 +395,9 @@ class VerificationFailed(FivetranStateError):
 
     code = "verification_failed"
     hint = (
-        "Read the state with get_state. If the state from before is back, look in the change for "
-        "values that Fivetran may not keep as they are. If somebody else has written, agree with "
-        "them, then make a new plan."
+        "Read the state with get_state. If the earlier state is back, look in the "
+        "change for values that Fivetran may not keep as they are. If somebody else "
+        "has written, talk to them, then make a new plan."
     )
 
 
@@ -399,9 +411,9 @@ class RollbackFailed(FivetranStateError):
 
     code = "rollback_failed"
     hint = (
-        "Tell the user, and act before the next sync: read the state with get_state, and put it right "
-        "with update_state, for example with this workflow_id as restore_from, which puts back the "
-        "state from before."
+        "Tell the user, and act before the next sync. Read the state with get_state, "
+        "and correct it with update_state. To put back the earlier state, use this "
+        "workflow_id as restore_from."
     )
 
 
@@ -413,8 +425,8 @@ class LeftPaused(FivetranStateError):
 
     code = "left_paused"
     hint = (
-        "Resume the connection in Fivetran: until then its data stands still. Correct what the "
-        "message names first, such as the API key or its role."
+        "Correct what the message names first, such as the API key or its role. Then "
+        "resume the connection in Fivetran: it does not sync before that."
     )
 
 
@@ -440,7 +452,10 @@ class FivetranError(FivetranStateError):
     """True for an error that Fivetran's answer raised; false for its copy from a checkpoint."""
 
     code = "fivetran_error"
-    hint = "Correct what fivetran_message names. If it makes no sense, call again later."
+    hint = (
+        "Correct what fivetran_message names. If it names nothing that you can correct, "
+        "call again later."
+    )
 
     def __str__(self) -> str:
         """The code, with Fivetran's status or the kind of network fault."""
@@ -454,9 +469,9 @@ class Unauthorized(FivetranError):
 
     code = "unauthorized"
     hint = (
-        "Make FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment a key that is "
-        "valid in Fivetran, and restart the server; or the api_key and api_secret that the REST "
-        "request brought."
+        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment to "
+        "a key that is valid in Fivetran, and restart the server. If the REST request "
+        "has its own api_key and api_secret, correct those."
     )
 
 
@@ -465,8 +480,8 @@ class Forbidden(FivetranError):
 
     code = "forbidden"
     hint = (
-        "Have an administrator of the Fivetran account give the key's user a role that may read "
-        "and edit this connection."
+        "Ask an administrator of the Fivetran account to give the key's user a role "
+        "that may read and edit this connection."
     )
 
 
@@ -550,11 +565,11 @@ _PREFACE = """\
 
 <!-- Made by `python -m fivetran_state.errors > docs/reference/errors.md`; do not edit. -->
 
-Every tool answers an error as `{"code", "message", "hint"}`, and details where there are any.
-`code` is stable, for programs. `message` says what happened this time; it may quote what came from
-outside, so it is data, bounded, with every character visible. `hint` says what to do next.
-The `error` of an update in `workflow_status` is the same. REST answers it as a problem, with
-`detail` in place of `message`; docs/reference/http.md has the statuses.
+Every tool answers an error as `{"code", "message", "hint"}`, with details if there are any.
+`code` is stable, for programs. `message` says what happened this time. It may quote external text,
+so treat it as data; its length is limited, and every character is visible. `hint` says what to do
+next. `workflow_status` has the same for an update, as its `error`. REST answers an error as a
+problem, with `detail` in place of `message`; docs/reference/http.md has the statuses.
 """
 
 

@@ -194,7 +194,7 @@ class Fivetran:
         """The account that the API key belongs to."""
         account_id = (await self._call("GET", "/v1/account/info")).get("account_id")
         if not isinstance(account_id, str) or not account_id:
-            raise FivetranUnavailable("Fivetran's answer names no account.")
+            raise FivetranUnavailable("Fivetran's answer does not name an account.")
         return account_id
 
     async def accepts_key(self) -> bool:
@@ -215,7 +215,7 @@ class Fivetran:
         page = await self._call("GET", "/v1/connections", params=params)
         items, following = page.get("items"), page.get("next_cursor") or None
         if not isinstance(items, list):
-            raise FivetranUnavailable("Fivetran's answer lists no connections.")
+            raise FivetranUnavailable("Fivetran's answer does not list connections.")
         if following is not None and not is_cursor(following):
             raise FivetranUnavailable("Fivetran's answer has an unusable next_cursor.")
         return [Connection.from_json(item) for item in items], following
@@ -245,7 +245,7 @@ class Fivetran:
         """
         answer = await self._call("GET", f"{_path(connection_id)}/state")
         if "state" not in answer:
-            raise FivetranUnavailable("Fivetran's answer holds no state.")
+            raise FivetranUnavailable("Fivetran's answer does not contain a state.")
         document: state.Document | None = answer["state"]
         if document is None:
             raise NoStateYet(f"{connection_id} has no state yet.")
@@ -304,7 +304,7 @@ class Fivetran:
                 _label(group["id"]): _label(group["name"]) for group in page["items"]
             }
         except (FivetranError, KeyError, TypeError) as error:
-            logger.warning("Fivetran does not tell the groups' names (%s)", type(error).__name__)
+            logger.warning("Fivetran did not return the groups' names (%s)", type(error).__name__)
         return self._group_names
 
     async def _call(
@@ -334,7 +334,8 @@ class Fivetran:
             response = await self._http.send(request)
         except _NOT_SENT as error:
             why = (
-                "its TLS certificate is not trusted; SSL_CERT_FILE can name others to trust"
+                "its TLS certificate is not trusted; SSL_CERT_FILE can name a file of "
+                "trusted certificates"
                 if "CERTIFICATE_VERIFY_FAILED" in str(error)
                 else type(error).__name__
             )
@@ -380,9 +381,7 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
 
 def _path(connection_id: str) -> str:
     if not is_connection_id(connection_id):
-        raise InvalidRequest(
-            f"'{shown(connection_id)}' is not a connection's id; nothing was sent."
-        )
+        raise InvalidRequest(f"'{shown(connection_id)}' is not a connection id; nothing was sent.")
     return f"/v1/connections/{quote(connection_id, safe='')}"
 
 
@@ -393,7 +392,7 @@ def _data(content: bytes, changes: bool) -> dict[str, Any]:
         if not changes and len(content) > state.MAX_ANSWER_BYTES:
             raise InvalidStateDocument(f"Fivetran's answer is too large: {error}.") from error
         raise FivetranUnavailable(
-            "Fivetran's answer is not what its reference describes.", maybe_applied=changes or None
+            "Fivetran's answer does not match its reference.", maybe_applied=changes or None
         ) from error
     return data if isinstance(data, dict) else {}
 

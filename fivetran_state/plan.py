@@ -137,10 +137,11 @@ class Plan:
             yield "The connection is paused and stays paused."
         elif connection.sync_state == "syncing":
             yield (
-                "A sync is running: Fivetran is asked to stop it, which may take up to "
-                f"{_duration(self.sync_wait)}. What it has saved so far stays, and the connection "
-                "is resumed afterwards. If the sync moves the state before it stops, the update "
-                "ends in a conflict and writes nothing."
+                "A sync is running: Fivetran is asked to stop it, which may take up "
+                f"to {_duration(self.sync_wait)}. The data that it has saved stays, "
+                "and the connection is resumed afterwards. If the sync moves the "
+                "state before it stops, the update ends in a conflict and writes "
+                "nothing."
             )
         else:
             yield "The connection is paused for a moment and resumed."
@@ -166,14 +167,15 @@ class Plan:
         if not self.applied.after and self.changes_total:
             yield "Careful: with an empty state the connector starts over from the beginning."
         if isinstance(self.before, state.RawDocument):
-            yield "What is there now is not a usable state."
+            yield "The current state is not usable."
 
     def _kept_numbers(self) -> Iterator[str]:
         total = self.applied.kept_total
         if total:
             yield (
-                f"The exact numbers stay at {_listed(self.applied.kept, total)}, because the given "
-                "ones look rounded. To change them, give the change as JSON text."
+                f"The numbers stay exactly as they are at {_listed(self.applied.kept, total)}, "
+                "because the given ones look rounded. To change them, give "
+                "the change as JSON text."
             )
 
     def _absent_part(self) -> Iterator[str]:
@@ -189,9 +191,9 @@ class Plan:
             return
         if other.service != self.connection.service:
             yield (
-                f"Careful: this state comes from {other.id}, whose service is "
-                f"{quoted(other.service)}; the service of {self.connection.id} is "
-                f"{quoted(self.connection.service)}."
+                f"Careful: this state comes from {other.id}, a connection of the "
+                f"service {quoted(other.service)}. The service of {self.connection.id} "
+                f"is {quoted(self.connection.service)}."
             )
         else:
             yield f"This state comes from {other.id}, a connection of the same service."

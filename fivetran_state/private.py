@@ -59,7 +59,7 @@ def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
     if not _IS_POSIX:
         return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
     if path.is_symlink():
-        raise NotPrivate(f"{path} is a symlink: put the file itself there.")
+        raise NotPrivate(f"{path} is a symlink: replace it with the file itself.")
     # Do not block: the file may be a pipe without a writer.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
@@ -77,7 +77,8 @@ def _check(path: Path, found: os.stat_result) -> None:
         raise NotPrivate(f"{path} is not a file.")
     if found.st_uid != os.geteuid():
         raise NotPrivate(
-            f"{path} belongs to another user than this process: chown {os.geteuid()} '{path}'"
+            f"{path} belongs to another user, not to the user of this process: chown "
+            f"{os.geteuid()} '{path}'"
         )
     if found.st_mode & 0o077:
         raise NotPrivate(f"{path} can be used by others: chmod 600 '{path}'")

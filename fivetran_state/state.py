@@ -145,7 +145,9 @@ def parse(document: str | bytes) -> State:
     """
     value = parse_value(document)
     if not isinstance(value, dict):
-        raise InvalidState(f"a state is a JSON object, this is {_a(value)}", "wrap it in an object")
+        raise InvalidState(
+            f"a state is a JSON object, but this is {_a(value)}", "wrap it in an object"
+        )
     return value
 
 
@@ -194,7 +196,7 @@ def parse_answer(content: bytes) -> dict[str, Any]:
         if not text.startswith("{", start):
             value, end = _ENVELOPE_DECODER.raw_decode(text, start)
             _refuse_more(text, end)
-            raise InvalidState(f"an answer is a JSON object, this is {_a(value)}")
+            raise InvalidState(f"an answer is a JSON object, but this is {_a(value)}")
         answer, end = _object_at(text, start, _answer_member_at)
         _refuse_more(text, end)
     except json.JSONDecodeError as error:
@@ -286,14 +288,14 @@ def check(change: Change) -> None:
     value = change.value
     if change.kind == "new_state":
         if not isinstance(value, dict):
-            raise InvalidChange(f"a state is a JSON object, this is {_a(value)}")
+            raise InvalidChange(f"a state is a JSON object, but this is {_a(value)}")
     elif change.kind == "part":
         _check_part(value)
     else:
         if change.kind == "json_patch":
             _check_json_patch(value)
         elif not isinstance(value, dict):
-            raise InvalidChange(f"a merge patch is a JSON object, this is {_a(value)}")
+            raise InvalidChange(f"a merge patch is a JSON object, but this is {_a(value)}")
         if not value:
             raise InvalidChange("the patch is empty: it changes nothing; name what to change")
 
@@ -318,8 +320,8 @@ def applied(change: Change, before: Document) -> Applied:
         result = _restored(change.value, before, (), kept)
     elif isinstance(before, RawDocument):
         raise InvalidChange(
-            f"what is there is not a usable state ({before.problem}); "
-            "replace the whole state with new_state"
+            f"the current state is not usable ({before.problem}); replace the whole "
+            "state with new_state"
         )
     elif change.kind == "merge_patch":
         result = _merge(_copy(before), _restored(change.value, before, (), kept))
@@ -328,7 +330,7 @@ def applied(change: Change, before: Document) -> Applied:
     else:
         result = _with_part(_copy(before), change.value)
     if not isinstance(result, dict):
-        raise InvalidChange(f"a state is a JSON object, the change makes it {_a(result)}")
+        raise InvalidChange(f"a state is a JSON object, but the change makes it {_a(result)}")
     try:
         if has_more_values(result, MAX_VALUES):
             raise _too_many()
@@ -639,7 +641,7 @@ def _document_at(text: str, start: int) -> tuple[Document, int]:
         return value, end
     problem = f"it is {_a(value)}, not an object"
     if isinstance(value, str) and _holds_state(value):
-        problem = "it is a string that holds a JSON object: it was encoded twice"
+        problem = "it is a string that contains a JSON object: it was encoded twice"
     return RawDocument(text[start:end], problem), end
 
 
@@ -737,7 +739,7 @@ def _adopt(value: object, path: _Path) -> JsonValue:
         text = repr(value) if isinstance(value, float) else str(value)
     except ValueError:
         raise InvalidState(
-            f"the number at {_place(path)} has too many digits", "send it in JSON text"
+            f"the number at {_place(path)} has too many digits", "send it as JSON text"
         ) from None
     try:
         return _integer(text) if _is_integer(text) else Number(text)
@@ -820,9 +822,9 @@ def _check_part(part: JsonValue) -> None:
 
 def _check_json_patch(patch: JsonValue) -> None:
     if not isinstance(patch, list):
-        raise InvalidChange(f"a JSON patch is an array of operations, this is {_a(patch)}")
+        raise InvalidChange(f"a JSON patch is an array of operations, but this is {_a(patch)}")
     if len(patch) > MAX_OPERATIONS:
-        raise InvalidChange(f"more than {MAX_OPERATIONS:,} operations; make the change by fewer")
+        raise InvalidChange(f"more than {MAX_OPERATIONS:,} operations; use fewer operations")
     for index, operation in enumerate(patch):
         _check_operation(f"operation {index}", operation)
 
@@ -830,7 +832,7 @@ def _check_json_patch(patch: JsonValue) -> None:
 def _check_operation(name: str, operation: JsonValue) -> None:
     known = "its op is one of " + ", ".join(_OPERATIONS)
     if not isinstance(operation, dict):
-        raise InvalidChange(f"{name} is {_a(operation)}; it has to be an object, and {known}")
+        raise InvalidChange(f"{name} is {_a(operation)}; it must be an object, and {known}")
     if "op" not in operation:
         raise InvalidChange(f"{name} has no op; {known}")
     kind = operation["op"]
@@ -1111,7 +1113,7 @@ def _without_fragment(pointer: str) -> str:
         return unquote(pointer[1:], errors="surrogatepass")
     except UnicodeError:
         raise NotThere(
-            f"{shown(pointer)} is not a JSON Pointer; its % escapes have to be UTF-8"
+            f"{shown(pointer)} is not a JSON Pointer; its % escapes must be UTF-8"
         ) from None
 
 

@@ -62,8 +62,8 @@ def keys_from_environment(setting: str) -> list[bytes]:
     keys = [key.strip() for key in setting.split(",")]
     if any(len(key) < MIN_KEY_LENGTH for key in keys):
         raise UnusableKey(
-            f"FIVETRAN_STATE_SECRET_KEY must have at least {MIN_KEY_LENGTH} characters; "
-            "several keys are separated by commas."
+            f"FIVETRAN_STATE_SECRET_KEY must have at least {MIN_KEY_LENGTH} "
+            "characters. Separate several keys by commas."
         )
     return [hashlib.sha256(b"fivetran-state\n" + key.encode()).digest() for key in keys]
 
@@ -79,7 +79,7 @@ def key_from_file(path: Path) -> bytes:
         key = base64.urlsafe_b64decode(private.read(path))
         AESGCM(key)
     except ValueError as error:
-        raise UnusableKey(f"The key file {path} does not hold a key.") from error
+        raise UnusableKey(f"The key file {path} does not contain a key.") from error
     return key
 
 

@@ -217,8 +217,8 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
     listener.listen(config.backlog)  # Listen before logging the port.
     if not is_loopback(host) and not _names(settings):
         logger.warning(
-            "No name of this server is set, so that only calls from this machine are answered: "
-            "set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
+            "The server has no public name, so it answers only calls from this "
+            "machine: set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
         )
     logger.info("Serving MCP and REST on http://%s:%d", host, listener.getsockname()[1])
     return server, listener

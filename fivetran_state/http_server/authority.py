@@ -50,16 +50,16 @@ class Authority:
         exposure = _exposure(settings, host)
         if not self.is_required() and exposure:
             raise CannotServe(
-                f"{exposure}, so that others can reach the server, and nothing says who may use "
-                "it: make a token (fivetran-state token create --scope write), set "
-                "FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
+                f"{exposure}, so others can reach the server, but it has no tokens and "
+                "no OAuth issuer. Create a token (fivetran-state token create --scope "
+                "write), set FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
             )
 
     def _trust(self, issuer: str, audience: str | None) -> None:
         if audience is None:
             raise CannotServe(
-                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL: the audience that "
-                "tokens have to be made for."
+                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL, the "
+                "required audience of tokens."
             )
         self._issuer = Issuer(issuer, audience)
         # This keeps URLs as they are written; the SDK's checks are not needed.

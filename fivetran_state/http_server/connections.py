@@ -68,7 +68,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > most_connections():
             self._warnings.warn(
-                "More than %d connections are open: the most silent ones are closed",
+                "More than %d connections are open: closing those that have been "
+                "silent for longest",
                 most_connections(),
             )
             _make_room(self.connections, newest=self)

@@ -57,7 +57,9 @@ def describe(app: FastAPI, authority: Authority) -> None:
             "token": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "Of `fivetran-state token create`, or of the OAuth issuer.",
+                "description": (
+                    "A token from `fivetran-state token create`, or from the OAuth issuer."
+                ),
             }
         }
         return described | {"security": [{"token": []}] if authority.is_required() else []}

@@ -160,8 +160,8 @@ class Gate:
             return problem(
                 429,
                 "too_many_requests",
-                "This principal has made more requests than it may in a minute.",
-                "Wait for as many seconds as Retry-After says.",
+                "This principal has used up its requests for this minute.",
+                "Wait for the seconds in Retry-After, then send it again.",
                 {"Retry-After": str(math.ceil(wait))},
             )
         if is_shown:
@@ -178,8 +178,8 @@ class Gate:
             return problem(
                 429,
                 "too_many_at_once",
-                f"This principal has {MAX_OPEN_REQUESTS} requests open.",
-                "Wait for the end of some, or break them off.",
+                f"This principal has {MAX_OPEN_REQUESTS} open requests already.",
+                "Wait until some have ended, or cancel some.",
                 {"Retry-After": "1"},
             )
         return None
@@ -190,14 +190,14 @@ class Gate:
                 401,
                 "invalid_token",
                 "The token is unknown, expired, revoked or made for another server.",
-                "Get a new one.",
+                "Get a new token.",
                 self._authority.challenge(error="invalid_token"),
             )
         return problem(
             401,
             "authentication_required",
-            "This server wants a bearer token.",
-            "Send it as 'Authorization: Bearer ...'; the operator makes one with "
+            "This server needs a bearer token.",
+            "Send it as 'Authorization: Bearer ...'. The operator can create one with "
             "fivetran-state token create.",
             self._authority.challenge(),
         )

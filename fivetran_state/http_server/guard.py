@@ -136,9 +136,9 @@ class HostCheck:
                 answer = problem(
                     421,
                     "foreign_host",
-                    "The Host header is no name of this server.",
-                    "Use its own name; the operator adds names by FIVETRAN_STATE_PUBLIC_URL or "
-                    "FIVETRAN_STATE_ALLOWED_HOSTS.",
+                    "The Host header does not name this server.",
+                    "Use a name of this server. The operator can add names with "
+                    "FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS.",
                 )
                 await answer(scope, receive, send)
                 return
@@ -146,8 +146,9 @@ class HostCheck:
                 answer = problem(
                     403,
                     "foreign_origin",
-                    "Pages of that origin may not call this server.",
-                    "The operator adds it to FIVETRAN_STATE_ALLOWED_ORIGINS, as the Origin header has it.",
+                    "Pages from this origin may not call this server.",
+                    "The operator can add the value of the Origin header to "
+                    "FIVETRAN_STATE_ALLOWED_ORIGINS.",
                 )
                 await answer(scope, receive, send)
                 return

@@ -102,7 +102,7 @@ class Issuer:
         if self._may_fetch:
             await self._fetch_once()
         if self._fetched_at is None:
-            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be had.")
+            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be fetched.")
         return self._keys.get(key_id)
 
     @property
@@ -136,7 +136,7 @@ class Issuer:
         ) as error:
             is_ours = isinstance(error, _Unusable | UnusableSettings)
             why = str(error) if is_ours else type(error).__name__
-            logger.warning("The keys of %s cannot be had: %s", self._url, why)
+            logger.warning("The keys of %s cannot be fetched: %s", self._url, why)
             self._not_before = time.monotonic() + MIN_FETCH_PAUSE
             return
         self._keys = found
@@ -173,9 +173,9 @@ class Issuer:
             answer = await _get(client, f"{base}/.well-known/openid-configuration")
         metadata = _Metadata.model_validate_json(answer)
         if metadata.issuer != self._url:
-            raise _Unusable("its metadata is that of another issuer")
+            raise _Unusable("its metadata names another issuer")
         if not is_secure_url(metadata.jwks_uri):
-            raise _Unusable("it does not publish them over https")
+            raise _Unusable("it does not publish its keys over https")
         return metadata
 
 
@@ -191,7 +191,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> bytes:
     async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
         answer.raise_for_status()
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Unusable("its answer is compressed, though that was not asked for")
+            raise _Unusable("its answer is compressed, although the request did not allow it")
         found = bytearray()
         async for part in answer.aiter_raw():
             found += part

@@ -170,7 +170,7 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         for status in statuses
     }
     for status in (429, 503):
-        wait = described(**{"Retry-After": "Seconds after which to try again, where known."})
+        wait = described(**{"Retry-After": "Seconds to wait before trying again, if known."})
         documented[status]["headers"] = wait
     return documented
 

@@ -105,7 +105,7 @@ class ElicitedConfirmation:
                 text, _NOTHING_TO_FILL_IN, self._context.request_id
             )
         except MCPError as error:
-            raise NotConfirmed("The client did not put the question to the user.") from error
+            raise NotConfirmed("The client did not ask the user; nothing was written.") from error
         except ValidationError:
             answer = None
         _check(answer)
@@ -119,8 +119,8 @@ def question(plan: "Plan") -> str:
         changes = changes_in_full(plan.before, plan.applied.after)
     except TooLarge as error:
         raise TooLargeToConfirm(
-            f"{error.total_changes:,} changes, or long values, are too much to show in full in one "
-            "question, so the user was not asked; nothing was written."
+            f"One question cannot show {error.total_changes:,} changes, or long "
+            "values, in full. The user was not asked, and nothing was written."
         ) from None
     heading = f"Change the state of {plan.described_connection}?"
     closing = [
@@ -138,8 +138,8 @@ def _check(answer: ElicitResult | None) -> None:
         raise NotConfirmed("The user dismissed the question; nothing was written.")
     if answer is None or answer.content:  # Clients may omit the empty content.
         raise NotConfirmed(
-            "The client's answer to the question has another form than was asked for "
-            '(yes is {"action":"accept","content":{}}); nothing was written.'
+            "The client's answer to the question is malformed (yes is "
+            '{"action":"accept","content":{}}); nothing was written.'
         )
 
 

@@ -36,11 +36,11 @@ async def serve(server: Server[None]) -> None:
             if not line.strip():
                 return
             if line.startswith(BYTE_ORDER_MARK):
-                logger.warning("A byte order mark on stdin was passed over")
+                logger.warning("Ignored a byte order mark on stdin")
             try:
                 message = message_in(line)
             except Refused as refused:
-                logger.warning("A line on stdin was refused: %s", refused)
+                logger.warning("Refused a line on stdin: %s", refused)
                 await answers.send(SessionMessage(refused.answer))
             else:
                 await received.send(SessionMessage(message))

@@ -102,7 +102,7 @@ class Subscriptions:
                     raise protocol_error(error, uri=uri) from None
             if refusals:
                 missed = len(wanted.resource_subscriptions or []) - len(honoured)
-                logger.info("%d resources are not listened to: %s", missed, refusals[0])
+                logger.info("Refused to listen to %d resources: %s", missed, refusals[0])
             subset = wanted.model_copy(update={"resource_subscriptions": honoured})
             return await self._serve_stream(
                 request, params.model_copy(update={"notifications": subset})
@@ -158,15 +158,18 @@ class Subscriptions:
         """Raise `InvalidRequest` if one more resource of this connection is too many."""
         if len(listener.resources) >= MAX_OF_LISTENER:
             raise InvalidRequest(
-                f"One listener may listen to {MAX_OF_LISTENER} resources, and this one does."
+                f"This listener listens to {MAX_OF_LISTENER} resources already, which "
+                "is the maximum."
             )
         if self._taken[listener.principal] >= MAX_OF_PRINCIPAL:
             raise InvalidRequest(
-                f"One principal may listen to {MAX_OF_PRINCIPAL} resources, and this one does, by "
-                "all its listeners together."
+                f"This principal listens to {MAX_OF_PRINCIPAL} resources already, "
+                "which is the maximum for all its listeners together."
             )
         if connection_id not in self._ended and len(self._ended) >= MAX_CONNECTIONS:
-            raise InvalidRequest(f"{MAX_CONNECTIONS} connections are listened to already.")
+            raise InvalidRequest(
+                f"The server watches {MAX_CONNECTIONS:,} connections already, which is the maximum."
+            )
 
     def _remove(self, key: object) -> None:
         """Remove the listener."""

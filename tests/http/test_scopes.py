@@ -204,7 +204,7 @@ async def test_one_principal_listens_to_at_most_200_resources_and_takes_none_fro
         assert await listen(mine) == uris
         assert await listen(mine) == uris[:40]
         assert await listen(mine) is None
-        with pytest.raises(MCPError, match="One principal may listen to 200"):
+        with pytest.raises(MCPError, match="This principal listens to 200"):
             await legacy.subscribe_resource(uris[60])
         assert await listen(other) == uris
     async with (

@@ -76,7 +76,7 @@ async def test_the_human_is_told_that_a_running_sync_is_stopped(connect: Connect
     [
         (ElicitResult(action="decline"), "declined"),
         (ElicitResult(action="cancel"), "dismissed"),
-        (ErrorData(code=INTERNAL_ERROR, message="No window to show it in"), "did not put"),
+        (ErrorData(code=INTERNAL_ERROR, message="No window to show it in"), "did not ask"),
     ],
     ids=["decline", "cancel", "error"],
 )

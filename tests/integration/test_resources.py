@@ -360,7 +360,7 @@ async def test_one_listener_has_at_most_100_resources(connect: Connect) -> None:
     async with connect("legacy", on_message=ear) as client:
         for uri in [*uris[:100], uris[0]]:
             await client.subscribe_resource(uri)
-        with pytest.raises(MCPError, match="One listener may listen to 100") as caught:
+        with pytest.raises(MCPError, match="This listener listens to 100") as caught:
             await client.subscribe_resource(uris[100])
         await client.unsubscribe_resource(uris[99])
         await client.subscribe_resource(uris[100])

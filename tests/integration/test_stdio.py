@@ -119,7 +119,7 @@ def test_a_line_that_is_not_a_message_is_answered_and_logged(start: Start) -> No
         assert "result" in server.answer("list_connections")
         assert server.exit_code() == 0
 
-    assert server.stderr.count("A line on stdin was refused") == len(UNREADABLE)
+    assert server.stderr.count("Refused a line on stdin") == len(UNREADABLE)
 
 
 def test_a_change_with_half_a_character_is_not_made_with_another_in_its_place(

@@ -82,10 +82,10 @@ async def told(client: Client) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("sqlite:///state.db", "is a SQLite URL. Leave it out"),
-        (f"mysql://user:{PASSWORD}@host/db", "has to begin with postgresql://"),
+        ("sqlite:///state.db", "is a SQLite URL. Remove it"),
+        (f"mysql://user:{PASSWORD}@host/db", "must begin with postgresql://"),
         (f"postgresql://user:{PASSWORD}@host:port/db", "is not a URL"),
-        (f"postgresql://user:{PASSWORD}@host", "names no database"),
+        (f"postgresql://user:{PASSWORD}@host", "does not name a database"),
         (f"user:{PASSWORD}@host/db", "is not a URL"),
     ],
 )
@@ -104,9 +104,9 @@ async def test_a_database_url_that_cannot_be_used_is_told_by_its_variable(
     ("change", "why"),
     [
         (lambda url: url.replace("//postgres:", "//guarded:"), "refuses the user or the password"),
-        (lambda url: url.replace("//postgres:", "//nobody:"), "does not let in the user"),
+        (lambda url: url.replace("//postgres:", "//nobody:"), "does not accept the user"),
         (lambda url: re.sub(r":\d+/", ":1/", url), "nothing answers at the host and port"),
-        (lambda url: f"{url}?sslmode=require", "offers no TLS"),
+        (lambda url: f"{url}?sslmode=require", "does not offer TLS"),
         (lambda url: f"{url}?sslmode=nonsense", "malformed"),
     ],
 )

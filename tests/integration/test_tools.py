@@ -416,16 +416,16 @@ MISTAKEN: list[tuple[str, Any, str]] = [
     ("merge_patch", 1.5, "merge_patch must be a JSON object or a JSON string, not a number."),
     ("json_patch", {}, "json_patch must be a JSON array or a JSON string, not an object."),
     ("json_patch", [{}, 7], "json_patch[1] must be a JSON object, not a number."),
-    ("new_state", "[1]", "new_state: a state is a JSON object, this is an array"),
-    ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, this is a number"),
-    ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, this is an ob"),
+    ("new_state", "[1]", "new_state: a state is a JSON object, but this is an array"),
+    ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, but this is a number"),
+    ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, but this is an ob"),
     ("new_state", "{'a': None}", "new_state: not valid JSON"),
     ("new_state", '{"a":1,"a":2}', 'new_state: an object has the key "a" twice'),
     ("new_state", '{"a":NaN}', "new_state: NaN is not a JSON number"),
     (
         "merge_patch",
         '"{\\"a\\":1}"',
-        "merge_patch: a merge patch is a JSON object, this is a str",
+        "merge_patch: a merge patch is a JSON object, but this is a str",
     ),
 ]
 

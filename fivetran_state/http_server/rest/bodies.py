@@ -45,7 +45,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     api_key: Annotated[
-        str | None, Field(max_length=500, description="Of Fivetran; for this request only.")
+        str | None, Field(max_length=500, description="A Fivetran API key, for this request only.")
     ] = None
     api_secret: ApiSecret | None = None
 
@@ -83,7 +83,7 @@ class _Changing(Body):
     ] = None
     then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
     allow_resync: Annotated[
-        bool, Field(description="Write although a pending historical re-sync will overwrite it.")
+        bool, Field(description="Write even if a pending historical re-sync will overwrite it.")
     ] = False
     reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
     _read: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -118,12 +118,15 @@ class UpdateState(_Changing):
     connection_id: ConnectionId
     restore_from: Annotated[
         str | None,
-        Field(max_length=500, description="A workflow_id: the state before it."),
+        Field(
+            max_length=500,
+            description="A workflow_id: puts back the state from before that update.",
+        ),
         _NONE_IF_EMPTY,
     ] = None
     only: Annotated[
         str | None,
-        Field(description="With restore_from or copy_from: a JSON Pointer, only this part."),
+        Field(description="JSON Pointer: with restore_from or copy_from, changes this part only."),
         _NONE_IF_EMPTY,
     ] = None
     expected_version: Annotated[
@@ -132,10 +135,10 @@ class UpdateState(_Changing):
         Field(
             min_length=1,
             max_length=500,
-            description="The version that was seen; without it, whatever is there.",
+            description="The version that you saw. Without it, the change applies to any version.",
         ),
     ] = None
-    dry_run: Annotated[bool, Field(description="Only answer the plan.")] = False
+    dry_run: Annotated[bool, Field(description="Only return the plan.")] = False
 
     async def change(self) -> dict[str, object]:
         return await super().change() | {"restore_from": self.restore_from}
@@ -159,7 +162,9 @@ class UpdateStates(_Changing):
 
 NotUsable = Annotated[
     str | None,
-    Field(description="JSON text of what was there instead, if that was not a usable state."),
+    Field(
+        description="The state that the update found, as JSON text, if it is not a usable state."
+    ),
 ]
 
 
@@ -202,7 +207,9 @@ class ConnectionsQuery(_Page):
 
 class WorkflowsQuery(_Page):
     connection_id: Annotated[
-        ConnectionId | None, Field(description="Without it, of all connections."), _NONE_IF_EMPTY
+        ConnectionId | None,
+        Field(description="Without it, the updates of all connections."),
+        _NONE_IF_EMPTY,
     ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 

@@ -44,7 +44,7 @@ class _Exact(Request):
         """Refuse other types than JSON: any page can make a browser send those without asking
         first."""
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
-            raise HTTPException(415, "The request has to be of the Content-Type application/json.")
+            raise HTTPException(415, "The Content-Type of the request must be application/json.")
 
     async def read(self, known: Collection[str]) -> None:
         try:
@@ -110,7 +110,11 @@ class Preference:
 def _preference(
     prefer: Annotated[
         list[Annotated[str, Field(max_length=200)]] | None,
-        Header(description="respond-async: answer at once; wait=SECONDS: at the latest then."),
+        Header(
+            description=(
+                "respond-async: answer at once. wait=SECONDS: answer after that time at the latest."
+            )
+        ),
     ] = None,
 ) -> Preference:
     # Several header lines mean the same as one line with commas (RFC 9110, 5.3).
@@ -127,7 +131,9 @@ def _preference(
 def _idempotency_key(
     idempotency_key: Annotated[
         str | None,
-        Header(description="The same key never updates twice, in quotes or not.", max_length=202),
+        Header(
+            description="The same key, with or without quotes, never updates twice.", max_length=202
+        ),
     ] = None,
 ) -> str | None:
     if idempotency_key is None:
@@ -165,7 +171,7 @@ async def service_in(service: Service, credentials: Credentials) -> Service:
     if credentials == _NONE:
         return service
     if not credentials.key or not credentials.secret:
-        raise InvalidRequest("Credentials are an API key and its secret: give both, or none.")
+        raise InvalidRequest("Give both the API key and its secret, or neither.")
     return await service.of(credentials.key, credentials.secret)
 
 
@@ -174,6 +180,6 @@ def agreed(headers: Credentials, body: Body) -> Credentials:
     in_body = Credentials(body.api_key, secret)
     if _NONE not in (headers, in_body) and headers != in_body:
         raise InvalidRequest(
-            "The credentials in the headers are not those in the body: give them once."
+            "The credentials in the headers and in the body differ: give them once."
         )
     return headers if in_body == _NONE else in_body
