@@ -30,10 +30,10 @@ _RUNNING = "The connection is running."
 
 @dataclass(frozen=True)
 class Task:
-    """An update as a task, for a caller who comes back for its answer.
+    """An update as a task, for a caller who returns for its answer.
 
-    `answer` is the present answer of `update_state`, or the error that it would raise.
-    `kept_ms` counts from `created_at`; None while the update runs, or if it is kept for ever.
+    `answer` is the current answer of `update_state`, or the error that it would raise. `kept_ms`
+    counts from `created_at`; None while the update runs, or if it is kept forever.
     """
 
     workflow_id: str
@@ -199,7 +199,7 @@ def _is_later(one: str | None, other: str | None) -> bool:
 
 
 def task(update: records.Update, steps: Sequence[records.Step], retention_days: float) -> Task:
-    """The update as a task. It is kept for `retention_days` after its end; 0 is for ever."""
+    """The update as a task. It is kept for `retention_days` after its end; 0 means forever."""
     answered: Update | FivetranStateError
     try:
         answered = answer(update, steps)
@@ -321,7 +321,7 @@ def _kept(outcome: Outcome) -> Iterator[str]:
 
 
 def _told(error: FivetranStateError) -> str:
-    """The message, with the facts that belong to it."""
+    """The message, with the facts that explain it."""
     sentences = [error.message, error.details.get("differences")]
     if error.details.get("maybe_written"):
         sentences.append("It is unclear if the new state was written: read the state again.")
