@@ -421,7 +421,7 @@ async def test_what_is_no_state_is_seen_and_replaced_as_a_whole(
     assert "state" not in seen
     assert nowhere["code"] == "invalid_request"
     assert plan["changes"][0]["path"] == ""
-    assert "not a usable state" in plan["message"]
+    assert "is not usable" in plan["message"]
     assert done["status"] == "updated"
     assert undo["code"] == "invalid_change"
     assert seen["problem"] in undo["message"]

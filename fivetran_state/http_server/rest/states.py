@@ -56,8 +56,8 @@ async def get_states(body: GetStates, headers: Headers, own: OwnService) -> Resp
         left -= len(text)
         if left < 0:
             raise InvalidRequest(
-                f"These states have more than {MAX_RESPONSE_BYTES:,} bytes together: ask for "
-                "fewer at a time."
+                f"These states have more than {MAX_RESPONSE_BYTES:,} bytes in total: "
+                "request fewer at a time."
             )
         return text
 
