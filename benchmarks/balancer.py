@@ -17,10 +17,10 @@ SESSION = "Mcp-Session-Id"
 
 
 class Balancer:
-    """Hands each request to the next of `servers`, past those that cannot be reached.
+    """Sends each request to the next server of `servers`, skipping those that cannot be reached.
 
     `servers` are the addresses by name, and may change at any time. A request of an MCP session
-    goes to the server that began it, and nowhere else. `served` are the names of the servers that
+    goes only to the server that began the session. `served` are the names of the servers that
     answered, in order.
     """
 
@@ -29,16 +29,16 @@ class Balancer:
         self.served: list[str] = []
         self._sessions: dict[str, str] = {}
         self._turn = itertools.count()
-        # None of its connections is used again: it may lead to a server that is gone.
+        # Use no connection twice: it may lead to a server that is gone.
         limits = httpx.Limits(max_keepalive_connections=0, max_connections=None)
         self._client = httpx.AsyncClient(timeout=None, limits=limits)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        """Its address."""
+        """Runs it; the address."""
         methods = ["GET", "POST", "DELETE"]
         app = Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)])
-        # It would complain of each connection that breaks off.
+        # uvicorn would log every connection that breaks off.
         config = uvicorn.Config(
             app, log_config=None, log_level="critical", timeout_graceful_shutdown=1
         )
@@ -66,7 +66,7 @@ class Balancer:
             except httpx.ConnectError:
                 continue
             except httpx.TransportError:
-                return Response(status_code=502)  # It may have done something.
+                return Response(status_code=502)  # The server may have acted on the request.
             self.served.append(name)
             if (session := answer.headers.get(SESSION)) is not None:
                 self._sessions[session] = name

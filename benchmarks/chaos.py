@@ -1,4 +1,4 @@
-"""Servers that are killed and stopped at random while they update, and a check of what they did.
+"""Servers are killed and stopped at random while they update; then their work is checked.
 
     .venv/bin/python -m benchmarks.chaos [--kills 300] [--postgres] [--seed 7]
 
@@ -6,13 +6,13 @@ Several server processes share a database. Each has an assistant that updates ra
 some of which sync. Meanwhile
 
 - servers are killed (SIGKILL) or stopped for a while (SIGSTOP);
-- calls to the simulated Fivetran go wrong, or Fivetran keeps another state than was written;
+- calls to the simulated Fivetran fail, or Fivetran keeps another state than was written;
 - people pause and resume connections, write states and start syncs;
-- API keys are revoked and replaced. Servers that run with a revoked key are killed, or closed so
-  that they hand over what they do, after a few seconds or half a minute.
+- API keys are revoked and replaced. Servers with a revoked key are killed, or closed so that they
+  hand their updates over, after a few seconds or half a minute.
 
-At the end the sandbox's log is held against the promises (`benchmarks/promises.py` has the rules);
-every violation is printed, and makes the exit code 1.
+At the end the sandbox's log is compared with the promises (`benchmarks/promises.py` has the rules).
+Every violation is printed, and makes the exit code 1.
 """
 
 import argparse
@@ -63,7 +63,7 @@ SECRET = "sandbox"
 
 @dataclass
 class Chaos:
-    """One run; `play` it, then `violations` says what was wrong."""
+    """One run: `play` it, then `violations` lists what was wrong."""
 
     environment: dict[str, str]
     sandbox: Sandbox
@@ -79,10 +79,10 @@ class Chaos:
         self.random = random.Random(self.seed)
         self.connections = Watched(self.sandbox, CONNECTIONS)
         self.keys = [self._new_key(), self._new_key()]
-        """The valid ones; each server is started with one of them."""
+        """The valid keys; each server is started with one of them."""
 
     async def play(self) -> None:
-        """Until there have been enough kills; then everything is left to come to its end."""
+        """Runs until there have been enough kills, then waits until every update has ended."""
         self.done = anyio.Event()
         async with anyio.create_task_group() as tasks:
             for number in range(self.servers):
@@ -99,7 +99,8 @@ class Chaos:
         while not self.done.is_set():
             async with _Server(self) as server:
                 self.up[number] = server
-                if server.key not in self.keys:  # Revoked while the server was starting.
+                # The key may have been revoked while the server was starting.
+                if server.key not in self.keys:
                     tasks.start_soon(self._end_soon, number, server)
                 with server.scope, suppress(MCPError):  # The server was killed.
                     while not self.done.is_set():
@@ -109,7 +110,7 @@ class Chaos:
             self.happened["servers that ended"] += 1
 
     async def _update(self, client: Client, chance: random.Random) -> bool:
-        """Read a connection and update it; whether an update was started that has not failed."""
+        """Read a connection and update it; True if an update was started and has not failed."""
         name = chance.choice(self.connections.names)
         with self.connections.read(name):
             seen = await client.call_tool("get_state", {"connection_id": name})
@@ -134,7 +135,7 @@ class Chaos:
             self.happened[f"answers: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
         if chance.random() < 0.2:
             with self.connections.read(name):
-                await client.call_tool("update_state", arguments)  # The same request once more.
+                await client.call_tool("update_state", arguments)  # Repeat the same request.
         return result.structured_content is not None
 
     async def _kill(self) -> None:
@@ -161,7 +162,8 @@ class Chaos:
         while not self.done.is_set():
             await anyio.sleep(self.random.uniform(0.1, 0.5))
             self._add_fault()
-            # Left in place, faults would pile up while updates wait: no call would ever succeed.
+            # If faults stayed, they would pile up while updates wait, and no call would ever
+            # succeed.
             await anyio.sleep(0.2)
             self.sandbox.clear_faults()
 
@@ -173,7 +175,7 @@ class Chaos:
             self.sandbox.fault("wrong_state" if is_told else "lost_write", path=path, body=body)
             return
         kind = self.random.choice(FAULTS)
-        # 409 and 429 mean that nothing was done, so only these may follow on an effect.
+        # After 409 and 429 nothing was done, so these two must not follow an effect.
         statuses = [500, 502, 503] if kind == "apply_then_fail" else [409, 429, 500, 503]
         self.sandbox.fault(
             kind,
@@ -223,7 +225,7 @@ class Chaos:
         return key
 
     async def _collect(self) -> None:
-        """Wait for every update, with a fresh server that recovers what is left."""
+        """Wait for every update, with a fresh server that recovers the remaining ones."""
         async with _Server(self) as server:
 
             async def status(workflow_id: str) -> dict[str, Any] | None:
@@ -235,12 +237,12 @@ class Chaos:
             self.updates = await self.connections.updates(status)
 
     def violations(self) -> list[str]:
-        """Every broken promise, in a sentence."""
+        """Every broken promise, as a sentence."""
         return self.connections.violations(self.updates)
 
 
 class _Server:
-    """A server process whose pid is known, and a client of it."""
+    """A server process with a known pid, and a client of it."""
 
     client: Client
     pid: int
@@ -249,9 +251,9 @@ class _Server:
         self._chaos = chaos
         self.key = chaos.random.choice(chaos.keys)
         self.scope = anyio.CancelScope()
-        """Around all that is asked of it: cancelled, its user leaves."""
+        """The scope of all its client's calls; cancelled when the client leaves."""
         self.is_busy = False
-        """It has started an update."""
+        """True if it has started an update."""
 
     async def __aenter__(self) -> "_Server":
         pid_file = self._chaos.folder / f"{uuid.uuid4().hex}.pid"
@@ -292,9 +294,10 @@ def database(postgres: bool, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def run(*, seed: int, kills: int, servers: int = SERVERS, postgres: bool = False) -> Chaos:
-    """One run in a directory of its own."""
+    """One run in its own directory."""
     folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())  # It logs the faults.
+    # The sandbox logs the faults.
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
     sandbox = Sandbox(seed=False)
     sandbox.api.requests_per_hour = 1_000_000
     try:

@@ -1,11 +1,12 @@
-"""Hosts end their stdio server in the middle of an update: how often does the connection stay paused?
+"""Hosts end their stdio server in the middle of an update. How often does the connection stay
+paused?
 
     .venv/bin/python -m benchmarks.hosts [--times 50] [--seed 7]
 
-Each way in which a host can end its server (`tests/support/hosts.py`) is tried that many times, at a
-random moment of an update. Every server has a data directory of its own, so that nobody but the
-process that it hands over to can finish the update. A connection that is paused 15 seconds later
-makes the exit code 1.
+Each way in which a host can end its server (`tests/support/hosts.py`) is tried this many times, at
+a random moment of an update. Every server has its own data directory, so only the process that it
+hands over to can finish the update. A connection that is still paused 15 seconds later makes the
+exit code 1.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from tests.support.hosts import TERMINAL, WAYS, host
 
 LATENCY = 0.05
 LATEST = 0.6
-"""Seconds after its request in which an update is about half the way, or at its end."""
+"""Seconds from the request until the update is about half done, or at its end."""
 PATIENCE = 15.0
 
 
@@ -36,9 +37,9 @@ class Trial:
     connection_id: str
     ended_at: float
     was_paused: bool
-    """Whether the update held the connection paused when the host ended."""
+    """True if the update held the connection paused when the host ended."""
     seconds_to_end: float
-    """From the host's end to the server's."""
+    """Seconds from the host's end to the server's end."""
 
 
 def tried(sandbox: Sandbox, url: str, folder: Path, way: str, chance: random.Random) -> Trial:
@@ -62,14 +63,14 @@ def tried(sandbox: Sandbox, url: str, folder: Path, way: str, chance: random.Ran
         time.sleep(chance.uniform(0, LATEST))
         was_paused = sandbox.connection(folder.name).paused
         ended_at = time.time()
-        with suppress(ProcessLookupError):  # The server was gone before the last signal.
+        with suppress(ProcessLookupError):  # The server had ended before the last signal.
             WAYS[way](ending)
         ending.is_left_within(PATIENCE)
         return Trial(folder.name, ended_at, was_paused, time.time() - ended_at)
 
 
 def report(sandbox: Sandbox, way: str, trials: list[Trial]) -> bool:
-    """Print how a way went; whether a connection was left paused."""
+    """Print the results for one way; True if a connection was left paused."""
     time.sleep(max(0.0, trials[-1].ended_at + PATIENCE - time.time()))
     left = [each for each in trials if sandbox.connection(each.connection_id).paused]
     resumed_at = {each.connection_id: each.time for each in sandbox.log if is_resume(each)}

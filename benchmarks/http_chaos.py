@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.http_chaos [--updates 200] [--clients 16] [--seed 7]
 
-The servers stand behind a load balancer. The clients are of every kind: MCP in both eras, that ask
-their user or do not, that follow tasks, and REST, that waits or does not, or brings credentials.
-Each repeats a request whose answer it did not get, until it has one. At the end the sandbox's log
-is held against the promises, and what each client was told against what happened.
+The servers run behind a load balancer. There are clients of every kind: MCP in both eras, with and
+without questions to the user, with tasks, and REST, with and without waiting, or with credentials.
+Each client repeats a request until it has an answer. At the end the sandbox's log is compared with
+the promises, and the answer to each client with the real result.
 """
 
 import argparse
@@ -42,16 +42,16 @@ from tests.support.tasks import FollowsTasks
 CONNECTIONS = 18
 SERVERS = ("one", "two")
 REFUSALS = ("conflict", "update_in_progress")
-"""What a client may be told with nothing started."""
+"""Codes that a client may get if nothing was started."""
 CREDENTIALS = {"api_key": "sandbox", "api_secret": "sandbox"}
 NO_CREDENTIALS: Mapping[str, str] = {}
 MAX_ANSWER_LENGTH = 90
-"""Seconds after which a client takes its connection for dead."""
+"""Seconds after which a client gives its connection up."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One update that a client wants; repeated, it is the same."""
+    """One update that a client wants; a repetition is the same request."""
 
     connection_id: str
     version: str
@@ -69,8 +69,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Caller:
-    """A client that is connected: `read` tells a state's version, `update` how an update ended
-    (its status, or the code of its error)."""
+    """A connected client: `read` returns a state's version, `update` how an update ended (its
+    status, or the code of its error)."""
 
     read: Callable[[str], Awaitable[str]]
     update: Callable[[Request], Awaitable[str]]
@@ -174,7 +174,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass
 class HttpChaos:
-    """One run; `play` it, then `violations` says what was wrong."""
+    """One run: `play` it, then `violations` lists what was wrong."""
 
     environment: dict[str, str]
     sandbox: Sandbox
@@ -184,7 +184,7 @@ class HttpChaos:
     clients: int
     happened: Counter[str] = field(default_factory=Counter)
     told: dict[str, str] = field(default_factory=dict)
-    """By the request's marker: how its update ended, as its client was told."""
+    """By the request's marker: the end of its update, as its client was told."""
     updates: Updates = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -198,7 +198,7 @@ class HttpChaos:
         return self.happened["told updated"] >= self.wanted and self.happened["kills"] > 0
 
     async def play(self) -> None:
-        """Until there have been enough updates; then everything is left to come to its end."""
+        """Runs until there have been enough updates, then waits until every update has ended."""
         async with self.balancer.running() as url, anyio.create_task_group() as servers:
             for name in SERVERS:
                 await servers.start(self._serve, name)
@@ -212,7 +212,7 @@ class HttpChaos:
             servers.cancel_scope.cancel()
 
     async def _serve(self, name: str, *, task_status: Any) -> None:
-        """One server, started anew whenever it has been killed."""
+        """One server, started again whenever it was killed."""
         while True:
             async with http_running(self.environment, self.folder) as server:
                 self.balancer.servers[name] = str(server.client.base_url).rstrip("/")
@@ -246,7 +246,7 @@ class HttpChaos:
                             self.happened[f"told {outcome}"] += 1
                             self.happened[f"{name}: {outcome}"] += 1
                             request = None
-            except Exception:  # Each kind of client has its own ones for a broken connection.
+            except Exception:  # Each kind of client has its own exceptions for a broken connection.
                 self.happened[f"{name}: broken off"] += 1
 
     async def _collect(self, url: str) -> None:
@@ -259,7 +259,7 @@ class HttpChaos:
             self.updates = await self.connections.updates(status)
 
     def violations(self) -> list[str]:
-        """Every broken promise, in a sentence."""
+        """Every broken promise, as a sentence."""
         found = self.connections.violations(self.updates)
         ended: dict[str, list[str]] = {}
         for update in self.updates:
@@ -268,7 +268,7 @@ class HttpChaos:
             if len(outcomes) > 1:
                 found.append(f"{marker} was started {len(outcomes)} times: {outcomes}")
         for marker, told in self.told.items():
-            # A conflict may be seen before anything is started, and after.
+            # A conflict may be noticed before anything is started, or later.
             happened = ended.get(marker, [told] if told in REFUSALS else [])
             if happened != [told]:
                 found.append(f"{marker}: its client was told {told}, but {happened}")
@@ -276,7 +276,7 @@ class HttpChaos:
 
 
 def run(*, seed: int, updates: int, clients: int) -> HttpChaos:
-    """One run in a directory of its own."""
+    """One run in its own directory."""
     folder = Path(tempfile.mkdtemp(prefix="fivetran-state-chaos-"))
     sandbox = Sandbox(seed=False)
     sandbox.api.requests_per_hour = 1_000_000

@@ -1,11 +1,11 @@
-"""What one caller can do to the others: how long they wait, and how much memory it takes.
+"""The effect of one caller on the others: how long they wait, and how much memory it takes.
 
     .venv/bin/python -m benchmarks.load [names of loads]
 
-One HTTP server in a process of its own, in front of a simulated Fivetran. While a load is on, a
-prober in another process, with another token, asks for `/healthz` and makes a small update, again
-and again. One row per load: the longest wait for each of the two, and by how much the server's
-memory grew. Linux only.
+One HTTP server runs in its own process, in front of a simulated Fivetran. During a load, a prober
+in another process, with another token, asks for `/healthz` and makes a small update, again and
+again. Each load has one row: the longest wait for each of the two, and the growth of the server's
+memory. Linux only.
 """
 
 import argparse
@@ -35,9 +35,9 @@ MAX_MEMORY = 200
 """Megabytes."""
 BETWEEN_PROBES = 0.02
 SETTLING = 1.0
-"""Seconds after a load in which what it has left behind still counts."""
+"""Seconds after a load during which its after-effects still count."""
 LARGE = 4_000_000
-"""Bytes, just below what a body may have."""
+"""Bytes, just below the limit for a body."""
 DEEP = 95
 SMALL = "probed"
 LARGE_ONES = [f"large_{number}" for number in range(30)]
@@ -46,7 +46,7 @@ JSON = {"Content-Type": "application/json"}
 TOKEN = "TOKEN_OF_THIS_PROCESS"
 
 Load = Callable[[str], Awaitable[Counter[str]]]
-"""Puts its load on the server at that address; tells how often it was answered how."""
+"""Puts its load on the server at that address; returns the number of answers of each kind."""
 
 
 def large_state(size: int = LARGE) -> str:
@@ -57,18 +57,18 @@ def large_state(size: int = LARGE) -> str:
 
 
 def deep_state(size: int = LARGE) -> str:
-    """As many arrays as there can be, each within others."""
+    """As many nested arrays as the limits allow."""
     item = "[" * DEEP + "]" * DEEP
     return '{"deep":[' + ",".join([item] * (size // (len(item) + 1))) + "]}"
 
 
 def dense_state(size: int = LARGE) -> str:
-    """As many exact numbers as there can be."""
+    """As many exact numbers as the limits allow."""
     return '{"dense":[' + ",".join(["1.5"] * (size // 4)) + "]}"
 
 
 def bulky_state(size: int = LARGE) -> str:
-    """As much as there can be that cannot be compressed, in one value."""
+    """One value of maximum size that cannot be compressed."""
     return f'{{"bulky":"{os.urandom(size // 2 - 100).hex()}"}}'
 
 
@@ -81,7 +81,7 @@ async def _all(*requests: Awaitable[httpx.Response]) -> Counter[str]:
 
 
 def _client(url: str) -> httpx.AsyncClient:
-    """Of whoever has the token of this process."""
+    """A client with the token of this process."""
     limits = httpx.Limits(max_connections=None)
     headers = JSON | {"Authorization": f"Bearer {os.environ[TOKEN]}"}
     return httpx.AsyncClient(base_url=url, timeout=300, limits=limits, headers=headers)
@@ -92,7 +92,7 @@ def _change(connection_id: str, state: str, more: str = "") -> str:
 
 
 async def nothing(url: str) -> Counter[str]:
-    """No load: what the machine itself makes a caller wait."""
+    """No load: the delay by the machine itself."""
     await asyncio.sleep(5)
     return Counter()
 
@@ -145,7 +145,7 @@ async def unknown_fields(url: str) -> Counter[str]:
 
 
 async def wrong_operations(url: str) -> Counter[str]:
-    """3 JSON patches with a million operations that are none."""
+    """3 JSON patches with a million invalid operations."""
     body = f'{{"connection_id":"{SMALL}","json_patch":[{",".join(["0"] * 1_000_000)}]}}'
     async with _client(url) as client:
         return await _all(*(client.post("/state/update", content=body) for _ in range(3)))
@@ -184,7 +184,7 @@ async def subscriptions(url: str) -> Counter[str]:
 
 
 async def silence(url: str) -> Counter[str]:
-    """500 connections on which nothing is said."""
+    """500 connections that send nothing."""
     host, _, port = url.removeprefix("http://").partition(":")
     writers = []
     for _ in range(500):
@@ -230,7 +230,7 @@ LOADS: dict[str, Load] = {
 
 @dataclass(frozen=True)
 class Waits:
-    """Seconds, the longest of each, and how many answers there were."""
+    """The longest wait for each, in seconds, and the number of answers."""
 
     health: float
     update: float
@@ -238,7 +238,7 @@ class Waits:
 
 
 async def probe(url: str) -> None:
-    """Ask until stdin ends, then print the longest waits: a process of its own."""
+    """Sends requests until stdin ends, then prints the longest waits. Runs as its own process."""
     longest = {"health": 0.0, "update": 0.0}
     counts: Counter[str] = Counter()
     has_ended = asyncio.Event()
@@ -264,7 +264,7 @@ async def probe(url: str) -> None:
         probing = asyncio.gather(
             again("health", lambda: one.get("/healthz")), again("update", update)
         )
-        print(flush=True)  # It has begun.
+        print(flush=True)  # The prober has started.
         await anyio.to_thread.run_sync(sys.stdin.read)
         has_ended.set()
         await probing
@@ -275,7 +275,8 @@ async def probe(url: str) -> None:
 async def probed(
     url: str, token: str
 ) -> AsyncIterator[Callable[[], Awaitable[dict[str, dict[str, float]]]]]:
-    """While it lasts the server is probed; the function ends that and tells what was found."""
+    """Probes the server within the `with` block; the function ends the probe and returns its
+    results."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.load", "--probe", url),
         env=os.environ | {TOKEN: token},
@@ -294,7 +295,7 @@ async def probed(
 
 
 def memory_now(pid: int) -> float:
-    """Resident megabytes; from here on `most_memory` counts."""
+    """Resident megabytes; `most_memory` counts from here."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return _memory(pid, "VmRSS")
 
@@ -332,7 +333,8 @@ async def prepare(server: HttpProcess, sandbox: Sandbox, loads: list[str]) -> No
 
 
 async def put(name: str, url: str) -> None:
-    """Put one load on the server, then print how often it was answered how: a process of its own."""
+    """Puts one load on the server, then prints the number of answers of each kind. Runs as its own
+    process."""
     print(json.dumps(await LOADS[name](url)))
 
 

@@ -1,24 +1,25 @@
-"""The promises about one connection, checked against the sandbox's log and what people did to it.
+"""Checks the promises about one connection against the sandbox's log and people's actions.
 
 Fivetran has no conditional write, so no client can avoid two kinds of races:
 
 - Somebody acts between an update's last look and its next change. A look is a GET that was answered
   to the update, or the answer to its own PATCH of the connection.
 - Somebody pauses a connection while an update holds it paused, or before the update's own pause
-  takes effect: nothing in the API tells the two pauses apart.
+  takes effect. Nothing in the API distinguishes the two pauses.
 
-Both are counted as `unavoidable`. What happened before the last look is a violation.
+Both are counted as `unavoidable`. If somebody acted before the last look, it is a violation.
 
-**The paused flag.** People's acts and our PATCHes are replayed in the order in which they took
+**The paused flag.** People's actions and our PATCHes are replayed in the order in which they took
 effect. Two rules say how a connection may end:
 
-1. It may end paused only if a person, or its beginning, was the last to turn it from running to
-   paused. If an update was the last, it was left paused.
-2. An update may turn it from paused to running only if the last act of a person was a resume, or if
-   that person's pause was invisible to it. A pause is visible if the update looked after it, and
-   had sent no pause of its own since it had last seen the connection running.
+1. It may end paused only if a person, or its initial state, was the last to change it from running
+   to paused. If an update was the last, it was left paused.
+2. An update may change it from paused to running only if the last action of a person was a resume,
+   or if that person's pause was invisible to it. A pause is visible if the update looked after it,
+   and had sent no pause of its own since it had last seen the connection running.
 
-So a person's resume always ends running. A person's pause ends paused, unless it was invisible.
+So after a person's resume the connection always ends running. After a person's pause it ends
+paused, unless the pause was invisible.
 """
 
 from bisect import bisect_left, bisect_right
@@ -34,20 +35,20 @@ from fivetran_state.ids import UpdateId
 from fivetran_state.sandbox import LoggedRequest
 
 Updates = list[dict[str, Any]]
-"""What `workflow_status` answers about each update, once all have ended."""
+"""The `workflow_status` of each update, after all have ended."""
 
 ActKind = Literal["pause", "resume", "write", "sync"]
 
 LATE_ARRIVAL = 0.05
-"""Seconds for which a request may be under way."""
+"""The longest time, in seconds, that a request may take."""
 
 HELD_AFTER_A_NEW_KEY = 30.0
-"""Seconds for which a connection may stay paused after a server with a valid key is up."""
+"""Seconds that a connection may stay paused after a server with a valid key is up."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """What a person did to a connection, directly before the request with index `position`."""
+    """A person's action on a connection, directly before the request with index `position`."""
 
     position: int
     time: float
@@ -58,7 +59,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Hold:
-    """A time, in seconds since the epoch, for which an update kept a connection paused."""
+    """A period, in seconds since the epoch, in which an update kept a connection paused."""
 
     connection_id: str
     start: float
@@ -67,7 +68,7 @@ class Hold:
 
 @dataclass
 class Findings:
-    """What came of the check of one connection, or of several."""
+    """The findings about one connection, or about several."""
 
     violations: list[str] = field(default_factory=list)
     unavoidable: Counter[str] = field(default_factory=Counter)
@@ -81,11 +82,11 @@ class Findings:
 
 @dataclass
 class Record:
-    """All that is known about one connection.
+    """All known facts about one connection.
 
-    `other_reads` are ranges of the log in which somebody who only reads asked for the connection:
-    a GET in there is not taken for an update's look. `told_markers` mark the states that Fivetran
-    put in place of a write, and named in its answer.
+    `other_reads` are ranges of the log in which another reader asked for the connection: a GET
+    there does not count as an update's look. `told_markers` mark the states that Fivetran stored in
+    place of a write, and named in its answer.
     """
 
     connection_id: str
@@ -118,7 +119,8 @@ class _Check:
         self.other_reads = {index for reads in record.other_reads for index in reads}
         self.written: dict[int, _Write] = {}
         self.uncertain: set[int] = set()
-        """The updates with a write that did not take effect, but was not answered so either."""
+        """The updates with a write that did not take effect, and was not answered as failed either.
+        """
         self.undone: set[int] = set()
         # A request that is repeated after its update has failed is another update.
         self.numbers: dict[str, list[int]] = defaultdict(list)
@@ -232,7 +234,7 @@ class _Check:
             self._broken(f"written by no update: {state.dump(target)}", request)
             return
         looks = list(self._looks(number, request.index))
-        # Its first looks may have been taken for somebody else's.
+        # Its first looks may have been counted as somebody else's.
         start = self.indexes[bisect_left(self.times, self.began[number - 1])] - 1
         state_look = max((each.index for each in looks if is_state(each)), default=start)
         look = max((each.index for each in looks if not is_state(each)), default=start)
@@ -293,7 +295,7 @@ class _Check:
                 case "rollback_failed":
                     is_told = number in self.uncertain
                 case "verification_failed":
-                    # It may be unclear whether it was written, if somebody has written since.
+                    # If somebody wrote meanwhile, the update cannot be sure that it wrote.
                     is_told = self._was_interfered_with(number)
                 case _:
                     is_told = True
@@ -305,7 +307,7 @@ class _Check:
                 case "updated":
                     is_told = True in reads
                 case "verification_failed" | "conflict":
-                    # It was seen to be another state, and left as it is.
+                    # The update saw another state, and left it as it was.
                     is_told = False in reads
                 case _:
                     is_told = code == "rollback_failed"
@@ -334,7 +336,7 @@ class _Check:
         return state.same(state.parse_value(read.state or "null"), target)
 
     def _looks(self, number: int, before: int) -> Iterator[LoggedRequest]:
-        """What the update has seen before the request with this index, the last one first."""
+        """The update's looks before the request with this index, the last one first."""
         for request in reversed(self.record.requests[: bisect_left(self.indexes, before)]):
             if request.time < self.began[number - 1]:
                 return
@@ -343,7 +345,7 @@ class _Check:
                 yield request
 
     def _number_at(self, time: float) -> int:
-        """Of the latest update that had begun by then; 0 if none had."""
+        """The number of the latest update that had begun by then; 0 if none had."""
         return bisect_right(self.began, time)
 
     def _end_of(self, number: int) -> float:
@@ -364,7 +366,7 @@ def is_answered(request: LoggedRequest) -> bool:
 
 
 def sets_paused(request: LoggedRequest) -> bool | None:
-    """What a PATCH of a connection asks for; None for any other request."""
+    """The paused flag that a PATCH of a connection sets; None for any other request."""
     if request.method != "PATCH" or is_state(request):
         return None
     paused: bool = request.body["paused"]

@@ -1,8 +1,9 @@
-"""What the server costs, as ratios against raw httpx and a bare MCP server in the same run.
+"""The cost of the server, as ratios against raw httpx and a bare MCP server in the same run.
 
     .venv/bin/python -m benchmarks.speed [--rounds 15]
 
-Prints one row per target of docs/explanation/speed.md: the measured ratio (or figure) and the target.
+Prints one row per target of docs/explanation/speed.md: the measured ratio (or figure) and the
+target.
 """
 
 import argparse
@@ -59,7 +60,7 @@ async def raw_update(http: httpx.AsyncClient, document: dict[str, object]) -> tu
 
 
 def paused_seconds(sandbox: Sandbox, since: int) -> float:
-    """From the arrival of the pause to the answer of the resume."""
+    """Seconds from the arrival of the pause to the answer of the resume."""
     pause, resume = (request for request in sandbox.log[since:] if sets_paused(request) is not None)
     return resume.time - pause.time + LATENCY
 
@@ -133,7 +134,7 @@ async def first_answer(server: StdioServerParameters) -> float:
 
 
 def idle() -> None:
-    """Resident memory and CPU of a server that has nothing to do (Linux)."""
+    """Resident memory and CPU of an idle server (Linux)."""
     with SandboxServer(Sandbox()) as fivetran, tempfile.TemporaryDirectory() as home:
         server = subprocess.Popen(
             [sys.executable, str(ROOT / "server.py")],

@@ -1,4 +1,4 @@
-"""Connections that many update at a time while people act on them, and a check of what came of it."""
+"""Connections with many updates while people act on them, and a check of the result."""
 
 import json
 import random
@@ -24,11 +24,11 @@ ACTS: tuple[ActKind, ...] = ("pause", "resume", "write", "sync")
 
 
 class Watched:
-    """New connections of a sandbox: of each three one is paused and one syncs every few seconds.
+    """New connections of a sandbox: of every three, one is paused and one syncs every few seconds.
 
     Every update of them is a merge patch `change(marker, version)` with `marker` as its reason.
-    `act` is what a person does. The sandbox must answer without latency: only then is the order of
-    its log the order in which requests took effect.
+    `act` is a person's action. The sandbox must answer without latency: only then does its log have
+    the order in which requests took effect.
     """
 
     def __init__(self, sandbox: Sandbox, count: int) -> None:
@@ -56,11 +56,11 @@ class Watched:
 
     @staticmethod
     def change(marker: str, version: str) -> dict[str, str]:
-        """A merge patch from which one can see whose it is and which version it was made for."""
+        """A merge patch that shows its owner and the version that it was made for."""
         return {"marker": marker, "over": version}
 
     def act(self, chance: random.Random) -> ActKind:
-        """A person does something to a connection, more often to one that is being updated."""
+        """A person acts on a connection, more often on one that is being updated."""
         name = self.sandbox.log[-1].connection_id if self.sandbox.log else None
         if name not in self.names or chance.random() < 0.4:
             name = chance.choice(self.names)
@@ -89,7 +89,7 @@ class Watched:
 
     @contextmanager
     def read(self, name: str) -> Iterator[None]:
-        """Around a call that reads the connection for somebody, and not for an update."""
+        """Marks a call that reads the connection, but does not belong to an update."""
         start = len(self.sandbox.log)
         try:
             yield
@@ -97,7 +97,7 @@ class Watched:
             self._other_reads[name].append(range(start, len(self.sandbox.log)))
 
     def replaced_state(self, *, told: bool) -> str:
-        """A state to put in place of what is written; `told`: Fivetran's answer shows it."""
+        """A state to store in place of a write; `told`: Fivetran's answer shows it."""
         marker = f"replaced {uuid.uuid4().hex}"
         if told:
             self._told_markers.add(marker)
@@ -107,13 +107,14 @@ class Watched:
         self._waits_for_a_key = True
 
     def server_is_up(self) -> None:
-        """One that was started with a valid key."""
+        """A server with a valid key has started."""
         if self._waits_for_a_key:
             self._waits_for_a_key = False
             self._keys_replaced_at.append(time.time())
 
     async def updates(self, status: Callable[[str], Awaitable[dict[str, Any] | None]]) -> Updates:
-        """All of them, by what tells an update's status by its id, or None if there is none."""
+        """All updates. `status` returns the status of an update by its id, or None if there is
+        none."""
         found = []
         for name in self.names:
             number = 1
@@ -127,7 +128,7 @@ class Watched:
         return found
 
     def violations(self, updates: Updates) -> list[str]:
-        """Every broken promise, in a sentence; `findings` has what else there is to say."""
+        """Every broken promise, as a sentence; `findings` has more."""
         self.findings = Findings(
             [
                 f"{update['workflow_id']} has not ended: {update['message']}"
@@ -156,7 +157,7 @@ class Watched:
 
     @property
     def longest_pause_after_a_new_key(self) -> float:
-        """Seconds for which a connection stayed paused after a server with a valid key was up."""
+        """Seconds that a connection stayed paused after a server with a valid key was up."""
         return max((seconds for _, seconds in self._held_after_a_new_key()), default=0.0)
 
     def _held_after_a_new_key(self) -> list[tuple[str, float]]:
@@ -180,7 +181,7 @@ class Watched:
         )
 
     def _keep(self, name: str, updates: Updates) -> None:
-        """Everything about a connection, for whoever looks for the cause."""
+        """Saves everything about a connection, to find the cause."""
         order = {update["reason"]: number for number, update in enumerate(updates, 1)}
 
         def whose(document: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The database of updates: its location, and its errors told without a secret."""
+"""The database of updates: its location, and its errors without secrets."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 
 _REFUSALS = {
     "password authentication failed": f"it refuses the user or the password in {VARIABLE}",
-    "no password supplied": f"it wants a password, and {VARIABLE} has none",
-    "no pg_hba.conf entry": f"it does not let this host in with the user in {VARIABLE}",
+    "no password supplied": f"it needs a password, and {VARIABLE} has none",
+    "no pg_hba.conf entry": f"it does not accept this host with the user in {VARIABLE}",
     "certificate": f"a TLS certificate that {VARIABLE} asks for is missing or not trusted",
-    "does not support SSL": f"it offers no TLS, which sslmode in {VARIABLE} asks for",
-    "role ": f"it does not let in the user in {VARIABLE}",
+    "does not support SSL": f"it does not offer TLS, but sslmode in {VARIABLE} requires it",
+    "role ": f"it does not accept the user in {VARIABLE}",
     "does not exist": f"the database that {VARIABLE} names does not exist and was not created",
     "resolve host": f"the host in {VARIABLE} is not known",
     "translate host": f"the host in {VARIABLE} is not known",
@@ -28,10 +28,10 @@ _REFUSALS = {
     "timeout": f"nothing answers at the host and port in {VARIABLE}",
     "invalid": f"a part of {VARIABLE} is malformed",
 }
-"""Reasons by the driver's text while it connects. The text itself may show parts of the URL."""
+"""Reasons, by the driver's text while it connects. The text itself may show parts of the URL."""
 
 _BY_SQLSTATE = {
-    "25006": f"the server that {VARIABLE} names only reads",
+    "25006": f"the server in {VARIABLE} is read-only",
     "42501": f"the user in {VARIABLE} may not create or use the tables",
     "53100": "its disk is full",
 }
@@ -50,7 +50,7 @@ def where(settings: Settings) -> str:
 
 
 def url_of(settings: Settings) -> str:
-    """The URL for DBOS; a SQLite file is made first. Raises `UnusableSettings`."""
+    """The URL for DBOS; creates the SQLite file. Raises `UnusableSettings`."""
     if settings.database_url is None:
         return _sqlite_url(path_of(settings))
     try:
@@ -60,19 +60,21 @@ def url_of(settings: Settings) -> str:
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         raise UnusableSettings(
-            f"{VARIABLE} is a SQLite URL. Leave it out: then SQLite is used, in the directory"
-            " that FIVETRAN_STATE_DATA_DIR names."
+            f"{VARIABLE} is a SQLite URL. Remove it to use SQLite in the directory "
+            "FIVETRAN_STATE_DATA_DIR."
         )
     if dialect not in ("postgresql", "postgres"):
-        raise UnusableSettings(f"{VARIABLE} has to begin with postgresql://.")
+        raise UnusableSettings(f"{VARIABLE} must begin with postgresql://.")
     if not url.database:
-        raise UnusableSettings(f"{VARIABLE} names no database: postgresql://user@host/database.")
+        raise UnusableSettings(
+            f"{VARIABLE} does not name a database: postgresql://user@host/database."
+        )
     return settings.database_url
 
 
 def _sqlite_url(path: Path) -> str:
-    """A private file, in WAL mode, which stays with the file."""
-    # Only sealed values in it are trusted, so a copy with other modes is fine.
+    """Create a private file in WAL mode, which the file keeps."""
+    # Only sealed values in it are trusted, so a copy of the file with other modes is fine.
     private.create(path, closed_to_others=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -83,7 +85,7 @@ def _sqlite_url(path: Path) -> str:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn the database's errors inside into `DatabaseUnavailable`."""
+    """Convert the database's errors inside to `DatabaseUnavailable`."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -91,10 +93,10 @@ def answering() -> Iterator[None]:
 
 
 def unavailable(error: Exception) -> DatabaseUnavailable:
-    """The error for a caller, from an error of SQLAlchemy or of a driver."""
+    """The error for a caller, made from an error of SQLAlchemy or of a driver."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):
-        # SQLite's own texts quote no value.
+        # SQLite's own messages quote no value.
         return DatabaseUnavailable(
             f"The database in FIVETRAN_STATE_DATA_DIR cannot be used: {cause}."
         )

@@ -41,10 +41,10 @@ FivetranStateError
     └── FivetranUnavailable   fivetran_unavailable
 
 An error is a code (stable, for programs), a message (what happened), a hint (what to do next)
-and details (`Facts`, JSON values). It crosses a DBOS checkpoint as exactly that, and comes back as the
-same class.
+and details (`Facts`, JSON values). A DBOS checkpoint stores exactly these, and restores the same
+class.
 
-Callers get the message, which may quote a state. Logs get `str(error)`, which does not.
+Callers get the message, which may quote a state. Logs get `str(error)`, which quotes none.
 """
 
 import inspect
@@ -64,14 +64,14 @@ class Facts(TypedDict, total=False):
 
     workflow_id: str | None
     updates: list[dict[str, Any]]
-    """Of connections that were changed together: each update, as tools return it."""
+    """The updates of connections that were changed as a group, as tools return them."""
     current_version: str | None
     differences: str | None
-    """In words, what is there in place of what should be."""
+    """The difference between the expected and the actual state, in words."""
     by_others: Literal["paused", "resumed"] | None
-    """What a person did to the connection meanwhile."""
+    """The change that a person made to the paused flag during the update."""
     was_paused: bool | None
-    """Before the update."""
+    """The connection was paused before the update."""
     was_resumed: bool | None
     paused_by_update: bool | None
     still_paused: bool | None
@@ -81,7 +81,7 @@ class Facts(TypedDict, total=False):
     """The call may have taken effect although it failed."""
     maybe_written: bool
     so_far: dict[str, Any]
-    """Of an update that could not resume its connection: how it had ended until then."""
+    """The end that the update had reached before its connection could not be resumed."""
     retry_after: float
     """Seconds."""
     status: int
@@ -92,14 +92,15 @@ class Facts(TypedDict, total=False):
 
 
 class FivetranStateError(Exception):
-    """The root of the tree; never raised itself."""
+    """The root of the tree; it is never raised itself."""
 
     code: ClassVar[str] = "error"
     hint: ClassVar[str] = ""
     place: str | None = None
-    """Where it is stored (see `binding`)."""
+    """The place in the database where the error is stored (see `binding`)."""
     may_be_logged: ClassVar[bool] = False
-    """The message quotes neither a state nor an answer, so that `str(error)` may hold it."""
+    """True if the message quotes neither a state nor an answer, so that `str(error)` may include
+    it."""
 
     _by_code: ClassVar[dict[str, type["FivetranStateError"]]] = {}
 
@@ -110,7 +111,7 @@ class FivetranStateError(Exception):
             for name, value in details.items()
         }
         self.details = cast(Facts, bounded)
-        super().__init__()  # `repr`, which others log, shows what it is given.
+        super().__init__()  # `repr` shows the arguments, and other libraries log it: pass none.
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.may_be_logged else self.code
@@ -144,18 +145,18 @@ class MissingCredentials(FivetranStateError):
     code = "missing_credentials"
     may_be_logged = True
     hint = (
-        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and restart it, "
-        "or start it with --sandbox to try it without an account. A REST request may bring api_key "
-        "and api_secret itself."
+        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment and "
+        "restart it, or start it with --sandbox to try it without an account. A REST "
+        "request may have its own api_key and api_secret."
     )
 
 
 class NotAllowed(FivetranStateError):
-    """The server's operator has not allowed this connection, or any change; nothing was changed."""
+    """The server's settings do not allow this connection, or any change; nothing was changed."""
 
     code = "not_allowed"
     hint = (
-        "Calling again will not help: ask the operator, who decides by "
+        "Do not call again. Ask the operator, who can change "
         "FIVETRAN_STATE_ALLOWED_CONNECTIONS and FIVETRAN_STATE_READ_ONLY."
     )
 
@@ -164,7 +165,10 @@ class InsufficientScope(FivetranStateError):
     """The caller's token does not allow this call; nothing was done."""
 
     code = "insufficient_scope"
-    hint = "Use a token with that scope; to see what a change would do, read is enough: dry_run."
+    hint = (
+        "Use a token with that scope. To see what a change would do, use dry_run, which "
+        "needs only read."
+    )
 
 
 class CannotServe(FivetranStateError):
@@ -195,54 +199,57 @@ class EngineNotReady(FivetranStateError):
 
 
 class DatabaseUnavailable(FivetranStateError):
-    """The database of updates cannot be reached; updates in flight wait for it, none is lost."""
+    """The database of updates cannot be reached. Updates in flight wait for it, and none is lost."""
 
     code = "database_unavailable"
     may_be_logged = True
     hint = (
-        "If the message names a variable, correct that first. Call again, with the same arguments, "
-        "when the database is back: a repeated request attaches to the update that it may have "
-        "started."
+        "If the message names a variable, correct that first. When the database is "
+        "back, call again with the same arguments: a repeated request returns the "
+        "update that it may have started."
     )
 
 
 class UnusableKey(FivetranStateError):
-    """The key that opens what is stored is missing, malformed or a different one; nothing was changed."""
+    """The key that decrypts stored values is missing, malformed or a different one; nothing was
+    changed."""
 
     code = "unusable_key"
     may_be_logged = True
     hint = (
-        "Set FIVETRAN_STATE_SECRET_KEY to the key that this database was used with and restart the "
-        "server. After changing the key, append the old one to the new one, after a comma."
+        "Set FIVETRAN_STATE_SECRET_KEY to the key that encrypted this database, and "
+        "restart the server. If the key was changed, set both: the new key, a comma, "
+        "the old key."
     )
 
 
 class Tampered(FivetranStateError):
-    """Someone other than this program has changed what it stored; nothing of it was used."""
+    """Somebody else has changed a stored value in the database; the value was not used."""
 
     code = "tampered"
     may_be_logged = True
     hint = (
-        "Find out who can write to this server's database. Look at the connection in Fivetran: "
-        "whether it is paused, and whether its state is right."
+        "Find out who can write to this server's database. In Fivetran, check the connection's "
+        "state, and that it is paused only if it should be."
     )
 
 
 class UnusableSettings(FivetranStateError):
-    """A variable of the server's environment, or a path that it names, cannot be used; nothing was
+    """An environment variable of the server, or a path that it names, cannot be used; nothing was
     changed by this call."""
 
     code = "unusable_settings"
     may_be_logged = True
     hint = (
-        "Ask the operator to correct what the message names; calling again does not help before "
-        "that. A changed variable needs a restart of the server. `fivetran-state doctor` checks the "
-        "set-up."
+        "Ask the operator to correct what the message names. Do not call again before "
+        "that. After changing a variable, restart the server. `fivetran-state doctor` "
+        "checks the set-up."
     )
 
 
 class WorkflowNotFound(FivetranStateError):
-    """There is no such update of this account, it is too old, or it ended before it had read a state."""
+    """The account has no such update, the update is too old, or it ended before it had read a
+    state."""
 
     code = "workflow_not_found"
     hint = "Find the workflow_id, such as speak_inexpensive:1, with list_workflows."
@@ -251,20 +258,20 @@ class WorkflowNotFound(FivetranStateError):
 class UpdateInProgress(FivetranStateError):
     """Another update of this connection has not ended, so this one was not started.
 
-    Details: `workflow_id`, of the other.
+    Details: `workflow_id` of the other update.
     """
 
     code = "update_in_progress"
     hint = (
-        "Follow the other update with workflow_status, or end it with cancel_update. When it has "
-        "ended, read the state again and decide anew."
+        "Follow the other update with workflow_status, or end it with cancel_update. "
+        "When it has ended, read the state again before you decide what to change."
     )
 
 
 class IdempotencyKeyReused(FivetranStateError):
-    """The idempotency key belongs to an update that was asked for differently; nothing was started.
+    """The idempotency key belongs to an update with a different request; nothing was started.
 
-    Details: `workflow_id`, of that update.
+    Details: `workflow_id` of that update.
     """
 
     code = "idempotency_key_reused"
@@ -272,9 +279,9 @@ class IdempotencyKeyReused(FivetranStateError):
 
 
 class Conflict(FivetranStateError):
-    """The state is not the version that was expected, or somebody changed it while the update ran.
+    """The state is not the expected version, or somebody changed it while the update ran.
 
-    What is there now was left as it is. The connection is resumed if the update had paused it.
+    The current state was left as it is. The connection is resumed if the update had paused it.
     Details: `current_version`.
     """
 
@@ -286,27 +293,30 @@ class Conflict(FivetranStateError):
 
 
 class InvalidChange(FivetranStateError):
-    """The change cannot be applied to the state as it is; nothing was written."""
+    """The change cannot be applied to the current state; nothing was written."""
 
     code = "invalid_change"
-    hint = "Read the state again with get_state and correct what the message names in the change."
+    hint = (
+        "Read the state again with get_state, and correct the part of the change that the "
+        "message names."
+    )
 
 
 class NothingToUndo(FivetranStateError):
     """restore_from names an update that wrote nothing; nothing was changed by this call."""
 
     code = "nothing_to_undo"
-    hint = "Find the update to undo with list_workflows: one that ended as updated."
+    hint = "Use list_workflows to find an update with the status updated, and undo that one."
 
 
 class ResyncPending(FivetranStateError):
-    """A historical re-sync is pending or running; it starts from an empty state and would overwrite
-    what is written now. Nothing was written, and the connection was not paused."""
+    """A historical re-sync is pending or running. It starts from an empty state and would overwrite
+    the change. Nothing was written, and the connection was not paused."""
 
     code = "resync_pending"
     hint = (
-        "Tell the user. Wait until the re-sync has ended, or, if they want the change all the same, "
-        "repeat the call with allow_resync set to true."
+        "Tell the user. Wait until the re-sync has ended. If the user wants the "
+        "change anyway, repeat the call with allow_resync set to true."
     )
 
 
@@ -316,51 +326,57 @@ class TooLargeToConfirm(FivetranStateError):
 
     code = "too_large_to_confirm"
     hint = (
-        "Make the change in smaller steps, or undo only a part with `only`. Where nobody has to be "
-        "asked (FIVETRAN_STATE_CONFIRM=never, or REST), a plan's version can be applied at once."
+        "Make the change in smaller steps, or undo only a part with `only`. Without "
+        "confirmation (FIVETRAN_STATE_CONFIRM=never, or REST), you can apply a plan's "
+        "version directly."
     )
 
 
 class NotConfirmed(FivetranStateError):
-    """The user who was asked has not agreed; nothing was written."""
+    """The user was asked and has not agreed; nothing was written."""
 
     code = "not_confirmed"
     hint = (
-        "Ask the user what they want instead before you try again. Where nobody can answer, the "
-        "operator sets FIVETRAN_STATE_CONFIRM=never."
+        "Ask the user what they want before you try again. If nobody can answer, the "
+        "operator can set FIVETRAN_STATE_CONFIRM=never."
     )
 
 
 class Cancelled(FivetranStateError):
-    """Somebody cancelled the update; nothing was written, and the connection is as it was before."""
+    """Somebody cancelled the update. Nothing was written, and the connection is as it was before."""
 
     code = "cancelled"
-    hint = "Start a new update if it is wanted after all."
+    hint = "Start a new update if the user still wants the change."
 
 
 class Undone(FivetranStateError):
-    """Another connection that was to be changed together with this one could not be: the state from
-    before was put back and checked, the connection is as it was."""
+    """Another connection of the group could not be changed. The earlier state of this connection
+    was put back and checked, and the connection is as it was before."""
 
     code = "undone"
-    hint = "See what kept the other connection from being updated, and send the request again."
+    hint = (
+        "Find out why the other connection could not be updated, correct that, and send "
+        "the request again."
+    )
 
 
 class TooLateToCancel(FivetranStateError):
-    """The update has ended, so there is nothing to cancel any more.
+    """The update has already ended, so it cannot be cancelled.
 
     Details: `workflow_id`.
     """
 
     code = "too_late_to_cancel"
     hint = (
-        "If it has ended as updated, undo it: update_state with this workflow_id as restore_from. "
-        "Otherwise nothing is left to do; workflow_status tells how it ended."
+        "If its status is updated, undo it: call update_state with this workflow_id "
+        "as restore_from. Otherwise there is nothing to do. workflow_status says how "
+        "it ended."
     )
 
 
 class SyncStillRunning(FivetranStateError):
-    """Fivetran did not stop the running sync in time; nothing was written, the connection is resumed."""
+    """Fivetran did not stop the running sync in time. Nothing was written, and the connection is
+    resumed."""
 
     code = "sync_still_running"
     hint = (
@@ -370,52 +386,53 @@ class SyncStillRunning(FivetranStateError):
 
 
 class VerificationFailed(FivetranStateError):
-    """After the write the state was not what was written.
+    """The state that was read back is not the state that was written.
 
-    If Fivetran said that it kept something else, the state from before was put back and checked. If
-    somebody else may have written, what is there was left as it is. The message says which, and
-    what differs. Details: `current_version`, `differences`.
+    If Fivetran said that it kept a different state, the earlier state was put back and checked. If
+    somebody else may have written, the current state was left as it is. The message says which, and
+    describes the difference. Details: `current_version`, `differences`.
     """
 
     code = "verification_failed"
     hint = (
-        "Read the state with get_state. If the state from before is back, look in the change for "
-        "values that Fivetran may not keep as they are. If somebody else has written, agree with "
-        "them, then make a new plan."
+        "Read the state with get_state. If the earlier state is back, look in the "
+        "change for values that Fivetran may not keep as they are. If somebody else "
+        "has written, talk to them, then make a new plan."
     )
 
 
 class RollbackFailed(FivetranStateError):
-    """What was written could not be read back, or Fivetran did not keep it and the state from before
+    """The written state could not be read back, or Fivetran did not keep it and the earlier state
     could not be put back.
 
-    The state may be the old one, the new one or neither. The connection is as paused as it was
-    before, so that a running one may sync with it.
+    The state may be the earlier one, the new one or neither. The connection is paused only if it
+    was paused before the update, so a running connection may sync with this state.
     """
 
     code = "rollback_failed"
     hint = (
-        "Tell the user, and act before the next sync: read the state with get_state, and put it right "
-        "with update_state, for example with this workflow_id as restore_from, which puts back the "
-        "state from before."
+        "Tell the user, and act before the next sync. Read the state with get_state, "
+        "and correct it with update_state. To put back the earlier state, use this "
+        "workflow_id as restore_from."
     )
 
 
 class LeftPaused(FivetranStateError):
     """Fivetran did not resume the connection for a day: the connection is still paused.
 
-    Details: `paused_by_update`, and `so_far`, which tells what was or was not written before that.
+    Details: `paused_by_update`, and `so_far`: how the update had ended before that.
     """
 
     code = "left_paused"
     hint = (
-        "Resume the connection in Fivetran: until then its data stands still. Correct what the "
-        "message names first, such as the API key or its role."
+        "Correct what the message names first, such as the API key or its role. Then "
+        "resume the connection in Fivetran: it does not sync before that."
     )
 
 
 class InternalError(FivetranStateError):
-    """A fault of this program. An update that was begun goes on, or ends with the connection resumed."""
+    """A fault of this program. An update that had started goes on, or ends with the connection
+    resumed."""
 
     code = "internal_error"
     hint = (
@@ -425,20 +442,23 @@ class InternalError(FivetranStateError):
 
 
 class FivetranError(FivetranStateError):
-    """Fivetran refused a call in a way that has no code of its own; an update then wrote nothing.
+    """Fivetran refused a call in a way that has no code of its own. The update wrote nothing.
 
-    Details: `status` (HTTP), `fivetran_code`, `fivetran_message`; they come with each error that
-    follows here, if Fivetran gave them.
+    Details: `status` (HTTP), `fivetran_code`, `fivetran_message`. All errors below have them too,
+    if Fivetran sent them.
     """
 
     is_live = False
-    """True on the error that an answer of Fivetran raised, not on its copy from a checkpoint."""
+    """True for an error that Fivetran's answer raised; false for its copy from a checkpoint."""
 
     code = "fivetran_error"
-    hint = "Correct what fivetran_message names. If it makes no sense, call again later."
+    hint = (
+        "Correct what fivetran_message names. If it names nothing that you can correct, "
+        "call again later."
+    )
 
     def __str__(self) -> str:
-        """With Fivetran's status, or the kind of fault of the network."""
+        """The code, with Fivetran's status or the kind of network fault."""
         status, cause = self.details.get("status"), type(self.__cause__).__name__
         reason = "" if self.__cause__ is None else f" ({cause})"
         return f"{self.code} (HTTP {status})" if isinstance(status, int) else f"{self.code}{reason}"
@@ -449,9 +469,9 @@ class Unauthorized(FivetranError):
 
     code = "unauthorized"
     hint = (
-        "Make FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment a key that is "
-        "valid in Fivetran, and restart the server; or the api_key and api_secret that the REST "
-        "request brought."
+        "Set FIVETRAN_API_KEY and FIVETRAN_API_SECRET in the server's environment to "
+        "a key that is valid in Fivetran, and restart the server. If the REST request "
+        "has its own api_key and api_secret, correct those."
     )
 
 
@@ -460,27 +480,28 @@ class Forbidden(FivetranError):
 
     code = "forbidden"
     hint = (
-        "Have an administrator of the Fivetran account give the key's user a role that may read "
-        "and edit this connection."
+        "Ask an administrator of the Fivetran account to give the key's user a role "
+        "that may read and edit this connection."
     )
 
 
 class ConnectionNotFound(FivetranError):
-    """There is no such connection in the account, or somebody has deleted it (404)."""
+    """The account has no such connection, or somebody has deleted it (404)."""
 
     code = "connection_not_found"
     hint = "Find the connection's id with list_connections."
 
 
 class StateNotKept(FivetranError):
-    """The connection's service keeps no state: only Functions and Connector SDK connections do."""
+    """The connection's service keeps no state. Only Functions and Connector SDK connections keep
+    one."""
 
     code = "state_not_kept"
     hint = "Choose a connection whose keeps_state is true in list_connections."
 
 
 class NoStateYet(FivetranError):
-    """The connector has not written a state yet (400), and nobody else can write the first one.
+    """The connector has not written a state yet (400). Only the connector can write the first one.
 
     Nothing was written, and the connection was not paused.
     """
@@ -490,9 +511,9 @@ class NoStateYet(FivetranError):
 
 
 class SyncRunning(FivetranError):
-    """A sync is in the way of the change (409); met only within an update's steps.
+    """A running sync blocks the change (409). Only the steps of an update meet this error.
 
-    The update waits for the sync to end, and then tries again.
+    The update waits until the sync has ended, and then tries again.
     """
 
     code = "sync_running"
@@ -507,7 +528,7 @@ class InvalidStateDocument(FivetranError):
 
 
 class RateLimited(FivetranError):
-    """The account's request limit is used up (429). An update waits for it by itself.
+    """The account's request limit is used up (429). An update waits by itself.
 
     Details: `retry_after`, in seconds.
     """
@@ -519,8 +540,8 @@ class RateLimited(FivetranError):
 class FivetranUnavailable(FivetranError):
     """Fivetran did not answer, or its answer cannot be used.
 
-    An update that has paused a connection does not end with this while it lasts, but keeps trying
-    for a day. Details: `maybe_applied`, if a change may have taken effect all the same.
+    An update that has paused a connection does not end with this error at once; it keeps trying for
+    a day. Details: `maybe_applied`, if the change may have taken effect although the call failed.
     """
 
     code = "fivetran_unavailable"
@@ -531,7 +552,7 @@ class FivetranUnavailable(FivetranError):
 
 
 def reference() -> str:
-    """The page `docs/reference/errors.md`."""
+    """The content of `docs/reference/errors.md`."""
     sections = [
         f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n"
         for cls in FivetranStateError._by_code.values()
@@ -544,11 +565,11 @@ _PREFACE = """\
 
 <!-- Made by `python -m fivetran_state.errors > docs/reference/errors.md`; do not edit. -->
 
-Every tool answers an error as `{"code", "message", "hint"}`, and details where there are any.
-`code` is stable, for programs. `message` says what happened this time; it may quote what came from
-outside, so it is data, bounded, with every character visible. `hint` says what to do next.
-The `error` of an update in `workflow_status` is the same. REST answers it as a problem, with
-`detail` in place of `message`; docs/reference/http.md has the statuses.
+Every tool answers an error as `{"code", "message", "hint"}`, with details if there are any.
+`code` is stable, for programs. `message` says what happened this time. It may quote external text,
+so treat it as data; its length is limited, and every character is visible. `hint` says what to do
+next. `workflow_status` has the same for an update, as its `error`. REST answers an error as a
+problem, with `detail` in place of `message`; docs/reference/http.md has the statuses.
 """
 
 

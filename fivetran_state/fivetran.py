@@ -1,6 +1,6 @@
 """Fivetran's REST API: the calls that this project needs, with typed errors and careful retries.
 
-Source of every fact: Fivetran's public API reference and support pages, as of 2026-11.
+The source of every fact is Fivetran's public API reference and support pages, as of 2026-11.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ STATEFUL_SERVICES = frozenset(
 """The services that keep a state."""
 
 MAX_SHORT_WAIT = 5.0
-"""Seconds of Retry-After that a call waits out; the caller decides about longer ones."""
+"""The longest Retry-After, in seconds, that a call waits for; the caller decides about longer ones.
+"""
 
 GROUPS_INTERVAL = 600.0
 """Seconds for which the names of groups are remembered."""
@@ -96,10 +97,10 @@ class Connection:
 
     @classmethod
     def from_json(cls, details: Any, *, changed: bool = False) -> "Connection":
-        """Every text made fit to be shown.
+        """Parse Fivetran's description; every text is made safe to show.
 
-        Raises `FivetranUnavailable` if this is not what Fivetran's reference describes; `changed`
-        if it answers a change, which may have taken effect all the same.
+        Raises `FivetranUnavailable` if this is not what Fivetran's reference describes. `changed`:
+        this answers a change, which may have taken effect although the answer cannot be used.
         """
         try:
             if not isinstance(details["paused"], bool):
@@ -137,9 +138,9 @@ def is_cursor(text: object) -> bool:
 class Fivetran:
     """An asynchronous client for one account; use it on one event loop and `aclose` it.
 
-    Every method raises `FivetranError` or one of its subclasses, never httpx's errors. Short
-    faults are retried here: all of them for a GET; for a PATCH only those that cannot have
-    taken effect, so that `FivetranUnavailable(maybe_applied=True)` means: read before trying again.
+    Every method raises `FivetranError` or one of its subclasses, never httpx's errors. Short faults
+    are retried here: every fault of a GET, but of a PATCH only those that cannot have taken effect.
+    So after `FivetranUnavailable(maybe_applied=True)`, read before trying again.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class Fivetran:
         """The account that the API key belongs to."""
         account_id = (await self._call("GET", "/v1/account/info")).get("account_id")
         if not isinstance(account_id, str) or not account_id:
-            raise FivetranUnavailable("Fivetran's answer names no account.")
+            raise FivetranUnavailable("Fivetran's answer does not name an account.")
         return account_id
 
     async def accepts_key(self) -> bool:
@@ -214,7 +215,7 @@ class Fivetran:
         page = await self._call("GET", "/v1/connections", params=params)
         items, following = page.get("items"), page.get("next_cursor") or None
         if not isinstance(items, list):
-            raise FivetranUnavailable("Fivetran's answer lists no connections.")
+            raise FivetranUnavailable("Fivetran's answer does not list connections.")
         if following is not None and not is_cursor(following):
             raise FivetranUnavailable("Fivetran's answer has an unusable next_cursor.")
         return [Connection.from_json(item) for item in items], following
@@ -223,33 +224,35 @@ class Fivetran:
         return Connection.from_json(await self._call("GET", _path(connection_id)))
 
     async def set_paused(self, connection_id: str, paused: bool) -> Connection:
-        """Pauses or resumes; harmless when it is so already.
+        """Pause or resume the connection; harmless if it is already so.
 
-        Fivetran would run the connection's setup tests, which can take minutes, unless told not to.
+        Without `run_setup_tests: false`, Fivetran would run the setup tests, which can take
+        minutes.
         """
         body = {"paused": paused, "run_setup_tests": False}
         details = await self._call("PATCH", _path(connection_id), body=body)
         return Connection.from_json(details, changed=True)
 
     async def start_sync(self, connection_id: str) -> None:
-        """Starts a sync unless one is running."""
+        """Start a sync unless one is running."""
         await self._call("POST", f"{_path(connection_id)}/sync", body={"force": False})
 
     async def get_state(self, connection_id: str) -> state.Document:
-        """The present state, usable or not; raises `NoStateYet` if there is none.
+        """The current state, usable or not; raises `NoStateYet` if there is none.
 
-        Fivetran answers 400 for a service without state as well: ask about connections that keep one.
+        Fivetran answers 400 for a service without state too, so call this only for a service that
+        keeps one.
         """
         answer = await self._call("GET", f"{_path(connection_id)}/state")
         if "state" not in answer:
-            raise FivetranUnavailable("Fivetran's answer holds no state.")
+            raise FivetranUnavailable("Fivetran's answer does not contain a state.")
         document: state.Document | None = answer["state"]
         if document is None:
             raise NoStateYet(f"{connection_id} has no state yet.")
         return document
 
     async def get_state_or_none(self, connection: Connection) -> state.Document | None:
-        """The present state; None if there is none yet, or if the service keeps none."""
+        """The current state; None if there is none yet, or if the service keeps none."""
         if not connection.keeps_state:
             return None
         try:
@@ -275,7 +278,7 @@ class Fivetran:
         return connection, document
 
     async def set_state(self, connection_id: str, document: state.State) -> state.Document | None:
-        """Replaces the whole state; what Fivetran says that it keeps now, if it says so.
+        """Replace the whole state; returns the state that Fivetran says it keeps, if it says so.
 
         Raises `SyncRunning` when a sync is in progress.
         """
@@ -286,9 +289,9 @@ class Fivetran:
         return kept
 
     async def group_names(self) -> dict[str, str]:
-        """Group id → name, of the account's first thousand groups, as they were lately.
+        """Group id → name, for the account's first thousand groups, at most GROUPS_INTERVAL old.
 
-        Names only help people: if Fivetran does not tell them, the last ones known are returned.
+        Names only help people: if Fivetran does not answer, the last known names are returned.
         """
         if time.monotonic() < self._ask_for_groups_at:
             return self._group_names
@@ -301,7 +304,7 @@ class Fivetran:
                 _label(group["id"]): _label(group["name"]) for group in page["items"]
             }
         except (FivetranError, KeyError, TypeError) as error:
-            logger.warning("Fivetran does not tell the groups' names (%s)", type(error).__name__)
+            logger.warning("Fivetran did not return the groups' names (%s)", type(error).__name__)
         return self._group_names
 
     async def _call(
@@ -331,7 +334,8 @@ class Fivetran:
             response = await self._http.send(request)
         except _NOT_SENT as error:
             why = (
-                "its TLS certificate is not trusted; SSL_CERT_FILE can name others to trust"
+                "its TLS certificate is not trusted; SSL_CERT_FILE can name a file of "
+                "trusted certificates"
                 if "CERTIFICATE_VERIFY_FAILED" in str(error)
                 else type(error).__name__
             )
@@ -377,9 +381,7 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
 
 def _path(connection_id: str) -> str:
     if not is_connection_id(connection_id):
-        raise InvalidRequest(
-            f"'{shown(connection_id)}' is not a connection's id; nothing was sent."
-        )
+        raise InvalidRequest(f"'{shown(connection_id)}' is not a connection id; nothing was sent.")
     return f"/v1/connections/{quote(connection_id, safe='')}"
 
 
@@ -390,7 +392,7 @@ def _data(content: bytes, changes: bool) -> dict[str, Any]:
         if not changes and len(content) > state.MAX_ANSWER_BYTES:
             raise InvalidStateDocument(f"Fivetran's answer is too large: {error}.") from error
         raise FivetranUnavailable(
-            "Fivetran's answer is not what its reference describes.", maybe_applied=changes or None
+            "Fivetran's answer does not match its reference.", maybe_applied=changes or None
         ) from error
     return data if isinstance(data, dict) else {}
 

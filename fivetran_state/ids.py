@@ -51,7 +51,7 @@ class UpdateId:
             or (slash and not is_connection_id(account))
         ):
             raise InvalidRequest(
-                f"'{shown(workflow_id)}' is no workflow_id, which is a connection's id, a colon "
-                "and a number, such as speak_inexpensive:1."
+                f"'{shown(workflow_id)}' is not a workflow_id: a connection id, a "
+                "colon and a number, such as speak_inexpensive:1."
             )
         return cls(owner, int(number))

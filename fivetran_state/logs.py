@@ -178,10 +178,10 @@ def _log_what_python_prints() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, traceback)
         else:
-            logger.critical("The process ends by an error", exc_info=error)
+            logger.critical("The process ends with an error", exc_info=error)
 
     def in_thread(arguments: threading.ExceptHookArgs) -> None:
-        logger.error("A thread ended by an error", exc_info=arguments.exc_value)
+        logger.error("A thread ended with an error", exc_info=arguments.exc_value)
 
     def unraisable(arguments: "sys.UnraisableHookArgs") -> None:
         logger.error("An error could not be raised", exc_info=arguments.exc_value)

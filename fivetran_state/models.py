@@ -1,4 +1,4 @@
-"""What the surfaces return. Every model is JSON; a field that has nothing to say is left out."""
+"""The models that the surfaces return. Every model is JSON; an empty field is left out."""
 
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ class Model(BaseModel):
     _null_says_something: ClassVar[frozenset[str]] = frozenset()
 
     def to_json(self, *, exactly: bool = False) -> dict[str, Any]:
-        """Its fields, without those that have nothing to say.
+        """Its fields, without the empty ones.
 
         `exactly`: values of a state stay as they are, for `state.dump`.
         """
@@ -29,7 +29,7 @@ class Model(BaseModel):
 
 
 def _to_json(value: Any, exactly: bool) -> Any:
-    # Not pydantic's exclude_none, which would also drop the nulls of a state.
+    # pydantic's exclude_none would also drop the nulls of a state.
     if isinstance(value, Model):
         return value.to_json(exactly=exactly)
     if isinstance(value, list):
@@ -66,7 +66,7 @@ def changes_between(before: state.Document, after: state.Document) -> tuple[list
 
 
 class ConnectionFacts(Model):
-    """What tells connections apart, and what is unusual about one."""
+    """The facts that distinguish connections, and what is unusual about one."""
 
     name: str = Field(description="Its schema name.")
     service: str
@@ -106,7 +106,7 @@ class StateView(ConnectionFacts):
 
     connection_id: str
     version: str = Field(
-        description="Of the whole state: update_state takes it as expected_version."
+        description="Version of the whole state, for expected_version of update_state."
     )
     path: str | None = None
     bytes: int = Field(description="Size of the value at path.")
@@ -135,7 +135,7 @@ class Failure(Model):
 
 
 class Update(Model):
-    """A plan or an update: what would be, is being, or was changed."""
+    """A plan, or a running or ended update."""
 
     connection_id: str
     status: Literal["planned", "running", "updated", "unchanged", "cancelled", "failed"]
@@ -155,20 +155,20 @@ class Update(Model):
 
 
 class UpdatesView(Model):
-    """Connections that are changed together: all of them, or none."""
+    """A group of connections: all of them are changed, or none."""
 
     workflow_id: str
     status: Literal["running", "updated", "cancelled", "failed"]
-    updates: list[Update] = Field(description="Those that have been started, in order.")
+    updates: list[Update] = Field(description="The updates that have started, in order.")
     error: Failure | None = Field(None, description="Why none of them was changed.")
 
 
 class Since(Model):
-    """What has happened since an update ended."""
+    """Events since an update ended."""
 
     sync: Literal["none", "running", "succeeded", "failed"]
     state_moved: bool | None = None
-    version: str | None = Field(None, description="Of the state now.")
+    version: str | None = Field(None, description="Version of the current state.")
 
 
 class StepView(Model):
@@ -184,7 +184,7 @@ class WorkflowView(Update):
     started_at: str
     ended_at: str | None = None
     error: Failure | None = None
-    since: Since | None = Field(None, description="What has happened since it ended.")
+    since: Since | None = Field(None, description="Events since it ended.")
 
 
 class WorkflowSummary(Model):
@@ -195,11 +195,11 @@ class WorkflowSummary(Model):
     version_before: str | None = None
     version_after: str | None = None
     changes_total: int | None = None
-    error: str | None = Field(None, description="A code; workflow_status tells more.")
+    error: str | None = Field(None, description="A code; see workflow_status.")
     started_at: str
 
 
 class WorkflowPage(Model):
     workflows: list[WorkflowSummary]
     next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")
-    message: str | None = Field(None, description="What an empty page means.")
+    message: str | None = Field(None, description="Explains an empty page.")

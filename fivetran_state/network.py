@@ -22,7 +22,7 @@ def client(url: str, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(proxy=proxy, verify=_tls(), trust_env=False, **options)
     except (ValueError, httpx.InvalidURL):  # The error's text may show the proxy's password.
         raise UnusableSettings(
-            f"{_name_of_proxy(url)} has to be an http, https, socks5 or socks5h URL."
+            f"{_name_of_proxy(url)} must be an http, https, socks5 or socks5h URL."
         ) from None
 
 
@@ -60,7 +60,9 @@ def _tls() -> ssl.SSLContext:
     variable = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
     if variable == "SSL_CERT_DIR" and not Path(os.environ[variable]).is_dir():
         # OpenSSL would trust nobody without saying why.
-        raise UnusableSettings(f"SSL_CERT_DIR names {os.environ[variable]}, which is no directory.")
+        raise UnusableSettings(
+            f"SSL_CERT_DIR names {os.environ[variable]}, which is not a directory."
+        )
     try:
         return httpx.create_ssl_context()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The plan of an update on the present state, for the person or the agent that decides."""
+"""The plan of an update on the current state, for the person or the agent that decides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ NAMED_PATHS = 5
 
 @dataclass(frozen=True)
 class Wanted:
-    """A change, with its source if it is not the caller's own."""
+    """A change, with its source if the caller did not give the change itself."""
 
     change: state.Change
     source: str | None = None
     copied_from: Connection | None = None
     undoes: str | None = None
-    """The workflow id of the update whose state before is put back."""
+    """The workflow id of the update that this change undoes."""
     undone_paths: frozenset[str] = frozenset()
-    """What that update itself has changed."""
+    """The paths that this update changed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Plan:
     version_before: str
     version_after: str
     changes: list[Change]
-    """The first of them."""
+    """The first changes; `changes_total` counts all of them."""
     changes_total: int
 
     @classmethod
@@ -56,7 +56,7 @@ class Plan:
         then_sync: bool = False,
         sync_wait: float = 0,
     ) -> "Plan":
-        """Apply the change to the state before; raises `InvalidChange`."""
+        """Apply the change to the earlier state; raises `InvalidChange`."""
         try:
             applied = state.applied(wanted.change, before)
         except (state.InvalidChange, state.InvalidState) as error:
@@ -78,12 +78,12 @@ class Plan:
 
     @property
     def is_large(self) -> bool:
-        """True if describing it takes so long that it belongs into `large.run_if`."""
+        """True if describing it takes so long that it belongs in `large.run_if`."""
         return large.is_any(self.before, self.applied.after)
 
     @property
     def described_connection(self) -> str:
-        """The connection's name, with what distinguishes it from others of this name."""
+        """The connection's name, with enough to distinguish it from others of the same name."""
         connection = self.connection
         group = quoted(connection.group_id)
         if self.group_name is not None and self.group_name != connection.group_id:
@@ -137,10 +137,11 @@ class Plan:
             yield "The connection is paused and stays paused."
         elif connection.sync_state == "syncing":
             yield (
-                "A sync is running: Fivetran is asked to stop it, which may take up to "
-                f"{_duration(self.sync_wait)}. What it has saved so far stays, and the connection "
-                "is resumed afterwards. If the sync moves the state before it stops, the update "
-                "ends in a conflict and writes nothing."
+                "A sync is running: Fivetran is asked to stop it, which may take up "
+                f"to {_duration(self.sync_wait)}. The data that it has saved stays, "
+                "and the connection is resumed afterwards. If the sync moves the "
+                "state before it stops, the update ends in a conflict and writes "
+                "nothing."
             )
         else:
             yield "The connection is paused for a moment and resumed."
@@ -166,14 +167,15 @@ class Plan:
         if not self.applied.after and self.changes_total:
             yield "Careful: with an empty state the connector starts over from the beginning."
         if isinstance(self.before, state.RawDocument):
-            yield "What is there now is not a usable state."
+            yield "The current state is not usable."
 
     def _kept_numbers(self) -> Iterator[str]:
         total = self.applied.kept_total
         if total:
             yield (
-                f"The exact numbers stay at {_listed(self.applied.kept, total)}, because the given "
-                "ones look rounded. To change them, give the change as JSON text."
+                f"The numbers stay exactly as they are at {_listed(self.applied.kept, total)}, "
+                "because the given ones look rounded. To change them, give "
+                "the change as JSON text."
             )
 
     def _absent_part(self) -> Iterator[str]:
@@ -189,9 +191,9 @@ class Plan:
             return
         if other.service != self.connection.service:
             yield (
-                f"Careful: this state comes from {other.id}, whose service is "
-                f"{quoted(other.service)}; the service of {self.connection.id} is "
-                f"{quoted(self.connection.service)}."
+                f"Careful: this state comes from {other.id}, a connection of the "
+                f"service {quoted(other.service)}. The service of {self.connection.id} "
+                f"is {quoted(self.connection.service)}."
             )
         else:
             yield f"This state comes from {other.id}, a connection of the same service."
@@ -216,12 +218,12 @@ class Confirmation(Protocol):
 
     @property
     def version(self) -> str | None:
-        """The version of the state for which there is an answer."""
+        """The version of the state that the person has confirmed, if any."""
 
     async def covers(self, plan: Plan, latest: int) -> bool:
-        """Whether exactly this was confirmed, with `latest` the connection's newest update.
+        """True if exactly this was confirmed, while `latest` was the connection's newest update.
 
-        If not it asks; the answer counts the next time. Raises `NotConfirmed`, or
+        If not, it asks; the answer counts the next time. Raises `NotConfirmed`, or
         `TooLargeToConfirm` if the question could not show every change in full.
         """
 

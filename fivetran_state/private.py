@@ -1,4 +1,4 @@
-"""Files that nobody else may read, write or swap: keys, tokens, locks, the database."""
+"""Files that nobody else may read, write or replace: keys, tokens, locks, the database."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ _IS_POSIX = os.name == "posix"
 
 
 class NotPrivate(OSError):
-    """Others could have written the file; the text names it and the command that mends it."""
+    """Others could have written the file. The text names it and the command that fixes it."""
 
 
 def read(path: Path) -> bytes:
@@ -21,16 +21,16 @@ def read(path: Path) -> bytes:
 
 
 def create(path: Path, *, closed_to_others: bool = False) -> None:
-    """Make the file, if there is none yet; raises `NotPrivate`, or another `OSError`.
+    """Create the file if it does not exist; raises `NotPrivate`, or another `OSError`.
 
-    `closed_to_others`: one that others may use is closed to them, rather than refused.
+    `closed_to_others`: instead of refusing a file that others may use, close it to them.
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT, closed_to_others=closed_to_others)
     os.close(descriptor)
 
 
 def write(path: Path, content: str) -> None:
-    """Replace the file's content atomically: others read it at any time."""
+    """Replace the file's content atomically, because others may read it at any time."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -50,7 +50,7 @@ def make_directories(*directories: Path) -> None:
 
 
 def lock(path: Path) -> FileLock:
-    """A lock that is not taken yet, on a file that is ours; raises as `create` does."""
+    """A lock on a private file, not taken yet; raises as `create` does."""
     create(path)
     return FileLock(path, mode=0o600, thread_local=False)
 
@@ -59,8 +59,8 @@ def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
     if not _IS_POSIX:
         return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
     if path.is_symlink():
-        raise NotPrivate(f"{path} is a symlink: put the file itself there.")
-    # Do not block: it may be a pipe without a writer.
+        raise NotPrivate(f"{path} is a symlink: replace it with the file itself.")
+    # Do not block: the file may be a pipe without a writer.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         if closed_to_others and os.fstat(descriptor).st_uid == os.geteuid():
@@ -77,7 +77,8 @@ def _check(path: Path, found: os.stat_result) -> None:
         raise NotPrivate(f"{path} is not a file.")
     if found.st_uid != os.geteuid():
         raise NotPrivate(
-            f"{path} belongs to another user than this process: chown {os.geteuid()} '{path}'"
+            f"{path} belongs to another user, not to the user of this process: chown "
+            f"{os.geteuid()} '{path}'"
         )
     if found.st_mode & 0o077:
         raise NotPrivate(f"{path} can be used by others: chmod 600 '{path}'")

@@ -1,8 +1,8 @@
 """The question that a person reads before agreeing to a change.
 
 Hosts differ: one shows plain text, one renders Markdown, one folds line breaks. So each change is
-one numbered line that needs no line break, and text from outside stands in it literally. Such text
-has no parentheses: `(2 of 3)` begins a line, wherever it stands.
+one numbered line that needs no line break, and external text is shown literally. External text has
+no parentheses, so `(2 of 3)` always marks a new change.
 """
 
 import json
@@ -19,16 +19,16 @@ MAX_QUESTION = 6000
 MAX_CHANGES = 100
 
 _CONTEXT = 20
-"""Characters that are shown on either side of what differs."""
+"""Characters shown before and after a difference."""
 _MIN_CUT = 60
-"""Fewer characters than these are not worth leaving out."""
+"""Fewer equal characters than this are shown, not left out."""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-# Markdown's hard line break. In plain text the two spaces do not show.
+# Markdown's hard line break. In plain text the two spaces are invisible.
 _LINE_END = "  \n"
 
 
 class TooLarge(Exception):
-    """The changes cannot all be shown whole, so they must not be asked about."""
+    """The changes cannot all be shown in full, so the question must not be asked."""
 
     def __init__(self, total_changes: int) -> None:
         super().__init__(f"{total_changes:,} changes are too much to show in full")
@@ -38,11 +38,12 @@ class TooLarge(Exception):
 def changes_in_full(
     before: JsonValue | RawDocument, after: JsonValue | RawDocument, *, limit: int = MAX_QUESTION
 ) -> list[str]:
-    """All changes, one a line, without line breaks: first of what exists, then what is added.
+    """All changes, one line each, without line breaks: changes and removals first, then additions.
 
-    `(1 of 3) /cursor: from "2026-01-02" to "2026-01-01"`, `(2 of 3) /old: removed, was 1` and
-    `(3 of 3) /new: added, {"a":1}`. Values are exact JSON text. Where long strings or numbers begin
-    or end alike, `…(4,980 characters the same)…` stands for that; all that differs is shown.
+    `(1 of 3) /cursor: from "2026-01-02" to "2026-01-01"`, `(2 of 3) /old: removed, was 1` and `(3
+    of 3) /new: added, {"a":1}`. Values are exact JSON text. If two long strings or numbers begin or
+    end with the same characters, `…(4,980 characters the same)…` replaces most of these. Every
+    difference is shown.
 
     Raises TooLarge if there are more than MAX_CHANGES, or the lines have more than `limit`
     characters in total. A RawDocument is shown as `the text "…"`, a JSON string of its text.
@@ -54,7 +55,7 @@ def changes_in_full(
         raise TooLarge(total)
     lines: list[str] = []
     room = limit
-    # The sort is stable: within each kind the order stays that of the document.
+    # The sort is stable: each kind keeps the document's order.
     for entry in sorted(first, key=lambda entry: entry.op == "add"):
         lines.append(f"({len(lines) + 1} of {total}) {_line(entry, room)}")
         room -= len(lines[-1]) + len(_LINE_END)
@@ -64,17 +65,17 @@ def changes_in_full(
 
 
 def message(heading: list[str], changes: list[str], closing: list[str]) -> str:
-    """The whole question: three paragraphs, in which each line ends as in plain text and Markdown.
+    """The whole question as three paragraphs. Their line ends work in plain text and in Markdown.
 
-    Every line has to begin with a word of ours, and hold text from outside only as `quoted`. Lines
-    must not have line breaks, and an empty paragraph is left out.
+    Every line has to begin with a word of ours, and may contain external text only as `quoted`.
+    Lines must not have line breaks. An empty paragraph is left out.
     """
     paragraphs = (_LINE_END.join(lines) for lines in (heading, changes, closing))
     return "\n\n".join(filter(None, paragraphs))
 
 
 def _line(entry: DiffEntry, room: int) -> str:
-    """One change in a line. Text far beyond `room` characters is not written to its end."""
+    """One change as a line. Text far beyond `room` characters is cut."""
     where = quoted(entry.path[: room + 1]) if entry.path else "(everything)"
     if entry.op == "add":
         return f"{where}: added, {_json(entry.after, room)}"
@@ -87,7 +88,7 @@ def _line(entry: DiffEntry, room: int) -> str:
 def _json(value: JsonValue | RawDocument, room: int) -> str:
     if isinstance(value, RawDocument):
         return f'the text "{literal(value.text[: room + 1])}"'
-    # `dump` writes six characters for one that may be shown.
+    # `dump` may write six characters for one visible character.
     text = state.dump(value)[: 6 * (room + 1)]
     return _STRING.sub(lambda found: f'"{literal(json.loads(found[0]))}"', text)
 
@@ -95,13 +96,13 @@ def _json(value: JsonValue | RawDocument, room: int) -> str:
 def _apart(
     before: JsonValue | RawDocument, after: JsonValue | RawDocument, room: int
 ) -> tuple[str, str]:
-    """The two values of a replacement, without what is the same at both ends if that is long."""
+    """The two values of a replacement, with long equal beginnings and ends left out."""
     if isinstance(before, str) and isinstance(after, str):
         old, new = _without_same_ends(before, after, room)
         return f'"{old}"', f'"{new}"'
     if _is_number(before) and _is_number(after):
         return _without_same_ends(state.dump(before), state.dump(after), room)
-    # Values of different types begin differently.
+    # Values of different types have different beginnings.
     return _json(before, room), _json(after, room)
 
 
@@ -112,7 +113,7 @@ def _without_same_ends(before: str, after: str, room: int) -> tuple[str, str]:
 
 
 def _window(text: str, start: int, end: int, room: int) -> str:
-    """The text with all but _CONTEXT characters of its first `start` and last `end` left out."""
+    """The text without its first `start` and last `end` characters, except _CONTEXT of each."""
     skipped, dropped = _left_out(start), _left_out(end)
     middle = text[skipped : len(text) - dropped][: room + 1]
     return f"{_mark(skipped)}{literal(middle)}{_mark(dropped)}"
@@ -123,12 +124,12 @@ def _left_out(same: int) -> int:
 
 
 def _mark(count: int) -> str:
-    # `literal` text has neither an ellipsis nor parentheses, so no value can imitate this.
+    # `literal` text has neither an ellipsis nor parentheses, so no value can imitate this mark.
     return f"…({count:,} characters the same)…" if count else ""
 
 
 def _same_beginning(a: str, b: str) -> int:
-    """How many characters two texts begin with in common."""
+    """The length of the common beginning of two texts."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

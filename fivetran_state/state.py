@@ -1,8 +1,8 @@
 """Pure functions on a state document: a JSON object of cursors.
 
-Python's own JSON turns 1.10 into 1.1 and rounds a 40-digit decimal, and its ``==`` holds 1, 1.0
-and True to be the same. A cursor must come back exactly as Fivetran had it, so this module parses,
-writes, versions, changes and compares states without touching a number it was not asked to touch.
+Python's own JSON turns 1.10 into 1.1 and rounds a 40-digit decimal, and its ``==`` treats 1, 1.0
+and True as equal. A cursor must come back exactly as Fivetran had it. So this module parses,
+writes, versions, changes and compares states, and changes a number only if the caller asks for it.
 """
 
 import hashlib
@@ -26,26 +26,26 @@ from fivetran_state.text import HIDDEN, escape, shown, visible
 MAX_BYTES = 9_999_999
 """The largest document, in bytes of UTF-8."""
 MAX_DEPTH = 100
-"""How many objects and arrays may lie inside each other."""
+"""The deepest nesting of objects and arrays."""
 MAX_VALUES = 500_000
-"""The most values in one document, with all that lie inside each other: a value of two bytes takes
-a hundred bytes of memory, and several copies are made."""
+"""The most values in one document, nested ones included. A value of two bytes takes a hundred bytes
+of memory, and several copies are made."""
 MAX_ANSWER_BYTES = 4 * MAX_BYTES + 1_000_000
 """The largest answer of Fivetran. Escapes and white space make a state longer than MAX_BYTES."""
 MAX_OPERATIONS = 10_000
-"""Of a JSON patch."""
+"""The most operations of a JSON patch."""
 MAX_COPIED = 200_000
-"""Values, in all, that a JSON patch may copy."""
+"""The most values, in total, that a JSON patch may copy."""
 MAX_KEPT = 50
-"""Paths that `Applied` lists."""
+"""The most paths that `Applied` lists."""
 MAX_PATH_LENGTH = 1000
-"""Characters of a JSON Pointer that is shown."""
+"""The most characters of a JSON Pointer that are shown."""
 
 
 class InvalidState(ValueError):
     """A document is refused: it is not JSON, not an object, or beyond the limits.
 
-    `problem` says what is wrong; the message adds what to do about it.
+    `problem` says what is wrong; the message also says how to fix it.
     """
 
     def __init__(self, problem: str, advice: str = "") -> None:
@@ -58,14 +58,15 @@ class InvalidChange(ValueError):
 
 
 class NotThere(LookupError):
-    """A JSON Pointer leads nowhere; the message names the nearest parent that exists."""
+    """A JSON Pointer points to nothing; the message names the nearest parent that exists."""
 
 
 class Number(Decimal):
     """A JSON number that is not a plain int, with its spelling.
 
-    ``str(number)`` is the token as it was parsed ("1.10", "1e400", "-0"); it compares and computes
-    as the Decimal it is. Raises InvalidState for anything but a JSON number within Decimal's range.
+    ``str(number)`` is the token as it was parsed ("1.10", "1e400", "-0"). The number compares and
+    computes as a Decimal. Raises InvalidState for anything but a JSON number within Decimal's
+    range.
     """
 
     __slots__ = ("_spelling",)
@@ -103,7 +104,7 @@ State: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class RawDocument:
-    """The exact JSON text of what Fivetran keeps where it cannot be used as a state.
+    """The exact JSON text that Fivetran keeps as the state, if it is not a usable state.
 
     `problem` is a sentence fragment: "it is an array, not an object".
     """
@@ -113,11 +114,11 @@ class RawDocument:
 
 
 Document: TypeAlias = State | RawDocument
-"""What Fivetran keeps as the state of a connection."""
+"""A value that Fivetran keeps as the state of a connection."""
 
-# A path is a tuple until it is shown: below a key of megabytes, pointers would cost gigabytes.
+# Keep a path as a tuple until it is shown: below a key of megabytes, pointers would take gigabytes.
 _Path: TypeAlias = tuple[str | int, ...]
-# The places of the numbers that were taken for roundings; None for an exact change.
+# The places of the numbers that were recognized as rounded; None for an exact change.
 _Kept: TypeAlias = dict[_Path, None] | None
 _Op: TypeAlias = Literal["add", "remove", "replace"]
 _Difference: TypeAlias = tuple[_Op, _Path, JsonValue | RawDocument, JsonValue | RawDocument]
@@ -131,19 +132,22 @@ _EMPTY = re.compile(r"\[[ \t\n\r]*\]|\{[ \t\n\r]*\}")
 _STRING_OR_BRACKETS = re.compile(r'"|[\[{]+|[\]}]+')
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
-# normalize() rounds to its context: this one holds every Number.
+# normalize() rounds to its context; this context can hold every Number.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def parse(document: str | bytes) -> State:
-    """The state that a JSON text holds. A byte order mark at its start is ignored.
+    """Parse a JSON text as a state. A byte order mark at its start is ignored.
 
     Raises InvalidState if the text is not JSON (or UTF-8), its top is not an object, an object has
-    a key twice, a number is NaN or infinite, or it exceeds MAX_BYTES, MAX_VALUES or MAX_DEPTH.
+    a key twice, a number is NaN or infinite, or the text exceeds MAX_BYTES, MAX_VALUES or
+    MAX_DEPTH.
     """
     value = parse_value(document)
     if not isinstance(value, dict):
-        raise InvalidState(f"a state is a JSON object, this is {_a(value)}", "wrap it in an object")
+        raise InvalidState(
+            f"a state is a JSON object, but this is {_a(value)}", "wrap it in an object"
+        )
     return value
 
 
@@ -151,7 +155,7 @@ def parse_value(document: str | bytes) -> JsonValue:
     """Like `parse`, for any JSON value."""
     text = _text(document)
     encoded = text.encode()
-    # What `dump` wrote may be three times as large, by its escapes, as what it stands for.
+    # Escapes may make the text from `dump` three times as large as its value.
     if len(encoded) - 5 * encoded.count(b"\\u") > MAX_BYTES:
         raise _too_large()
     if _may_have_more_values(text, 0):
@@ -164,9 +168,9 @@ def parse_value(document: str | bytes) -> JsonValue:
 
 
 def document(text: str | bytes) -> Document:
-    """The state that a JSON text holds, or a RawDocument if the JSON is not a usable state.
+    """Parse a JSON text as a state; a RawDocument if the JSON is not a usable state.
 
-    Raises InvalidState if the text is not JSON (or UTF-8). White space around the value is dropped.
+    Raises InvalidState if the text is not JSON (or UTF-8). White space around the value is removed.
     """
     text = _text(text)
     try:
@@ -178,11 +182,11 @@ def document(text: str | bytes) -> Document:
 
 
 def parse_answer(content: bytes) -> dict[str, Any]:
-    """One of Fivetran's answers: ``{"code": ..., "data": {...}}``, numbers exact.
+    """Parse one of Fivetran's answers: ``{"code": ..., "data": {...}}``, with exact numbers.
 
-    ``data.state``, if it is there and not null, is a Document. The limits of `parse` hold for it
-    alone. Elsewhere in the answer a key may occur twice: the last one counts. Raises InvalidState
-    if the content is not JSON, not an object, or larger than MAX_ANSWER_BYTES.
+    ``data.state``, if present and not null, is a Document. The limits of `parse` apply to it alone.
+    Elsewhere in the answer a key may occur twice: the last one counts. Raises InvalidState if the
+    content is not JSON, not an object, or larger than MAX_ANSWER_BYTES.
     """
     if len(content) > MAX_ANSWER_BYTES:
         raise InvalidState(f"an answer larger than {MAX_ANSWER_BYTES:,} bytes")
@@ -192,7 +196,7 @@ def parse_answer(content: bytes) -> dict[str, Any]:
         if not text.startswith("{", start):
             value, end = _ENVELOPE_DECODER.raw_decode(text, start)
             _refuse_more(text, end)
-            raise InvalidState(f"an answer is a JSON object, this is {_a(value)}")
+            raise InvalidState(f"an answer is a JSON object, but this is {_a(value)}")
         answer, end = _object_at(text, start, _answer_member_at)
         _refuse_more(text, end)
     except json.JSONDecodeError as error:
@@ -203,9 +207,9 @@ def parse_answer(content: bytes) -> dict[str, Any]:
 
 
 def adopt(value: object) -> JsonValue:
-    """A fresh copy, in this module's values, of what some other JSON parser made.
+    """A copy, in this module's types, of a value that another JSON parser made.
 
-    Takes dict, list, str, int, float, bool, None and Decimal; raises InvalidState for any other
+    Accepts dict, list, str, int, float, bool, None and Decimal. Raises InvalidState for any other
     type, keys that are not strings, NaN and infinities, and beyond the limits of `parse`.
     """
     if has_more_values(cast(JsonValue, value), MAX_VALUES):
@@ -224,7 +228,7 @@ def dump(value: JsonValue | RawDocument) -> str:
 
 
 def version(document: Document) -> str:
-    """32 hex digits that are equal for documents that are `same`.
+    """32 hex digits; equal for documents that are `same`.
 
     Release 0.1 kept the first 16 of them.
     """
@@ -234,14 +238,14 @@ def version(document: Document) -> str:
 
 
 def is_version(text: str) -> bool:
-    """Whether a text has the form of a version: 32 hex digits, or the 16 of release 0.1."""
+    """True if the text has the form of a version: 32 hex digits, or the 16 of release 0.1."""
     return _VERSION.fullmatch(text) is not None
 
 
 def same(a: JsonValue | RawDocument, b: JsonValue | RawDocument) -> bool:
-    """Whether two values are equal but for key order and the spelling of decimals.
+    """True if two values are equal, except for key order and the spelling of decimals.
 
-    1.10 is 1.1 and 100.0 is 1e2, but 1, 1.0 and true differ, as do 0, -0, 0.0 and -0.0. A
+    1.10 is 1.1 and 100.0 is 1e2, but 1, 1.0 and true differ, and so do 0, -0, 0.0 and -0.0. A
     RawDocument equals only one with the same text.
     """
     if type(a) is type(b) and isinstance(a, str | int):
@@ -253,11 +257,11 @@ def same(a: JsonValue | RawDocument, b: JsonValue | RawDocument) -> bool:
 
 @dataclass(frozen=True)
 class Change:
-    """What to do to a state.
+    """A change of a state.
 
     ``new_state`` is the whole state, ``merge_patch`` an RFC 7386 object, ``json_patch`` an RFC 6902
-    array. ``part`` is ``{"path": pointer, "value": any}``, or without the value a removal.
-    ``exact`` is false if the value came through a parser that rounds numbers to doubles; a part is
+    array. ``part`` is ``{"path": pointer, "value": any}``; without the value it is a removal.
+    ``exact`` is false if the value came through a parser that rounds numbers to doubles. A part is
     always exact.
     """
 
@@ -268,10 +272,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Applied:
-    """A changed state, and the numbers that the change did not touch although it named them.
+    """A changed state, and the numbers that the change names but leaves as they are.
 
-    `kept` holds the `shown_path` of the first numbers whose new value was taken for a rounding of
-    the old one, which stays; `kept_total` counts all of them.
+    `kept` holds the `shown_path` of the first numbers whose new value is only a rounding of the old
+    one; the old one stays. `kept_total` counts all of them.
     """
 
     after: State
@@ -280,18 +284,18 @@ class Applied:
 
 
 def check(change: Change) -> None:
-    """Raises InvalidChange for what is wrong with a change whatever the state is."""
+    """Raises InvalidChange if the change would be wrong for every state."""
     value = change.value
     if change.kind == "new_state":
         if not isinstance(value, dict):
-            raise InvalidChange(f"a state is a JSON object, this is {_a(value)}")
+            raise InvalidChange(f"a state is a JSON object, but this is {_a(value)}")
     elif change.kind == "part":
         _check_part(value)
     else:
         if change.kind == "json_patch":
             _check_json_patch(value)
         elif not isinstance(value, dict):
-            raise InvalidChange(f"a merge patch is a JSON object, this is {_a(value)}")
+            raise InvalidChange(f"a merge patch is a JSON object, but this is {_a(value)}")
         if not value:
             raise InvalidChange("the patch is empty: it changes nothing; name what to change")
 
@@ -302,12 +306,12 @@ def apply(change: Change, before: Document) -> State:
 
 
 def applied(change: Change, before: Document) -> Applied:
-    """The state after the change; neither argument is mutated or shared.
+    """The state after the change; neither argument is changed or shared.
 
-    JavaScript and many other hosts keep numbers as doubles. A number of an inexact change that is
-    spelled as JavaScript prints the double of the number in its place leaves that number as it is.
+    JavaScript and many other hosts keep numbers as doubles. If a number of an inexact change is
+    spelled as JavaScript prints the double of the old number at that place, the old number stays.
     Raises InvalidChange if the change is malformed, does not fit, or its result is not an object
-    within the limits. Only ``new_state`` fits a RawDocument.
+    within the limits. Only ``new_state`` can change a RawDocument.
     """
     check(change)
     kept: _Kept = None if change.exact or change.kind == "part" else {}
@@ -316,8 +320,8 @@ def applied(change: Change, before: Document) -> Applied:
         result = _restored(change.value, before, (), kept)
     elif isinstance(before, RawDocument):
         raise InvalidChange(
-            f"what is there is not a usable state ({before.problem}); "
-            "replace the whole state with new_state"
+            f"the current state is not usable ({before.problem}); replace the whole "
+            "state with new_state"
         )
     elif change.kind == "merge_patch":
         result = _merge(_copy(before), _restored(change.value, before, (), kept))
@@ -326,7 +330,7 @@ def applied(change: Change, before: Document) -> Applied:
     else:
         result = _with_part(_copy(before), change.value)
     if not isinstance(result, dict):
-        raise InvalidChange(f"a state is a JSON object, the change makes it {_a(result)}")
+        raise InvalidChange(f"a state is a JSON object, but the change makes it {_a(result)}")
     try:
         if has_more_values(result, MAX_VALUES):
             raise _too_many()
@@ -340,9 +344,10 @@ def applied(change: Change, before: Document) -> Applied:
 
 
 def part_of(source: State, pointer: str) -> Change:
-    """The change that gives the value at a JSON Pointer what it is in `source`.
+    """The change that sets the value at a JSON Pointer to its value in `source`.
 
-    If it is not there, the change removes it. Raises NotThere if the pointer is malformed.
+    If `source` has no value there, the change removes it. Raises NotThere if the pointer is
+    malformed.
     """
     tokens = _tokens(pointer)
     part: State = {"path": pointer}
@@ -354,10 +359,10 @@ def part_of(source: State, pointer: str) -> Change:
 def parse_change(
     kind: Literal["new_state", "merge_patch", "json_patch", "part"], text: str, exact: bool = True
 ) -> Change:
-    """A change whose value `dump` wrote.
+    """A change from a value that `dump` wrote.
 
-    The limits of `parse` do not hold for it: a part of the largest state is larger than a state.
-    Raises InvalidState if the text is not JSON.
+    The limits of `parse` do not apply: a part of the largest state is larger than a state. Raises
+    InvalidState if the text is not JSON.
     """
     return Change(kind, _decode(text), exact)
 
@@ -366,7 +371,7 @@ def parse_change(
 class DiffEntry:
     """One difference at a JSON Pointer; `before` is None for an add, `after` for a remove.
 
-    A RawDocument is only ever replaced as a whole, at the pointer "".
+    A RawDocument is always replaced as a whole, at the pointer "".
     """
 
     op: _Op
@@ -384,10 +389,10 @@ class Diff:
 
 
 def diff(before: JsonValue | RawDocument, after: JsonValue | RawDocument, limit: int = 50) -> Diff:
-    """How two values differ, by the equality of `same`; the first `limit` entries are kept.
+    """The differences of two values, by the equality of `same`; the first `limit` entries are kept.
 
-    In document order, which is also an order in which a JSON patch could apply them: what is new
-    in an object comes last, and the surplus of an array goes from its end.
+    The entries are in document order. A JSON patch could apply them in this order: new members of
+    an object come last, and surplus items of an array are removed from its end.
     """
     found = _differences(before, after, ())
     changes = [_diff_entry(difference) for difference in islice(found, limit)]
@@ -402,9 +407,9 @@ def differences(
 
 
 def preview(value: JsonValue | RawDocument, limit: int = 200) -> str:
-    """The JSON text, cut to `limit` characters with its full size noted: ``{"a":… (5,120 bytes)``."""
+    """The JSON text, cut to `limit` characters and with its full size: ``{"a":… (5,120 bytes)``."""
     text = dump(value)
-    cut = visible(text[:limit])  # JSON leaves one control as it is: delete.
+    cut = visible(text[:limit])  # JSON does not escape one control character: delete.
     return cut if len(text) <= limit else f"{cut}… ({len(text.encode()):,} bytes)"
 
 
@@ -418,8 +423,8 @@ class OutlineEntry:
     """One value of an outline, at its `shown_path`.
 
     `bytes` is the size of its JSON, `items` the number of members of an object or array, `preview`
-    the JSON of a scalar, at most 60 characters. Type "more" stands for the members of the object or
-    array at `path` that are not listed: `items` of them, `bytes` in all.
+    the JSON of a scalar, at most 60 characters. Type "more" stands for members of the object or
+    array at `path` that are not listed: `items` of them, `bytes` in total.
     """
 
     path: str
@@ -430,11 +435,11 @@ class OutlineEntry:
 
 
 def outline(value: JsonValue, pointer: str = "", max_bytes: int = 4000) -> list[OutlineEntry]:
-    """What is inside a value too large to show, breadth first, in at most `max_bytes` of JSON.
+    """The contents of a value too large to show, breadth first, in at most `max_bytes` of JSON.
 
-    `pointer` is where the value lies in its document: it begins every path. What does not fit is
-    counted in a last entry of type "more", which is there even if `max_bytes` has no room for it.
-    Inside of what has no usable path nothing is listed.
+    `pointer` is the place of the value in its document, and every path begins with it. A last entry
+    of type "more" counts the values that do not fit; it is added even if `max_bytes` has no room.
+    Nothing is listed inside a value that has no usable path.
     """
     pointer = _without_fragment(pointer)
     sizes: dict[int, int] = {}
@@ -463,27 +468,27 @@ def outline(value: JsonValue, pointer: str = "", max_bytes: int = 4000) -> list[
 
 
 def shown_path(pointer: str) -> str:
-    """The pointer as it is shown, which `at` and JSON patches understand unless it had to be cut.
+    """The pointer as it is shown. `at` and JSON patches understand it unless it had to be cut.
 
-    If it holds what does not show, in the form of a URI fragment (RFC 6901, 6): `#/a%E2%80%8B`.
+    A pointer with invisible characters is shown as a URI fragment (RFC 6901, 6): `#/a%E2%80%8B`.
     """
     usable = _usable(pointer)
     return shown(pointer, MAX_PATH_LENGTH) if usable is None else usable
 
 
 def has_too_many_values(text: bytes) -> bool:
-    """Whether JSON text has more than MAX_VALUES, told without making them."""
+    """True if JSON text has more than MAX_VALUES; counts them without parsing."""
     marks = sum(text.count(mark) for mark in (b",", b"[", b"{"))
     return marks >= MAX_VALUES and _may_have_more_values(text.decode(errors="replace"), 0)
 
 
 def has_more_values(value: JsonValue, limit: int) -> bool:
-    """Whether these are more values than `limit`, with all those inside; no more are looked at."""
+    """True if these are more values than `limit`, nested ones included; stops counting there."""
     return _count(value, limit) > limit
 
 
 def hides(value: JsonValue) -> bool:
-    """Whether JSON text of the value, but for `dump`'s, may hold characters that do not show."""
+    """True if JSON text of the value may contain invisible characters; `dump` escapes them."""
     if isinstance(value, str):
         return HIDDEN.search(value) is not None
     if isinstance(value, dict) and any(map(hides, value)):
@@ -492,9 +497,9 @@ def hides(value: JsonValue) -> bool:
 
 
 def plain(value: JsonValue) -> object:
-    """The value for libraries that know only doubles; it may lose precision, and what `hides`.
+    """The value for libraries that know only doubles. It may lose precision, and what `hides`.
 
-    A Number becomes the nearest double; a character that does not show, the text of its escape.
+    A Number becomes the nearest double; an invisible character becomes the text of its escape.
     """
     if isinstance(value, dict):
         return {_plain_text(key): plain(member) for key, member in value.items()}
@@ -506,7 +511,7 @@ def plain(value: JsonValue) -> object:
 
 
 def inexact(value: JsonValue, limit: int = 50) -> dict[str, str]:
-    """Path → exact text of the first `limit` numbers whose value `plain` may not carry."""
+    """Path → exact text, for the first `limit` numbers whose value `plain` may change."""
     lost = ((path, str(leaf)) for path, leaf in _leaves(value) if _loses_as_double(leaf))
     return {shown_path(_pointer(path)): number for path, number in islice(lost, limit)}
 
@@ -535,7 +540,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _canonical_number(number: Number) -> str:
-    # The suffix keeps 100.0, which normalizes to 1E+2, and 5.0, to 5, apart from every integer.
+    # The suffix distinguishes 100.0, which normalizes to 1E+2, and 5.0, to 5, from every integer.
     return str(number) if _is_integer(str(number)) else f"{number.normalize(_EXACT)}f"
 
 
@@ -549,7 +554,7 @@ _DECODER = json.JSONDecoder(
 _ENVELOPE_DECODER = json.JSONDecoder(
     parse_int=_integer, parse_float=Number, parse_constant=_constant
 )
-# Finds the end of whatever Python takes for JSON, and converts nothing.
+# Finds the end of everything that Python accepts as JSON, and converts nothing.
 _LENIENT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _ENCODER = simplejson.JSONEncoder(separators=(",", ":"), use_decimal=True)
 # Without use_decimal every Number goes through `default`, within the encoder's one pass.
@@ -593,8 +598,8 @@ def _not_json(error: json.JSONDecodeError) -> InvalidState:
 
 
 def _may_have_more_values(text: str, start: int, end: int = sys.maxsize) -> bool:
-    """Whether JSON text has more than MAX_VALUES, told without making them."""
-    # Each value but the first follows on one of these. Strings may hold them too.
+    """True if JSON text has more than MAX_VALUES; counts them without parsing."""
+    # Each value except the first follows one of these. Strings may contain them too.
     marks = [text.count(mark, start, end) for mark in ",[{"]
     if sum(marks) < MAX_VALUES:
         return False
@@ -615,7 +620,7 @@ def _refuse_more(text: str, end: int) -> None:
 
 
 def _document_at(text: str, start: int) -> tuple[Document, int]:
-    """The document that starts here, and where it ends."""
+    """The document that starts here, and the index of its end."""
     if text.startswith(("{", "["), start) and _may_have_more_values(text, start):
         end = _end_of_nested(text, start)
         if _may_have_more_values(text, start, end):
@@ -636,7 +641,7 @@ def _document_at(text: str, start: int) -> tuple[Document, int]:
         return value, end
     problem = f"it is {_a(value)}, not an object"
     if isinstance(value, str) and _holds_state(value):
-        problem = "it is a string that holds a JSON object: it was encoded twice"
+        problem = "it is a string that contains a JSON object: it was encoded twice"
     return RawDocument(text[start:end], problem), end
 
 
@@ -657,7 +662,7 @@ def _end_of_value(text: str, start: int) -> int:
 
 
 def _end_of_nested(text: str, start: int) -> int:
-    """Where an object or array ends that is nested too deep for a parser."""
+    """The end of an object or array that is nested too deep for a parser."""
     depth, index = 0, start
     while found := _STRING_OR_BRACKETS.search(text, index):
         index, size = found.end(), len(found[0])
@@ -675,7 +680,7 @@ def _end_of_nested(text: str, start: int) -> int:
 def _object_at(
     text: str, start: int, member_at: Callable[[str, str, int], tuple[Any, int]]
 ) -> tuple[dict[str, Any], int]:
-    """The object that starts here, each member read by `member_at(key, text, index)`."""
+    """The object that starts here; `member_at(key, text, index)` reads each member."""
     members: dict[str, Any] = {}
     index = _after_space(text, start + 1)
     if text.startswith("}", index):
@@ -730,11 +735,11 @@ def _adopt(value: object, path: _Path) -> JsonValue:
     if not isinstance(value, int) and not Decimal(value).is_finite():
         raise InvalidState(f"the number at {_place(path)} is not finite", "use null or a string")
     try:
-        # Of a float, repr is the shortest text that means this float.
+        # repr of a float is the shortest text that means this float.
         text = repr(value) if isinstance(value, float) else str(value)
     except ValueError:
         raise InvalidState(
-            f"the number at {_place(path)} has too many digits", "send it in JSON text"
+            f"the number at {_place(path)} has too many digits", "send it as JSON text"
         ) from None
     try:
         return _integer(text) if _is_integer(text) else Number(text)
@@ -751,7 +756,7 @@ def _refuse_deep(value: JsonValue) -> None:
 
 
 def _refuse_large(value: JsonValue) -> None:
-    # The ASCII text is never shorter than the UTF-8 that the limit is about, and quicker to make.
+    # The ASCII text is never shorter than the UTF-8 that the limit counts, and quicker to make.
     if len(dump(value)) > MAX_BYTES:
         readable = simplejson.dumps(value, separators=(",", ":"), ensure_ascii=False)
         if len(readable.encode(errors="surrogatepass")) > MAX_BYTES:
@@ -782,7 +787,7 @@ def _copy(value: JsonValue) -> Any:
 
 
 def _merge(target: Any, patch: JsonValue) -> Any:
-    """RFC 7386, in place."""
+    """Apply RFC 7386, in place."""
     if not isinstance(patch, dict):
         return _copy(patch)
     merged = target if isinstance(target, dict) else {}
@@ -817,9 +822,9 @@ def _check_part(part: JsonValue) -> None:
 
 def _check_json_patch(patch: JsonValue) -> None:
     if not isinstance(patch, list):
-        raise InvalidChange(f"a JSON patch is an array of operations, this is {_a(patch)}")
+        raise InvalidChange(f"a JSON patch is an array of operations, but this is {_a(patch)}")
     if len(patch) > MAX_OPERATIONS:
-        raise InvalidChange(f"more than {MAX_OPERATIONS:,} operations; make the change by fewer")
+        raise InvalidChange(f"more than {MAX_OPERATIONS:,} operations; use fewer operations")
     for index, operation in enumerate(patch):
         _check_operation(f"operation {index}", operation)
 
@@ -827,7 +832,7 @@ def _check_json_patch(patch: JsonValue) -> None:
 def _check_operation(name: str, operation: JsonValue) -> None:
     known = "its op is one of " + ", ".join(_OPERATIONS)
     if not isinstance(operation, dict):
-        raise InvalidChange(f"{name} is {_a(operation)}; it has to be an object, and {known}")
+        raise InvalidChange(f"{name} is {_a(operation)}; it must be an object, and {known}")
     if "op" not in operation:
         raise InvalidChange(f"{name} has no op; {known}")
     kind = operation["op"]
@@ -848,7 +853,7 @@ def _check_operation(name: str, operation: JsonValue) -> None:
 
 
 class _CopyBudget:
-    """Each copy of the whole into itself doubles it: a few dozen would fill the memory."""
+    """Each copy of the whole into itself doubles it: a few dozen copies would fill the memory."""
 
     def __init__(self) -> None:
         self._values, self._bytes = MAX_COPIED, MAX_BYTES
@@ -863,7 +868,7 @@ class _CopyBudget:
 
 
 def _json_patch(state: Any, patch: Any, kept: _Kept) -> Any:
-    """RFC 6902, in place, for a patch that was checked."""
+    """Apply RFC 6902, in place; the patch was checked before."""
     budget = _CopyBudget()
     for index, operation in enumerate(patch):
         try:
@@ -901,7 +906,7 @@ def _operate(state: Any, operation: dict[str, Any], budget: _CopyBudget, kept: _
 
 
 def _overwritten(state: JsonValue, path: list[str]) -> JsonValue:
-    """What an add replaces; None if it inserts."""
+    """The value that an add replaces; None if it inserts."""
     try:
         parent = _at(state, path[:-1])
     except NotThere:
@@ -926,7 +931,7 @@ def _with_part(state: Any, part: Any) -> Any:
 def _put(state: Any, path: list[str], value: Any, *, inserts: bool) -> Any:
     """The state, changed in place, with the value at the path.
 
-    In an array it goes before the item at the index (`inserts`) or replaces it.
+    In an array, the value goes before the item at the index (`inserts`) or replaces the item.
     """
     if not path:
         return value
@@ -962,7 +967,8 @@ def _test(actual: JsonValue, expected: JsonValue, exact: bool) -> None:
 
 
 def _equal(a: JsonValue, b: JsonValue, exact: bool) -> bool:
-    """RFC 6902, 4.6: 1 equals 1.0, but not true. In an inexact change, a rounding is equal."""
+    """Compare by RFC 6902, 4.6: 1 equals 1.0, but not true. In an inexact change, a rounding is
+    equal."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[key], b[key], exact) for key in a)
     if isinstance(a, list) and isinstance(b, list):
@@ -973,7 +979,7 @@ def _equal(a: JsonValue, b: JsonValue, exact: bool) -> bool:
 
 
 def _restored(value: Any, original: object, path: Iterable[str], kept: _Kept) -> Any:
-    """A copy of the value with the numbers of `original`, which it replaces, that it rounds."""
+    """A copy of the value that keeps each number of `original` of which it has only a rounding."""
     if kept is None:
         return _copy(value)
     if isinstance(value, dict):
@@ -999,7 +1005,7 @@ def _restored(value: Any, original: object, path: Iterable[str], kept: _Kept) ->
 
 
 def _double(value: int | Decimal) -> float:
-    """The nearest double, as far as doubles go."""
+    """The nearest double, within the range of doubles."""
     try:
         nearest = float(value)
     except OverflowError:
@@ -1012,7 +1018,7 @@ def _is_number(value: object) -> TypeGuard[int | Number]:
 
 
 def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
-    """Whether the value is spelled as JavaScript prints the double of the original.
+    """True if the value is spelled as JavaScript prints the double of the original.
 
     JavaScript prints integers below 1e21 without a fraction or exponent, and -0 as 0. The spelling
     of a float is not known here, so its value is compared.
@@ -1022,7 +1028,7 @@ def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
     nearest = _double(original)
     printed = Decimal(repr(nearest))  # The same shortest digits as in JavaScript.
     if repr(nearest) == "-0.0" and str(value) == "-0.0":
-        return True  # JavaScript prints 0, but this is what we show for -0.
+        return True  # JavaScript prints 0, but this program shows -0 as -0.0.
     if nearest.is_integer() and abs(nearest) < 1e21:
         return str(value) == str(int(printed))
     return isinstance(value, Number) and not _is_integer(str(value)) and value == printed
@@ -1038,7 +1044,7 @@ def _members(value: JsonValue) -> Iterable[tuple[str | int, Any]]:
 
 
 def _count(value: JsonValue, limit: int) -> int:
-    """How many values this is, with all those inside; of more than `limit`, one more than that."""
+    """The number of values, nested ones included; counting stops at `limit` + 1."""
     found, level = 0, [value]
     while level:
         found += len(level)
@@ -1089,7 +1095,7 @@ def _loses_as_double(value: JsonValue) -> bool:
 
 
 def _usable(pointer: str) -> str | None:
-    """The pointer in a form in which all of it shows; None if that would be too long."""
+    """The pointer in a form without invisible characters; None if that would be too long."""
     if len(pointer) <= MAX_PATH_LENGTH and visible(pointer) != pointer:
         pointer = "#" + "".join(
             quote(character, errors="surrogatepass")
@@ -1107,7 +1113,7 @@ def _without_fragment(pointer: str) -> str:
         return unquote(pointer[1:], errors="surrogatepass")
     except UnicodeError:
         raise NotThere(
-            f"{shown(pointer)} is not a JSON Pointer; its % escapes have to be UTF-8"
+            f"{shown(pointer)} is not a JSON Pointer; its % escapes must be UTF-8"
         ) from None
 
 
@@ -1172,7 +1178,7 @@ def _plain_text(text: str) -> str:
 
 
 def _measure(value: JsonValue, sizes: dict[int, int]) -> int:
-    """Bytes of the JSON; those of objects and arrays are remembered by id."""
+    """Bytes of the JSON; the sizes of objects and arrays are remembered by id."""
     if not isinstance(value, dict | list):
         # str() of None, True and False is as long as null, true and false.
         return len(dump(value)) if isinstance(value, str) else len(str(value))

@@ -1,8 +1,8 @@
-"""Text from outside, made fit to be shown: all of it shows, and it has an end.
+"""External text, made safe to show: every character is visible, and the length has a limit.
 
-A state, a name, a reason or an error message may hold escape sequences that move a terminal's
-cursor, characters that turn the reading order round, characters that a person does not see but a
-model reads, markup, and letters that look like others.
+A state, a name, a reason or an error message may contain escape sequences that move a terminal's
+cursor, characters that reverse the reading order, characters that a person does not see but a model
+reads, markup, and letters that look like others.
 """
 
 import re
@@ -11,7 +11,7 @@ import unicodedata
 _CONTROLS = "\x00-\x1f"
 _NOT_SHOWN_BY_JSON = (
     "\x7f-\x9f"  # The rest of the controls (Cc), some of which terminals obey.
-    # Format characters (Cf), and whatever else Unicode lets renderers ignore: soft hyphen, joiners,
+    # Format characters (Cf), and others that Unicode lets renderers ignore: soft hyphen, joiners,
     # marks and overrides of direction, fillers, variation selectors, tags.
     "\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
     "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
@@ -19,17 +19,18 @@ _NOT_SHOWN_BY_JSON = (
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
     "\u2028\u2029"  # Ends of line and paragraph (Zl, Zp).
     "\ud800-\udfff"  # Halves of characters (Cs), which UTF-8 cannot carry.
-    "\ue000-\uf8ff\U000f0000-\U0010ffff"  # Private use (Co), and what no character will ever be.
+    "\ue000-\uf8ff\U000f0000-\U0010ffff"  # Private use (Co), and noncharacters.
     "\ufdd0-\ufdef\ufffe\uffff"
 )
 HIDDEN = re.compile(f"[{_NOT_SHOWN_BY_JSON}]")
-"""What does not show, but for the first 32 controls: those every JSON text writes as an escape."""
+"""Invisible characters, except the first 32 controls: JSON always escapes those."""
 
 _UNFIT = re.compile(f"[{_CONTROLS}{_NOT_SHOWN_BY_JSON}]")
 
 _WORD = re.compile(r"[A-Za-z0-9/]([\w/.-]*[A-Za-z0-9/])?", re.ASCII)
 
-# File name endings that are not top-level domains: "orders.csv" is not made a link, "orders.io" is.
+# File name endings that are not top-level domains: renderers make "orders.io" a link, but not
+# "orders.csv".
 _FILE_ENDINGS = "avro|csv|gz|json|jsonl|log|orc|parquet|sql|tsv|txt|xml|yaml|yml"
 _MARKUP = rf"""
     ["\\`*<>(){{}}|~^$&@#\[\]]      # Markdown, HTML, maths, mentions, and our own marks.
@@ -42,7 +43,7 @@ _MARKUP = rf"""
   | (?<![A-Za-z0-9])={{2,}} | ={{2,}}(?!=|\Z) | ={{3,}}  # Highlighting, but not the end of base64.
   | (?<=[ ])[ ]                                 # HTML shows several spaces as one.
 """
-# Each looks like a sign or like a letter of its own script, which stays as it is.
+# Escape these: each looks like a sign, or like a letter of its own script that is not escaped.
 _TWINS = "ÐĔĕ一丨丶丿亅乂二十口囗八力工卜夕千才曰へべぺ"
 _NOT_LITERAL = re.compile(rf"(?P<word>[^\W\d_{_TWINS}]+) | {_MARKUP} | [^\x20-\x7e]", re.VERBOSE)
 
@@ -63,12 +64,13 @@ _DISTINCT = frozenset("δζθλμξπςφψωΓΔΘΛΞΠΣΦΨΩджзийлп�
 
 
 def visible(text: str) -> str:
-    """The text with each character that does not show written as JSON escapes it: `\\u202e`."""
+    """The text with each invisible character as a JSON escape: `\\u202e`."""
     return _UNFIT.sub(lambda found: escape(found[0]), text)
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """`visible`, and at most `limit` characters: for names, reasons and whatever a message quotes."""
+    """`visible`, and at most `limit` characters: for names, reasons and everything that a message
+    quotes."""
     cut = visible(text[:limit])
     return cut if len(text) <= limit and len(cut) <= limit else f"{cut[: limit - 1]}…"
 
@@ -76,8 +78,8 @@ def shown(text: str, limit: int = 60) -> str:
 def quoted(text: str) -> str:
     """A plain ASCII word as it is, any other text as a JSON string of `literal` text.
 
-    So it stands on one line, cannot pass for its surroundings, and reads the same in plain text,
-    Markdown and HTML. `json.loads` of what is in quotes is the text.
+    So the text stays on one line, cannot imitate the words around it, and reads the same in plain
+    text, Markdown and HTML. `json.loads` of the quoted form returns the text.
     """
     inside = literal(text)
     return text if inside == text and _WORD.fullmatch(text) else f'"{inside}"'
@@ -86,15 +88,15 @@ def quoted(text: str) -> str:
 def literal(text: str) -> str:
     """The inside of a JSON string that reads the same in plain text, Markdown and HTML.
 
-    Written by code point (`\\u0060`) are: quotation marks and backslashes, which Markdown would take
-    for its own escapes; markup, links, emoji codes, and repeated spaces; whatever is neither ASCII
-    nor a letter; and letters that pass for others (see `_reads_as_itself`).
+    These are written by code point (`\\u0060`): quotation marks and backslashes, which Markdown
+    would take for its own escapes; markup, links, emoji codes, and repeated spaces; characters that
+    are neither ASCII nor a letter; and letters that look like others (see `_reads_as_itself`).
     """
     return _NOT_LITERAL.sub(_literal, text)
 
 
 def escape(character: str) -> str:
-    """`\\u202e`; of a character beyond 16 bits, as in JSON, two of them."""
+    """`\\u202e`; as in JSON, a character beyond 16 bits has two escapes."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
@@ -109,16 +111,17 @@ def _literal(found: re.Match[str]) -> str:
 
 
 def _reads_as_itself(word: str) -> bool:
-    """Whether no letter of the word passes for another: all are of one script, and of that kind.
+    """True if no letter of the word looks like another: all letters are distinct and of one script.
 
-    Other scripts than these are full of look-alikes, need combining marks, which may cover their
-    surroundings, or are written from right to left, which moves the text next to them.
+    Only a few scripts qualify. The others have many look-alikes, need combining marks, which may
+    cover the text around them, or are written from right to left, which moves the text next to
+    them.
     """
     if not _ONE_SCRIPT.fullmatch(word) or unicodedata.normalize("NFKC", word) != word:
         return False
     if _LATIN.fullmatch(word):
         return all(_is_distinct_latin(letter) for letter in word)
-    # One distinct letter among look-alikes is easily overlooked.
+    # One distinct letter among look-alikes is easy to overlook.
     return not _LIKE_LATIN.fullmatch(word) or sum(letter in _DISTINCT for letter in word) >= 2
 
 

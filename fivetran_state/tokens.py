@@ -1,4 +1,4 @@
-"""Bearer tokens that the operator hands out, in a file that knows only their hashes."""
+"""Bearer tokens that the operator creates. The file stores only their hashes."""
 
 import hashlib
 import hmac
@@ -18,11 +18,11 @@ from fivetran_state.errors import AuthenticationUnavailable
 logger = logging.getLogger(__name__)
 
 PREFIX = "fst"
-"""Tokens begin with it, so that scanners for secrets, and people, know them."""
+"""The beginning of every token, so that secret scanners and people recognize it."""
 
 
 class Token(BaseModel):
-    """One line of the file. It ends by itself at `expires`, or when it is taken out."""
+    """One token in the file. It is valid until `expires`, or until it is removed."""
 
     id: str
     name: str | None
@@ -43,7 +43,7 @@ class _Content(BaseModel):
 class TokenFile:
     """The tokens in the file, which any process may change.
 
-    That the file exists means that tokens are asked for, even if none in it is valid any more.
+    While the file exists, callers need a token, even if no token in it is valid any more.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -58,7 +58,7 @@ class TokenFile:
         return os.path.lexists(self.path)
 
     def tokens(self) -> dict[str, Token]:
-        """By id. Raises `AuthenticationUnavailable` if the file cannot be read."""
+        """The tokens by id. Raises `AuthenticationUnavailable` if the file cannot be read."""
         try:
             found = self.path.lstat()
             now = (found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino)
@@ -78,7 +78,7 @@ class TokenFile:
         return self._tokens
 
     def find(self, presented: str) -> Token | None:
-        """The valid token with this text, if there is one."""
+        """The valid token with this text, or None."""
         prefix, _, rest = presented.partition("_")
         token = self.tokens().get(rest.partition("_")[0])
         if prefix != PREFIX or token is None or token.has_expired:
@@ -86,7 +86,7 @@ class TokenFile:
         return token if hmac.compare_digest(token.sha256, _hash(presented)) else None
 
     def create(self, scope: Scope, name: str | None, days: float | None) -> tuple[str, Token]:
-        """A new token: its text, which is stored nowhere, and its entry in the file."""
+        """A new token: its text, which is not stored anywhere, and its entry in the file."""
         token_id = secrets.token_hex(4)
         text = f"{PREFIX}_{token_id}_{secrets.token_urlsafe(32)}"
         now = _now()

@@ -1,4 +1,4 @@
-"""Problems of a call's arguments, in plain English and JSON's names of types."""
+"""Problems with a call's arguments, in plain English and with JSON's names of types."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -11,9 +11,9 @@ from fivetran_state.text import shown
 
 SHOWN_PROBLEMS = 5
 MAX_UNKNOWN = 20
-"""Unknown arguments with which pydantic is still asked, which makes an error of each."""
+"""With more unknown arguments than this, pydantic is not asked: it makes an error of each."""
 MAX_NAME_LENGTH = 100
-"""Characters of an unknown argument's name that are compared with the known ones."""
+"""Characters of an unknown argument's name that are compared with the known names."""
 
 _TYPES = {
     "dict_type": "a JSON object",
@@ -40,13 +40,13 @@ _RULES = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
     "string_too_long": "must have at most {max_length} characters",
-    # An argument that has a shortest length may have a length of 1.
+    # An argument with a minimum length has a minimum of 1.
     "string_too_short": "must not be empty",
     "string_unicode": "is not valid Unicode: it holds half of a surrogate pair",
     "too_long": "must have at most {max_length} items",
     "too_short": "must not be empty",
 }
-"""What else can be wrong with an argument, by pydantic's types of errors."""
+"""Other problems of an argument, by pydantic's types of errors."""
 
 _Place = tuple[str, ...]
 
@@ -54,15 +54,15 @@ _Place = tuple[str, ...]
 def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
     """The problems, each with its argument: `new_state must be a JSON object, not a string`.
 
-    Takes pydantic's error, or what its `errors()` returned. Arguments' values are left out.
-    Problems are separated by semicolons; there is no full stop at the end.
+    Takes pydantic's error, or the result of its `errors()`. The values of arguments are left out.
+    Problems are separated by semicolons, without a full stop at the end.
     """
     found = error.errors(include_url=False) if isinstance(error, ValidationError) else error
     by_place: dict[_Place, list[Mapping[str, Any]]] = {}
     for each in found:
         by_place.setdefault(_place_of(each["loc"]), []).append(each)
-    # Of an argument that may have one of several types, the type that fits best has the problem
-    # furthest inside it; the other types only repeat that the argument is none of theirs.
+    # If an argument may have one of several types, pydantic reports a problem for each type. Keep
+    # the problem furthest inside the argument: it is that of the type that fits best.
     outer = {place[:length] for place in by_place for length in range(len(place))}
     problems = [
         f"{_name_of(place)} {_problem(each)}"
@@ -74,7 +74,7 @@ def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
 
 
 def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | None:
-    """The problems, if there are too many unknown arguments to look at the others; else None."""
+    """The problems, if there are too many unknown arguments to check the others; else None."""
     if len(given) <= len(known) + MAX_UNKNOWN:
         return None
     unknown = (name for name in given if name not in known)
@@ -84,7 +84,7 @@ def too_many_unknown(given: Mapping[str, Any], known: Collection[str]) -> str | 
 
 
 def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """Each unknown argument, with the known one that it may be meant for."""
+    """Each unknown argument, with the known argument that it resembles most."""
     names = list(known)
     problems = [_unknown(name, names) for name in unknown[:SHOWN_PROBLEMS]]
     more = len(unknown) - SHOWN_PROBLEMS
@@ -102,7 +102,7 @@ def _place_of(location: Sequence[str | int]) -> _Place:
     if not location:
         return ("an argument's name",)
     name, *inside = location
-    # Where several types are allowed, pydantic names in between the one that it tried.
+    # If several types are allowed, pydantic adds the name of the type that it tried.
     return str(name), *(str(index) for index in inside if isinstance(index, int))
 
 

@@ -1,7 +1,7 @@
 """The keys that encrypt stored values, and the DBOS serializer that uses them.
 
-Everything that DBOS stores for us is JSON, compressed, then sealed with AES-256-GCM. No pickle:
-who can write to the database must not be able to run code by it.
+DBOS stores all our values as JSON, compressed and sealed with AES-256-GCM. Pickle is never used:
+somebody with write access to the database must not be able to run code.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 KEY_FILE = "key"
 MIN_KEY_LENGTH = 16
-"""Characters of a key from the environment; 32 random bytes as base64 are better."""
+"""Minimum length of a key from the environment; 32 random bytes as base64 are better."""
 
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
@@ -43,34 +43,35 @@ _ERROR, _PLACE, _VALUE = "$error", "$place", "$value"
 def keys(settings: Settings) -> list[bytes]:
     """The configured keys: the first seals, all of them open. Raises `UnusableKey`.
 
-    None on a very first start with SQLite, until `key_from_file` makes one.
+    Empty on a very first start with SQLite, until `key_from_file` makes one.
     """
     setting, key_file = settings.secret_key, settings.home / KEY_FILE
     found = [] if setting is None else keys_from_environment(setting.get_secret_value())
     if setting is None and settings.database_url is not None:
         raise UnusableKey("With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY.")
-    # Values from before the setting stay readable.
+    # Values sealed before this variable was set stay readable.
     return [*found, key_from_file(key_file)] if os.path.lexists(key_file) else found
 
 
 def keys_from_environment(setting: str) -> list[bytes]:
-    """The keys of `FIVETRAN_STATE_SECRET_KEY`: the first seals, the others, after commas, open too.
+    """The keys of `FIVETRAN_STATE_SECRET_KEY`: the first seals; all of them, separated by commas,
+    open.
 
-    Any text will do as a key: 32 bytes are derived from it. Raises `UnusableKey`.
+    A key may be any text: 32 bytes are derived from it. Raises `UnusableKey`.
     """
     keys = [key.strip() for key in setting.split(",")]
     if any(len(key) < MIN_KEY_LENGTH for key in keys):
         raise UnusableKey(
-            f"FIVETRAN_STATE_SECRET_KEY must have at least {MIN_KEY_LENGTH} characters; "
-            "several keys are separated by commas."
+            f"FIVETRAN_STATE_SECRET_KEY must have at least {MIN_KEY_LENGTH} "
+            "characters. Separate several keys by commas."
         )
     return [hashlib.sha256(b"fivetran-state\n" + key.encode()).digest() for key in keys]
 
 
 def key_from_file(path: Path) -> bytes:
-    """The 32 bytes of the key file, made with mode 0600 on first use.
+    """The 32 bytes of the key file, which is created with mode 0600 on first use.
 
-    The caller holds the data directory's lock, so that two first starts agree on one key.
+    The caller holds the data directory's lock, so two first starts agree on one key.
     """
     if not os.path.lexists(path):
         private.write(path, base64.urlsafe_b64encode(os.urandom(32)).decode())
@@ -78,7 +79,7 @@ def key_from_file(path: Path) -> bytes:
         key = base64.urlsafe_b64decode(private.read(path))
         AESGCM(key)
     except ValueError as error:
-        raise UnusableKey(f"The key file {path} does not hold a key.") from error
+        raise UnusableKey(f"The key file {path} does not contain a key.") from error
     return key
 
 
@@ -93,8 +94,7 @@ class Bound:
 class Sealer:
     """JSON values in, opaque text out, for one purpose of one account.
 
-    The first key seals; any of the keys opens. Text that was sealed for another purpose or
-    account is refused.
+    The first key seals; all keys open. Text sealed for another purpose or account is refused.
     """
 
     def __init__(self, keys: Sequence[bytes], purpose: str) -> None:
@@ -110,7 +110,8 @@ class Sealer:
         return base64.b64encode(key_id + nonce + sealed).decode()
 
     def deserialize(self, serialized_data: str) -> Any:
-        """The value; raises `UnusableKey` if it was not sealed for this with one of the keys."""
+        """The value; raises `UnusableKey` if none of the keys sealed it for this purpose and
+        account."""
         stored = base64.b64decode(serialized_data)
         key_id, rest = stored[:_KEY_ID_BYTES], stored[_KEY_ID_BYTES:]
         nonce, sealed = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
@@ -139,7 +140,7 @@ class Texts(Sealer):
 
 
 class SealingSerializer(Sealer):
-    """The DBOS serializer. It stores this project's errors and `Bound` values as well."""
+    """The DBOS serializer. It also stores this project's errors and `Bound` values."""
 
     def __init__(self, keys: Sequence[bytes], application: str) -> None:
         super().__init__(keys, f"stored by {application}")
@@ -149,7 +150,7 @@ class SealingSerializer(Sealer):
         return "fivetran_state_sealed_v2"
 
     def digest(self, text: str) -> str:
-        """A keyed digest: it tells texts apart only for a reader with the key."""
+        """A keyed digest: only a reader with the key can compare texts by it."""
         return hmac.new(self._digest_key, text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -168,14 +169,14 @@ def _encode(value: object) -> dict[str, Any]:
     if isinstance(value, Bound):
         return {_PLACE: value.place, _VALUE: value.value}
     if isinstance(value, SQLAlchemyError | DatabaseUnavailable):
-        # No outcome, though DBOS takes it for one where it could not record the real one. So the
-        # workflow is broken off, and the engine runs it again from its last checkpoint.
+        # DBOS takes this error for the workflow's outcome when it could not record the real one.
+        # Break the workflow off, so that the engine runs it again from its last checkpoint.
         logger.error("The database failed", exc_info=value)
         raise asyncio.CancelledError from value
     if isinstance(value, Exception):
         error: Exception = value
         if not isinstance(error, FivetranStateError):
-            # Its text may quote anything; only the log on stderr has it.
+            # The error's text may quote anything, so only stderr gets it.
             error = InternalError(f"Unexpected {type(value).__name__}.")
         return {_ERROR: error.to_json(), _PLACE: getattr(value, "place", None)}
     raise TypeError(f"{type(value).__name__} cannot be stored")

@@ -1,4 +1,4 @@
-"""What every test may use: a simulated Fivetran over real HTTP, and the server in front of it."""
+"""Fixtures for every test: a simulated Fivetran over real HTTP, and the server in front of it."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.updates import SLOW
 
 if hasattr(signal, "SIGHUP"):
-    # Servers here are ended by it: under nohup they would inherit that it is ignored.
+    # SIGHUP ends these servers: under nohup they would inherit that it is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ERAS = ("legacy", "2026-07-28")
@@ -76,7 +76,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One server for all the tests of this process."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        # As root it makes a user for itself, which cannot be done twice at a time.
+        # As root it creates a user for itself, which only one process may do at a time.
         with FileLock(tmp_path_factory.getbasetemp().parent / "postgres.lock"):
             server = Postgres()
         yield server
@@ -100,7 +100,7 @@ def on_both(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def on_either(request: pytest.FixtureRequest) -> dict[str, str]:
-    """As `on_both`, where the quick suite goes without PostgreSQL."""
+    """Like `on_both`, but the quick suite skips PostgreSQL."""
     return _on(request)
 
 
@@ -200,7 +200,7 @@ def _no_credentials_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slow(sandbox: Sandbox) -> dict[str, Any]:
-    """A connection whose sync runs, and takes an hour to stop after a pause; its state."""
+    """A connection with a running sync that takes an hour to stop after a pause; its state."""
     before = {"cursor": "2026-01-01T00:00:00Z"}
     sandbox.add_connection(
         SLOW,

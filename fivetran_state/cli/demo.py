@@ -43,7 +43,7 @@ class _Demo:
             version = await self._look(client)
             await self._plan(client)
             workflow_id = await self._update_until_killed(client, version)
-        self._title("A new server starts; nobody tells it anything")
+        self._title("A new server starts, without any instructions")
         async with self._server() as client:
             await self._recovered(client, workflow_id)
         self._fivetran.close()
@@ -56,7 +56,7 @@ class _Demo:
         return str(seen["version"])
 
     async def _plan(self, client: Client) -> None:
-        self._title("It asks what rewinding the orders would do")
+        self._title("It asks for the plan to rewind the orders")
         plan = await _call(client, "update_state", connection_id=CONNECTION, merge_patch=REWIND)
         changes = Table("", "path", "before", "after", box=None)
         for change in plan["changes"]:
@@ -91,7 +91,9 @@ class _Demo:
             os.kill(server, SIGKILL)
         left = self._fivetran.connection(CONNECTION)
         assert left.paused
-        self._say(f"[bold red]kill -9 {server}[/]  The connection is paused and nobody is there.")
+        self._say(
+            f"[bold red]kill -9 {server}[/]  The connection is paused, and no server is running."
+        )
         return f"{CONNECTION}:1"
 
     async def _recovered(self, client: Client, workflow_id: str) -> None:
@@ -109,7 +111,7 @@ class _Demo:
         self._console.print(steps)
         self._say(update["message"])
 
-        self._title("What Fivetran has now")
+        self._title("Fivetran's state now")
         now = self._fivetran.connection(CONNECTION)
         assert now.state is not None
         self._console.print_json(now.state)

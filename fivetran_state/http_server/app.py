@@ -1,4 +1,4 @@
-"""The FastAPI application: what is mounted where, and its life."""
+"""The FastAPI application: its routes and mounts, and how it starts and stops."""
 
 import logging
 import re
@@ -40,13 +40,13 @@ logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
 MAX_HEAD_BYTES = 32 * 1024
-"""Bytes of a request's head; a token with many groups takes several thousand."""
+"""Maximum size of a request's head in bytes; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept. Load balancers must close theirs first: otherwise they send
-a request while we close it."""
+"""Seconds that an idle connection is kept. A load balancer must close its connections first:
+otherwise it sends a request while we close the connection."""
 SWITCH_INTERVAL = 0.0002
-"""Seconds that a computing thread keeps the interpreter while others want it. With Python's 5 ms, each
-of a small update's many short turns waits that long behind one large state."""
+"""Seconds that a computing thread keeps the interpreter while others want it. With Python's default
+of 5 ms, one large state delays each of a small update's many short turns by that time."""
 SHUTDOWN_TIMEOUT = 5
 """Seconds that open connections get to end when the server stops."""
 
@@ -54,7 +54,7 @@ SHUTDOWN_TIMEOUT = 5
 def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     """The application for these settings, to be bound to `host`; it serves one event loop.
 
-    Raises `CannotServe` if others could reach it and neither tokens nor an issuer are set.
+    Raises `CannotServe` if other machines could reach it and neither tokens nor an issuer are set.
     """
     authority = Authority(settings, host)
     public, origins = authority.public_paths, settings.origins
@@ -68,7 +68,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp.session_manager.run():  # This runs the backend, too.
+        async with mcp.session_manager.run():  # This also runs the backend.
             yield
 
     async def refuse(_: Request, error: Exception) -> Response:
@@ -167,7 +167,7 @@ def _name(place: str, *location: str | int) -> tuple[str | int, ...]:
 
 
 def _names(settings: Settings) -> list[str]:
-    """The hosts, besides this machine's own names, under which clients may know this server."""
+    """The host names, besides this machine's own, by which clients may address this server."""
     public = urlsplit(settings.public_url or "").hostname
     return [*([public] if public else []), *listed(settings.allowed_hosts)]
 
@@ -181,17 +181,17 @@ def _pages(settings: Settings) -> list[str]:
 
 
 def run(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; port 0 takes a free one, which the log tells."""
+    """Serve until SIGTERM, SIGINT or SIGHUP. Port 0 takes a free port, which is logged."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     server, listener = bind(settings, host=host, port=port)
-    # uvicorn ignores it, so a closed terminal would end the updates too.
+    # uvicorn ignores SIGHUP, so a closed terminal would end the updates too.
     if heeds_hang_up():
         signal.signal(signal.SIGHUP, server.handle_exit)
     server.run(sockets=[listener])
 
 
 def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
-    """The server, and the socket that it is to be run with; raises `CannotServe`."""
+    """The server, and the socket that it must run with; raises `CannotServe`."""
     config = uvicorn.Config(
         build(settings, host),
         host=host,
@@ -211,13 +211,14 @@ def bind(settings: Settings, *, host: str, port: int) -> tuple[uvicorn.Server, s
     )
     server = uvicorn.Server(config)
     listener = Listener(config.bind_socket(), server.server_state.connections)
-    # uvicorn names no protocol, so that asyncio would leave it out, and answers lag by 40 ms.
+    # uvicorn does not name the protocol. Without it, asyncio does not set TCP_NODELAY, and answers
+    # are 40 ms late.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.listen(config.backlog)  # Listen before logging the port.
     if not is_loopback(host) and not _names(settings):
         logger.warning(
-            "No name of this server is set, so that only calls from this machine are answered: "
-            "set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
+            "The server has no public name, so it answers only calls from this "
+            "machine: set FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS"
         )
     logger.info("Serving MCP and REST on http://%s:%d", host, listener.getsockname()[1])
     return server, listener

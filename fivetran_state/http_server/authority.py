@@ -1,4 +1,4 @@
-"""Authentication: the principal and the scopes of a token of the file, or of an OAuth issuer."""
+"""Authentication: the principal and the scopes of a token from the file or from an OAuth issuer."""
 
 from typing import Any
 
@@ -34,15 +34,15 @@ def principal_of(scope: Scope) -> str | None:
 
 
 class Authority:
-    """Authenticates callers. Raises `CannotServe` if it has to and cannot."""
+    """Authenticates callers. Raises `CannotServe` if it needs tokens and cannot check them."""
 
     def __init__(self, settings: Settings, host: str) -> None:
         self._tokens = TokenFile(settings)
-        self._tokens.tokens()  # Do not start with an unreadable file.
+        self._tokens.tokens()  # Do not start with a file that cannot be read.
         self._issuer: Issuer | None = None
         self._metadata_url: str | None = None
         self.routes: list[Route] = []
-        """The metadata by which OAuth clients find the issuer (RFC 9728)."""
+        """The metadata that leads OAuth clients to the issuer (RFC 9728)."""
         if settings.oauth_issuer is not None:
             self._trust(settings.oauth_issuer, settings.public_url)
         self.public_paths = {*HEALTH, *(route.path for route in self.routes)}
@@ -50,19 +50,19 @@ class Authority:
         exposure = _exposure(settings, host)
         if not self.is_required() and exposure:
             raise CannotServe(
-                f"{exposure}, so that others can reach the server, and nothing says who may use "
-                "it: make a token (fivetran-state token create --scope write), set "
-                "FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
+                f"{exposure}, so others can reach the server, but it has no tokens and "
+                "no OAuth issuer. Create a token (fivetran-state token create --scope "
+                "write), set FIVETRAN_STATE_OAUTH_ISSUER, or bind 127.0.0.1 only."
             )
 
     def _trust(self, issuer: str, audience: str | None) -> None:
         if audience is None:
             raise CannotServe(
-                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL: the audience that "
-                "tokens have to be made for."
+                "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL, the "
+                "required audience of tokens."
             )
         self._issuer = Issuer(issuer, audience)
-        # It keeps URLs as they are written; its checks are not needed.
+        # This keeps URLs as they are written; the SDK's checks are not needed.
         urls = AuthSettings.model_validate(
             {
                 "issuer_url": issuer,
@@ -80,8 +80,8 @@ class Authority:
         )
 
     def is_required(self) -> bool:
-        """True if callers need a token. Once true, it stays true until a restart, even if the file
-        of tokens vanishes."""
+        """True if callers need a token. Once true, it stays true until a restart, even if the token
+        file disappears."""
         self._is_required = self._is_required or self._tokens.exists()
         return self._is_required
 
@@ -98,7 +98,7 @@ class Authority:
         return problem(403, error.code, error.message, error.hint, headers)
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """See the SDK's `TokenVerifier`. The result does not hold the token itself."""
+        """See the SDK's `TokenVerifier`. The result does not contain the token itself."""
         if token.startswith(f"{PREFIX}_"):
             found = self._tokens.find(token)
             if found is None:
@@ -111,7 +111,7 @@ class Authority:
 
 
 def _exposure(settings: Settings, host: str) -> str | None:
-    """The reason why other machines can reach the server, if they can."""
+    """The reason why other machines can reach the server; None if they cannot."""
     if not is_loopback(host):
         return f"It would be bound to {host}"
     # A proxy may forward any Host header to this machine.
@@ -123,7 +123,7 @@ def _exposure(settings: Settings, host: str) -> str | None:
 
 
 def _access_token(claims: dict[str, Any]) -> AccessToken | None:
-    """The token of these claims; None if they name no principal. Claims may have any type."""
+    """The token with these claims; None if they name no principal. Claims may have any type."""
     client = _first_text(claims, "client_id", "azp", "cid")
     subject = _first_text(claims, "sub")
     if client is None and subject is None:
@@ -143,7 +143,7 @@ def _first_text(claims: dict[str, Any], *names: str) -> str | None:
 
 
 def _granted(claim: object) -> list[str]:
-    """The scopes of a claim: a text or a list of texts; anything else grants nothing."""
+    """The scopes of a claim: a text or a list of texts. Anything else grants nothing."""
     if isinstance(claim, str):
         return claim.split()
     if isinstance(claim, list) and all(isinstance(each, str) for each in claim):

@@ -1,7 +1,7 @@
-"""Limits on callers' connections: their number, and their silence.
+"""Limits on callers' connections: their number, and their idle time.
 
-The process has only so many descriptors, and an update in flight needs some of them: callers get
-half. When these are used up, the connection that has been silent for longest is closed.
+The process has a limited number of file descriptors, and an update in flight needs some of them, so
+callers get half. When these are used up, the connection that has been silent for longest is closed.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ if sys.platform != "win32":
 logger = logging.getLogger(__name__)
 
 HEAD_TIMEOUT = 10.0
-"""Seconds for the head of a request, from the connection or from its first byte on."""
+"""Seconds for the head of a request, from the start of the connection or from its first byte."""
 MAX_CONNECTIONS = 5_000
 BETWEEN_WARNINGS = 60.0
-"""Seconds after which the same trouble is logged again."""
+"""Seconds before the same problem is logged again."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -50,7 +50,7 @@ def most_connections() -> int:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with limits on silence and on the number of connections."""
+    """uvicorn's protocol with limits on idle time and on the number of connections."""
 
     _warnings = Warnings()
 
@@ -68,7 +68,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > most_connections():
             self._warnings.warn(
-                "More than %d connections are open: the most silent ones are closed",
+                "More than %d connections are open: closing those that have been "
+                "silent for longest",
                 most_connections(),
             )
             _make_room(self.connections, newest=self)
@@ -113,21 +114,22 @@ def _make_room(connections: set[Any], newest: BoundedProtocol | None = None) -> 
 
 
 class Listener(socket.socket):
-    """A listening socket that takes the connections that wait in small portions.
+    """A listening socket that accepts waiting connections in small portions.
 
-    asyncio would accept all of them before it lets any of `BoundedProtocol`'s make room, and where
-    that takes the last descriptor, it tries on thousands of times.
+    asyncio would accept all of them before `BoundedProtocol` can close any. If that takes the last
+    descriptor, asyncio tries again thousands of times.
     """
 
     def __init__(self, bound: socket.socket, connections: set[Any]) -> None:
-        """Takes the place of `bound`; `connections` are those of uvicorn's that are open."""
+        """Replaces `bound`; `connections` are uvicorn's open connections."""
         super().__init__(fileno=bound.detach())
         self._connections = connections
         self._warnings = Warnings()
         self._taken = 0
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Raises `BlockingIOError`, as if nobody waited, until the event loop's next turn."""
+        """Raises `BlockingIOError`, as if no connection were waiting, until the event loop's next
+        turn."""
         if self._taken >= max(1, most_connections() // 16):
             raise BlockingIOError
         try:

@@ -1,7 +1,7 @@
-"""`/docs`: the REST routes to look at and to try, under a policy that lets nothing else run.
+"""`/docs`: the REST routes to read and to try, under a policy that allows no other script.
 
-Everything is served from here, and to everybody: a browser has no token until its user enters one on
-this page, and the page says nothing that is not in this project's source.
+Everything comes from this server and needs no token: a browser has no token until its user enters
+one on this page, and the page contains only what is in this project's source.
 """
 
 import base64
@@ -57,7 +57,9 @@ def describe(app: FastAPI, authority: Authority) -> None:
             "token": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "Of `fivetran-state token create`, or of the OAuth issuer.",
+                "description": (
+                    "A token from `fivetran-state token create`, or from the OAuth issuer."
+                ),
             }
         }
         return described | {"security": [{"token": []}] if authority.is_required() else []}
@@ -66,7 +68,7 @@ def describe(app: FastAPI, authority: Authority) -> None:
 
 
 def _with_routes(described: Any) -> Any:
-    """The OpenAPI document, with routes where descriptions of the models name tools."""
+    """The OpenAPI document. Descriptions of the models name routes in place of tools."""
     if isinstance(described, list):
         return [_with_routes(item) for item in described]
     if not isinstance(described, dict):

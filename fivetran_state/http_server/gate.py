@@ -1,6 +1,6 @@
-"""Authentication and authorization: every request has a principal with scopes, or is refused.
+"""Authentication and authorization: every request gets a principal with scopes, or is refused.
 
-REST and MCP share it. The principal is the MCP SDK's own, so that nobody else can use a session, or a
+REST and MCP share it. The principal is the MCP SDK's own. So nobody else can use a session, or a
 confirmation that a client keeps between two rounds.
 """
 
@@ -36,14 +36,14 @@ MAX_OPEN_REQUESTS = 500
 """Open requests of one principal: waiting calls, and streams."""
 PAGE = "/docs"
 DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
-"""Shown to everybody, within the rate limit."""
+"""These pages need no token, but the rate limit applies."""
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 
 
 def _looks_for_oauth(path: str) -> bool:
     """True for paths where clients look for an authorization server of ours.
 
-    There is none. Clients stop at 404; after 401 they would try to register.
+    We have none. Clients stop at 404; after 401 they would try to register.
     """
     return "/.well-known/" in path or path in _OAUTH_ENDPOINTS
 
@@ -68,7 +68,7 @@ def demand(scope: access.Scope, request: Request) -> None:
 
 @dataclass
 class _Caller:
-    """A principal with open requests, and the places for those that are worked on."""
+    """A principal's open requests, and the places for requests that are worked on."""
 
     open: int = 0
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(turns.AT_ONCE))
@@ -112,7 +112,7 @@ class Gate:
     ) -> None:
         """Serve the request in its turn, and only while its token is valid.
 
-        After that the app sees a caller who hung up, which ends streams; a waiting call is cancelled.
+        After that the app sees a caller who hung up: streams end, and a waiting call is cancelled.
         """
         visit = Visit(receive, send, lambda: self._is_welcome(scope))
         with anyio.CancelScope() as serving:
@@ -124,14 +124,14 @@ class Gate:
             finally:
                 watching.cancel()
         if not visit.is_welcome and not visit.has_begun:
-            # The caller is still there, but the app does not answer a caller who seems to have gone.
+            # The caller is still there, but the app does not answer because it saw a disconnect.
             await self._unauthenticated(HTTPConnection(scope))(scope, receive, send)
 
     async def _is_welcome(self, scope: Scope) -> bool:
         try:
             found = await self._backend.authenticate(HTTPConnection(scope))
         except AuthenticationUnavailable:
-            return True  # It was welcome at its start.
+            return True  # The token was valid when the request began.
         return found is not None or not self._authority.is_required()
 
     async def _admitted(self, scope: Scope) -> tuple[object, Response | None]:
@@ -160,8 +160,8 @@ class Gate:
             return problem(
                 429,
                 "too_many_requests",
-                "This principal has made more requests than it may in a minute.",
-                "Wait for as many seconds as Retry-After says.",
+                "This principal has used up its requests for this minute.",
+                "Wait for the seconds in Retry-After, then send it again.",
                 {"Retry-After": str(math.ceil(wait))},
             )
         if is_shown:
@@ -178,8 +178,8 @@ class Gate:
             return problem(
                 429,
                 "too_many_at_once",
-                f"This principal has {MAX_OPEN_REQUESTS} requests open.",
-                "Wait for the end of some, or break them off.",
+                f"This principal has {MAX_OPEN_REQUESTS} open requests already.",
+                "Wait until some have ended, or cancel some.",
                 {"Retry-After": "1"},
             )
         return None
@@ -190,21 +190,21 @@ class Gate:
                 401,
                 "invalid_token",
                 "The token is unknown, expired, revoked or made for another server.",
-                "Get a new one.",
+                "Get a new token.",
                 self._authority.challenge(error="invalid_token"),
             )
         return problem(
             401,
             "authentication_required",
-            "This server wants a bearer token.",
-            "Send it as 'Authorization: Bearer ...'; the operator makes one with "
+            "This server needs a bearer token.",
+            "Send it as 'Authorization: Bearer ...'. The operator can create one with "
             "fivetran-state token create.",
             self._authority.challenge(),
         )
 
 
 def _without_body(receive: Receive) -> Receive:
-    """Drop the body: a request that needs no token has none."""
+    """Drop the body: requests that need no token have no body."""
     has_been_asked = False
 
     async def receive_nothing() -> Message:

@@ -1,7 +1,7 @@
-"""Middleware that every request passes, as plain ASGI, so that streams stay streams.
+"""Middleware for every request, as plain ASGI, so that streams stay streams.
 
-From the outside in: `RequestLog` (an id, a line in the log, headers, no bare 500), `HostCheck` (Host
-and Origin), the gate (`gate.py`), `WholeBody`.
+From the outside in: `RequestLog` (an id, a log line, headers, no bare 500), `HostCheck` (Host and
+Origin), the gate (`gate.py`), `WholeBody`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-Id"
 MAX_BODY_BYTES = DEFAULT_MAX_REQUEST_BODY_SIZE
 LARGE_AT_ONCE = 2
-"""Large bodies in memory: one is read while the other is worked on."""
+"""The most large bodies in memory: one is read while the other is worked on."""
 BODY_TIMEOUT = 30.0
 MAX_LOGGED_PATH = 200
 MAX_METHOD_LENGTH = 20
@@ -50,7 +50,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class RequestLog:
-    """Gives each request its id, and each answer its headers and its line in the log."""
+    """Gives each request its id, and each answer its headers and its log line."""
 
     def __init__(self, app: ASGIApp, quiet: Collection[str]) -> None:
         self._app = app
@@ -109,10 +109,10 @@ class RequestLog:
 class HostCheck:
     """Refuses requests that a page of another site makes a browser send.
 
-    Host has to be a name of this server: of this machine, or one of `names` (with a port, or for
-    any). A page has to come from there, port included, or from one of `pages`, as its Origin says
-    or, of requests that a browser sends without one, Sec-Fetch-Site; or its Origin matches
-    `origins`. Public paths are for anybody.
+    Host must be a name of this machine or one of `names` (with a port, or for any port). A page
+    must come from this server, with the same port, or from one of `pages`. Origin says where it
+    comes from; if a browser sends no Origin, Sec-Fetch-Site does. An Origin that matches `origins`
+    is allowed too. Public paths are open to all pages.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class HostCheck:
                 answer = problem(
                     421,
                     "foreign_host",
-                    "The Host header is no name of this server.",
-                    "Use its own name; the operator adds names by FIVETRAN_STATE_PUBLIC_URL or "
-                    "FIVETRAN_STATE_ALLOWED_HOSTS.",
+                    "The Host header does not name this server.",
+                    "Use a name of this server. The operator can add names with "
+                    "FIVETRAN_STATE_PUBLIC_URL or FIVETRAN_STATE_ALLOWED_HOSTS.",
                 )
                 await answer(scope, receive, send)
                 return
@@ -146,8 +146,9 @@ class HostCheck:
                 answer = problem(
                     403,
                     "foreign_origin",
-                    "Pages of that origin may not call this server.",
-                    "The operator adds it to FIVETRAN_STATE_ALLOWED_ORIGINS, as the Origin header has it.",
+                    "Pages from this origin may not call this server.",
+                    "The operator can add the value of the Origin header to "
+                    "FIVETRAN_STATE_ALLOWED_ORIGINS.",
                 )
                 await answer(scope, receive, send)
                 return
@@ -158,7 +159,7 @@ class HostCheck:
         if origin is not None and self._is_page_that_may(origin):
             return True
         if headers.get("sec-fetch-site") in _ELSEWHERE:
-            # A link to the documentation may be followed.
+            # Any page may link to the documentation.
             is_followed = headers.get("sec-fetch-dest") == "document" and scope["method"] == "GET"
             return origin is None and is_followed and scope["path"] in DOCUMENTATION
         return origin is None or _is_same(origin, headers.get("host", ""))
@@ -188,10 +189,10 @@ class _Refused(Exception):
 
 
 class WholeBody:
-    """Reads the body before anything else does: within limits of size and time.
+    """Reads the whole body before anything else happens, within limits of size and time.
 
-    Of large ones only a few are in memory at the same time: the others wait before they are read,
-    until `large.let_others`. Half a body, of a client that has gone, is dropped.
+    Only a few large bodies are in memory at the same time. The others wait, unread, until
+    `large.let_others`. If the client disconnects, the partial body is dropped.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -211,7 +212,7 @@ class WholeBody:
             if body is None:
                 return
             messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-            del body  # The app has it now, and need not keep it.
+            del body  # The app has the body; do not keep a second reference.
 
             async def replay() -> Message:
                 return messages.pop() if messages else await receive()
@@ -219,7 +220,7 @@ class WholeBody:
             await self._app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive, stack: AsyncExitStack) -> bytes | None:
-        """The body; None if the client has gone."""
+        """The body; None if the client has disconnected."""
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise _Refused(_too_large())
@@ -284,7 +285,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """True if the page comes from the server that the request goes to."""
+    """True if the page comes from the server that receives the request."""
     scheme, _, netloc = origin.partition("://")
     page, server = _parsed(netloc), _parsed(host)
     if scheme not in _PORTS or page is None or server is None:
@@ -293,7 +294,7 @@ def _is_same(origin: str, host: str) -> bool:
 
 
 def _parsed(netloc: str) -> tuple[str, int | None] | None:
-    """Host and port; None if there is more than these."""
+    """Host and port; None if the text contains more than these."""
     try:
         parts = urlsplit(f"//{netloc}")
         port = parts.port

@@ -37,7 +37,7 @@ class _Readiness:
 
 
 def router(backend: Backend) -> APIRouter:
-    """`/healthz`: the process lives. `/readyz`: its database and its engine are there."""
+    """`/healthz`: the process lives. `/readyz`: its database and its engine are ready."""
     routes = APIRouter(include_in_schema=False)
     readiness = _Readiness(backend)
 

@@ -1,4 +1,4 @@
-"""The SDK's endpoint, mended where it leaves a client without a whole answer (mcp 2.3)."""
+"""The SDK's endpoint, corrected where a client would not get a whole answer (mcp 2.3)."""
 
 from collections import OrderedDict
 
@@ -12,17 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fivetran_state.mcp_server.messages import answer_in
 
 MAX_SESSIONS = 200
-"""Sessions of one principal, in the older protocols; one more ends the least recently used. Some clients
-never end theirs."""
+"""Maximum number of sessions per principal, in the older protocols; one more ends the least
+recently used. Some clients never end theirs."""
 
 
 class WholeAnswers:
-    """Makes every answer that has begun end, and end once.
+    """Makes sure that every answer that has begun ends, and ends once.
 
-    A legacy client may delete its session while another of its requests is being handed over: the
-    SDK then breaks that one's stream off, or answers a notification once more. A stream that is to
-    be resumed it would not answer at all, so it is begun anew: nothing is stored, no event has an
-    id.
+    A legacy client may delete its session while another of its requests is being handed over. The
+    SDK then breaks off that request's stream, or answers a notification twice. The SDK would not
+    answer a request to resume a stream, so a new stream is opened instead: nothing is stored, and
+    no event has an id.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -100,7 +100,7 @@ class FewSessions:
 
 
 async def _with_usable_answer(receive: Receive) -> Receive:
-    """The same body, or an error instead of an answer that the SDK would pass to nobody."""
+    """The same body, or an error in place of an answer that the SDK would ignore."""
     messages = [await receive()]
     while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
         messages.append(await receive())

@@ -1,6 +1,6 @@
-"""Access tokens of an OAuth 2.1 issuer: JWTs, verified with the keys that it publishes.
+"""Access tokens of an OAuth 2.1 issuer: JWTs, verified with the issuer's published keys.
 
-The keys are found by the issuer's own metadata (RFC 8414, or else OpenID Connect's), and kept.
+The issuer's own metadata (RFC 8414, or else OpenID Connect's) leads to the keys, which are cached.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ ALGORITHMS = {
     "EC": ["ES256", "ES384", "ES512"],
     "OKP": ["EdDSA"],
 }
-"""By kind of key. Asymmetric only: a server that checks tokens must not be able to make them."""
+"""By kind of key. Asymmetric only: a server that checks tokens must not be able to create them."""
 
 KEYS_AGE = 600.0
 """Seconds after which the keys are fetched again, so that a withdrawn key stops working."""
 MIN_FETCH_PAUSE = 10.0
-"""Seconds between two fetches for unknown keys, or of a silent issuer."""
+"""Minimum seconds between two fetches for unknown keys, or while the issuer does not answer."""
 LEEWAY = 30
-"""Seconds by which the issuer's clock may differ."""
+"""Tolerance for the issuer's clock, in seconds."""
 TIMEOUT = 5.0
-"""Seconds that the issuer has for one fetch of everything."""
+"""Seconds for one fetch of everything."""
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Bytes; Google's two hundred keys would take a quarter of it."""
+"""Maximum size of an answer in bytes; Google's two hundred keys would take a quarter of it."""
 
 _ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
 
@@ -57,7 +57,7 @@ class _Key(NamedTuple):
 
 
 class Issuer:
-    """Verifies the tokens of one issuer that were made for one audience."""
+    """Verifies tokens that one issuer made for one audience."""
 
     def __init__(self, url: str, audience: str) -> None:
         self._url = url
@@ -96,13 +96,13 @@ class Issuer:
         if key is not None:
             is_refreshed = self._refresh is None or self._refresh.done()
             if self._is_old and self._may_fetch and is_refreshed:
-                # Do not wait: a silent issuer would hold up every caller.
+                # Do not wait: an issuer that does not answer would delay every caller.
                 self._refresh = asyncio.create_task(self._fetch_once())
             return key
         if self._may_fetch:
             await self._fetch_once()
         if self._fetched_at is None:
-            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be had.")
+            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be fetched.")
         return self._keys.get(key_id)
 
     @property
@@ -114,17 +114,17 @@ class Issuer:
         return time.monotonic() >= self._not_before
 
     async def _fetch_once(self) -> None:
-        """Fetch the keys, once for all callers that ask at the same time."""
+        """Fetch the keys once for all callers that ask at the same time."""
         before = self._fetched_at
         async with self._one_at_a_time:
             if self._fetched_at == before and self._may_fetch:
                 await self._fetch()
 
     async def _fetch(self) -> None:
-        """Fetch the keys. The known keys stay while the issuer does not answer."""
+        """Fetch the keys. The known keys stay valid while the issuer does not answer."""
         is_first = self._fetched_at is None
         try:
-            # httpx limits each read, so an issuer that drips would never reach its limit.
+            # httpx limits each read, so an issuer that sends slowly would never reach its limit.
             with anyio.fail_after(TIMEOUT):
                 found = await self._published()
         except (
@@ -136,12 +136,12 @@ class Issuer:
         ) as error:
             is_ours = isinstance(error, _Unusable | UnusableSettings)
             why = str(error) if is_ours else type(error).__name__
-            logger.warning("The keys of %s cannot be had: %s", self._url, why)
+            logger.warning("The keys of %s cannot be fetched: %s", self._url, why)
             self._not_before = time.monotonic() + MIN_FETCH_PAUSE
             return
         self._keys = found
         self._fetched_at = time.monotonic()
-        # After the first fetch, a new key is looked for at once.
+        # Allow an immediate fetch for a new key after the first fetch.
         self._not_before = 0.0 if is_first else self._fetched_at + MIN_FETCH_PAUSE
 
     async def _published(self) -> dict[str, _Key]:
@@ -156,7 +156,7 @@ class Issuer:
             stated = description.get("alg")
             algorithms = [each for each in possible if stated in (None, each)]
             if algorithms and description.get("use", "sig") == "sig" and "kid" in description:
-                with suppress(jwt.PyJWTError):  # An unknown curve.
+                with suppress(jwt.PyJWTError):  # The curve is unknown.
                     key = jwt.PyJWK(description).key
                     keys[str(description["kid"])] = _Key(key, algorithms)
         return keys
@@ -173,25 +173,25 @@ class Issuer:
             answer = await _get(client, f"{base}/.well-known/openid-configuration")
         metadata = _Metadata.model_validate_json(answer)
         if metadata.issuer != self._url:
-            raise _Unusable("its metadata is that of another issuer")
+            raise _Unusable("its metadata names another issuer")
         if not is_secure_url(metadata.jwks_uri):
-            raise _Unusable("it does not publish them over https")
+            raise _Unusable("it does not publish its keys over https")
         return metadata
 
 
 class _Unusable(ValueError):
-    """The issuer's metadata or keys cannot be used; the text is ours."""
+    """The issuer's metadata or keys cannot be used; the message quotes nothing from the issuer."""
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> bytes:
     """The content at the URL, without redirects or compression, and up to `MAX_ANSWER_BYTES`.
 
-    Raises `httpx.HTTPStatusError` for a redirect, too, and `_Unusable`.
+    Raises `_Unusable`, and `httpx.HTTPStatusError`, also for a redirect.
     """
     async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
         answer.raise_for_status()
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Unusable("its answer is compressed, though that was not asked for")
+            raise _Unusable("its answer is compressed, although the request did not allow it")
         found = bytearray()
         async for part in answer.aiter_raw():
             found += part

@@ -1,4 +1,4 @@
-"""Error answers by RFC 9457 (`application/problem+json`)."""
+"""Error answers in the format of RFC 9457 (`application/problem+json`)."""
 
 import math
 import re
@@ -65,14 +65,14 @@ ROUTES = {
     "workflow_status": "GET /workflows/{workflow_id}",
     "list_workflows": "GET /workflows",
 }
-"""Route by the name of the MCP tool that does the same."""
+"""The REST route for the name of each MCP tool."""
 
 _NAMES = "|".join(ROUTES)
 _TOOL = re.compile(rf"\b({_NAMES})\b")
-# A message may also quote what came from outside, such as a path or a connection's id.
+# A message may also quote external text, such as a path or a connection's id.
 _TOOL_IN_MESSAGE = re.compile(rf"(?:(?<= with )|(?<= and ))({_NAMES})(?=[ .,;])")
 
-# Over REST, a change without a version is made at once; only dry_run asks for a plan.
+# Over REST, a change without a version is made at once; only dry_run returns a plan.
 _PLANNING = {
     "Repeat the call without expected_version for a new plan": (
         "Send the request again with dry_run and without expected_version for a new plan"
@@ -115,7 +115,7 @@ def problem(
 
 
 def with_routes(text: str) -> str:
-    """A text of ours, such as a hint, that names routes in place of tools."""
+    """One of our texts, such as a hint, with routes in place of tools."""
     return _in_words_of_rest(text, _TOOL)
 
 
@@ -125,7 +125,7 @@ def _in_words_of_rest(text: str, tool: re.Pattern[str]) -> str:
 
 
 def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an answer, with routes where its message and hints name tools."""
+    """The fields of an answer. Its message and hints name routes in place of tools."""
     told = dict(fields)
     if "message" in told:
         told["message"] = _in_words_of_rest(told["message"], _TOOL_IN_MESSAGE)
@@ -170,7 +170,7 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         for status in statuses
     }
     for status in (429, 503):
-        wait = described(**{"Retry-After": "Seconds after which to try again, where known."})
+        wait = described(**{"Retry-After": "Seconds to wait before trying again, if known."})
         documented[status]["headers"] = wait
     return documented
 

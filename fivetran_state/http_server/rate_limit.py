@@ -1,4 +1,4 @@
-"""The rate limit: a minute's requests of one principal; anonymous callers count by network."""
+"""The rate limit: requests per minute of one principal. Anonymous callers count by network."""
 
 import ipaddress
 import time
@@ -8,7 +8,7 @@ MAX_BUCKETS = 10_000
 
 
 def network(address: str) -> str:
-    """The caller behind an address. One caller has a whole /64 of IPv6."""
+    """The caller with this address. With IPv6, a whole /64 counts as one caller."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -20,14 +20,14 @@ def network(address: str) -> str:
 
 
 class Buckets:
-    """A bucket of a minute's requests for each key, which refills steadily."""
+    """A bucket for each key. It holds a minute's requests and refills steadily."""
 
     def __init__(self, per_minute: int) -> None:
         self._capacity = float(per_minute)
         self._left: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     def take(self, key: object) -> float:
-        """Zero, or the seconds after which there is room for this request."""
+        """Seconds until there is room for this request; zero if there is room now."""
         if not self._capacity:
             return 0.0
         a_second = self._capacity / 60

@@ -1,4 +1,4 @@
-"""One request that is open, for as long as its token is valid."""
+"""One open request, for as long as its token is valid."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,13 +8,13 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Send
 
 BETWEEN_LOOKS = 5.0
-"""Seconds after which the token of a request that is still open is looked at again."""
+"""Seconds between two checks of an open request's token."""
 GOODBYE_TIMEOUT = 1.0
-"""Seconds that a request whose token has ended gets to notice that its caller has gone."""
+"""Seconds for the app to notice the disconnect after the token has ended."""
 
 
 class Visit:
-    """One request, from when its token was found valid until that has ended."""
+    """One request, from when its token was found valid until the request or the token ends."""
 
     def __init__(self, receive: Receive, send: Send, look: Callable[[], Awaitable[bool]]) -> None:
         self._receive = receive
@@ -27,7 +27,7 @@ class Visit:
         self.has_begun = False
 
     async def watch(self, serving: anyio.CancelScope) -> None:
-        """End the request soon after its token."""
+        """End the request soon after its token ends."""
         while True:
             await asyncio.sleep(BETWEEN_LOOKS)
             if not await self._is_still_welcome():

@@ -1,4 +1,4 @@
-"""Completion: the ids that may stand in a resource's URI or in a prompt, from what was typed."""
+"""Completion: ids for a resource's URI or for a prompt, from the typed beginning."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ SEARCHED = 1000
 
 
 class Completions:
-    """Completes arguments. Equal names mean the same everywhere."""
+    """Completes arguments by their names, the same for every resource and prompt."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,8 +1,9 @@
 """Asking the human: within the call where the protocol allows it, otherwise between two rounds.
 
-Since 2026-07-28 a server does not call its client: the answer to a tool call is a question, and
-the client repeats the call with the human's answer and with what the server had told it to keep.
-That is sealed, bound to the call's arguments and its principal, and holds for `VALID_SECONDS`.
+Since 2026-07-28 a server does not call its client. Instead, it answers the tool call with a
+question, and the client repeats the call with the human's answer and with a state that the server
+gave it. This state is sealed, bound to the call's arguments and its principal, and valid for
+`VALID_SECONDS`.
 """
 
 import json
@@ -44,7 +45,7 @@ def can_ask(context: Context[Any, Any]) -> bool:
     """True if this client declares that it can ask its user."""
     capabilities = context.client_capabilities
     elicitation = None if capabilities is None else capabilities.elicitation
-    # Clients declared an empty capability when forms were the only kind.
+    # Before there were other kinds than forms, clients declared an empty capability.
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
     return _asks_between_rounds(context) or context.session.can_send_request
@@ -60,8 +61,8 @@ class Asking(Exception):
 
 @dataclass(frozen=True)
 class _Answered:
-    """The confirmed change. `latest` is the number of the connection's newest update at that time: an old
-    confirmation does not cover doing the change again after other updates."""
+    """The confirmed change. `latest` was the number of the connection's newest update then: an old
+    confirmation does not allow the change again after other updates."""
 
     version_before: str
     version_after: str
@@ -104,7 +105,7 @@ class ElicitedConfirmation:
                 text, _NOTHING_TO_FILL_IN, self._context.request_id
             )
         except MCPError as error:
-            raise NotConfirmed("The client did not put the question to the user.") from error
+            raise NotConfirmed("The client did not ask the user; nothing was written.") from error
         except ValidationError:
             answer = None
         _check(answer)
@@ -113,13 +114,13 @@ class ElicitedConfirmation:
 
 
 def question(plan: "Plan") -> str:
-    """The text of the question; raises `TooLargeToConfirm` rather than leave a part out."""
+    """The text of the question; raises `TooLargeToConfirm` if it cannot show every change."""
     try:
         changes = changes_in_full(plan.before, plan.applied.after)
     except TooLarge as error:
         raise TooLargeToConfirm(
-            f"{error.total_changes:,} changes, or long values, are too much to show in full in one "
-            "question, so the user was not asked; nothing was written."
+            f"One question cannot show {error.total_changes:,} changes, or long "
+            "values, in full. The user was not asked, and nothing was written."
         ) from None
     heading = f"Change the state of {plan.described_connection}?"
     closing = [
@@ -130,20 +131,20 @@ def question(plan: "Plan") -> str:
 
 
 def _check(answer: ElicitResult | None) -> None:
-    """Raise `NotConfirmed` unless this is exactly a yes; None stands for a malformed answer."""
+    """Raise `NotConfirmed` unless this is exactly a yes. None means a malformed answer."""
     if answer is not None and answer.action == "decline":
         raise NotConfirmed("The user declined; nothing was written.")
     if answer is not None and answer.action == "cancel":
         raise NotConfirmed("The user dismissed the question; nothing was written.")
     if answer is None or answer.content:  # Clients may omit the empty content.
         raise NotConfirmed(
-            "The client's answer to the question has another form than was asked for "
-            '(yes is {"action":"accept","content":{}}); nothing was written.'
+            "The client's answer to the question is malformed (yes is "
+            '{"action":"accept","content":{}}); nothing was written.'
         )
 
 
 async def drop_odd_answers(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-    """Middleware: remove malformed answers, for which the SDK would refuse the whole call.
+    """Middleware: remove malformed answers, because the SDK would refuse the whole call.
 
     `ElicitedConfirmation` then finds the question unanswered.
     """
@@ -177,7 +178,7 @@ def security(settings: Settings) -> RequestStateSecurity:
 
 
 class _Codec:
-    """The SDK's codec, with keys that need not exist before the first question."""
+    """The SDK's codec, but the keys need not exist before the first question."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,8 +1,8 @@
-"""JSON-RPC messages as they come over the wire, malformed ones included.
+"""JSON-RPC messages as they arrive, including malformed ones.
 
-The SDK drops a line that it cannot parse, replaces bytes that are not UTF-8, takes a request whose
-id it does not understand for a notification, and passes an answer without a usable result to
-nobody, so that its question waits for ever.
+The SDK drops a line that it cannot parse, replaces bytes that are not UTF-8, and treats a request
+with an unusable id as a notification. It also ignores an answer without a usable result, so that
+its question waits forever.
 """
 
 import json
@@ -21,11 +21,11 @@ from pydantic import ValidationError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LARGE = 64 * 1024
-"""Bytes from which on a request is told from an answer without parsing it once more."""
+"""From this size in bytes, a request is recognized without parsing it a second time."""
 
 
 class Refused(Exception):
-    """The text is not a message; `answer` tells its sender."""
+    """The text is not a message; `answer` is the error for its sender."""
 
     def __init__(self, code: int, problem: str, request_id: int | str | None) -> None:
         super().__init__(problem)
@@ -33,9 +33,9 @@ class Refused(Exception):
 
 
 def message_in(text: bytes) -> JSONRPCMessage:
-    """The message that this text is; raises `Refused`.
+    """The message in this text; raises `Refused`.
 
-    A malformed answer of the client becomes an error as the answer.
+    A malformed answer from the client becomes an error response.
     """
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
@@ -58,10 +58,7 @@ def message_in(text: bytes) -> JSONRPCMessage:
 
 
 def answer_in(text: bytes) -> JSONRPCError | None:
-    """The error for a text that is an answer without a usable result.
-
-    None for any other text.
-    """
+    """The error for an answer without a usable result; None for any other text."""
     if len(text) > LARGE and b'"method"' in text:
         return None
     try:

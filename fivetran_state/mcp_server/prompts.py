@@ -1,7 +1,7 @@
 """The prompts: instructions that a person would otherwise repeat to the model each time.
 
-They say only what to do. The model reads the state itself with get_state, whose result every host
-marks as data; inside a prompt, the state would speak with the user's voice.
+They contain only instructions. The model reads the state itself with get_state, and every host
+marks this result as data. Inside a prompt, the state would speak with the user's voice.
 """
 
 import json
@@ -41,7 +41,7 @@ Rewind the sync cursor of the Fivetran connection {connection_id}. {how_far}
 1. Read the state with get_state. If it comes as an outline, go deeper with path. Find what has to \
 change, and change nothing else. Tell me what the next sync will read again. If a sync is running, \
 tell me that the update pauses the connection and that this stops the sync.
-2. Ask me whether a sync shall start right after the update; if so, add then_sync to the call. \
+2. Ask me whether to start a sync right after the update; if so, add then_sync to the call. \
 Without it, the next sync starts as the schedule says. It cannot be used while the connection is \
 paused.
 3. Call update_state with merge_patch or json_patch and a reason, but without expected_version. \
@@ -69,7 +69,7 @@ class Prompts:
             _StrictPrompt.from_function(
                 self.explain_state,
                 title="Explain a connection's state",
-                description="What its cursors say, and what the next sync would do.",
+                description="Explains its cursors, and what the next sync would do.",
             )
         )
         if not self._read_only:
@@ -100,12 +100,12 @@ class Prompts:
 
 
 def _as_data(words: str) -> str:
-    """JSON text of the argument, which stays on its line and cannot look like a step."""
+    """JSON text of the argument. It stays on its line and cannot look like a step."""
     return visible(json.dumps(words, ensure_ascii=False))
 
 
 class _StrictPrompt(Prompt):
-    """A prompt that refuses arguments as the protocol's invalid parameters, with the reason."""
+    """A prompt that reports wrong arguments as the protocol's invalid parameters, with the reason."""
 
     async def render(
         self, arguments: dict[str, Any] | None, context: Context[Any, Any]

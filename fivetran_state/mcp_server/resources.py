@@ -1,7 +1,7 @@
-"""The resources: a connection's state and history, and single updates, as what a host can attach.
+"""The resources that a host can attach: a connection's state, its history, and single updates.
 
-They are templates only, and `resources/list` is empty: hosts ask for the list when they start, and
-listing an account's connections would then cost every start a call to Fivetran, and make it wait
+They are templates only, and `resources/list` is empty. Hosts ask for the list when they start. A
+list of the account's connections would cost every start a call to Fivetran, and would make it wait
 while Fivetran cannot be reached. Completion finds the ids.
 """
 
@@ -31,7 +31,7 @@ _OF_WORKFLOWS = UriTemplate.parse(WORKFLOW)
 
 
 def shown_by(uri: str) -> tuple[str, int | None] | None:
-    """The connection that a resource shows, and the number of the update if it shows only one."""
+    """The connection that a resource shows, and the update's number if it shows only one update."""
     for template in _OF_CONNECTIONS:
         if match := template.match(uri):
             return str(match["connection_id"]), None
@@ -43,7 +43,7 @@ def shown_by(uri: str) -> tuple[str, int | None] | None:
 
 
 class Resources:
-    """The resources of one server. They return the same as the tools of the same purpose."""
+    """The resources of one server. Each returns the same as the tool for this purpose."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,7 +1,7 @@
 """A token's scopes in the protocol: hidden tools and refused methods.
 
-On stdio the caller is the user of this machine, who may do everything. On HTTP the gate has put the
-scopes on the request; a request without scopes gets nothing.
+On stdio the caller is the user of this machine and may do everything. On HTTP the gate has put the
+scopes on the request; a request without scopes may do nothing.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from fivetran_state.access import EVERYTHING, WRITE, demand
 from fivetran_state.errors import InsufficientScope
 
 WRITING_METHODS = frozenset({"tasks/cancel"})
-"""Of the protocol's methods other than tools, those that change something at Fivetran."""
+"""The protocol's methods, other than tools, that change something at Fivetran."""
 
 RequestContext = ServerRequestContext[Any, Any]
 
@@ -26,9 +26,9 @@ def held(context: RequestContext) -> Collection[str]:
 
 
 async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-    """Middleware: lists no tool that would be refused (`StrictTool` does that), and refuses
-    `WRITING_METHODS`."""
-    if ctx.request_id is None:  # A notification calls no method, whatever its name.
+    """Middleware: hides the tools that the caller may not call (`StrictTool` refuses them), and
+    refuses `WRITING_METHODS`."""
+    if ctx.request_id is None:  # A notification calls no method, even if it has the name of one.
         return await call_next(ctx)
     if ctx.method in WRITING_METHODS:
         try:

@@ -1,6 +1,6 @@
-"""What this project uses of the MCP SDK that the SDK does not publish, all in one place.
+"""The unpublished parts of the MCP SDK that this project uses, all in one place.
 
-`tests/unit/test_sdk_internals.py` fails by name when a new version of the SDK takes something away.
+`tests/unit/test_sdk_internals.py` fails by name when a new version of the SDK removes one.
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from mcp.server.mcpserver import server as mcpserver
 
 
 def low_level(server: MCPServer[Any]) -> Server[Any]:
-    """The server underneath, which takes request handlers and runs on given streams."""
+    """The underlying server. It takes request handlers and runs on given streams."""
     return server._lowlevel_server
 
 
 def connection_of(request: ServerRequestContext[Any, Any]) -> Connection:
-    """The client's connection: of the older protocols, nothing else lasts as long as a subscription."""
+    """The client's connection. In older protocols, only this lasts as long as a subscription."""
     return request.session._connection
 
 

@@ -1,4 +1,4 @@
-"""The server object: its instructions, its tools, resources and prompts, and its lifespan."""
+"""The server object: its instructions, tools, resources, prompts, and lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,7 +66,7 @@ class _Server(MCPServer[None]):
 def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]:
     """The MCP server for these settings; it serves one event loop, by any transport.
 
-    It runs its backend: a plain one, unless another is given.
+    It runs the given backend, or a plain one.
     """
     leave_logs_to_us()
     backend = backend or Backend(settings)

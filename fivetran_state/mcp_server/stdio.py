@@ -1,4 +1,4 @@
-"""MCP on stdin and stdout. Every line is answered, malformed ones included."""
+"""MCP on stdin and stdout. Every line gets an answer, even a malformed one."""
 
 import io
 import logging
@@ -20,7 +20,7 @@ async def serve(server: Server[None]) -> None:
     """Serve until stdin ends."""
     wire = _claimed_stdin()
     received, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    # The SDK only writes: as a reader it would replace bytes that are not UTF-8.
+    # Use the SDK only for writing: its reader would replace bytes that are not UTF-8.
     async with (
         stdio_server(stdin=anyio.wrap_file(io.StringIO())) as (_, answers),
         anyio.create_task_group() as group,
@@ -36,11 +36,11 @@ async def serve(server: Server[None]) -> None:
             if not line.strip():
                 return
             if line.startswith(BYTE_ORDER_MARK):
-                logger.warning("A byte order mark on stdin was passed over")
+                logger.warning("Ignored a byte order mark on stdin")
             try:
                 message = message_in(line)
             except Refused as refused:
-                logger.warning("A line on stdin was refused: %s", refused)
+                logger.warning("Refused a line on stdin: %s", refused)
                 await answers.send(SessionMessage(refused.answer))
             else:
                 await received.send(SessionMessage(message))
@@ -50,9 +50,9 @@ async def serve(server: Server[None]) -> None:
 
 
 def _claimed_stdin() -> BinaryIO:
-    """Stdin for the protocol alone. Any other reader of stdin sees its end."""
+    """Take stdin for the protocol alone. Any other reader of stdin sees the end of input."""
     wire, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    # A thread may still wait for a line when the server has ended.
+    # Do not close it: a thread may still wait for a line when the server has ended.
     return os.fdopen(wire, "rb", closefd=False)

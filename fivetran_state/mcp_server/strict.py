@@ -1,8 +1,8 @@
 """Tools that read arguments exactly and answer every error as code, message and hint.
 
-The SDK drops arguments that it does not know, and parses text that looks like JSON with numbers
-as doubles; a misspelt `expected_version` or a shortened cursor would go unnoticed. Agent
-libraries send null or empty text for what a model left out, and some add arguments of their own.
+The SDK drops unknown arguments, and it parses text that looks like JSON with numbers as doubles. A
+misspelt `expected_version` or a rounded cursor would go unnoticed. Agent libraries send null or
+empty text for arguments that a model left out, and some add arguments of their own.
 """
 
 import inspect
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class StrictTool(Tool):
-    """One tool. Use `strict_tool` to make one."""
+    """One tool. Use `strict_tool` to create one."""
 
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
@@ -52,15 +52,15 @@ class StrictTool(Tool):
         return self.annotations is not None and self.annotations.read_only_hint is True
 
     def _demand_scope(self, arguments: dict[str, Any], context: Context[Any, Any]) -> None:
-        # Only a certain true counts: other values are not parsed as booleans yet.
+        # Only a true that is certain counts: other values are not parsed as booleans yet.
         if not self._only_reads and arguments.get("dry_run") is not True:
             demand(WRITE, held(context.request_context), self.name)
 
     def _given(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments without those that are left out, which null and empty text say too.
+        """The arguments without null and empty optional ones, which count as left out.
 
-        Raises `InvalidRequest` for an unknown one, if the tool writes: it may be a misspelt
-        condition. A tool that reads passes it over.
+        If the tool writes, raises `InvalidRequest` for an unknown argument, which may be a misspelt
+        condition. A tool that reads ignores it.
         """
         known, required = self.parameters["properties"], self.parameters.get("required", [])
         unknown = [name for name in arguments if name not in known]
@@ -93,12 +93,12 @@ class _Metadata(FuncMetadata):
     def convert_result(
         self, result: Model | InputRequiredResult
     ) -> CallToolResult | InputRequiredResult:
-        """A question is passed on as it is."""
+        """Pass a question on as it is."""
         return result if isinstance(result, InputRequiredResult) else success_result(result)
 
 
 def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -> StrictTool:
-    """The tool of this function; its docstring is the description that a model reads."""
+    """The tool for this function. Its docstring is the description that a model reads."""
     tool = StrictTool.from_function(
         function,
         title=annotations.title,
@@ -131,10 +131,10 @@ def error_result(error: FivetranStateError) -> CallToolResult:
 
 
 def _for_adapters(schema: Any) -> Any:
-    """The schema with an empty one instead of `"additionalProperties": true`.
+    """The schema with an empty schema instead of `"additionalProperties": true`.
 
-    Both say that an object is open. Google's client fails on the boolean, and pydantic-ai closes
-    an object that says neither.
+    Both mean that an object is open. Google's client fails on the boolean, and pydantic-ai closes
+    an object that has neither.
     """
     if isinstance(schema, list):
         return [_for_adapters(item) for item in schema]
@@ -150,7 +150,7 @@ _CLOSED = {"additionalProperties", "enum", "default"}
 
 
 def _open(schema: Any) -> Any:
-    """A result's schema that stays true when a later version adds a field or a status."""
+    """The schema of a result, still valid when a later version adds a field or a status."""
     if isinstance(schema, list):
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
@@ -162,10 +162,10 @@ _SAYS_NOTHING = [("default", None), ("additionalProperties", True)]
 
 
 def _compact(schema: Any) -> Any:
-    """The schema without text that costs a model's context and tells it nothing.
+    """The schema without text that costs a model's context and has no meaning for it.
 
-    Pydantic repeats every field's name as its title, and says of each optional field that it may be
-    null.
+    Pydantic repeats every field's name as its title, and adds null to the types of each optional
+    field.
     """
     if isinstance(schema, list):
         return [_compact(item) for item in schema]

@@ -34,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 MAX_CONNECTIONS = 10_000
-"""Watched connections. On Postgres, a look at so many takes a tenth of each second."""
+"""The most connections to watch. On Postgres, one look at so many takes a tenth of a second."""
 MAX_OF_PRINCIPAL = 200
 MAX_OF_LISTENER = 100
-"""Resources of one principal, and of one listener, so that there is room for others."""
+"""The most resources of one principal, and of one listener, so that there is room for others."""
 LOOKS_AT_ONCE = 4
-"""Look-ups for new listeners at the same time, so that the database has time for others."""
+"""The most simultaneous look-ups for new listeners, so that the database has time for others."""
 PATIENCE = 5.0
-"""Seconds that a client which does not read may hold up the others."""
+"""Seconds that a client which does not read may delay the others."""
 
 Request = ServerRequestContext[Any, Any]
 
@@ -51,11 +51,12 @@ class _Listener:
     principal: str | None
     """None for anonymous callers, who share one principal."""
     resources: dict[str, tuple[str, int | None]] = field(default_factory=dict)
-    """By URI what each shows: see `shown_by`."""
+    """By URI, the connection and update that each resource shows: see `shown_by`."""
 
 
 class Subscriptions:
-    """The listeners of one server. A listener is a listen request, before 2026-07-28 a connection."""
+    """The listeners of one server. A listener is a listen request or, before 2026-07-28, a
+    connection."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -63,9 +64,9 @@ class Subscriptions:
         self._serve_stream = ListenHandler(self.bus)
         self._listeners: dict[object, _Listener] = {}
         self._taken: Counter[str | None] = Counter()
-        """How many resources each principal listens to, by all its listeners together."""
+        """The number of resources of each principal, over all its listeners."""
         self._ended: dict[str, int] = {}
-        """Of each connection that is watched, the number of the last update known to have ended."""
+        """For each watched connection, the number of the last update known to have ended."""
         self._watch: asyncio.Task[None] | None = None
         self._few_look = asyncio.Semaphore(LOOKS_AT_ONCE)
 
@@ -102,7 +103,7 @@ class Subscriptions:
                     raise protocol_error(error, uri=uri) from None
             if refusals:
                 missed = len(wanted.resource_subscriptions or []) - len(honoured)
-                logger.info("%d resources are not listened to: %s", missed, refusals[0])
+                logger.info("Refused to listen to %d resources: %s", missed, refusals[0])
             subset = wanted.model_copy(update={"resource_subscriptions": honoured})
             return await self._serve_stream(
                 request, params.model_copy(update={"notifications": subset})
@@ -155,18 +156,21 @@ class Subscriptions:
             self._watch = asyncio.create_task(self._keep_watch())
 
     def _check_room(self, listener: _Listener, connection_id: str) -> None:
-        """Raise `InvalidRequest` if one more resource of this connection is too many."""
+        """Raise `InvalidRequest` if there is no room for one more resource of this connection."""
         if len(listener.resources) >= MAX_OF_LISTENER:
             raise InvalidRequest(
-                f"One listener may listen to {MAX_OF_LISTENER} resources, and this one does."
+                f"This listener listens to {MAX_OF_LISTENER} resources already, which "
+                "is the maximum."
             )
         if self._taken[listener.principal] >= MAX_OF_PRINCIPAL:
             raise InvalidRequest(
-                f"One principal may listen to {MAX_OF_PRINCIPAL} resources, and this one does, by "
-                "all its listeners together."
+                f"This principal listens to {MAX_OF_PRINCIPAL} resources already, "
+                "which is the maximum for all its listeners together."
             )
         if connection_id not in self._ended and len(self._ended) >= MAX_CONNECTIONS:
-            raise InvalidRequest(f"{MAX_CONNECTIONS} connections are listened to already.")
+            raise InvalidRequest(
+                f"The server watches {MAX_CONNECTIONS:,} connections already, which is the maximum."
+            )
 
     def _remove(self, key: object) -> None:
         """Remove the listener."""

@@ -1,8 +1,8 @@
-"""The Tasks extension of MCP: the answer for a running update is a task to follow.
+"""The Tasks extension of MCP: a running update is answered with a task to follow.
 
-The task is the workflow and its id the workflow's, so that it outlives this process, and nothing
-is kept here. Only clients that declare the extension meet it.
-Specification: https://github.com/modelcontextprotocol/ext-tasks
+The task is the workflow, and its id is the workflow's id. So it outlives this process, and nothing
+is stored here. Only clients that declare the extension get tasks. Specification:
+https://github.com/modelcontextprotocol/ext-tasks
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class Tasks(Extension):
         if params.name != "update_state" or not self._is_declared(ctx):
             return await call_next(ctx)
         if params.arguments is not None:
-            # A client that can follow a task need not wait within the call.
+            # A client that can follow a task does not need to wait within the call.
             params.arguments["wait_seconds"] = 0
         result = await call_next(ctx)
         workflow_id = _running_update(result)
@@ -85,7 +85,7 @@ class Tasks(Extension):
         return _result(task)
 
     async def check_subscription(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-        """Refuse to listen to tasks without the extension, which the SDK would allow."""
+        """Refuse to listen to tasks without the extension: the SDK would allow it."""
         if ctx.method == "subscriptions/listen" and ctx.request_id is not None:
             wanted = (ctx.params or {}).get("notifications")
             if isinstance(wanted, Mapping) and "taskIds" in wanted:
@@ -146,7 +146,7 @@ def _status(task: "Task") -> str:
     if isinstance(task.answer, Cancelled):
         return "cancelled"
     is_running = not isinstance(task.answer, FivetranStateError) and task.answer.status == "running"
-    # An error is a tool's result; "failed" is for errors of the protocol.
+    # An error is the tool's result; "failed" is for errors of the protocol.
     return "working" if is_running else "completed"
 
 
@@ -170,7 +170,7 @@ def _result(task: "Task") -> CallToolResult:
 
 
 def _check_name_header(ctx: RequestContext, task_id: str) -> None:
-    """Check that the routing header names the requested task; the SDK checks its own methods only."""
+    """Check that the routing header names the requested task. The SDK checks only its own methods."""
     if ctx.request is None:
         return
     if decode_header_value(ctx.request.headers.get(MCP_NAME_HEADER)) != task_id:

@@ -1,4 +1,4 @@
-"""The tools. Their docstrings and descriptions are what a model chooses by."""
+"""The tools. A model chooses among them by their docstrings and descriptions."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,7 @@ WaitSeconds = Annotated[
 
 
 class Tools:
-    """The tools of one server, as an iterable of what the SDK registers."""
+    """The tools of one server, as an iterable for the SDK."""
 
     def __init__(self, backend: Backend, *, read_only: bool, confirms: bool) -> None:
         self._backend = backend
@@ -126,7 +126,7 @@ class Tools:
         expected_version: Annotated[
             str | None,
             Field(
-                description="The version that you or the user have seen; the change applies to it alone."
+                description="The version that you or the user saw. The change applies only to it."
             ),
         ] = None,
         dry_run: Annotated[bool, Field(description="Only return the plan.")] = False,
@@ -135,7 +135,7 @@ class Tools:
             bool, Field(description="Write even if a pending re-sync will overwrite it.")
         ] = False,
         reason: Annotated[
-            str | None, Field(max_length=500, description="Why, for the history.")
+            str | None, Field(max_length=500, description="Reason, for the history.")
         ] = None,
         idempotency_key: Annotated[
             str | None,
@@ -149,10 +149,10 @@ class Tools:
         """Change a connection's state safely: pause, stop a running sync, write, verify, resume.
 
         Give exactly one of new_state, merge_patch, json_patch, restore_from (to undo), copy_from.
-        The first three take JSON, or a string of JSON text, in which every number is taken exactly.
-        Prefer a patch to new_state: it leaves the rest untouched. The user is asked if the client
-        can ask. If it cannot, a call without expected_version only returns the plan: show it, then
-        call again with its version_before as expected_version. If it answers "running", follow it
+        The first three take JSON, or a string of JSON text, which keeps every number exact. Prefer
+        a patch to new_state: it leaves the rest untouched. If the client can ask, the user is
+        asked. If not, a call without expected_version only returns the plan: show it, then call
+        again with its version_before as expected_version. If the answer is "running", follow it
         with workflow_status; do not call this again.
         """
         service = await self._backend.service()
@@ -211,9 +211,9 @@ class Tools:
         workflow_id: Annotated[str, Field(description="From update_state.")],
         wait_seconds: WaitSeconds = 20,
     ) -> Update:
-        """Cancel an update before it writes: the connection is left as it was before.
+        """Cancel an update before it writes: the connection stays as it was.
 
-        Refused once it writes: then wait for its end, and undo it with restore_from.
+        Refused once it writes. Then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
         return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
@@ -224,7 +224,7 @@ class Tools:
         cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
     ) -> WorkflowPage:
-        """List a connection's updates, newest first, to find the one to undo or to look into.
+        """List a connection's updates, newest first, to find one to undo or inspect.
 
         Syncs are not listed. For the steps and changes of one update, use workflow_status.
         """

@@ -37,10 +37,10 @@ _CONNECTION_PATH = re.compile(r"/v1/connect(?:ions|ors)/([^/]+)")
 class Sandbox:
     """A simulated Fivetran account, and everything that can happen to it.
 
-    Its data is in the file at `path` (several processes may share it) or, without one, in memory;
-    keys, faults and the log belong to this object. `latency` (seconds before each answer),
-    `pretty` and the fields of `api` may be changed at any time. Every method may be called from any
-    thread; those that take a connection id raise `KeyError` if there is no such connection.
+    Its data is in the file at `path`, which several processes may share, or in memory without one.
+    Keys, faults and the log belong to this object. `latency` (seconds before each answer), `pretty`
+    and the fields of `api` may be changed at any time. Any thread may call any method. Methods that
+    take a connection id raise `KeyError` if there is no such connection.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Sandbox:
 
     @property
     def pretty(self) -> bool:
-        r"""Whether answers are written with indentation and `\u` escapes; False at first."""
+        r"""True if answers are written with indentation and `\u` escapes; False at first."""
         return self.api.pretty
 
     @pretty.setter
@@ -83,19 +83,19 @@ class Sandbox:
         may_write: bool = True,
         connections: set[str] | None = None,
     ) -> None:
-        """Adds a system key, valid beside the first key; makes a revoked key valid again.
+        """Adds a system key, valid beside the first key, or makes a revoked key valid again.
 
-        Without `may_write` it may only read. `connections` are the only ones it may touch; None: all.
+        Without `may_write` it may only read. It may touch only these `connections`; None means all.
         """
         only = None if connections is None else frozenset(connections)
         self.api.keys.add(ApiKey(key, secret, True, may_write, only))
 
     def revoke_key(self, key: str) -> None:
-        """Requests with this key, the first one too, answer 401 from now on."""
+        """From now on, requests with this key answer 401; this may be the first key too."""
         self.api.keys.revoke(key)
 
     def add_group(self, group_id: str, name: str) -> None:
-        """Adds a group, or renames it. A group that was never added has its id as its name."""
+        """Adds a group, or renames it. The name of a group that was never added is its id."""
         self.world.add_group(group_id, name)
 
     def connection(self, connection_id: str) -> Connection:
@@ -116,27 +116,28 @@ class Sandbox:
         self.world.delete(connection_id)
 
     def set_state(self, connection_id: str, text: str | None) -> Connection:
-        """Somebody else writes the state: any JSON text, stored and answered as it is."""
+        """Writes the state as somebody else would: any JSON text, stored and answered as it is."""
         return self.world.change(connection_id, lambda found, now: replace(found, state=text))
 
     def set_paused(self, connection_id: str, paused: bool) -> Connection:
-        """Somebody else pauses or resumes; no setup tests run."""
+        """Pauses or resumes as somebody else would; no setup tests run."""
         return self.world.change(connection_id, lambda found, now: found.with_paused(paused, now))
 
     def start_sync(self, connection_id: str) -> Connection:
-        """A sync starts now, even of a paused or rescheduled connection."""
+        """Starts a sync now, even of a paused or rescheduled connection."""
         return self.world.change(connection_id, lambda found, now: found.started(now))
 
     def finish_sync(self, connection_id: str) -> Connection:
-        """A sync ends now, and moves the cursor. Without a running one, a sync takes no time."""
+        """Ends the sync now, and moves the cursor. If none is running, one starts and ends at once."""
         return self.world.change(connection_id, lambda found, now: found.finished(now))
 
     def resync(self, connection_id: str) -> Connection:
-        """Somebody else asks for a historical re-sync: pending while paused, else it starts."""
+        """Requests a historical re-sync as somebody else would: pending while paused, else it
+        starts."""
         return self.world.change(connection_id, lambda found, now: found.resynced(now))
 
     def advance(self, seconds: float) -> None:
-        """Puts the world's clock forward, for every process that shares the file."""
+        """Moves the world's clock forward, for every process that shares the file."""
         self.world.advance(seconds)
 
     def fault(
@@ -172,14 +173,14 @@ class Sandbox:
         return fault
 
     def clear_faults(self) -> None:
-        """Nothing more goes wrong; requests that already hang stay so until released."""
+        """Ends all faults. Requests that hang already do so until released."""
         with self._changed:
             self._faults.clear()
 
     def wait_for(
         self, predicate: Callable[[LoggedRequest], bool], timeout: float = 30
     ) -> LoggedRequest:
-        """Blocks until a logged request, past or to come, is as wanted; or `TimeoutError`."""
+        """Blocks until `predicate` is true for a logged request, past or future; or `TimeoutError`."""
 
         def first() -> LoggedRequest | None:
             return next((request for request in self.log if predicate(request)), None)

@@ -1,4 +1,4 @@
-"""What Fivetran's API does with one connection, each call as a function of the connection."""
+"""Fivetran's API calls on one connection, each as a function of the connection."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,8 @@ class Outcome:
 
 
 Action = Callable[[Connection, bytes, float], Outcome]
-"""Connection, body of the request and the time, to what comes of them; raises `Refusal`."""
+"""Takes the connection, the request's body and the time; returns the outcome or raises `Refusal`.
+"""
 
 
 def show(connection: Connection, body: bytes, now: float) -> Outcome:
@@ -86,7 +87,7 @@ def show_state(connection: Connection, body: bytes, now: float) -> Outcome:
 
 
 def write_state(connection: Connection, body: bytes, now: float) -> Outcome:
-    """`PATCH /v1/connections/{id}/state`, of a connection that keeps a state."""
+    """`PATCH /v1/connections/{id}/state`, for a connection that keeps a state."""
     document = _members(body).get("state", "null")
     if document == "null":
         return Outcome(connection, _state(connection))
@@ -129,7 +130,7 @@ def _check_stoppable(connection: Connection) -> None:
 
 
 def _state(connection: Connection) -> str:
-    # The text itself, not a parsed copy: every number leaves as it came.
+    # Answer the text itself, not a parsed copy, so that numbers stay exact.
     return f'{{"state":{connection.state or "null"}}}'
 
 
@@ -167,7 +168,7 @@ def details(connection: Connection) -> dict[str, Any]:
         "private_link_id": None,
         "hybrid_deployment_agent_id": None,
         "source_sync_details": {},
-        # No document names this one: clients ignore what they do not know.
+        # Fivetran's documentation does not have this field: clients must ignore unknown fields.
         "undocumented": {"schema": None, "paused": "no"},
         "config": {"secrets": "******"},
         "setup_tests": [],

@@ -1,7 +1,7 @@
 """Fivetran's REST API over a `World`: its URLs, envelope, status codes and messages.
 
-Source: Fivetran's public API reference and support pages, as of 2026-11. Where they give a status
-but no `code` (400, 401, 403, 405, 406, 409, 415), the code here is a plausible one.
+Source: Fivetran's public API reference and support pages, as of 2026-11. If they give a status but
+no `code` (400, 401, 403, 405, 406, 409, 415), the code here is a plausible one.
 """
 
 import base64
@@ -57,15 +57,15 @@ class Api:
     account_id: str = "sandbox_account"
     requests_per_hour: int = 20_000
     account_info_forbidden: bool = False
-    """No key may ask for `account/info`."""
+    """Every key is refused `account/info`."""
     stateless_status: int = 400
-    """How a PATCH of the state is refused if the service keeps none; 405 in older documents."""
+    """Status of the refusal if the service keeps no state; older documents say 405."""
     pretty: bool = False
     """Answers are written with indentation and escapes."""
     keys: Keys = field(default_factory=Keys)
 
     def answer(self, request: Request, body: bytes, seen: Callable[[Connection], None]) -> Answer:
-        """Carries the request out; `seen` is told the connection as it is before the effect."""
+        """Carries the request out; calls `seen` with the connection as it is before the effect."""
         with self.world.transaction():
             left, wait = self.world.admit(self.requests_per_hour)
             limits = {
@@ -209,7 +209,7 @@ def _group(group: Group) -> dict[str, str]:
 
 
 def _page(items: list[Any], request: Request) -> str:
-    """Items that come sorted by id, from the one after the cursor."""
+    """Items, sorted by id, that come after the cursor."""
     try:
         limit = int(request.query_params.get("limit", "100"))
         after = base64.b64decode(

@@ -1,4 +1,4 @@
-"""A simulated connection: a value at one moment, and what time and Fivetran's calls make of it."""
+"""A simulated connection: an immutable value, and how time and Fivetran's calls change it."""
 
 import re
 from dataclasses import dataclass, replace
@@ -35,20 +35,21 @@ class Connection:
     setup_state: str = "connected"
     """`connected`, `incomplete` or `broken`."""
     sync_frequency: int = 360
-    """Minutes; only shown. `sync_every` is what happens."""
+    """Minutes; only shown. `sync_every` is the real interval."""
     created_at: float = 0.0
     succeeded_at: float | None = None
     failed_at: float | None = None
     sync_seconds: float = 60.0
     sync_every: float | None = None
-    """From the end of a sync to the start of the next; None: no sync is due."""
+    """Seconds from the end of a sync to the start of the next; None: no sync is due."""
     drain_seconds: float = 0.0
-    """How long a running sync takes to stop when it is asked to."""
+    """Seconds until a running sync stops after a stop request."""
     stopped_sync_counts: bool = True
-    """Whether a stopped sync moves the cursors as it stops; ignored if `checkpoint_every` is set."""
+    """True if a stopped sync moves the cursors as it stops; ignored if `checkpoint_every` is set.
+    """
     sync_on_resume: bool = False
     rescheduled: bool = False
-    """The source's rate limit postponed the sync: none runs, and a pause does not show."""
+    """The source's rate limit postponed the sync: none runs, and a pause is not visible."""
     forbidden: bool = False
     """The API key's role may not touch this connection."""
     sync_started_at: float | None = None
@@ -57,26 +58,27 @@ class Connection:
     schedule_type: str = "auto"
     """`auto`, or `manual`: no sync starts by itself, on a resume or after `rescheduled_for`."""
     rescheduled_for: float | None = None
-    """When a rescheduled sync starts; None: not before somebody starts it."""
+    """Time when a rescheduled sync starts; None: it starts only when somebody starts it."""
     shows_scheduled_when_paused: bool = False
     """`sync_state` is `scheduled` while paused, as on some broken connections."""
     is_historical_sync: bool = False
     """A historical re-sync is pending or running: each sync begins with an empty state."""
     checkpoint_every: float | None = None
-    """How often a running sync moves the cursors; None: only when it ends."""
+    """Seconds between two moves of the cursors in a running sync; None: they move only when it
+    ends."""
     checkpointed_at: float | None = None
     stopping: bool = False
-    """The running sync was asked to stop; it ends at `sync_ends_at`, unfinished."""
+    """The running sync was told to stop; it ends at `sync_ends_at`, unfinished."""
     restarts: bool = False
     """A sync starts as soon as the running one has stopped."""
     unstoppable_sync: bool = False
     """A re-sync or a forced sync is refused (409) while a sync runs."""
     setup_tests_run: int = 0
-    """How often the setup tests have run."""
+    """The number of times that the setup tests have run."""
     setup_test_seconds: float = 0.0
-    """How long they take, by the real clock: the answer waits for them."""
+    """Seconds that the setup tests take, by the real clock: the answer waits for them."""
     setup_tests_fail: bool = False
-    """Whether they make `setup_state` broken."""
+    """True if the setup tests set `setup_state` to broken."""
 
     def __post_init__(self) -> None:
         for period in (self.sync_every, self.checkpoint_every):
@@ -118,12 +120,12 @@ class Connection:
             return self.started(due).advanced(now)
         if self.sync_every is None:
             return self
-        # Only the last of the syncs that nobody watched leaves a trace.
+        # Skip the syncs that nobody saw: only the last one leaves a trace.
         period = self.sync_seconds + self.sync_every
         return self.started(due + (now - due) // period * period).advanced(now)
 
     def started(self, at: float) -> "Connection":
-        """A sync starts, whatever held it back; a running one goes on."""
+        """A sync starts, whatever prevented it; a running sync goes on."""
         if self.syncing:
             return self
         empties = self.is_historical_sync and self.keeps_state
@@ -137,7 +139,8 @@ class Connection:
         )
 
     def finished(self, at: float) -> "Connection":
-        """The running sync ends, or stops if it was asked to; without one, a sync takes no time."""
+        """The running sync ends, or stops if it was told to. If none is running, one starts and
+        ends."""
         if not self.syncing:
             return self.started(at).finished(at)
         checkpoints = not self.stopping or (
@@ -157,7 +160,7 @@ class Connection:
         return ended.started(at) if self.restarts else ended
 
     def stopped(self, now: float, *, then_restart: bool = False) -> "Connection":
-        """The running sync, if any, is asked to stop."""
+        """The running sync, if any, is told to stop."""
         if self.sync_ends_at is None:
             return self.started(now) if then_restart else self
         stops_at = min(self.sync_ends_at, now + self.drain_seconds)
@@ -165,7 +168,7 @@ class Connection:
         return stopping.advanced(now)
 
     def with_paused(self, paused: bool, now: float) -> "Connection":
-        """Paused, which stops the running sync, or resumed; no change if it is so already."""
+        """Paused, which stops the running sync, or resumed; no change if it is already so."""
         if paused == self.paused:
             return self
         changed = replace(self, paused=paused)
@@ -180,7 +183,7 @@ class Connection:
         return self._due_after(now)
 
     def _due_after(self, now: float) -> "Connection":
-        # Else a sync would have started at a moment that has passed.
+        # Otherwise a sync would have started at a moment that has passed.
         return (
             self if self.sync_every is None else replace(self, next_sync_at=now + self.sync_every)
         )
@@ -192,7 +195,7 @@ class Connection:
         return replace(self, schedule_type=schedule_type)._due_after(now)
 
     def resynced(self, now: float) -> "Connection":
-        """A historical re-sync: starts now, once the running sync has stopped, or on the resume."""
+        """A historical re-sync starts: now, when the running sync has stopped, or on the resume."""
         pending = replace(self, is_historical_sync=True)
         return pending if self.paused else pending.stopped(now, then_restart=True)
 
@@ -207,7 +210,7 @@ class Connection:
     def _checkpointed(self, now: float) -> "Connection":
         if self.checkpoint_every is None or self.sync_started_at is None:
             return self
-        # Only the last of the checkpoints that nobody watched leaves a trace.
+        # Skip the checkpoints that nobody saw: only the last one leaves a trace.
         number = (now - self.sync_started_at) // self.checkpoint_every
         at = self.sync_started_at + number * self.checkpoint_every
         if at <= (self.checkpointed_at or self.sync_started_at):

@@ -1,4 +1,4 @@
-"""What a test can make go wrong, and what it can see of the requests that arrived."""
+"""Faults that a test can inject, and the log of the requests that arrived."""
 
 import asyncio
 import re
@@ -28,24 +28,25 @@ FaultKind = Literal[
 
 @dataclass
 class LoggedRequest:
-    """One request, as far as it has come."""
+    """One request and its progress."""
 
     index: int
     time: float
-    """Of arrival, seconds since the epoch by the real clock."""
+    """Time of arrival, in seconds since the epoch by the real clock."""
     method: str
     path: str
     connection_id: str | None
     query: dict[str, str]
     content: bytes = b""
     fault: FaultKind | None = None
-    """What went wrong; shows after the effect if the request took effect first."""
+    """The fault of this request; set after the effect if the request took effect first."""
     status: int | None = None
-    """None while there is no complete answer, and for ever if the connection was broken."""
+    """None until there is a complete answer, and forever if the connection was broken."""
     applied: bool = False
-    """Whether the API carried the request out (a 2xx, even if the client never saw it)."""
+    """True if the API carried the request out (a 2xx, even if the client never saw it)."""
     paused: bool | None = None
-    """Of the connection when the request was handled, before its effect; None: no connection."""
+    """The connection's flag when the request was handled, before its effect; None: no connection.
+    """
     syncing: bool | None = None
     state: str | None = None
     """The state document, before the effect."""
@@ -61,7 +62,7 @@ class LoggedRequest:
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the requests that match; see `Sandbox.fault`."""
+    """A fault for the matching requests; see `Sandbox.fault`."""
 
     kind: FaultKind
     method: str | None = None
@@ -81,21 +82,21 @@ class Fault:
 
     @property
     def replaces_state(self) -> bool:
-        """Whether a PATCH of the state stores `body`."""
+        """True if a PATCH of the state stores `body`."""
         return self.kind in ("wrong_state", "lost_write")
 
     @property
     def applies_first(self) -> bool:
-        """Whether the request takes effect before it goes wrong."""
+        """True if the request takes effect before the fault."""
         return self.kind.startswith("apply_then_")
 
     def release(self) -> None:
-        """Lets every request that hangs on this fault, and any to come, be answered normally."""
+        """Answers every request that hangs on this fault normally, now and later."""
         if not self._released.done():
             self._released.set_result(None)
 
     def takes(self, request: LoggedRequest) -> bool:
-        """Whether the fault befalls this request; counts it if so."""
+        """True if the fault applies to this request; counts the request if so."""
         if self.method not in (None, request.method) or self.times == 0:
             return False
         if self.replaces_state and not (
@@ -111,7 +112,7 @@ class Fault:
         return True
 
     async def hold(self, receive: Receive) -> bool:
-        """Waits; True when released, False when the client went away first."""
+        """Waits; True when released, False when the client disconnected first."""
         gone = asyncio.ensure_future(_gone(receive))
         released = asyncio.wrap_future(self._released)
         try:

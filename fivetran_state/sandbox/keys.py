@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One key, and what it may do."""
+    """One key and its permissions."""
 
     key: str
     secret: str
@@ -15,11 +15,11 @@ class ApiKey:
     """A system key belongs to the account, not to a user."""
     may_write: bool = True
     connections: frozenset[str] | None = None
-    """Ids of the only connections it may touch; None: all."""
+    """Ids of the connections that it may touch; None: all."""
 
     @property
     def authorization(self) -> str:
-        """The `Authorization` header that it is sent in."""
+        """The `Authorization` header for this key."""
         return f"Basic {base64.b64encode(f'{self.key}:{self.secret}'.encode()).decode()}"
 
     def may_touch(self, connection_id: str) -> bool:
@@ -46,7 +46,7 @@ class Keys:
             self._revoked.add(key)
 
     def find(self, authorization: str | None, user_key: ApiKey) -> ApiKey | None:
-        """The valid key that was sent: a system key or `user_key`."""
+        """The valid key in this header: a system key or `user_key`."""
         with self._lock:
             return next(
                 (

@@ -16,7 +16,7 @@ _CODES = {
 
 
 class Refusal(Exception):
-    """An answer other than 200: status, message and, where Fivetran has a special one, code."""
+    """An answer other than 200: status, message and, if Fivetran has a special one, code."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)

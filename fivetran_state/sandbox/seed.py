@@ -1,4 +1,4 @@
-"""The connections that a new sandbox starts with: one of each kind that behaves in its own way."""
+"""The connections of a new sandbox: one for each kind of behaviour."""
 
 import json
 from functools import cache
@@ -17,7 +17,7 @@ _EXACT_NUMBERS = (
 
 
 def seed(world: World) -> None:
-    """Fills an empty world; one that has connections is left as it is."""
+    """Fills an empty world; a world with connections is left as it is."""
     with world.transaction():
         if world.connections():
             return
@@ -108,7 +108,7 @@ def _connections(now: float) -> list[Connection]:
 
 @cache
 def _vast_state() -> str:
-    """About 2 MB: the cursors of 15,000 tables. Put together as text, since each start waits."""
+    """About 2 MB: the cursors of 15,000 tables. Built as text, because every start waits for it."""
     tables = (
         f'"library_{table:05}":{{"cursor":"2026-01-01T00:00:00.000000Z","offset":{table * 100},'
         f'"page_token":"{table * 2_654_435_761:020x}","schema_version":1}}'

@@ -9,14 +9,14 @@ import uvicorn
 from fivetran_state.sandbox import Sandbox
 
 KEEP_ALIVE = 60
-"""Seconds that an idle connection is kept: it is the client that closes it."""
+"""Seconds that an idle connection is kept, so long that the client closes it first."""
 
 
 class SandboxServer:
-    """Serves a sandbox on 127.0.0.1 while the `with` block lasts, from a thread of its own.
+    """Serves a sandbox on 127.0.0.1 in its own thread for the duration of the `with` block.
 
-    The end is a server's death: every open connection breaks, hung requests with them.
-    `port` 0 takes a free one.
+    At the end it breaks every open connection, including hung requests, like a server that dies.
+    `port` 0 takes a free port.
     """
 
     def __init__(self, sandbox: Sandbox, port: int = 0) -> None:
@@ -24,7 +24,7 @@ class SandboxServer:
         self._port = port
 
     def __enter__(self) -> "SandboxServer":
-        # With the protocol named, asyncio sets TCP_NODELAY; without, answers lag by 40 ms.
+        # With the protocol named, asyncio sets TCP_NODELAY; without it, answers are 40 ms late.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
@@ -54,7 +54,7 @@ class SandboxServer:
 
     @property
     def open_connections(self) -> int:
-        """Of all clients, idle ones included."""
+        """The connections of all clients, idle ones included."""
         return len(self._server.server_state.connections)
 
     def __exit__(self, *exc: object) -> None:
@@ -63,7 +63,7 @@ class SandboxServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its ticks and its patience, so that stopping takes no time."""
+    """uvicorn's server without its ticks and its waiting, so that stopping takes no time."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -80,15 +80,15 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        await _turns(20)  # What was just being accepted becomes a connection.
+        await _turns(20)  # Connections that are being accepted become connections first.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await _turns(20)  # What was aborted is closed.
+        await _turns(20)  # Aborted connections are closed now.
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=1)
 
 
 async def _turns(number: int) -> None:
-    """Let the event loop turn: a matter of its own pace, not of time."""
+    """Let the event loop turn this number of times; this does not depend on the clock."""
     for _ in range(number):
         await asyncio.sleep(0)

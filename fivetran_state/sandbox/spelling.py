@@ -1,4 +1,4 @@
-"""JSON text taken apart and spelt anew without parsing its numbers, so that they stay exact."""
+"""Split and reformat JSON text without parsing its numbers, so that they stay exact."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_c
 
 
 def members(document: bytes) -> dict[str, str]:
-    """The members of a JSON object, each value as the text that it was sent in.
+    """The members of a JSON object, each value as its original text.
 
     Raises `ValueError` if the document is not a JSON object.
     """
@@ -60,8 +60,8 @@ def _skipped(text: str, position: int) -> int:
 
 
 def pretty(document: str) -> str:
-    r"""The same JSON with indentation, and with `\u` escapes where some serializers of Java's set
-    them: not only for what is not ASCII, but for `<`, `>`, `&`, `=` and `'`."""
+    r"""The same JSON with indentation, and with `\u` escapes where some of Java's serializers use
+    them: for characters that are not ASCII, and for `<`, `>`, `&`, `=` and `'`."""
     return "".join(_pretty(document))
 
 

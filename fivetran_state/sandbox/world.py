@@ -1,7 +1,7 @@
 """The simulated account: connections that sync as time passes, in one SQLite file or in memory.
 
-Nothing runs in the background. A connection is a value at one moment; whoever looks at it later
-first lets it live through the time between (`Connection.advanced`).
+Nothing runs in the background. A stored connection is a value at one moment. Each read first moves
+it forward to the current time (`Connection.advanced`).
 """
 
 import os
@@ -33,9 +33,10 @@ class Group:
 
 
 class World:
-    """The account's data; threads may share the object, processes the file.
+    """The account's data. Threads may share the object, and processes the file.
 
-    Every method is one transaction. Inside `with world.transaction():` they join that one.
+    Every method is one transaction. Inside `with world.transaction():` methods join that
+    transaction.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -61,7 +62,7 @@ class World:
             self._db.execute("CREATE TABLE IF NOT EXISTS clock (ahead REAL)")
 
     def _add_missing_columns(self) -> None:
-        """Brings the file of an older sandbox up to date."""
+        """Adds missing columns to the file of an older sandbox."""
         rows = self._db.execute("SELECT name FROM pragma_table_info('connections')")
         present = {name for (name,) in rows}
         for name in _COLUMNS:
@@ -83,7 +84,7 @@ class World:
                 yield
 
     def now(self) -> float:
-        """Seconds since the epoch on the world's own clock, which `advance` puts forward."""
+        """Seconds since the epoch on the world's own clock; `advance` moves it forward."""
         with self.transaction():
             (ahead,) = self._db.execute("SELECT total(ahead) FROM clock").fetchone()
         return time.time() + float(ahead)
@@ -93,7 +94,7 @@ class World:
             self._db.execute("INSERT INTO clock VALUES (?)", (seconds,))
 
     def connections(self) -> list[Connection]:
-        """All of them, in the order of their ids."""
+        """All connections, sorted by id."""
         with self.transaction():
             rows = self._db.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM connections ORDER BY id"
@@ -150,7 +151,7 @@ class World:
             )
 
     def groups(self) -> list[Group]:
-        """Every group that was added or has a connection, in the order of their ids.
+        """Every group that was added or has a connection, sorted by id.
 
         The name of a group that was never added is its id.
         """
@@ -163,7 +164,7 @@ class World:
             return [Group(*row) for row in rows]
 
     def admit(self, limit: int) -> tuple[int, float]:
-        """Counts a request into the rolling hour: how many are left, seconds to wait if refused."""
+        """Counts a request in the rolling hour: how many are left, seconds to wait if refused."""
         with self.transaction():
             now = self.now()
             self._db.execute("DELETE FROM requests WHERE at <= ?", (now - HOUR,))

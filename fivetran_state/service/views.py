@@ -30,10 +30,10 @@ _RUNNING = "The connection is running."
 
 @dataclass(frozen=True)
 class Task:
-    """An update as a task, for a caller who comes back for its answer.
+    """An update as a task, for a caller who returns for its answer.
 
-    `answer` is the present answer of `update_state`, or the error that it would raise.
-    `kept_ms` counts from `created_at`; None while the update runs, or if it is kept for ever.
+    `answer` is the current answer of `update_state`, or the error that it would raise. `kept_ms`
+    counts from `created_at`; None while the update runs, or if it is kept forever.
     """
 
     workflow_id: str
@@ -113,7 +113,7 @@ def _fields(update: records.Update, steps: Sequence[records.Step] = ()) -> dict[
     return fields | {
         "status": "running",
         "message": progress["message"]
-        + " Follow it with workflow_status; it goes on by itself, even if this server stops.",
+        + " Follow it with workflow_status. It goes on by itself, even if this server stops.",
         "phase": progress["phase"],
         "was_paused": progress["was_paused"] if update.progress else None,
         "paused_by_update": progress["still_paused"],
@@ -199,7 +199,7 @@ def _is_later(one: str | None, other: str | None) -> bool:
 
 
 def task(update: records.Update, steps: Sequence[records.Step], retention_days: float) -> Task:
-    """The update as a task. It is kept for `retention_days` after its end; 0 is for ever."""
+    """The update as a task. It is kept for `retention_days` after its end; 0 means forever."""
     answered: Update | FivetranStateError
     try:
         answered = answer(update, steps)
@@ -256,7 +256,7 @@ def _ended_well(update: records.Update) -> str:
     then_sync = update.request.get("then_sync", False)
     sentences = [done, *_how_it_stands(outcome), *_sync(outcome, then_sync), *_kept(outcome)]
     if update.was_ended_from_outside:
-        sentences.append("Somebody ended its workflow in the database; it was taken up again.")
+        sentences.append("Somebody ended the update in the database; the server continued it.")
     return " ".join(sentences)
 
 
@@ -294,8 +294,8 @@ def _how_it_stands(outcome: Outcome) -> Iterator[str]:
         yield _RUNNING
     if found.is_historical_sync:
         yield (
-            "Careful: a historical re-sync is pending or running. It begins with an empty state and "
-            "overwrites what was written."
+            "Careful: a historical re-sync is pending or running. It begins with an "
+            "empty state and overwrites this change."
         )
 
 
@@ -314,16 +314,17 @@ def _kept(outcome: Outcome) -> Iterator[str]:
         total = outcome.get("kept_numbers_total", len(paths))
         more = f" and {total - 5:,} more" if total > 5 else ""
         yield (
-            f"The exact numbers stayed at {', '.join(paths[:5])}{more}, because the given ones look "
-            "rounded. To change them, give the change as JSON text."
+            f"The numbers stayed exactly as they were at {', '.join(paths[:5])}{more}, "
+            "because the given ones look rounded. To change them, give the change as "
+            "JSON text."
         )
 
 
 def _told(error: FivetranStateError) -> str:
-    """The message, with the facts that belong to it."""
+    """The message, with the facts that explain it."""
     sentences = [error.message, error.details.get("differences")]
     if error.details.get("maybe_written"):
-        sentences.append("It is unclear whether the new state was written: read it again.")
+        sentences.append("It is unclear if the new state was written: read the state again.")
     by_others = error.details.get("by_others")
     if by_others is not None:
         ends = "stays paused" if by_others == "paused" else "keeps running"

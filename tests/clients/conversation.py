@@ -13,10 +13,10 @@ async def converse(
     tools: list[dict[str, Any]],
     call: Callable[[str, dict[str, Any]], Awaitable[tuple[bool | None, str]]],
 ) -> None:
-    """Show the tools as a model would see them, then make the calls that come on stdin.
+    """Print the tools as a model would see them, then make the calls that arrive on stdin.
 
-    `call` returns whether the library calls the answer an error (None: it does not say), and the
-    text that the model would read.
+    `call` returns True if the library reports the answer as an error (None: it does not say), and
+    the text that the model would read.
     """
     print(json.dumps(tools), file=_wire, flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
@@ -24,6 +24,6 @@ async def converse(
 
 
 def server() -> dict[str, Any]:
-    """The stdio parameters of the server to be started: command, args, env."""
+    """The stdio parameters of the server: command, args, env."""
     parameters: dict[str, Any] = json.loads(sys.argv[1])
     return parameters

@@ -1,4 +1,4 @@
-"""The tools of an MCP server in CrewAI, which starts the server anew for each call."""
+"""The tools of an MCP server in CrewAI, which starts the server again for each call."""
 
 import asyncio
 from typing import Any

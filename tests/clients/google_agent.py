@@ -1,4 +1,4 @@
-"""The tools of an MCP server in Google's GenAI SDK, which turns them into Gemini's schemas."""
+"""The tools of an MCP server in Google's GenAI SDK, which converts them to Gemini's schemas."""
 
 import asyncio
 from typing import Any

@@ -1,8 +1,8 @@
-"""Agent libraries without a model: each in an environment of its own, as a stranger would have it.
+"""Agent libraries without a model, each in an environment of its own, as for a new user.
 
-A library may need another version of the MCP SDK than ours. So it is a process that is told on
-stdin, line by line, what a model would have called: `[tool, arguments]`. It prints the tools as
-it would show them to a model, and then for each call `[is_error, text]`.
+A library may need another version of the MCP SDK than ours, so it runs in its own process. The
+process reads a model's calls from stdin, one a line: `[tool, arguments]`. It prints the tools as it
+would show them to a model, and then for each call `[is_error, text]`.
 """
 
 import hashlib
@@ -25,18 +25,19 @@ SILENT = {
     "CREWAI_DISABLE_TELEMETRY": "true",
     "OTEL_SDK_DISABLED": "true",
 }
-"""Nothing is sent about the tests to whoever made a library."""
+"""Disable the telemetry of the libraries."""
 
 
 class Agent:
-    """A running one; `tools` are the functions that its library would offer to a model."""
+    """A running agent; `tools` are the functions that its library would offer to a model."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self.tools: list[dict[str, Any]] = self._heard()
 
     def call(self, tool: str, arguments: dict[str, Any]) -> Any:
-        """What the model would read, parsed; fails the test if the library calls it an error."""
+        """The answer that the model would read, parsed; fails the test if the library calls it an
+        error."""
         is_error, text = self._told(tool, arguments)
         assert not is_error, text
         return json.loads(text)
@@ -63,7 +64,7 @@ class Agent:
 
 @contextmanager
 def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agent]:
-    """An agent of this library, with a server that is started as these stdio parameters say."""
+    """An agent of this library. It starts the server with these stdio parameters."""
     with subprocess.Popen(
         [str(_python_with(library)), "-m", f"tests.clients.{library}_agent", json.dumps(server)],
         stdin=subprocess.PIPE,
@@ -72,7 +73,7 @@ def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agen
         cwd=folder,
         env={"HOME": str(folder), "PYTHONPATH": str(ROOT), **SILENT},
     ) as process:
-        # An agent that hangs ends the test: its stdout breaks off.
+        # Kill an agent that hangs: its stdout then ends, which fails the test.
         deadline = threading.Timer(240, process.kill)
         deadline.start()
         try:
@@ -82,7 +83,8 @@ def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agen
 
 
 def _python_with(library: str) -> Path:
-    """The interpreter of the library's environment, which is made when its requirements change."""
+    """The interpreter of the library's environment, which is built again when its requirements
+    change."""
     requirements = HERE / f"requirements-{library}.txt"
     version = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
     environment = Path(sys.prefix) / "clients" / f"{library}-{version}"

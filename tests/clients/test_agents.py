@@ -1,4 +1,4 @@
-"""Agent libraries that know nothing of us take the tools as they are, and can work with them."""
+"""Agent libraries that know nothing of us use the tools as they are."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def start(request: pytest.FixtureRequest, environment: dict[str, str], tmp_path:
 
 
 def test_a_model_that_has_to_fill_in_every_argument_may_leave_texts_empty(start: Start) -> None:
-    """As with strict schemas, where every argument is required and none may be null."""
+    """This happens with strict schemas, where every argument is required and none may be null."""
     with start() as agent:
         tools = {tool["name"]: tool for tool in agent.tools}
         for name, least in [
@@ -86,7 +86,7 @@ def test_every_tool_survives_and_a_model_that_keeps_to_the_schemas_does_the_main
         schemas = {tool["name"]: tool["parameters"] for tool in agent.tools}
         assert schemas.keys() == TOOLS
         assert [each for each in _branches(schemas["update_state"]) if _is_closed(each)] == []
-        # In strict mode, pydantic-ai closes every object: a change is JSON text then.
+        # In strict mode, pydantic-ai closes every object, so a change has to be JSON text.
         schemas |= {tool["name"]: tool["strictest"] for tool in agent.tools if "strictest" in tool}
 
         def call(tool: str, **wanted: Any) -> Any:
@@ -117,7 +117,7 @@ def test_every_tool_survives_and_a_model_that_keeps_to_the_schemas_does_the_main
 
 
 def _filled_in(schema: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What is wanted, and for whatever else is required the least that the schema takes."""
+    """The wanted arguments, and the shortest valid value for every other required one."""
     values = {}
     for name, described in schema["properties"].items():
         if name in wanted:

@@ -1,6 +1,6 @@
 """Runs the official conformance suite against the server: every check of every scenario must pass.
 
-Arguments are names of scenarios; without any it runs all.
+The arguments are names of scenarios; without any, all scenarios run.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ BOTH = [
     "dns-rebinding-protection",
     "server-sse-multiple-streams",
 ]
-# All that the suite can test: `tasks-status-notifications` only says that it cannot.
+# All scenarios that the suite can test: `tasks-status-notifications` only reports that it cannot.
 TASKS = [
     "tasks-lifecycle",
     "tasks-capability-negotiation",
@@ -56,7 +56,7 @@ AT_A_TIME = 2
 
 @dataclass(frozen=True)
 class Run:
-    """One scenario in one revision of the protocol, and what became of it."""
+    """One scenario in one revision of the protocol, and its result."""
 
     scenario: str
     revision: str
@@ -70,13 +70,13 @@ class Run:
 
     @property
     def failures(self) -> list[str]:
-        """Why the run has failed; a warning is a failure, and so is what was skipped."""
+        """The reasons why the run has failed. A warning is a failure, and so is a skipped check."""
         wrong = [
             f"{check['id']}: {check['status']}: {check.get('errorMessage')}"
             for check in self.checks
             if check["status"] not in ("SUCCESS", "INFO")
         ]
-        # The suite adds a check of the messages' form to whatever the scenario itself checks.
+        # The suite adds a check of the messages' form to the scenario's own checks.
         own = [check for check in self.checks if not check["id"].startswith("wire-schema")]
         if not any(check["status"] == "SUCCESS" for check in own):
             wrong.append(f"nothing was checked: {self.said}")
@@ -88,7 +88,7 @@ async def run(url: str, scenario: str, revision: str, folder: Path) -> Run:
     suite = await asyncio.create_subprocess_exec(
         *("conformance", "server", "--url", url, "--scenario", scenario),
         *("--spec-version", revision, "--output-dir", str(folder)),
-        # An extension belongs to no revision, and would be skipped.
+        # An extension belongs to no revision, so the suite would skip it.
         *(["--force"] if scenario in TASKS else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -134,7 +134,7 @@ def report(runs: list[Run]) -> None:
 
 
 def main() -> int:
-    # A tool that logs is among the fixtures, because the suite looks for logs.
+    # One of the fixtures is a tool that logs, because the suite looks for logs.
     warnings.filterwarnings("ignore", message="The logging capability is deprecated")
     os.environ["PATH"] = npm.path_with(npm.SUITE)
     runs = asyncio.run(run_all(sys.argv[1:]))

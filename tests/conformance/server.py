@@ -1,4 +1,4 @@
-"""The product's own HTTP server, with what the suite calls by names of its own."""
+"""The product's own HTTP server, with the fixtures that the suite calls."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
             "FIVETRAN_STATE_DATA_DIR": str(folder),
             # The fixtures may ask before the engine has made a key.
             "FIVETRAN_STATE_SECRET_KEY": SECRET_KEY,
-            # The suite's human answers the suite's own questions only.
+            # The suite's simulated user answers only the suite's own questions.
             "FIVETRAN_STATE_CONFIRM": "never",
         }
         logs.configure("ERROR")

@@ -1,8 +1,9 @@
-"""The suite's tasks: updates of the sandbox, wherever an update can be what the suite wants.
+"""The suite's tasks are updates of the sandbox, wherever an update can do what the suite wants.
 
-The suite calls tools by names of its own. Here such a call becomes one of `update_state`, so that
-the product's Tasks extension, service and workflow carry it out. What no update ever does is
-played: to ask while it runs, and to fail other than as a tool does.
+The suite calls tools by its own names. Here such a call becomes a call of `update_state`, so the
+product's Tasks extension, service and workflow handle it. Only two behaviours are simulated,
+because no update has them: a question while it runs, and a failure of the protocol instead of the
+tool.
 """
 
 import itertools
@@ -43,10 +44,10 @@ def add_to(mcp: MCPServer[Any], sandbox: Sandbox) -> None:
 
     @mcp.tool()
     def test_tool_with_task(user: Annotated[_User, Resolve(_ask_for_user)]) -> str:
-        """Asks, before it becomes a task."""
+        """Asks before it becomes a task."""
         return user.name
 
-    # The server is given its middleware when it is made; only its lower level takes more.
+    # The server takes its middleware only when it is built; its lower level takes more later.
     mcp._lowlevel_server.middleware.append(_Tasks(sandbox))
 
 
@@ -75,7 +76,7 @@ class _Tasks:
                 return await call_next(self._update(ctx, drain_seconds=arguments["seconds"]))
             case "failing_job":
                 require_client_extension(ctx, EXTENSION)
-                # The sync that is stopped moves the cursor all the same: a conflict.
+                # The stopped sync moves the cursor as it stops: a conflict.
                 moved = self._update(ctx, drain_seconds=0.5, stopped_sync_counts=True)
                 return await call_next(moved)
             case "test_tool_with_task":
@@ -100,7 +101,7 @@ class _Tasks:
         drain_seconds: float = 0,
         stopped_sync_counts: bool = False,
     ) -> Context:
-        """The same request, but for an update of a connection that nobody has used."""
+        """The same request, for an update of a connection that was not used yet."""
         connection_id = f"connection_{next(self._numbers)}"
         self._sandbox.add_connection(
             connection_id,

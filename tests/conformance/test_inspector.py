@@ -1,4 +1,4 @@
-"""MCP Inspector, the protocol's own client, used from its command line as a stranger would."""
+"""MCP Inspector, the protocol's own client, run from its command line as a new user would."""
 
 import json
 import secrets
@@ -24,21 +24,21 @@ PATCH = {"cursor": "2020"}
 
 @pytest.fixture(scope="session")
 def inspector(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The PATH that has it."""
+    """The PATH with the Inspector."""
     with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):
         return npm.path_with(npm.INSPECTOR)
 
 
 @pytest.fixture(params=["legacy", "modern"])
 def era(request: pytest.FixtureRequest) -> str:
-    """As the Inspector calls it."""
+    """The era, by the Inspector's name for it."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def config(environment: dict[str, str], tmp_path: Path) -> str:
-    """A file that names the server as `fivetran-state`."""
+    """A configuration file that names the server `fivetran-state`."""
     server = {"command": sys.executable, "args": [str(ROOT / "server.py")], "env": environment}
     path = tmp_path / "mcp.json"
     path.write_text(json.dumps({"mcpServers": {"fivetran-state": server}}))
@@ -47,7 +47,7 @@ def config(environment: dict[str, str], tmp_path: Path) -> str:
 
 @pytest.fixture
 def inspect(inspector: str, config: str, era: str, tmp_path: Path) -> Inspect:
-    """Starts the server and asks it one thing: the result, as the Inspector prints it."""
+    """Starts the server, makes one call, and returns the result that the Inspector prints."""
 
     def inspected(method: str, *arguments: str) -> dict[str, Any]:
         printed = _printed_by(
@@ -63,7 +63,7 @@ def inspect(inspector: str, config: str, era: str, tmp_path: Path) -> Inspect:
 
 @pytest.fixture
 def asked(inspector: str, config: str, era: str, tmp_path: Path) -> Iterator[Inspect]:
-    """Asks a server that runs until the end: the Inspector keeps the connection, and questions."""
+    """Makes calls to a server that runs until the end: the Inspector keeps its connection."""
     # The path of a socket must be short.
     with TemporaryDirectory(prefix="mcpdo", ignore_cleanup_errors=True) as folder:
         environment = {
@@ -96,7 +96,7 @@ def _printed_by(*command: str, environment: dict[str, str], exit_code: int = 0) 
 
 
 def called(inspect: Inspect, tool: str, arguments: dict[str, Any]) -> Any:
-    """What a model would read: the text of the tool's result, parsed."""
+    """The text of the tool's result, which a model would read, parsed."""
     result = inspect("tools/call", "--tool-name", tool, "--tool-args-json", json.dumps(arguments))
     text = json.loads(result["content"][0]["text"])
     assert result["structuredContent"] == text

@@ -1,4 +1,5 @@
-"""The database fails for a moment: what it did not record is no outcome, and is done again."""
+"""The database fails for a moment: a result that it did not record does not count, and the step
+runs again."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
@@ -37,7 +38,7 @@ HasFailed = Callable[[], Awaitable[bool]]
 
 @pytest.fixture
 def has_failed(caplog: pytest.LogCaptureFixture) -> HasFailed:
-    """Whether an update has been broken off by the database."""
+    """True if the database has broken off an update."""
 
     async def look() -> bool:
         return "The database failed" in caplog.messages
@@ -49,8 +50,8 @@ def has_failed(caplog: pytest.LogCaptureFixture) -> HasFailed:
 def refusing(
     environment: dict[str, str], step: str = "", connection_id: str = IDLE
 ) -> Iterator[None]:
-    """The database takes no success of this step, or of the update as a whole, though it would
-    take a failure."""
+    """The database refuses to record a success of this step, or of the whole update. It would
+    record a failure."""
     path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
     what = (
         f"INSERT ON operation_outputs WHEN NEW.function_name = '{step}' AND NEW.error IS NULL"
@@ -67,7 +68,7 @@ def refusing(
 
 
 def request(version: str) -> dict[str, Any]:
-    """Not waited for."""
+    """A request that does not wait for the end of the update."""
     return {
         "connection_id": IDLE,
         "merge_patch": PATCH,
@@ -125,7 +126,8 @@ async def test_an_update_whose_end_is_not_recorded_ends_once_it_can_be(
 
     assert status["status"] == "updated"
     watch.ended_with(watch.old | PATCH)
-    assert len(watch.calls) == len(matrix.RUNNING) + CALLS_TO_READ  # Those of the status.
+    # The status reads too.
+    assert len(watch.calls) == len(matrix.RUNNING) + CALLS_TO_READ
 
 
 async def test_what_somebody_else_wrote_before_a_write_is_done_again_is_left_as_it_is(
@@ -201,7 +203,7 @@ async def test_a_write_in_doubt_outlasts_a_database_that_is_away(
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as server:
         sandbox.fault("status", method="PATCH", path="/state$", status=500)
-        # After what is read before the update, its inspection and its snapshot.
+        # The state is read before the update, at its inspection, and for its snapshot.
         hold = sandbox.fault("hang", method="GET", path="/state$", skip=3)
         workflow_id = await start_update(server.client)
         await arrival(sandbox, is_look)

@@ -1,4 +1,4 @@
-"""Somebody ends, or deletes, an update in the database: its connection is resumed all the same."""
+"""Somebody ends or deletes an update in the database: its connection is still resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +47,13 @@ CHANGE = {"cursor": "2020"}
 
 @dataclass(frozen=True)
 class Moment:
-    """When somebody ends the update, and how it has to end."""
+    """The moment at which somebody ends the update, and how the update has to end."""
 
     connection_id: str
     fault: dict[str, Any] | None
-    """What keeps the update where it is; None: a sync that runs on."""
+    """The fault that keeps the update at this point; None: a sync that does not stop."""
     phase: str
-    """Where the update then says that it is."""
+    """The phase that the update reports at this point."""
     is_written: bool
 
     def hold(self, sandbox: Sandbox) -> Fault | None:
@@ -63,7 +63,7 @@ class Moment:
         return sandbox.fault(path=f"/{self.connection_id}/state$", **self.fault)
 
     def has_come(self, request: LoggedRequest) -> bool:
-        """Whether this request shows that the update is where it is to be ended."""
+        """True if this request shows that the update has reached this point."""
         if self.fault is None:
             is_poll = request.method == "GET" and request.paused is True
             return request.connection_id == self.connection_id and is_poll
@@ -71,7 +71,7 @@ class Moment:
 
 
 LONG = {"Retry-After": "3600"}
-# Of each update, the state is read before it and at its inspection.
+# Each update reads the state twice: before it starts, and at its inspection.
 MOMENTS = {
     "draining": Moment(SYNCING, None, "drain", False),
     "asleep": Moment(
@@ -102,7 +102,7 @@ async def start_until(client: Client, sandbox: Sandbox, moment: Moment) -> str:
 
 
 async def assert_ended(client: Client, workflow_id: str, watch: Watch, moment: Moment) -> None:
-    """As somebody ended it, or written and verified; and the connection runs."""
+    """The update ended as cancelled or as written and verified; and the connection runs."""
     status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
     assert status["paused_by_update"] is False
     if moment.is_written:
@@ -190,7 +190,7 @@ async def test_nobody_says_that_all_is_well(
     connection_id = moment.connection_id
     async with running(environment, tmp_path) as server:
         workflow_id = await start_until(server.client, sandbox, moment)
-        # Until it is idle: one that is suspended while it writes would lock the database.
+        # Wait until the server is idle: if it is suspended while it writes, it locks the database.
         await status_once(
             server.client, workflow_id, lambda found: found.get("phase") == moment.phase
         )
@@ -331,7 +331,7 @@ async def test_deleted_while_its_server_lives(
 async def test_deleted_between_two_steps(
     connect: Connect, sandbox: Sandbox, on_either: dict[str, str], step: str
 ) -> None:
-    """It may be DBOS then that refuses to go on, or the database."""
+    """Either DBOS or the database refuses to go on."""
     sync_runs_on(sandbox, SYNCING)
     async with connect(**on_either) as client:
         await version_of(client, SYNCING)

@@ -29,7 +29,7 @@ from tests.support.calls import (
 from tests.support.processes import Server, ended, running
 
 PATCH = {"cursor": "2020", "filling": secrets.token_hex(200_000)}
-"""More than there is room for, however well it is compressed."""
+"""More than the room that is left, even if it is compressed."""
 
 
 def change(version: str, connection_id: str = IDLE) -> dict[str, Any]:
@@ -37,13 +37,13 @@ def change(version: str, connection_id: str = IDLE) -> dict[str, Any]:
 
 
 class Disk:
-    """What SQLite thinks the disk is: it says "database or disk is full" when the file may not grow."""
+    """The disk as SQLite sees it: the file may not grow, so SQLite says "database or disk is full"."""
 
     def __init__(self) -> None:
         self._pages = 2**32 - 2
 
     def is_full(self) -> None:
-        self._pages = 1  # SQLite takes it for what the file has.
+        self._pages = 1  # SQLite raises this to the file's pages.
 
     def has_space(self) -> None:
         self._pages = 2**32 - 2
@@ -109,12 +109,12 @@ async def test_an_update_that_the_disk_stops_goes_on_when_there_is_space_again(
 
 
 ROOM = 32 * 1024
-"""Bytes of a file: a few pages of the database, and the log on stderr."""
+"""Size of a file in bytes: enough for a few pages of the database, and the log on stderr."""
 
 
 @contextmanager
 def room_for(server: Server, size: int) -> Iterator[None]:
-    """No file of the server may grow beyond this, as if the disk were full."""
+    """No file of the server may grow beyond this size, as if the disk were full."""
     unlimited = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     try:
@@ -124,7 +124,7 @@ def room_for(server: Server, size: int) -> Iterator[None]:
 
 
 def is_emptied(database: Path) -> bool:
-    """Whether SQLite's log is, so that what it writes next is at the beginning of that file."""
+    """True if SQLite's log is empty; then its next write starts at the beginning of the file."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return database.with_name("state.db-wal").stat().st_size == 0

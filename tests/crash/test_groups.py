@@ -1,4 +1,4 @@
-"""Several connections changed together: all of them or none, whatever fails or dies meanwhile."""
+"""Several connections are changed as a group: all of them or none, in spite of failures and deaths."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ MISSING = "not_there"
 
 
 class Watched:
-    """Connections from now on, that are to be changed together."""
+    """The connections of a group, watched from now on."""
 
     def __init__(self, sandbox: Sandbox, names: list[str] = ALL) -> None:
         self._sandbox = sandbox
@@ -45,7 +45,7 @@ class Watched:
         self._watches = {name: Watch(sandbox, name) for name in names}
 
     def were_all_changed(self) -> None:
-        """And none was resumed before the last one was written."""
+        """All have the new state, and none was resumed before the last one was written."""
         for watch in self._watches.values():
             watch.ended_with(watch.old | {"cursor": "2020"})
         log = self._sandbox.log[self._since :]
@@ -53,7 +53,7 @@ class Watched:
         assert all(r.index > last for r in log if is_resume(r))
 
     def are_all_as_before(self, *, but: str | None = None) -> None:
-        """And none was resumed before its state was put back."""
+        """All have their earlier state, and none was resumed before its state was put back."""
         for name, watch in self._watches.items():
             if name == but:
                 continue
@@ -151,7 +151,7 @@ async def test_a_failure_puts_the_others_back(http: Serve, sandbox: Sandbox) -> 
 
 
 def refuse_to_write(sandbox: Sandbox) -> None:
-    """The last of them, which until then looks as if it could be changed."""
+    """The last connection of the group, which looks changeable until then."""
     sandbox.fault("status", method="PATCH", path=f"/{RESCHEDULED}/state$", status=403)
 
 
@@ -203,7 +203,8 @@ async def test_an_update_of_somebody_else_in_the_way_puts_all_back(
 
 
 async def held(server: Any, sandbox: Sandbox, names: list[str], **headers: str) -> str:
-    """Starts a change of these and of one whose sync runs on; its id, when the others are held."""
+    """Starts a change of these and of a connection with a running sync; its id, when the others are
+    paused."""
     sync_runs_on(sandbox)
     body = BODY | {"connection_ids": [*names, SYNCING]}
     headers |= {"Prefer": "respond-async"}
@@ -353,7 +354,7 @@ STAGES: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
     "while the first is held": (
         PAUSED,
         BEFORE,
-        # All are looked at before the first is touched.
+        # All connections are looked at before the first is touched.
         {"method": "GET", "path": f"/{PAUSED}$", "skip": 1},
     ),
     "before the second write": (PAUSED, BEFORE, {"method": "PATCH", "path": f"/{PAUSED}/state$"}),
@@ -387,7 +388,7 @@ FAILING: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
 
 
 def stages(all_: dict[str, Any], always: str) -> list[Any]:
-    """What is not always tested is slow."""
+    """All stages; all but `always` are marked as slow."""
     return [pytest.param(name, marks=() if name == always else pytest.mark.slow) for name in all_]
 
 
@@ -399,7 +400,7 @@ async def started_and_killed(
     *,
     last_fails: bool = False,
 ) -> str:
-    """The workflow's id, when the server has been killed at that call."""
+    """The workflow's id, after the server was killed at that call."""
     connection_id, kind, call_ = stage
     sandbox.fault(kind, **call_)
     if last_fails:

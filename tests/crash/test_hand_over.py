@@ -1,4 +1,4 @@
-"""A server that ends, or was ended, in the middle of an update: `finish` completes it."""
+"""A server ends, or is killed, in the middle of an update: `finish` completes the update."""
 
 import signal
 from pathlib import Path
@@ -129,7 +129,7 @@ async def test_finish_waits_for_the_update_of_no_living_server(
 
         finished = finish(environment, tmp_path)
 
-        # It has left the update alone, and says that the connection is paused.
+        # `finish` has left the update alone, and reports that the connection is paused.
         assert finished.returncode == 3
         assert f"{SLOW} is still paused by {workflow_id}" in finished.stderr
         sandbox.finish_sync(SLOW)
@@ -140,7 +140,7 @@ async def test_finish_waits_for_the_update_of_no_living_server(
 async def test_finish_names_the_connection_that_an_update_has_left_paused(
     sandbox: Sandbox, environment: dict[str, str], connect: Connect, tmp_path: Path
 ) -> None:
-    # A first refusal that is waited for, and a second that asks for more patience than is left.
+    # The update waits after the first refusal; the second asks for a longer wait than is left.
     resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
     sandbox.fault("status", status=400, **resume)  # type: ignore[arg-type]
     sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from tests.support.hosts import TERMINAL, WAYS, host
 from tests.support.updates import SLOW, is_poll_of_a_sync, resumed
 
 QUICK = 6
-"""The rest of the ways are siblings of these."""
+"""The other ways are similar to these."""
 
 
 @pytest.mark.parametrize(

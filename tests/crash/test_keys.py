@@ -1,4 +1,4 @@
-"""A key is revoked in mid-update and replaced: a process with the new one goes on."""
+"""A key is revoked in the middle of an update and replaced: a process with the new key goes on."""
 
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ from tests.support.updates import (
 pytestmark = pytest.mark.slow
 
 PATIENCE = 30
-"""Seconds, at most, from a restart with a new key until the connection is resumed."""
+"""Maximum seconds from a restart with a new key until the connection is resumed."""
 PAUSE, VERIFY = (CALLS[name].position + 1 for name in ("pause", "verify"))
 
 
 async def start_and_wait_for_a_sync(server: Server, sandbox: Sandbox) -> str:
-    """The update's id, once it has paused its connection and waits."""
+    """The id of an update that has paused its connection and waits."""
     workflow_id = await start_update(server.client, SLOW)
     await arrival(sandbox, lambda each: is_poll_of_a_sync(each) and each.status is not None)
     return workflow_id
@@ -58,7 +58,7 @@ async def test_closed_then_restarted_with_a_new_key(
     async with running(on_either, tmp_path) as server:
         workflow_id = await start_and_wait_for_a_sync(server, sandbox)
         replace_key(sandbox)
-    await arrival(sandbox, is_refused)  # The process that it has handed over to cannot go on.
+    await arrival(sandbox, is_refused)  # The process that took the update over cannot go on.
 
     with anyio.fail_after(PATIENCE):
         async with running(on_either, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
@@ -110,7 +110,7 @@ async def test_a_pause_that_the_old_key_made_is_undone(
         workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=PAUSE)
         await server.kill()
     replace_key(sandbox)
-    async with running(environment, tmp_path):  # It finds the pause refused.
+    async with running(environment, tmp_path):  # It finds that the pause is refused.
         await arrival(sandbox, lambda each: is_refused(each) and is_pause(each))
         async with running(environment, tmp_path, FIVETRAN_API_KEY=NEW_KEY) as server:
             with anyio.fail_after(PATIENCE):

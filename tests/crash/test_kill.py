@@ -1,4 +1,5 @@
-"""`kill -9` at every point of an update: another process completes it, once."""
+"""`kill -9` at every point of an update: another process completes the update, and makes it only
+once."""
 
 from pathlib import Path
 from typing import Any
@@ -288,13 +289,14 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
                 dying.client, sandbox, BEFORE, at_call=3, connection_id=PAUSED
             )
             await dying.kill()
-            # When the bystander has recovered the dead one's, it has looked at the other's too.
+            # When the bystander has recovered the dead server's update, it has seen the other's
+            # too.
             assert (await ended(bystander.client, dead_ones))["status"] == "updated"
         write.release()
 
         assert (await ended(suspended.client, workflow_id))["status"] == "updated"
 
-    calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:-CALLS_TO_READ]  # Less those of the status.
+    calls = api_calls(sandbox, IDLE)[CALLS_TO_READ:-CALLS_TO_READ]  # Without the status's calls.
     assert in_order(calls) == RUNNING_CALLS
 
 
@@ -328,7 +330,7 @@ async def test_a_server_of_another_account_leaves_a_dead_ones_update_alone(
             killed_at = len(sandbox.log)
             await dying.kill()
 
-            # When it has recovered its own account's update, it has looked at ours as well.
+            # When it has recovered its own account's update, it has seen ours too.
             assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at
@@ -359,7 +361,7 @@ async def test_a_server_of_the_sandbox_leaves_a_dead_ones_update_alone(
             await dying.kill()
             simulated.finish_sync(SYNCING)
 
-            # When it has recovered its own update, it has looked for others as well.
+            # When it has recovered its own update, it has looked for others too.
             assert (await ended(bystander.client, its_own))["status"] == "updated"
 
             assert len(sandbox.log) == killed_at

@@ -1,4 +1,4 @@
-"""A server that may not change a connection does not go on with an update of it either."""
+"""A server that may not change a connection does not continue an update of it either."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ LIMITS = {
 
 
 async def begin_and_kill(environment: dict[str, str], folder: Path, sandbox: Sandbox) -> str:
-    """The id of an update whose server is dead, and whose connection is paused."""
+    """The id of an update with a dead server and a paused connection."""
     async with running(environment, folder) as server:
         workflow_id = await start_update_that_hangs(server.client, sandbox, AFTER, at_call=WRITE)
         await server.kill()
@@ -33,7 +33,7 @@ async def begin_and_kill(environment: dict[str, str], folder: Path, sandbox: San
 
 
 def changes(sandbox: Sandbox) -> int:
-    """How often something was changed at Fivetran."""
+    """The number of changes at Fivetran."""
     return sum(request.method != "GET" for request in sandbox.log)
 
 
@@ -44,7 +44,7 @@ async def test_an_update_of_a_dead_server_is_left_to_one_that_may_change_its_con
     limited = on_both | LIMITS[limit]
     workflow_id = await begin_and_kill(on_both, tmp_path, sandbox)
     before = changes(sandbox)
-    # Each looks for dead servers before it ends.
+    # Each server looks for dead servers before it ends.
     ended = await anyio.to_thread.run_sync(finish, limited, tmp_path)
     report = await anyio.to_thread.run_sync(doctor, limited, tmp_path)
     async with http_running(limited, tmp_path) as server:

@@ -1,4 +1,4 @@
-"""Many servers, one connection: one update at a time, none lost, every number used once."""
+"""Many servers, one connection: one update at a time, no lost update, and every number used once."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ TURNS = 2
 
 
 class Barrier:
-    """Lets everybody go on when all have arrived."""
+    """Lets all continue when all have arrived."""
 
     def __init__(self, parties: int) -> None:
         self._missing = parties
@@ -30,7 +30,7 @@ class Barrier:
 
 
 async def insist(server: Server, patch: dict[str, Any], started: list[str]) -> None:
-    """Tries until the update has been made; notes every update that this server started."""
+    """Tries until the update is made; records every update that this server started."""
     while True:
         result = await server.client.call_tool(
             "update_state",
@@ -58,7 +58,8 @@ async def insist(server: Server, patch: dict[str, Any], started: list[str]) -> N
 
 
 async def contend(environment: dict[str, str], folder: Path, processes: int) -> list[str]:
-    """Every server makes its updates, all at once; the ids of the updates that were started."""
+    """Every server makes its updates, all at the same time; the ids of the updates that were
+    started."""
     started: list[str] = []
     all_ready = Barrier(processes)
 
@@ -89,7 +90,7 @@ async def test_servers_update_one_connection_one_at_a_time(
     final = state_of(sandbox, IDLE)
     assert final == {"cursor": final["cursor"]} | members
 
-    # An update that comes too late pauses nobody.
+    # An update that comes too late pauses no connection.
     assert changes(sandbox, IDLE) == "pwr" * (processes * TURNS)
     assert all(request.applied for request in sandbox.log if request.connection_id == IDLE)
     assert sandbox.connection(IDLE).paused is False

@@ -1,4 +1,4 @@
-"""On a real PostgreSQL: servers that are killed, sessions that are ended, a database that is away."""
+"""With a real PostgreSQL: servers are killed, sessions are ended, and the database goes away."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ from tests.support.wire import raw_server
 
 
 async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str, Any]:
-    """What the tool answers as soon as it answers no error; fails the test after 60 s."""
+    """The tool's first answer that is not an error; fails the test after 60 s."""
 
     async def answer() -> dict[str, Any] | None:
         result = await server.client.call_tool(tool, arguments)
@@ -65,7 +65,7 @@ async def answered_once(server: Server, tool: str, **arguments: Any) -> dict[str
 
 
 async def poll(sandbox: Sandbox, since: int) -> LoggedRequest:
-    """The next look at the sync that runs, and which Fivetran has answered."""
+    """The next poll of the running sync that Fivetran has answered."""
     return await arrival(
         sandbox,
         lambda request: (
@@ -96,7 +96,7 @@ BEFORE_THE_VERIFYING = (BEFORE, 6)
 
 
 def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
-    """Every point at which to kill; what is not `always` tested is slow."""
+    """Every point at which to kill; all but `always` are marked as slow."""
     return [
         pytest.param(
             kind,
@@ -141,7 +141,8 @@ async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_
 async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
     connect: Connect, on_postgres: dict[str, str], postgres: Postgres
 ) -> None:
-    """Nothing ends the connections of a machine without power; by default they last two hours."""
+    """Connections to a machine without power do not end by themselves; by default they last two
+    hours."""
     async with connect(**on_postgres) as client:
         await call(client, "list_connections")
 
@@ -151,7 +152,7 @@ async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
 async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_took_over(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
-    """Each server has its own door to the same simulated account, so that it shows who called."""
+    """Each server has its own URL for the same simulated account, which shows who called."""
     first, second = (
         Sandbox(tmp_path / "world.db", api_key=API_KEY, api_secret=API_SECRET, seed=False)
         for _ in range(2)
@@ -167,7 +168,7 @@ async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_too
             await poll(first, since=0)
             async with AsyncExitStack() as stack:
                 with ExitStack() as frozen:
-                    # Within a transaction, in which it gets the row that others need.
+                    # This transaction gets the row that others need.
                     with postgres.held_row(on_postgres[URL], workflow_id) as wait_for_another:
                         wait_for_another()
                         frozen.enter_context(losing.suspended())
@@ -258,9 +259,9 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
     way: str,
     times_noticed: int,
 ) -> None:
-    """A failure to connect is worded differently for each way; it is noticed every two seconds.
+    """Each way to fail has its own error text. A failure is noticed every two seconds.
 
-    DBOS waits for a database as long again as it was away, before it looks once more.
+    DBOS waits once more for as long as the database was away, before it looks again.
     """
     if way == "socket":
         on_postgres[URL] = postgres.through_socket(on_postgres[URL])
@@ -433,7 +434,7 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
 ) -> None:
     before = state_of(sandbox, IDLE)
     async with running(on_postgres, tmp_path) as dying:
-        await version_of(dying.client, IDLE)  # Nothing was ever updated in this database.
+        await version_of(dying.client, IDLE)  # This database has no updates.
         async with running(on_postgres | {KEY: "the key of somebody else"}, tmp_path) as other:
             error = await refused(other.client, "get_state", connection_id=PAUSED)
             assert error["code"] == "unusable_key"

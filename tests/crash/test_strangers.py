@@ -1,4 +1,4 @@
-"""Two servers that share no database meet on one connection: neither leaves it paused."""
+"""Two servers without a common database update one connection: neither leaves it paused."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ async def test_servers_without_a_common_database_leave_a_connection_as_it_was(
     stops_at: str,
     goes_on_first: str,
 ) -> None:
-    """The one stops at a call that has taken effect, and the other begins and stops at each of its
-    calls."""
+    """One server stops at a call that has taken effect. The other starts then, and stops at each of
+    its calls."""
     data = environment["FIVETRAN_STATE_DATA_DIR"]
     async with (
         running(environment, tmp_path) as one,
@@ -45,7 +45,7 @@ async def test_servers_without_a_common_database_leave_a_connection_as_it_was(
 
 
 async def held_update(sandbox: Sandbox, server: Server, at: matrix.Call) -> tuple[Fault, str]:
-    """An update, by its id, and the fault that holds it at this call."""
+    """The id of an update, and the fault that holds it at this call."""
     version = await version_of(server.client, IDLE)
     before = sandbox.log[-1].index
     fault = sandbox.fault("apply_then_hang", method=at.method, path=at.path(IDLE), skip=at.skip)

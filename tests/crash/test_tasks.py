@@ -1,4 +1,4 @@
-"""`kill -9` while a client follows a task: it goes on following, at another process."""
+"""`kill -9` while a client follows a task: the client continues with another process."""
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,8 @@
-"""A Dockerfile carried out in a directory, where there is no Docker.
+"""Builds a Dockerfile in a directory, where there is no Docker.
 
-What is otherwise than in an image: the base is a virtual environment of this Python beside this
-machine's programs; absolute paths lie below the directory; all belongs to whoever carries it out,
-and runs as that user, root without its capabilities.
+This differs from an image: the base is a virtual environment of this Python, next to this machine's
+programs. Absolute paths are below the directory. The user who runs the build owns all files and
+runs the program, root without its capabilities.
 """
 
 import json
@@ -28,15 +28,15 @@ _OWNER = re.compile(r"--(owner|group)=\d+")
 
 
 class Image:
-    """The last stage of a project's Dockerfile, below `root`, where only the volume is writable."""
+    """The last stage of a project's Dockerfile, below `root`. Only the volume is writable."""
 
     def __init__(self, project: Path, folder: Path) -> None:
         self._context = folder / "context"
         self._stages = folder / "stages"
-        # Every stage is built in the same place, because what is installed knows its own path.
+        # Every stage is built in the same place, because installed programs contain their own path.
         self.root = folder / "root"
         self.settings: dict[str, str] = {}
-        """Of the last stage, as they are written: USER, STOPSIGNAL, ENTRYPOINT, ..."""
+        """The last stage's instructions as written: USER, STOPSIGNAL, ENTRYPOINT, ..."""
         self._stage = ""
         self._directory = self.root
         self._variables: dict[str, str] = {}
@@ -68,7 +68,7 @@ class Image:
     def popen(
         self, command: list[str], environment: Mapping[str, str], **named: Any
     ) -> "subprocess.Popen[str]":
-        """Runs a command as a container would: nothing of this process's environment is in it."""
+        """Runs a command as a container would: without the environment of this process."""
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command = [*_WITHOUT_CAPABILITIES, *command]
         variables = {**self._variables, **environment}
@@ -144,7 +144,7 @@ class Image:
 
 
 def _copy_context(project: Path, folder: Path) -> None:
-    """What .dockerignore lets through."""
+    """Copies the files that .dockerignore does not exclude."""
     rules = (project / ".dockerignore").read_text().splitlines()
     everywhere = [rule.removeprefix("**/") for rule in rules if rule.startswith("**/")]
     folder.mkdir()

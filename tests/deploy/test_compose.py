@@ -1,4 +1,4 @@
-"""The compose file is one, and lets nothing insecure start."""
+"""The compose file is valid, and starts nothing insecure."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The image, built and started as far as that can be done without Docker."""
+"""The image, built and started as far as this is possible without Docker."""
 
 import signal
 import subprocess
@@ -53,7 +53,8 @@ async def test_the_image_starts_only_with_a_token_is_healthy_serves_and_ends_wit
     assert code == 0
 
     port = free_port()
-    here = ["--host", "127.0.0.1", "--port", str(port)]  # The last of two options counts.
+    # If an option is given twice, the last one counts.
+    here = ["--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("w") as log:
         server = image.popen([*image.start, *here], variables, stderr=log)
         try:

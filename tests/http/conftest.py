@@ -1,4 +1,4 @@
-"""Callers that an OAuth issuer vouches for."""
+"""Callers with tokens of an OAuth issuer."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def issuer() -> Iterator[OAuthIssuer]:
 
 @pytest.fixture
 def trusting(issuer: OAuthIssuer) -> dict[str, str]:
-    """The variables of a server that lets in whom the issuer vouches for."""
+    """The variables of a server that accepts this issuer's tokens."""
     return {
         "FIVETRAN_STATE_OAUTH_ISSUER": issuer.url,
         "FIVETRAN_STATE_PUBLIC_URL": AUDIENCE,

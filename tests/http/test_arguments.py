@@ -1,4 +1,4 @@
-"""REST: what arguments may be, and how a request that is refused is told so."""
+"""REST: valid arguments, and the errors for invalid ones."""
 
 import inspect
 import json
@@ -234,7 +234,7 @@ async def test_messages_name_routes(http: Serve, sandbox: Sandbox) -> None:
         await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
 
     assert "GET /connections" in odd["detail"]
-    assert "Follow it with GET /workflows/{workflow_id};" in running["message"]
+    assert "Follow it with GET /workflows/{workflow_id}." in running["message"]
 
 
 async def test_what_is_quoted_stays_as_it_is(http: Serve, sandbox: Sandbox) -> None:

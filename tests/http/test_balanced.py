@@ -1,4 +1,4 @@
-"""Two servers on one Postgres, behind a load balancer: what needs the same server, what does not."""
+"""Two servers on one Postgres, behind a load balancer: which requests need the same server."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,7 +32,7 @@ NAMES = {"one", "two"}
 
 @dataclass(frozen=True)
 class Balanced:
-    """The servers by name, and the balancer before them."""
+    """The servers by name, and the balancer in front of them."""
 
     url: str
     balancer: Balancer
@@ -77,7 +77,7 @@ async def test_a_client_of_2026_may_meet_another_server_with_each_request(
                 expected_version=version,
                 wait_seconds=50,
             )
-            # The question was one server's; the answer was the other's.
+            # One server asked the question; the other got the answer.
             assert both.served_since(asked) == NAMES
         async with mcp_client(both.url, extensions=[FollowsTasks()]) as client:
             version = await version_of(client, SYNCING)
@@ -124,7 +124,7 @@ async def test_rest_may_meet_another_server_with_each_request(
     watch.ended_with(watch.old)
 
 
-@pytest.mark.filterwarnings("default")  # Of connections whose other end is killed.
+@pytest.mark.filterwarnings("default")  # Connections whose other end was killed.
 async def test_a_session_of_before_2026_stays_with_its_server_and_a_new_one_goes_on_after_its_death(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:

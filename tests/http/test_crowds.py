@@ -19,7 +19,7 @@ CHANGE = {"connection_id": SYNCING, "new_state": {"cursor": "2020"}}
 
 @contextmanager
 def crowd(url: httpx.URL) -> Iterator[None]:
-    """So many connections, all opened at once, that say nothing."""
+    """This many connections, all opened at the same time, that send nothing."""
     with ExitStack() as stack:
         for _ in range(CROWD):
             connection = stack.enter_context(socket.socket())
@@ -32,7 +32,10 @@ def crowd(url: httpx.URL) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("max_files", "complaint"),
     [
-        (256, "More than 128 connections are open: the most silent ones are closed"),
+        (
+            256,
+            "More than 128 connections are open: closing those that have been silent for longest",
+        ),
         # The server itself needs more than half of them.
         (44, "Connections cannot be accepted: [Errno 24] Too many open files"),
     ],

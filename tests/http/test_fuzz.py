@@ -1,4 +1,4 @@
-"""The MCP endpoint, fed what no client should send, in both eras of the protocol."""
+"""The MCP endpoint gets malformed requests, in both eras of the protocol."""
 
 import asyncio
 import json
@@ -26,16 +26,15 @@ SEED = 20260728
 AT_ONCE = 8
 WARM_UP = 10 * len(KINDS)
 POOLED = 30
-"""Files that the server may open, besides those after the warm-up, and keep: to its database, to
-Fivetran."""
+"""Maximum number of additional open files after the warm-up: to the database, to Fivetran."""
 UNEXPECTED = (INTERNAL_ERROR, 0)
-"""What the SDK answers when a handler raises: the latter to older clients."""
+"""The SDK's codes when a handler raises: older clients get the second."""
 NEVER = ["Traceback", 'File "', "site-packages", "internal_error", API_KEY, API_SECRET]
 NEVER += [str(ROOT), sys.prefix, str(Path.home())]
 
 
 def messages_in(answer: Answer) -> Iterator[Any]:
-    """Every JSON value that it is made of."""
+    """Every JSON value in the answer."""
     kind, text = answer.headers.get("content-type", ""), answer.body.decode()
     if answer.is_stream:
         yield from map(json.loads, re.findall(r"^data:(.*?)\r?$", text, re.MULTILINE))
@@ -61,10 +60,10 @@ def faults_of(made: Frame, answer: Answer | None, never: list[str]) -> Iterator[
 
 
 class Fuzz:
-    """Sends frames from several clients at once, and keeps what was wrong.
+    """Sends frames from several clients at the same time, and records everything that is wrong.
 
-    Each has a session of its own, which ends between two of its frames: what becomes of a request
-    whose session ends meanwhile, `test_mcp_endpoint` shows.
+    Each client has its own session, which ends only between two of its frames. `test_mcp_endpoint`
+    covers requests whose session ends meanwhile.
     """
 
     def __init__(self, server: HttpServer) -> None:
@@ -102,7 +101,7 @@ def open_files() -> int:
 
 
 async def updates_have_ended(server: HttpServer, token: str) -> None:
-    """Those that were begun, and refused because of the version."""
+    """The updates that were started, and refused because of the version, have ended."""
     headers = authorization(token)
 
     async def none_runs() -> bool:
@@ -113,13 +112,13 @@ async def updates_have_ended(server: HttpServer, token: str) -> None:
 
 
 async def tasks_besides(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    """Those that do not end by themselves."""
+    """Tasks that do not end by themselves."""
     others = asyncio.all_tasks() - known
     return (await asyncio.wait(others, timeout=10))[1] if others else set()
 
 
 def is_accident(record: logging.LogRecord) -> bool:
-    """Not: that an update was refused."""
+    """True for a logged error, except a refused update."""
     error = record.exc_info[1] if record.exc_info else None
     is_bad = record.levelno > logging.WARNING or error is not None
     return is_bad and not isinstance(error, FivetranStateError)

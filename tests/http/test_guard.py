@@ -1,4 +1,4 @@
-"""What every request passes: names, origins, sizes, rates; and what every answer carries."""
+"""The checks on every request: names, origins, sizes, rates; and the headers of every answer."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ FOREIGN_HOSTS = [
 
 
 async def refusal(server: HttpServer, path: str = "/", **headers: str) -> tuple[int, str]:
-    """Status and code of a problem; of what is no problem, an empty code."""
+    """Status and code of a problem; the code is empty for any other answer."""
     answer = await server.client.get(path, headers=headers)
     if answer.headers["Content-Type"] != "application/problem+json":
         return answer.status_code, ""
@@ -316,7 +316,7 @@ async def test_each_principal_has_its_own_number_of_requests(http: Serve) -> Non
             answer = await server.client.get("/", headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
             assert 0 < int(answer.headers["Retry-After"]) <= 60
-        # Who is not known counts by address, which only a trusted proxy may tell.
+        # Anonymous callers count by address. Only a trusted proxy may set the address.
         assert (await refusal(server))[0] == 401
         forwarded = authorization(WRONG_TOKEN) | {"X-Forwarded-For": "192.0.2.1"}
         assert (await refusal(server, **forwarded))[0] == 429

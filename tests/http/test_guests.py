@@ -1,4 +1,4 @@
-"""Requests that bring the credentials of an account of their own."""
+"""Requests with credentials of another account."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ OTHER_KEY = "another-key-of-our-own-account"
 
 @dataclass(frozen=True)
 class Guest:
-    """An account of Fivetran, and the credentials of it that a request brings."""
+    """A Fivetran account, and the credentials for it in a request."""
 
     account: Sandbox
     key: str
@@ -69,13 +69,13 @@ class Guest:
         return {"Fivetran-Api-Key": self.key, "Fivetran-Api-Secret": self.secret}
 
     def owner(self, connection_id: str) -> str:
-        """What the ids of its updates begin with."""
+        """The beginning of the ids of its updates."""
         return f"{self.account.api.account_id}/{connection_id}"
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Accounts]:
-    """The server's own account, and room for others."""
+    """The server's own account, and other accounts beside it."""
     sandbox = Accounts(api_key=API_KEY, api_secret=API_SECRET)
     sync_until_paused(sandbox)
     yield sandbox
@@ -104,7 +104,7 @@ def bob(sandbox: Accounts) -> Iterator[Guest]:
 
 @pytest.fixture
 def without_own(environment: dict[str, str]) -> dict[str, str]:
-    """The environment of a server that has no credentials of its own."""
+    """The environment of a server without credentials of its own."""
     del environment["FIVETRAN_API_KEY"], environment["FIVETRAN_API_SECRET"]
     return environment
 
@@ -254,7 +254,7 @@ async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
 
 
 def multiply(settings: Settings, owner: str, times: int) -> None:
-    """So many updates of this owner, each a copy of the first one, a millisecond later."""
+    """Adds this many updates of this owner, each a copy of the first one, a millisecond later."""
     first = f"{owner}:1"
     with closing(sqlite3.connect(settings.home / "state.db")) as database, database:
         application, text, result = database.execute(
@@ -279,7 +279,7 @@ def multiply(settings: Settings, owner: str, times: int) -> None:
 def insert_copy(
     database: sqlite3.Connection, table: str, first: str, copy: str, **values: str | int
 ) -> None:
-    """A workflow's row once more, with other values; times are milliseconds later."""
+    """Copies a workflow's row with other values; times are milliseconds later."""
     values["workflow_uuid"] = copy
     new = {name: f":{name}" for name in values} | {"created_at": "created_at + :created_at"}
     names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
@@ -307,7 +307,7 @@ async def test_another_key_of_the_servers_own_account_shares_its_updates(
 
     assert made["workflow_id"] == f"{IDLE}:1"
     assert used == [OTHER_KEY] * len(used)
-    assert len(used) > 7  # With whose key it is, and the seven of the update.
+    assert len(used) > 7  # One call for the account of the key, and the seven calls of the update.
     assert len(sandbox.used) == len(used), "its own calls are made with its own key"
     assert seen["status"] == "updated"
     assert undone["workflow_id"] == f"{IDLE}:2"
@@ -374,7 +374,7 @@ async def test_credentials_that_do_not_hold_or_are_half_are_refused(
             assert ann.secret not in json.dumps(answer)
         only_key = {"Fivetran-Api-Key": ann.key}
         answer_ = await server.client.get("/connections", headers=only_key)
-        # The order of checks tells nothing: the server's own callers see their own.
+        # The order of checks reveals nothing: the server's own callers see their own connections.
         own = await post(server.client, "/state/get", for_ann)
 
     assert wrong["code"] == "unauthorized"
@@ -461,7 +461,7 @@ async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_it
 
 
 async def begin_and_kill(environment: dict[str, str], folder: Path, guest: Guest) -> str:
-    """The id of a guest's update, whose server is dead between the write and its checkpoint."""
+    """The id of a guest's update. Its server died between the write and its checkpoint."""
     body = guest.body | {"connection_id": IDLE, "new_state": CURSOR, "reason": "why"}
     guest.account.fault(AFTER, method="PATCH", path="/state$")
     async with http_running(environment, folder) as server:
@@ -531,8 +531,8 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
 async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_comes_again(
     http: Serve, environment: dict[str, str], ann: Guest
 ) -> None:
-    # A first refusal that another key might not meet, and a second that asks for more patience than
-    # is left.
+    # The update waits after the first refusal, in case another key works; the second asks for a
+    # longer wait than is left.
     resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
     ann.account.fault("status", status=403, **resume)  # type: ignore[arg-type]
     ann.account.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
@@ -543,7 +543,8 @@ async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_
 
     paused = await run_cli(environment, "finish")
     ann.account.set_paused(IDLE, False)
-    # Its credentials are erased: whether it still is cannot be seen until they come again.
+    # The update's credentials are erased, so nobody can see if it is still paused until they come
+    # again.
     unknown = await run_cli(environment, "finish")
     async with http() as server:
         await post(
@@ -556,7 +557,7 @@ async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_
 
 
 def kept_credentials(environment: dict[str, str], account: Sandbox) -> dict[str, bool]:
-    """Whether the input of each workflow holds credentials, by its id."""
+    """For each workflow id, True if the input of the workflow contains credentials."""
     keys = vault.keys_from_environment(SECRET_KEY)
     with dbos_client(environment, account) as client, client._sys_db.engine.begin() as database:
         status = client._sys_db.tables.workflow_status

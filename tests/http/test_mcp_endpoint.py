@@ -1,4 +1,4 @@
-"""The MCP endpoint answers whole, or nobody is there any more."""
+"""The MCP endpoint answers every request completely, unless the caller has disconnected."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""REST: several connections are changed together, or none of them is touched."""
+"""REST: several connections are changed as a group, or none of them is touched."""
 
 from typing import Any
 

@@ -91,7 +91,7 @@ async def test_a_client_is_told_where_the_issuer_is(
         without_scope = await server.client.get(
             "/", headers=authorization(issuer.token(scope="openid"))
         )
-        # Clients in browsers, of whatever site, may read it.
+        # Pages of any site may read it in a browser.
         metadata = await server.client.get(path, headers={"Origin": "https://inspector.example"})
 
     told = f'resource_metadata="{AUDIENCE}{path}"'

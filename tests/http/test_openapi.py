@@ -1,4 +1,4 @@
-"""The OpenAPI document, and whether the server keeps to it."""
+"""The OpenAPI document is correct, and the server conforms to it."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ UNWANTED_CHECKS = [
 
 
 async def insist(server: HttpServer, folder: Path, *arguments: str) -> None:
-    """Fails the test with the report of Schemathesis if it finds anything wrong."""
+    """Fails the test with Schemathesis's report if it finds an error."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     command += [f"--exclude-checks={','.join(UNWANTED_CHECKS)}", "--generation-deterministic"]
     done = await anyio.run_process(

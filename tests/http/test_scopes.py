@@ -1,4 +1,4 @@
-"""What a token allows: to look, or to change something too; and nobody uses what is another's."""
+"""Scopes: a token allows reading, or changes too; nobody can use another principal's objects."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -46,7 +46,7 @@ async def test_a_read_token_reads_and_plans_and_is_refused_every_tool_that_write
             errors = [
                 await refused(client, "update_state", **change, expected_version=version),
                 await refused(client, "update_state", **change),
-                # Text is read as a boolean, and this one as false.
+                # Text is parsed as a boolean, and this text as false.
                 await refused(client, "update_state", **change, dry_run="no"),
                 await refused(client, "cancel_update", workflow_id=f"{IDLE}:1"),
             ]
@@ -204,7 +204,7 @@ async def test_one_principal_listens_to_at_most_200_resources_and_takes_none_fro
         assert await listen(mine) == uris
         assert await listen(mine) == uris[:40]
         assert await listen(mine) is None
-        with pytest.raises(MCPError, match="One principal may listen to 200"):
+        with pytest.raises(MCPError, match="This principal listens to 200"):
             await legacy.subscribe_resource(uris[60])
         assert await listen(other) == uris
     async with (

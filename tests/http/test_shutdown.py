@@ -1,4 +1,4 @@
-"""A server that is stopped gives its updates some time, and hands over what is left."""
+"""A stopped server gives its updates some time, and hands over the rest."""
 
 import asyncio
 import signal

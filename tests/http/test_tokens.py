@@ -1,4 +1,4 @@
-"""Who may come in: nobody unasked where others can reach the server, and whoever has a token."""
+"""Access: a server that others can reach needs a token, and accepts every caller with one."""
 
 import stat
 import time
@@ -233,7 +233,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
         )
         where = started.headers["Location"]
 
-        # Broken off while they wait.
+        # The server breaks them off while they wait.
         monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
         text, token = tokens.create("write", None, None)
         group.start_soon(ask, "GET", f"{where}?wait=60", text)
@@ -242,7 +242,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
         tokens.revoke(token.id)
         await server.has_open(0)
 
-        # The end of what they wait for comes first.
+        # The update that they wait for ends first.
         monkeypatch.setattr(visit, "BETWEEN_LOOKS", 60)
         text, token = tokens.create("write", None, None)
         group.start_soon(ask, "GET", f"{where}?wait=60", text)

@@ -1,4 +1,4 @@
-"""REST: what an update can be asked for besides its change, and documents that are not states."""
+"""REST: options of an update besides its change, and documents that are not states."""
 
 from functools import partial
 from typing import Any

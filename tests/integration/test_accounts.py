@@ -1,4 +1,4 @@
-"""Accounts that share a database: none runs, sees or recovers another's work."""
+"""Accounts share a database: none runs, sees or recovers another's work."""
 
 from pathlib import Path
 
@@ -38,7 +38,8 @@ async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
             running(on_both, tmp_path, "--sandbox") as simulated,
         ):
             our_update = await start_update_that_hangs(ours.client, sandbox, BEFORE, at_call=4)
-            # A connection of the same name; the id is taken, but nothing of ours is in its way.
+            # The other account has a connection of this name. The id is taken, but this does not
+            # block our update.
             their_update = await start_update_that_hangs(theirs.client, other, BEFORE, at_call=4)
             simulated_update = await start_update(simulated.client, SYNCING)
             await status_once(

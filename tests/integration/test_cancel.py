@@ -1,4 +1,5 @@
-"""Cancelling: nothing written and the connection resumed, or refused and completed."""
+"""Cancelling: either nothing is written and the connection is resumed, or the cancel is refused and
+the update completes."""
 
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.support.calls import (
 from tests.support.matrix import CALLS, RUNNING, SYNC
 
 CALLS_TO_READ = 2
-"""What get_state asks of Fivetran about the connection."""
+"""The calls of get_state to Fivetran about the connection."""
 BEFORE_THE_WRITE = [
     name for name, call in RUNNING.items() if call.position < CALLS["write"].position
 ]
@@ -60,7 +61,7 @@ async def test_cancelled_while_a_sync_is_waited_for(connect: Connect, sandbox: S
 async def cancelled_while(
     client: Client, sandbox: Sandbox, name: str, **more: Any
 ) -> dict[str, Any]:
-    """How an update ends that is cancelled while this call has no answer yet."""
+    """The end of an update that is cancelled while this call has no answer yet."""
     version = await version_of(client, IDLE)
     at = CALLS[name]
     fault = sandbox.fault("hang", method=at.method, path=at.path(IDLE), skip=at.skip)
@@ -149,7 +150,7 @@ async def test_a_race_with_the_write_has_one_winner(
 ) -> None:
     outcomes, calls = set(), len(RUNNING)
     async with connect() as client:
-        await version_of(client, IDLE)  # From now on, the names of groups are known.
+        await version_of(client, IDLE)  # From now on, the server knows the names of groups.
         for turn in range(times):
             before = state_of(sandbox, IDLE)
             since = len(sandbox.log) + CALLS_TO_READ

@@ -1,4 +1,4 @@
-"""Asking the human: nothing is written that was not shown and agreed to, in both eras."""
+"""Asking the human: nothing is written unless it was shown and agreed to, in both eras."""
 
 import json
 import re
@@ -76,7 +76,7 @@ async def test_the_human_is_told_that_a_running_sync_is_stopped(connect: Connect
     [
         (ElicitResult(action="decline"), "declined"),
         (ElicitResult(action="cancel"), "dismissed"),
-        (ErrorData(code=INTERNAL_ERROR, message="No window to show it in"), "did not put"),
+        (ErrorData(code=INTERNAL_ERROR, message="No window to show it in"), "did not ask"),
     ],
     ids=["decline", "cancel", "error"],
 )
@@ -227,7 +227,7 @@ async def test_a_client_that_cannot_ask_gets_the_plan(
     assert set(api_calls(sandbox, IDLE)) == {"GET", "GET state"}
 
 
-# What the question holds
+# The content of the question
 
 
 async def question_about(connect: Connect, era: str, **arguments: Any) -> str:
@@ -345,7 +345,7 @@ async def test_the_question_says_what_follows(
 async def round_of(
     client: Client, question: InputRequiredResult | None = None, **arguments: Any
 ) -> CallToolResult | InputRequiredResult:
-    """One round of an update: without `question` the first, otherwise with the human's yes to it."""
+    """One round of an update: the first without `question`, otherwise with the human's yes to it."""
     return await client.session.call_tool(
         "update_state",
         {"connection_id": IDLE, "merge_patch": PATCH} | arguments,

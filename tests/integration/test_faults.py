@@ -1,4 +1,4 @@
-"""Every fault at every call of an update: the promises hold whatever Fivetran does."""
+"""Every fault at every call of an update: the promises hold for every behaviour of Fivetran."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def changed(watch: Watch) -> dict[str, Any]:
 async def update_succeeds(
     client: Client, sandbox: Sandbox, connection_id: str, *faults: dict[str, Any]
 ) -> None:
-    """Updates, and holds what is reported against what happened."""
+    """Makes an update, and compares its report with the real result."""
     version = await version_of(client, connection_id)
     watch = Watch(sandbox, connection_id)
     befallen = [befall(sandbox, connection_id=connection_id, **fault) for fault in faults]
@@ -107,7 +107,7 @@ async def update_succeeds(
 async def update_fails(
     client: Client, sandbox: Sandbox, connection_id: str, *faults: dict[str, Any]
 ) -> tuple[dict[str, Any], Watch]:
-    """The error, after holding what is reported against what happened: nothing has changed."""
+    """The error of an update that has changed nothing; compares the report with the real result."""
     version = await version_of(client, connection_id)
     watch = Watch(sandbox, connection_id)
     befallen = [befall(sandbox, connection_id=connection_id, **fault) for fault in faults]
@@ -133,7 +133,7 @@ def request(connection_id: str, version: str) -> dict[str, Any]:
 
 
 def busy_connection(sandbox: Sandbox) -> None:
-    """Its state holds nothing that a sync would move."""
+    """The state of this connection has no cursor that a sync would move."""
     forever = 100_000.0
     sandbox.add_connection(
         BUSY, state='{"table":"orders"}', sync_seconds=forever, drain_seconds=forever
@@ -142,7 +142,7 @@ def busy_connection(sandbox: Sandbox) -> None:
 
 
 def alike(watch: Watch, name: str) -> list[LoggedRequest]:
-    """All requests of the kind of this call."""
+    """All requests of the same kind as this call."""
     call_ = matrix.RUNNING[name]
     return watch.requests(call_.method, state=call_.kind.endswith("state"))
 
@@ -211,7 +211,7 @@ async def test_every_call_may_fail_once(connect: Connect, sandbox: Sandbox) -> N
     async with connect() as client:
         version = await version_of(client, IDLE)
         watch = Watch(sandbox, IDLE)
-        # Each attempt that is let through is the next one that the fault skips.
+        # An attempt that passes one fault is one that the next fault skips.
         for method, path in {(each.method, each.path(IDLE)) for each in matrix.RUNNING.values()}:
             for success in range(4):
                 sandbox.fault("status", method=method, path=path, skip=success, status=502)

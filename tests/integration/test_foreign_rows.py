@@ -1,4 +1,4 @@
-"""Rows of the database that somebody else has written: nothing of them is run, or believed."""
+"""Somebody else has written rows to the database: the server neither runs nor trusts them."""
 
 import base64
 import pickle
@@ -22,11 +22,12 @@ COLUMNS = {
     "workflow_events": ["value"],
     "notifications": ["message"],
 }
-"""Where DBOS keeps values; a column of the workflow or of the same row says how to read them."""
+"""The places where DBOS keeps values. A column of the workflow or of the same row says how to read
+each."""
 
 
 class Payload:
-    """A pickle that makes a file when it is opened."""
+    """A pickle that creates a file when it is opened."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,7 +69,7 @@ async def test_a_value_that_was_not_sealed_is_not_read(
                 sa.text(f"UPDATE {schema}{table} SET {changes}"),
                 {"text": text, "by": serialization},
             )
-        # As if its server had died: it is taken up when the next one starts.
+        # The row looks as if its server had died: the next server to start takes it over.
         database.execute(
             sa.text(
                 f"UPDATE {schema}workflow_status SET status = 'PENDING' WHERE workflow_uuid = :id"

@@ -1,5 +1,5 @@
-"""What comes from outside is data: whatever a state, a name or an error holds, it stays bounded and
-visible, it steers no terminal and no model, and it comes through an update exactly as it was."""
+"""External text is data: the content of a state, a name or an error stays bounded and visible,
+controls no terminal and no model, and passes through an update unchanged."""
 
 import json
 import re
@@ -38,7 +38,7 @@ SIZES = {"message": 900, "name": 200, "path": 1000, "reason": 500, "preview": 60
 
 
 def is_hidden(character: str) -> bool:
-    """In a JSON text or a line of a terminal; the tests' own notion of it."""
+    """True if the character is invisible in JSON text or on a terminal; the tests' own definition."""
     return (
         unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
         or character in "\u3164\ufe0f"
@@ -50,7 +50,7 @@ def hidden_in(text: str) -> set[str]:
 
 
 CONTROLS_OF_JSON = {hex(number) for number in range(32)}
-"""Which every JSON text writes as an escape, so that a state may hold them."""
+"""Controls that every JSON text writes as an escape, so a state may contain them."""
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -73,7 +73,7 @@ def fields_in(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 class Eye:
-    """Asks a server on its raw pipes, and looks at each line that it answers."""
+    """Calls a server over its raw pipes, and checks each line of its output."""
 
     def __init__(self, server: RawServer) -> None:
         self._server = server
@@ -81,7 +81,7 @@ class Eye:
         self.tools = json.dumps(server.answer("tools")["result"])
 
     def ask(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """What the tool answers, result or error."""
+        """The tool's answer, result or error."""
         self._server.say(tool_call(tool, **arguments))
         result = self._server.answer(tool)["result"]
         assert hidden_in(self._server.lines[-1].decode().removesuffix("\n")) == set()
@@ -100,7 +100,7 @@ class Eye:
 
 @pytest.fixture
 def hostile_state(sandbox: Sandbox) -> dict[str, Any]:
-    """The state of IDLE, whose every key and text is hostile."""
+    """The state of IDLE, with hostile keys and texts only."""
     state = {
         name + text: {text: [text, None, {"": text}], name: 2**60 + 1}
         for name, text in HOSTILE.items()
@@ -193,7 +193,7 @@ def test_hostile_names_and_errors_are_visible_bounded_and_forge_no_line_of_the_l
             assert eye.ask("workflow_status", workflow_id=error["workflow_id"])["error"]
         failed = eye.ask("list_workflows", connection_id=PAUSED)["workflows"]
         assert len(failed) == 3
-        # What came from outside is in no description of a tool.
+        # No description of a tool contains external text.
         server.say(LEGACY[-1])
         assert json.dumps(server.answer("tools")["result"]) == eye.tools
         assert server.exit_code() == 0
@@ -217,7 +217,7 @@ def test_what_the_doctor_prints_of_fivetrans_errors_steers_no_terminal(
     assert len(report.stdout.splitlines()) == 5
 
 
-# What the human and the host are shown
+# The text that the human and the host see
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -414,7 +414,7 @@ async def test_a_state_nested_too_deep_is_raw_text(connect: Connect, sandbox: Sa
 
 
 async def listing(client: Client, sandbox: Sandbox, data: Any) -> dict[str, Any]:
-    """The error that list_connections answers when Fivetran answers this."""
+    """The error of list_connections after this answer of Fivetran."""
     body = json.dumps({"code": "Success", "data": data})
     sandbox.fault("status", status=200, path="/connections$", body=body, times=9)
     error = await refused(client, "list_connections")

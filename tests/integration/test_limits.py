@@ -10,7 +10,7 @@ from tests.support.calls import IDLE, Watch, call, refused, state_of, update, ve
 
 LSN = '{"lsn":1234567890123456789,"flag":true}'
 ROUNDED = 1234567890123456800
-"""What JavaScript prints for the double of that number."""
+"""JavaScript prints this for the double of that number."""
 
 
 # Sizes

@@ -1,4 +1,4 @@
-"""What an operator does: ask the doctor, forget what is old, change the key."""
+"""The operator's work: run the doctor, delete old updates, change the key."""
 
 import sqlite3
 from pathlib import Path
@@ -32,7 +32,7 @@ OLD, NEW = "the-old-key-which-is-long-enough", "the-new-key-which-is-long-enough
 
 
 def verdicts(report: str) -> dict[str, str]:
-    """What was looked at → 'ok' or 'BAD'."""
+    """Each check of the report → 'ok' or 'BAD'."""
     return {
         line.partition(" ")[2].strip().partition(":")[0]: line.partition(" ")[0]
         for line in report.splitlines()
@@ -140,7 +140,7 @@ async def test_old_updates_are_forgotten_but_never_a_connections_latest_ten(
         for kept in (*(f"{IDLE}:{number}" for number in range(3, 13)), f"{PAUSED}:1"):
             assert (await call(client, "workflow_status", workflow_id=kept))["status"] == "updated"
 
-        # A key that was forgotten is a new one; a key that was kept still belongs to its update.
+        # A deleted key counts as new; a key that was kept still belongs to its update.
         assert await update(client, IDLE, "2", idempotency_key="key 2") == f"{IDLE}:13"
         assert await update(client, PAUSED, "2") == f"{PAUSED}:2"
         reused = await refused(
@@ -185,7 +185,7 @@ async def test_a_new_key_in_front_of_the_old_one_opens_what_the_old_one_sealed(
         assert status["status"] == "updated"
         second = await update(client, IDLE, "2")
 
-    # What is sealed with the new key needs it, and what was sealed before still needs the old one.
+    # Values that were sealed with the new key need it, and earlier values still need the old key.
     async with connect(**{KEY: OLD}) as client:
         assert (await refused(client, "get_state", connection_id=IDLE))["code"] == "unusable_key"
     async with connect(**{KEY: f"{OLD},{NEW}"}) as client:
@@ -197,7 +197,7 @@ async def test_a_new_key_in_front_of_the_old_one_opens_what_the_old_one_sealed(
 async def test_the_new_key_alone_does_not_make_a_riddle_of_what_the_old_one_sealed(
     connect: Connect,
 ) -> None:
-    """The latest update was sealed with the new key, an earlier one with the old."""
+    """The latest update is sealed with the new key, an earlier one with the old key."""
     async with connect(**{KEY: OLD}) as client:
         first = await update(client, IDLE, "1")
     async with connect(**{KEY: f"{NEW},{OLD}"}) as client:
@@ -237,7 +237,7 @@ async def test_a_process_that_died_within_its_first_start_keeps_no_later_one_fro
     async with connect() as client:
         await version_of(client, IDLE)
     with sqlite3.connect(Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db") as database:
-        # As such a process leaves it: what the key is checked by has been begun, and not ended.
+        # Such a process leaves the row that checks the key unfinished.
         changed = database.execute(
             "UPDATE workflow_status SET status = 'PENDING', executor_id = 'dead', output = NULL"
             " WHERE workflow_uuid LIKE 'key:%'"

@@ -1,4 +1,4 @@
-"""Key, token and lock files that somebody else could have made, read or put in place."""
+"""Key, token and lock files that somebody else could have created, read or replaced."""
 
 import os
 from collections.abc import Callable

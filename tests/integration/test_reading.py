@@ -1,4 +1,4 @@
-"""Reading: lists, states and their outlines, and what is refused before anything is sent."""
+"""Reading: lists, states and their outlines, and requests that are refused before anything is sent."""
 
 import json
 import re
@@ -29,16 +29,16 @@ from tests.support.calls import (
 )
 
 ODD = "odd_heron"
-"""A connection that tests add, for a state of its own."""
+"""A connection that tests add, with a state of its own."""
 TWIN = "twin_harvest"
-"""Has the same name as SYNCING, in another group."""
+"""A connection with the same name as SYNCING, in another group."""
 MANUAL = "idle_turbine"
 BROKEN = "severed_cable"
 RESYNC = "patient_archive"
 
 
 async def ids(client: Client, **arguments: Any) -> list[str]:
-    """The ids of every page, as they come."""
+    """The ids of every page, in order."""
     found: list[str] = []
     cursor = None
     while True:
@@ -386,7 +386,7 @@ async def test_numbers_that_a_double_would_change_are_given_exactly(connect: Con
     assert list(part["exact_numbers"].values()) == [exact["/forty_digits"]]
 
 
-# What is no state
+# Documents that are not states
 
 NO_STATES = {
     "a key twice": '{"cursor":1,"cursor":2}',
@@ -421,7 +421,7 @@ async def test_what_is_no_state_is_seen_and_replaced_as_a_whole(
     assert "state" not in seen
     assert nowhere["code"] == "invalid_request"
     assert plan["changes"][0]["path"] == ""
-    assert "not a usable state" in plan["message"]
+    assert "is not usable" in plan["message"]
     assert done["status"] == "updated"
     assert undo["code"] == "invalid_change"
     assert seen["problem"] in undo["message"]
@@ -532,7 +532,7 @@ async def test_what_is_no_connection_id_is_refused_and_nothing_is_sent(
             await refused(client, "workflow_status", workflow_id=f"{connection_id}:1"),
         ]
 
-    # The colon makes the last one a well-formed, unknown workflow of a well-formed connection.
+    # With the colon, the last one is a well-formed, unknown workflow of a well-formed connection.
     assert {error["code"] for error in errors[:3]} == {"invalid_request"}
     assert errors[3]["code"] in ("invalid_request", "workflow_not_found")
     assert all(len(error["message"]) < 1_000 for error in errors)
@@ -553,7 +553,7 @@ async def test_what_is_no_workflow_id_is_refused(
     assert [each.path for each in sandbox.log if "account" not in each.path] == []
 
 
-# Credentials, and a Fivetran that is not there
+# Credentials, and a Fivetran that cannot be reached
 
 EVERY_TOOL: dict[str, dict[str, Any]] = {
     "list_connections": {},

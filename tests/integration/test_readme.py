@@ -1,4 +1,4 @@
-"""What the documentation shows works as it stands there, and what it lists is what there is."""
+"""The examples in the documentation work as written, and its lists are complete."""
 
 import json
 import os
@@ -97,7 +97,7 @@ async def test_a_host_that_is_configured_as_shown_gets_the_tools(
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The cells of its tables' rows, without their heads."""
+    """The cells of its tables' rows, without the headings."""
     return [line.strip("| ").split(" | ") for line in text(page).splitlines() if line[:3] == "| `"]
 
 
@@ -106,7 +106,7 @@ def test_the_table_of_the_environment_is_the_settings() -> None:
     settings = {
         str(field.validation_alias): field.default
         for field in Settings.model_fields.values()
-        if field.validation_alias is not None  # The others come from the command line.
+        if field.validation_alias is not None  # Other settings come from the command line.
     }
 
     assert documented.keys() == settings.keys()
@@ -130,7 +130,7 @@ def test_every_command_and_option_is_named() -> None:
 
 
 def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What can be called, by what is said on the command line."""
+    """Each command, with its words on the command line."""
     if not (subcommands := getattr(command, "commands", {})):
         yield path, command
     for name, subcommand in subcommands.items():
@@ -158,7 +158,7 @@ def test_every_page_can_be_reached_from_the_one_about_all() -> None:
 
 
 def links(page: Path) -> Iterator[tuple[str, Path, str]]:
-    """Each relative link: as it is written, the file, and the heading in it."""
+    """Each relative link: its text in the page, the file, and the heading in it."""
     for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
         if not link.startswith("https://"):
             path, _, anchor = link.partition("#")
@@ -166,13 +166,13 @@ def links(page: Path) -> Iterator[tuple[str, Path, str]]:
 
 
 def anchors(page: Path) -> list[str]:
-    """The names that its headings have as targets."""
+    """The link targets of its headings."""
     headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks of code, in which `#` begins a comment."""
+    """A page without its code blocks, where `#` begins a comment."""
     return re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Resources: what they show and refuse, who is told of an ended update, and completion of ids."""
+"""Resources: their content and refusals, notifications of ended updates, and completion of ids."""
 
 import asyncio
 import json
@@ -179,7 +179,7 @@ async def test_trouble_that_is_not_the_caller_s_is_an_internal_error_that_is_exp
 
 
 class Ear:
-    """Hears of updated resources, in either era."""
+    """Receives notifications of updated resources, in either era."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[str] = asyncio.Queue()
@@ -189,7 +189,7 @@ class Ear:
             self._heard.put_nowait(message.params.uri)
 
     async def hear(self, times: int = 1) -> list[str]:
-        """The next resources, as they were told; fails the test after 30 s."""
+        """The next resources that were notified; fails the test after 30 s."""
         return [await asyncio.wait_for(self._heard.get(), 30) for _ in range(times)]
 
 
@@ -236,7 +236,7 @@ async def test_who_listens_no_more_is_told_no_more(connect: Connect, era: str) -
             async with listening(client, state_uri(IDLE)):
                 pass
             await update(client, IDLE, merge_patch={"cursor": "2020"})
-            # The second is told after all that ended before the first.
+            # The second is notified after all updates that ended before the first.
             await update(client, PAUSED, merge_patch={"cursor": "2020"})
             await update(client, PAUSED, merge_patch={"cursor": "2021"})
 
@@ -294,7 +294,8 @@ async def test_numbers_that_another_account_has_used_do_not_keep_listeners_waiti
 
             assert [each["workflow_id"] for each in done] == [f"{IDLE}:2", f"{IDLE}:3"]
             assert await ear.hear(2) == [workflow_uri(f"{IDLE}:2"), workflow_uri(f"{IDLE}:3")]
-            await theirs.kill()  # Or it would leave its update to a process without Fivetran.
+            # Otherwise it would leave its update to a process without Fivetran.
+            await theirs.kill()
     other.close()
 
 
@@ -359,7 +360,7 @@ async def test_one_listener_has_at_most_100_resources(connect: Connect) -> None:
     async with connect("legacy", on_message=ear) as client:
         for uri in [*uris[:100], uris[0]]:
             await client.subscribe_resource(uri)
-        with pytest.raises(MCPError, match="One listener may listen to 100") as caught:
+        with pytest.raises(MCPError, match="This listener listens to 100") as caught:
             await client.subscribe_resource(uris[100])
         await client.unsubscribe_resource(uris[99])
         await client.subscribe_resource(uris[100])

@@ -1,4 +1,4 @@
-"""The sandbox shows every fact of Fivetran's REST API that this project stands on, over HTTP."""
+"""The sandbox shows, over HTTP, every fact about Fivetran's REST API that this project depends on."""
 
 import asyncio
 import json

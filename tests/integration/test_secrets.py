@@ -1,4 +1,5 @@
-"""What must not be found: the API secret anywhere, a state in clear on disk, a file others may read."""
+"""Secrets: the API secret is not stored anywhere, no state is on disk in clear, and others can read
+no file."""
 
 import json
 import os
@@ -27,19 +28,19 @@ NEW_MARKER = "marker-of-what-is-written"
 
 @pytest.fixture
 def environment(environment: dict[str, str], sandbox: Sandbox) -> dict[str, str]:
-    """With a secret that looks different in every encoding."""
+    """An environment with a secret that looks different in every encoding."""
     sandbox.api.api_secret = SECRET
     sandbox.set_state(IDLE, json.dumps({"cursor": MARKER}))
     return environment | {"FIVETRAN_API_SECRET": SECRET}
 
 
 async def ask(server: Server, tool: str, **arguments: object) -> str:
-    """Everything that the tool answers."""
+    """Everything in the tool's answer."""
     return (await server.client.call_tool(tool, arguments)).model_dump_json()
 
 
 async def a_full_run(sandbox: Sandbox, environment: dict[str, str], folder: Path) -> list[str]:
-    """Every tool, and every way in which it can go wrong; the answers."""
+    """Calls every tool, in every way that can go wrong; the answers."""
     answers: list[str] = []
     async with running(environment, folder, FIVETRAN_STATE_LOG_LEVEL="DEBUG") as server:
 
@@ -84,7 +85,7 @@ async def a_full_run(sandbox: Sandbox, environment: dict[str, str], folder: Path
         await update(version, "unauthorized")
         sandbox.api.api_secret = SECRET
 
-        # What is in the write-ahead log now stays there, as after a crash of the machine.
+        # Keep the write-ahead log as it is now, as after a crash of the machine.
         sandbox.fault("hang", method="PATCH", path="/state$")
         version = await version_of(server.client, PAUSED)
         in_flight = {"connection_id": PAUSED, "merge_patch": {"cursor": NEW_MARKER}}
@@ -97,7 +98,7 @@ async def a_full_run(sandbox: Sandbox, environment: dict[str, str], folder: Path
 
 
 def meddle_with_snapshots(database: Path) -> None:
-    """Somebody else writes into the database: the one way to crash a tool that we know of."""
+    """Damages stored snapshots, as somebody else could: the only known way to crash a tool."""
     with sqlite3.connect(database) as connection:
         connection.execute(
             "UPDATE operation_outputs SET output = '?'"
@@ -141,14 +142,14 @@ REFUSED: list[dict[str, Any]] = [
     {"new_state": VALUE_MARK},
     {"restore_from": f"{IDLE}:1", "only": f"/{KEY_MARK}/{VALUE_MARK}"},
 ]
-"""Changes that cannot be made; their errors quote them."""
+"""Changes that cannot be made; their errors quote the changes."""
 
 
 Change = Callable[..., Awaitable[str]]
 
 
 async def change_in_every_way(sandbox: Sandbox, change: Change) -> list[str]:
-    """Changes that succeed and that fail, by what is asked, what is there and what Fivetran does."""
+    """Changes that succeed or fail because of the request, the state or Fivetran."""
     sandbox.set_state(IDLE, json.dumps(MARKED))
     answers = [await change(new_state={"cursor": NEW_MARKER}), await change(new_state=MARKED)]
     answers += [await change(**refused) for refused in REFUSED]
@@ -180,7 +181,7 @@ async def change_by_rest(client: httpx.AsyncClient, path: str, **asked: object) 
 
 
 def assert_nothing_leaks(answers: list[str], log: Path) -> None:
-    """The answers quote states, and the log, which is at its most talkative, does not."""
+    """The answers quote states. The log, at its most verbose level, does not."""
     assert any(VALUE_MARK in answer for answer in answers)
     for code in ("updated", "conflict", "invalid_change", "verification_failed", "fivetran_error"):
         assert any(code in answer for answer in answers), code
@@ -226,7 +227,7 @@ def _careless_umask() -> Iterator[None]:
 
 
 def modes(data: Path) -> dict[str, str]:
-    """Of the directory and everything in it."""
+    """The modes of the directory and everything in it."""
     return {
         str(path.relative_to(data)): stat.filemode(path.stat().st_mode)
         for path in (data, *data.rglob("*"))

@@ -1,4 +1,4 @@
-"""What the environment says, and what a server answers when it says nonsense."""
+"""The environment's settings, and the server's answers to wrong ones."""
 
 import json
 from pathlib import Path

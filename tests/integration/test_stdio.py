@@ -1,4 +1,4 @@
-"""The stdio wire, without any client library: what may be on stdout, and when the process ends."""
+"""The stdio wire, without any client library: the lines on stdout, and the end of the process."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def test_a_line_that_is_not_a_message_is_answered_and_logged(start: Start) -> No
         assert "result" in server.answer("list_connections")
         assert server.exit_code() == 0
 
-    assert server.stderr.count("A line on stdin was refused") == len(UNREADABLE)
+    assert server.stderr.count("Refused a line on stdin") == len(UNREADABLE)
 
 
 def test_a_change_with_half_a_character_is_not_made_with_another_in_its_place(
@@ -188,7 +188,8 @@ def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
         for responses in [*odd, {}]:
             server.say(request | {"params": request["params"] | kept | responses})
             assert server.refusal("update_state") == "not_confirmed", responses
-        yes = {"inputResponses": {key: {"action": "accept"}}}  # Empty content may be left out.
+        # The answer may leave out empty content.
+        yes = {"inputResponses": {key: {"action": "accept"}}}
         server.say(request | {"params": request["params"] | kept | yes})
         update = server.answer("update_state")["result"]["structuredContent"]
 
@@ -207,7 +208,7 @@ def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> 
 def test_a_tool_that_crashes_puts_nothing_but_messages_on_stdout(
     start: Start, tmp_path: Path
 ) -> None:
-    """A broken installation: one of the packages that the first call needs cannot be imported."""
+    """In a broken installation, one of the packages for the first call cannot be imported."""
     (tmp_path / "dbos.py").write_text("raise RuntimeError('broken')")
     with start(PYTHONPATH=str(tmp_path)) as server:
         server.say(*LEGACY, tool_call("list_connections"))
@@ -275,7 +276,7 @@ def start_update_that_hangs(server: RawServer, sandbox: Sandbox) -> None:
 def test_a_host_that_does_not_read_the_log_is_answered_all_the_same(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    # Each is logged for its byte order mark, and answered by nothing.
+    # The server logs a byte order mark for each, and answers nothing.
     more_than_a_pipe_takes = [b"\xef\xbb\xbf" + json.dumps(INITIALIZED).encode()] * 2000
     with subprocess.Popen(
         [sys.executable, str(ROOT / "server.py")],
@@ -299,7 +300,7 @@ def test_a_host_that_does_not_read_the_log_is_answered_all_the_same(
 
 
 def test_the_handshake_is_answered_before_dbos_is_imported(start: Start, tmp_path: Path) -> None:
-    """In the place of `dbos` stands a module that waits for us before it becomes the real one."""
+    """A module that waits for us replaces `dbos`, before it becomes the real one."""
     imports = tmp_path / "imports"
     imports.mkdir()
     gate = tmp_path / "gate"
@@ -333,7 +334,8 @@ def test_the_server_ends_when_stdin_closes_before_a_word_was_said(start: Start) 
 
 
 def test_the_handshake_is_answered_although_stdin_closes_at_once(start: Start) -> None:
-    """What follows it may be: the SDK drops requests that it has not begun when stdin closes."""
+    """Later requests may get no answer: when stdin closes, the SDK drops requests that it has not
+    begun."""
     with start() as server:
         server.say(*LEGACY)
 

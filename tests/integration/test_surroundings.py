@@ -1,4 +1,4 @@
-"""What a server is put into: its database, its directory, proxies, certificates."""
+"""The server's surroundings: its database, its directory, proxies, certificates."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def _modes(folder: Path) -> dict[Path, int]:
 
 
 async def told(client: Client) -> dict[str, Any]:
-    """The error that a tool answers, which nobody is asked to repeat in seconds."""
+    """The tool's error; its hint must not ask to call again in seconds."""
     error = await refused(client, "get_state", connection_id=IDLE)
     assert "in a few seconds" not in error["hint"]
     assert PASSWORD not in json.dumps(error)
@@ -82,10 +82,10 @@ async def told(client: Client) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("sqlite:///state.db", "is a SQLite URL. Leave it out"),
-        (f"mysql://user:{PASSWORD}@host/db", "has to begin with postgresql://"),
+        ("sqlite:///state.db", "is a SQLite URL. Remove it"),
+        (f"mysql://user:{PASSWORD}@host/db", "must begin with postgresql://"),
         (f"postgresql://user:{PASSWORD}@host:port/db", "is not a URL"),
-        (f"postgresql://user:{PASSWORD}@host", "names no database"),
+        (f"postgresql://user:{PASSWORD}@host", "does not name a database"),
         (f"user:{PASSWORD}@host/db", "is not a URL"),
     ],
 )
@@ -104,9 +104,9 @@ async def test_a_database_url_that_cannot_be_used_is_told_by_its_variable(
     ("change", "why"),
     [
         (lambda url: url.replace("//postgres:", "//guarded:"), "refuses the user or the password"),
-        (lambda url: url.replace("//postgres:", "//nobody:"), "does not let in the user"),
+        (lambda url: url.replace("//postgres:", "//nobody:"), "does not accept the user"),
         (lambda url: re.sub(r":\d+/", ":1/", url), "nothing answers at the host and port"),
-        (lambda url: f"{url}?sslmode=require", "offers no TLS"),
+        (lambda url: f"{url}?sslmode=require", "does not offer TLS"),
         (lambda url: f"{url}?sslmode=nonsense", "malformed"),
     ],
 )
@@ -206,7 +206,7 @@ async def test_the_doctor_tells_once_what_is_wrong(
 def test_the_process_that_finishes_an_update_means_the_same_files(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    """They are relative to where the server works, and the other process works elsewhere."""
+    """The paths are relative to the server's directory, and the other process works elsewhere."""
     shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
     data = {"FIVETRAN_STATE_DATA_DIR": "my data?a=b#c", "SSL_CERT_FILE": "certificates.pem"}
     with raw_server(environment | data, tmp_path) as server:

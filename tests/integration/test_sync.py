@@ -1,4 +1,4 @@
-"""Syncs around an update: the one asked for, what has happened since, and re-syncs in its way."""
+"""Syncs around an update: the requested one, syncs since the update, and re-syncs that prevent it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.support.calls import (
 from tests.support.processes import running
 
 RESYNC = "patient_archive"
-"""Paused, with a historical re-sync pending."""
+"""A paused connection with a pending historical re-sync."""
 BROKEN = "severed_cable"
 MANUAL = "idle_turbine"
 PATCH = {"rewound": True}
@@ -54,7 +54,7 @@ def is_sync(logged: LoggedRequest) -> bool:
 
 
 def takes_for_ever(sandbox: Sandbox, connection_id: str, **more: Any) -> None:
-    """The connection's next sync, until `sandbox.finish_sync`."""
+    """Starts the connection's next sync, which runs until `sandbox.finish_sync`."""
     sandbox.world.change(
         connection_id, lambda found, _: replace(found, sync_seconds=FOREVER, **more)
     )

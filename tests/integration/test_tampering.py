@@ -1,4 +1,4 @@
-"""Values that somebody has put in another place of the database: nothing of them is believed."""
+"""Somebody has moved values to another place of the database: the server trusts none of them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ OTHER = "bold_heron"
 
 @pytest.fixture
 def sandbox(sandbox: Sandbox) -> Sandbox:
-    """With another connection that is not paused and does not sync."""
+    """A sandbox with another connection that is not paused and does not sync."""
     sandbox.add_connection(OTHER, state='{"cursor":"2019"}')
     return sandbox
 
@@ -68,7 +68,7 @@ AS_IF_ITS_SERVER_HAD_DIED = (
 
 
 def take_over(table: str, column: str, where: str = "") -> str:
-    """The other update's value in place of mine."""
+    """Replaces my value with the other update's value."""
     return (
         f"UPDATE {table} SET {column} = (SELECT theirs.{column} FROM {table} AS theirs "
         f"WHERE theirs.workflow_uuid = :theirs {where}) WHERE workflow_uuid = :mine {where}"
@@ -233,7 +233,7 @@ def writes_of(sandbox: Sandbox) -> int:
 
 
 def forge(environment: dict[str, str], mine: str, theirs: str, name: str) -> None:
-    """A new row, of a dead process, with the input of an old one."""
+    """Adds a row of a dead process, with the input of an old row."""
     with opened(environment) as database:
         if database.dialect.name == "postgresql":
             database.execute(sa.text("SET search_path TO dbos"))

@@ -1,4 +1,4 @@
-"""The Tasks extension: an update is a task to clients that say that they can follow one."""
+"""The Tasks extension: clients that declare it get an update as a task."""
 
 from datetime import datetime
 from typing import Any
@@ -230,7 +230,7 @@ async def test_a_cancel_that_comes_too_late_is_acknowledged_and_the_task_complet
 ) -> None:
     async with connect(extensions=TASKS) as client:
         request = await request_for(client)
-        # After inspect and snapshot comes what reads back.
+        # The call that reads the state back comes after inspect and snapshot.
         hold = sandbox.fault("hang", method="GET", path="/state$", skip=2)
         created = await task_of(client, **request)
         await arrival(sandbox, lambda each: each.fault == "hang")

@@ -1,4 +1,4 @@
-"""The tools as a client meets them: what is listed, what they take, the form of what they answer."""
+"""The tools as a client sees them: the list, their arguments, and the form of their answers."""
 
 import itertools
 import json
@@ -32,10 +32,11 @@ from tests.support.calls import (
 )
 
 ODD = "odd_heron"
-"""A connection that tests add, for a state of its own."""
+"""A connection that tests add, with a state of its own."""
 
 UNUSUAL = ("twin_harvest", "idle_turbine", "severed_cable", "patient_archive")
-"""Of another group, scheduled manually, broken, and with a historical re-sync pending."""
+"""Connections in another group, with a manual schedule, with a broken set-up, and with a pending
+historical re-sync."""
 
 TOOLS = {
     "list_connections": "List connections",
@@ -67,7 +68,7 @@ def text_of(result: CallToolResult) -> str:
 
 
 class Checked:
-    """Calls tools, and holds each result against the tool's output schema and its own text."""
+    """Calls tools, and compares each result with the tool's output schema and its own text."""
 
     def __init__(self, client: Client, tools: dict[str, Tool]) -> None:
         self._client = client
@@ -99,7 +100,7 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
         assert hints.read_only_hint is (name not in ("update_state", "cancel_update"))
         assert bool(hints.destructive_hint) is (name == "update_state")
         assert hints.open_world_hint
-        # By the protocol it says something only of a tool that changes something.
+        # By the protocol, the hint has a meaning only for a tool that changes something.
         assert hints.idempotent_hint is (None if hints.read_only_hint else True)
         assert tool.description
         assert len(tool.description) < 2_048
@@ -415,16 +416,16 @@ MISTAKEN: list[tuple[str, Any, str]] = [
     ("merge_patch", 1.5, "merge_patch must be a JSON object or a JSON string, not a number."),
     ("json_patch", {}, "json_patch must be a JSON array or a JSON string, not an object."),
     ("json_patch", [{}, 7], "json_patch[1] must be a JSON object, not a number."),
-    ("new_state", "[1]", "new_state: a state is a JSON object, this is an array"),
-    ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, this is a number"),
-    ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, this is an ob"),
+    ("new_state", "[1]", "new_state: a state is a JSON object, but this is an array"),
+    ("merge_patch", "7", "merge_patch: a merge patch is a JSON object, but this is a number"),
+    ("json_patch", "{}", "json_patch: a JSON patch is an array of operations, but this is an ob"),
     ("new_state", "{'a': None}", "new_state: not valid JSON"),
     ("new_state", '{"a":1,"a":2}', 'new_state: an object has the key "a" twice'),
     ("new_state", '{"a":NaN}', "new_state: NaN is not a JSON number"),
     (
         "merge_patch",
         '"{\\"a\\":1}"',
-        "merge_patch: a merge patch is a JSON object, this is a str",
+        "merge_patch: a merge patch is a JSON object, but this is a str",
     ),
 ]
 
@@ -528,7 +529,7 @@ async def test_an_argument_that_says_nothing_is_as_good_as_none(
 
 
 def _optional(tool: Tool) -> set[str]:
-    """The arguments that may be left out."""
+    """The optional arguments."""
     return set(tool.input_schema["properties"]) - set(tool.input_schema.get("required", []))
 
 

@@ -34,16 +34,17 @@ from tests.support.calls import (
 )
 
 LOOK = ["GET", "GET state"]
-"""Before anything is touched; of a connection that is not known to be paused, both at once."""
+"""The first two calls, before anything is touched. They are made at the same time unless the
+connection is known to be paused."""
 SEVEN_CALLS = [*LOOK, "PATCH", "GET state", "PATCH state", "GET state", "PATCH"]
 STEADY = "steady_river"
-"""A connection that tests add: its state holds no cursor, so that a sync does not move it."""
+"""A connection that tests add: its state has no cursor, so a sync does not move it."""
 FOREVER = 100_000.0
 PATCH = {"rewound": True}
 
 
 async def update(client: Client, connection_id: str, version: str, **how: Any) -> dict[str, Any]:
-    """An update to its end, by PATCH unless another change is given."""
+    """Makes an update and waits for its end; by PATCH unless another change is given."""
     return await call(client, "update_state", **_update(connection_id, version, how))
 
 
@@ -340,12 +341,12 @@ async def test_a_person_pauses_before_the_update_can(
 ) -> None:
     async with connect() as client:
         version = await version_of(client, IDLE)
-        headers = {"Retry-After": "6"}  # Longer than a call sits out.
+        headers = {"Retry-After": "6"}  # Longer than a call waits by itself.
         sandbox.fault(method="PATCH", path=f"{IDLE}$", headers=headers, **fault)
         started = await update(client, IDLE, version, wait_seconds=0)
         refused_pause = await arrival(sandbox, lambda each: each.fault == "status")
         if fault["status"] == 409:
-            # A refused pause is looked for: it may have taken effect all the same.
+            # The update checks a refused pause: it may have taken effect.
             await arrival(
                 sandbox,
                 lambda each: each.index > refused_pause.index and each.status is not None,
@@ -429,7 +430,7 @@ APPEND = [{"op": "add", "path": "/list/-", "value": "once"}]
 
 
 async def start_and_leave_in_doubt_behind_a_sync(client: Client, sandbox: Sandbox) -> str:
-    """The workflow id of an update that does not know whether it has appended, which it has."""
+    """The workflow id of an update that has appended, but does not know it."""
     steady_connection(sandbox, '{"list":[]}')
     version = await version_of(client, STEADY)
     sandbox.fault("apply_then_fail", method="PATCH", path="/state$")
@@ -447,7 +448,7 @@ async def test_a_write_in_doubt_is_not_made_again_once_a_sync_has_moved_the_stat
     async with connect() as client:
         workflow_id = await start_and_leave_in_doubt_behind_a_sync(client, sandbox)
         sandbox.set_state(STEADY, '{"list":["once"],"synced":1}')
-        # It must not end as if nothing had been written.
+        # It must not end as if it had written nothing.
         await call(client, "cancel_update", workflow_id=workflow_id, wait_seconds=0)
         sandbox.finish_sync(STEADY)
         done = await end_of(client, workflow_id)

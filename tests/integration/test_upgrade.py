@@ -56,7 +56,7 @@ def each(recordings: Iterable[Path]) -> list[Any]:
 
 
 class Restored:
-    """A recording: the database in place, and the connections as the killed server left them."""
+    """A recording: the restored database, and the connections as the killed server left them."""
 
     def __init__(self, scenario: Scenario, account: Accounts, environment: dict[str, str]) -> None:
         self.scenario = scenario
@@ -73,7 +73,7 @@ class Restored:
         self._watches = {name: Watch(self.sandbox, name) for name in scenario.connections}
 
     def assert_completed_once(self) -> None:
-        """Each connection is as its update wanted it, and as paused as before the update."""
+        """Each connection has the state of its update, and is paused only if it was paused before."""
         for name, expected in self.scenario.connections.items():
             watch = self._watches[name]
             watch.was_paused = expected.was_paused
@@ -92,7 +92,7 @@ def exactly(text: str) -> Any:
 
 @pytest.fixture
 def sandbox() -> Iterator[Accounts]:
-    """The server's own account; a guest's may be added."""
+    """The server's own account; tests may add a guest's account."""
     sandbox = Accounts(api_key=API_KEY, api_secret=API_SECRET, seed=False)
     yield sandbox
     sandbox.close()
@@ -212,7 +212,7 @@ AS_IT_WAS_TOLD = (
 
 
 def facts(status: dict[str, Any]) -> dict[str, Any]:
-    """What later versions may not tell otherwise; they may improve messages and hints."""
+    """The facts that later versions must report the same; they may improve messages and hints."""
     told = {name: status[name] for name in AS_IT_WAS_TOLD if name in status}
     return told | {"error": status.get("error", {}).get("code")}
 
@@ -260,7 +260,7 @@ def test_every_situation_is_recorded() -> None:
     assert {path.name for path in SCENARIOS} >= {*SITUATIONS, *ON_POSTGRES}
 
 
-# What 0.1 sealed is bound to nothing: it is sealed again, and then never accepted
+# Values that 0.1 sealed have no place: they are sealed again, and then the old ones are refused
 
 
 @pytest.mark.parametrize("recording", each(HISTORIES))
@@ -303,7 +303,7 @@ async def test_an_older_copy_of_a_closed_database_is_refused(
     connect: Connect, restored: Restored, recording: Path, tmp_path: Path
 ) -> None:
     connection_id = next(iter(restored.scenario.connections))
-    for _ in range(2):  # The first server may end before it has noted down what it did.
+    for _ in range(2):  # The first server may end before it has recorded its work.
         async with connect(**restored.environment) as client:
             await version_of(client, connection_id)
             await until_closed(restored.environment)
@@ -345,7 +345,7 @@ def put_back(environment: dict[str, str], workflow_id: str, old: tuple[str, str]
 
 
 async def until_closed(environment: dict[str, str]) -> None:
-    """Until nothing is left in the database that 0.1 sealed."""
+    """Waits until the database has no value that 0.1 sealed."""
 
     async def look() -> bool | None:
         with opened(environment) as database:

@@ -1,4 +1,4 @@
-"""Draws the pictures of the documentation from a real update: `scripts/pictures`."""
+"""Draws the pictures for the documentation from a real update: `scripts/pictures`."""
 
 import tempfile
 from pathlib import Path
@@ -12,7 +12,7 @@ PICTURES = Path(__file__).parent.parent.parent / "docs/pictures"
 
 
 def drawn(story: Story) -> dict[str, str]:
-    """Each picture, by the name of its file."""
+    """Each picture, by its file name."""
     question = [
         Paragraph(line.strip(), "change" if line.startswith("(") else "plain")
         for line in story.question.split("\n")

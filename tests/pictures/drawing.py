@@ -1,5 +1,5 @@
-"""Text as an SVG that looks like a window: light or dark as the reader's system is, without any
-font from elsewhere."""
+"""Text as an SVG that looks like a window. It follows the reader's light or dark mode, and needs no
+external font."""
 
 import textwrap
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A real update of the sandbox, told by what the program says to the user."""
+"""A real update on the sandbox, as the program's messages to the user show it."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ _FOR_EVER = 1e9
 class Story:
     question: str
     progress: list[str]
-    """The messages, with how far the update is: `2/7 Pausing the connection.`"""
+    """The messages, each with the progress of the update: `2/7 Pausing the connection.`"""
 
 
 async def tell(data: Path) -> Story:
-    """Asks for the update, agrees to it, and follows it to its end; `data` is an empty directory."""
+    """Requests the update, agrees to it, and follows it to its end; `data` is an empty directory."""
     sandbox = Sandbox()
     sandbox.set_state(CONNECTION, STATE)
     sandbox.world.change(
@@ -64,8 +64,8 @@ async def tell(data: Path) -> Story:
 
 
 class _User:
-    """Agrees to the update, and holds each call to Fivetran until its message has come: a message
-    that the next one overtakes is not sent."""
+    """Agrees to the update, and holds each call to Fivetran until the message for it has come. The
+    server does not send a message if the next one comes first."""
 
     _HELD = (
         ("Looking at", "PATCH", ""),
@@ -75,7 +75,7 @@ class _User:
         ("Reading", "PATCH", ""),
         ("Putting", "POST", "/sync"),
     )
-    """How a message begins, and the call that is held until the next message."""
+    """The beginning of each message, and the call that is held until the next message."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -85,7 +85,7 @@ class _User:
 
     async def agree(self, context: Any, params: ElicitRequestParams) -> ElicitResult:
         self.questions.append(params.message)
-        # The plan is made again with the answer, by as many calls as before.
+        # The answer repeats the plan, with the same calls as before.
         made = sum(
             request.connection_id == CONNECTION and not request.path.endswith("/state")
             for request in self._sandbox.log

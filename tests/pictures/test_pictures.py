@@ -1,4 +1,4 @@
-"""The pictures of the documentation show what the program says."""
+"""The pictures in the documentation show the program's own words."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ FILES = sorted(PICTURES.glob("*.svg"))
 
 
 async def test_the_pictures_are_what_the_program_says(tmp_path: Path) -> None:
-    """If not: scripts/pictures"""
+    """If this fails, run scripts/pictures."""
     now = drawn(await tell(tmp_path / "data"))
 
     assert {path.name: path.read_text(encoding="utf-8") for path in FILES} == now
@@ -25,7 +25,8 @@ def test_a_picture_loads_nothing_and_can_be_read_aloud_in_light_or_dark(path: Pa
     text = path.read_text(encoding="utf-8")
     picture = ElementTree.fromstring(text)
 
-    assert re.findall(r"https?:|url\(|@import|@font-face|href", text) == ["http:"]  # The namespace.
+    # The XML namespace is not a link.
+    assert re.findall(r"https?:|url\(|@import|@font-face|href", text) == ["http:"]
     assert picture.get("role") == "img"
     assert picture.findtext(f"{SVG}title")
     assert picture.findtext(f"{SVG}desc")

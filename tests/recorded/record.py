@@ -1,11 +1,11 @@
-"""Records what a killed server leaves behind, so that later versions can be tried on it.
+"""Records the data that a killed server leaves behind, so that tests can run later versions on it.
 
     .venv/bin/python -m tests.recorded.record
 
 Run it at each release, before the version is raised, and commit the new folders:
 `tests/recorded/<version>/<situation>/`. It records only situations that have no folder yet.
-`tests/integration/test_upgrade.py` finds the folders by itself. Never change or remove a
-recording: it stands for databases that people have.
+`tests/integration/test_upgrade.py` finds the folders by itself. Never change or remove a recording:
+it stands for databases that people have.
 """
 
 import shutil
@@ -61,16 +61,16 @@ ALL_IN_GROUP = [CONNECTION, OTHER]
 
 @dataclass
 class Stage:
-    """A server, the account it works on, and what is known of the recording so far."""
+    """A server, its account, and the recording so far."""
 
     environment: dict[str, str]
     folder: Path
     account: Accounts
     """The server's own account."""
     sandbox: Sandbox
-    """The account that the connections belong to: the server's own, or a guest's."""
+    """The account of the connections: the server's own, or a guest's."""
     wanted: dict[str, str] = field(default_factory=dict)
-    """The states afterwards, where they differ from those that the server left."""
+    """The final states, if they differ from those that the server left."""
     was_paused: set[str] = field(default_factory=set)
     scenario: Scenario = field(default_factory=lambda: Scenario(account_id="", connections={}))
 
@@ -87,7 +87,7 @@ class Stage:
     async def start(
         self, server: Server, *, ends: Status = "updated", wanted: str = NEW, **change: Any
     ) -> str:
-        """Starts an update of the state as it is and does not wait for it; its workflow id."""
+        """Starts an update of the current state and does not wait for it; its workflow id."""
         request = {
             "connection_id": CONNECTION,
             "expected_version": await version_of(server.client, CONNECTION),
@@ -115,7 +115,7 @@ class Stage:
         return self.scenario
 
     async def arrives(self, fault: Fault) -> None:
-        """Returns when a request has met the fault, and has taken effect if it does so first."""
+        """Waits until a request has met the fault, and has taken effect if it does so first."""
         await arrival(
             self.sandbox, lambda request: fault.times == 0 and request.fault == fault.kind
         )
@@ -213,7 +213,7 @@ def is_poll_of_a_sync(request: LoggedRequest) -> bool:
 
 
 async def draining(stage: Stage) -> None:
-    """The connection is paused, its sync still runs; nothing is written."""
+    """The connection is paused and its sync still runs; nothing is written."""
     stage.sandbox.start_sync(CONNECTION)
     async with stage.server() as server:
         await stage.start(server)
@@ -223,7 +223,7 @@ async def draining(stage: Stage) -> None:
 
 
 async def in_backoff(stage: Stage) -> None:
-    """Fivetran has not been reachable since the pause."""
+    """Fivetran cannot be reached since the pause."""
     pause = stage.pause(BEFORE)
     async with stage.server() as server:
         workflow_id = await stage.start(server)
@@ -236,7 +236,7 @@ async def in_backoff(stage: Stage) -> None:
 
 
 async def cancel_while_draining(stage: Stage, server: Server) -> None:
-    """Asks for it while a poll of the running sync has no answer; the poll is left so."""
+    """Requests a cancel while a poll of the running sync has no answer; the poll stays unanswered."""
     stage.sandbox.start_sync(CONNECTION)
     workflow_id = await stage.start(server, ends="cancelled", wanted=OLD)
     await arrival(stage.sandbox, is_poll_of_a_sync)
@@ -246,7 +246,7 @@ async def cancel_while_draining(stage: Stage, server: Server) -> None:
 
 
 async def cancelling(stage: Stage) -> None:
-    """Somebody has cancelled, but the update has not noticed it yet."""
+    """Somebody has cancelled the update, but the update has not noticed it yet."""
     async with stage.server() as server:
         await cancel_while_draining(stage, server)
         await server.kill()
@@ -254,7 +254,7 @@ async def cancelling(stage: Stage) -> None:
 
 
 async def cancelled_at_the_resume(stage: Stage) -> None:
-    """The update has noticed that it was cancelled; its connection is still paused."""
+    """The update has noticed the cancel; its connection is still paused."""
     stage.sandbox.start_sync(CONNECTION)
     resume = stage.resume(BEFORE)
     async with stage.server() as server:
@@ -317,7 +317,7 @@ async def copying(stage: Stage) -> None:
 
 
 async def group(stage: Stage) -> None:
-    """The first connection is written and held; the second is not paused yet."""
+    """The first connection is written and stays paused; the second is not paused yet."""
     stage.sandbox.add_connection(OTHER, state=OF_OTHER)
     fault = stage.sandbox.fault(BEFORE, method="PATCH", path=f"/{OTHER}$")
     body = {"connection_ids": ALL_IN_GROUP} | PATCH
@@ -373,7 +373,7 @@ async def of_a_guest(stage: Stage) -> None:
 
 
 async def history(stage: Stage) -> None:
-    """Updates that ended in every way, an undo, and a last one whose request may be repeated."""
+    """Updates that ended in every way, an undo, and a last update whose request may be repeated."""
     async with stage.http() as server:
 
         async def version() -> str:
@@ -455,7 +455,7 @@ def new_account(key: str, secret: str) -> Accounts:
 
 
 async def record(situation: str, play: Play, postgres: Postgres | None) -> None:
-    """Plays one situation and saves what is left; one that has a folder is left alone."""
+    """Plays one situation and saves the result; a situation that has a folder is skipped."""
     target = RECORDED / __version__ / situation
     if target.exists():
         return

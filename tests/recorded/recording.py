@@ -1,7 +1,7 @@
-"""One recording: a database that a killed server left behind, and what Fivetran had then.
+"""One recording: the database that a killed server left behind, and Fivetran's state at that time.
 
-A recording is a folder. `scenario.json` describes it, `key` is the encryption key, and the
-database is in `state.db.gz` (SQLite) or `dump.sql.gz` (PostgreSQL).
+A recording is a folder. `scenario.json` describes it, `key` is the encryption key, and the database
+is in `state.db.gz` (SQLite) or `dump.sql.gz` (PostgreSQL).
 """
 
 import gzip
@@ -29,18 +29,18 @@ Status = Literal["updated", "unchanged", "cancelled", "failed"]
 
 
 class Connection(BaseModel):
-    """One connection: as it was when the server was killed, and as it must become."""
+    """One connection: its condition when the server was killed, and its final condition."""
 
     paused: bool
     state: str
     was_paused: bool
-    """Before the update. The connection must be so again afterwards."""
+    """The connection was paused before the update, and must be paused afterwards."""
     wanted: str
     """The state afterwards, as JSON text."""
 
 
 class Guest(BaseModel):
-    """The account that the connections belong to, if it is not the server's own."""
+    """The account of the connections, if it is not the server's own."""
 
     account_id: str
     api_key: str
@@ -48,28 +48,29 @@ class Guest(BaseModel):
 
 
 class Scenario(BaseModel):
-    """What a recording holds, and what must become of it."""
+    """The content of a recording, and the results that it must lead to."""
 
     account_id: str
     """The server's own account."""
     connections: dict[str, Connection]
     updates: dict[str, Status] = {}
-    """Each update in flight, and the status with which it must end."""
+    """Each update in flight, and its final status."""
     from_outside: str | None = None
     """The update whose workflow an operator cancelled; nobody has resumed its connection."""
     requests: dict[str, dict[str, Any]] = {}
-    """Requests by the workflow each one started; repeated, they must return the same one.
+    """Requests, by the workflow that each one started. Repeated, they must return the same
+    workflow.
 
-    They are arguments of `update_state`, or, of a group or a guest, bodies for REST.
+    They are arguments of `update_state`; for a group or a guest, they are bodies for REST.
     """
     group: str | None = None
     guest: Guest | None = None
     told: dict[str, dict[str, Any]] = {}
-    """The recording version's own `workflow_status` of each update that had ended."""
+    """The `workflow_status` of each ended update, as the recording version answered it."""
     before: dict[str, str] = {}
-    """Updates that had ended, and the state before each one: an undo must bring it back."""
+    """Ended updates, and the state before each one: an undo must restore it."""
     listed: list[dict[str, Any]] = []
-    """The recording version's own list of these updates, newest first."""
+    """The list of these updates, newest first, as the recording version answered it."""
 
 
 def load(folder: Path) -> Scenario:

@@ -1,6 +1,6 @@
-"""Each tool as `tools/list` gives it: a client relies on these files.
+"""Each tool as `tools/list` returns it: clients rely on these files.
 
-`python -m tests.schemas` writes them anew.
+`python -m tests.schemas` writes them again.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 async def listed(client: Client) -> dict[str, dict[str, Any]]:
-    """By its name, each tool as it is on the wire."""
+    """Each tool by its name, as it is on the wire."""
     tools = (await client.list_tools()).tools
     return {
         tool.name: tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools

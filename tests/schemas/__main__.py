@@ -1,4 +1,4 @@
-"""Write the tools' schemas anew."""
+"""Writes the tools' schemas again."""
 
 import json
 

@@ -4,7 +4,7 @@ import pkgutil
 
 import pytest
 
-# An assertion that fails in a shared function shows its values too.
+# Show values when an assertion in a shared function fails.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{each.name}" for each in pkgutil.iter_modules(__path__))
 )

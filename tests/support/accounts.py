@@ -10,7 +10,7 @@ from fivetran_state.sandbox import Sandbox
 
 
 class Accounts(Sandbox):
-    """A sandbox, and others beside it: as at Fivetran, the credentials tell which is meant.
+    """A sandbox with other accounts beside it. As at Fivetran, the credentials select the account.
 
     `used` are the API keys of all requests, in order.
     """
@@ -21,7 +21,7 @@ class Accounts(Sandbox):
         self._keys: dict[str, tuple[str, Sandbox]] = {}
 
     def add(self, key: str, secret: str, account: Sandbox) -> None:
-        """Lets this key in, as one of that account."""
+        """Adds this key to that account."""
         self._keys[_basic(key, secret)] = key, account
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:

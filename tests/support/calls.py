@@ -1,4 +1,4 @@
-"""What tests say to a server, and what they ask of the sandbox's log."""
+"""Calls to a server, and questions about the sandbox's log."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ RESCHEDULED = "late_ferry"
 STATELESS = "postgres_mirror"
 
 NO_VERSION = "0123456789abcdef" * 2
-"""No state has it."""
+"""A value that occurs in no state."""
 
 _FOR_EVER = 1e9
 
@@ -43,7 +43,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The error that a tool answers; fails the test if it answers none."""
+    """A tool's error; fails the test if the tool answers a result."""
     result = await client.call_tool(tool, arguments)
     assert result.is_error, result.content
     assert isinstance(result.content[0], TextContent)
@@ -60,7 +60,7 @@ async def version_of(client: Client, connection_id: str) -> str:
 
 
 async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
-    """An update of the state as it is now."""
+    """An update of the current state."""
     version = await version_of(client, connection_id)
     return await call(
         client,
@@ -73,7 +73,7 @@ async def update(client: Client, connection_id: str, **change: Any) -> dict[str,
 
 
 def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]:
-    """What was asked of Fivetran about one connection: 'GET', 'PATCH', 'GET state', 'PATCH state'."""
+    """The requests to Fivetran about one connection: 'GET', 'PATCH', 'GET state', 'PATCH state'."""
     return [
         f"{request.method}{' state' if request.path.endswith('/state') else ''}"
         for request in sandbox.log[since:]
@@ -82,7 +82,7 @@ def api_calls(sandbox: Sandbox, connection_id: str, since: int = 0) -> list[str]
 
 
 def in_order(calls: list[str]) -> list[str]:
-    """An update's calls, of which the first two are made at once."""
+    """An update's calls; the first two are made at the same time."""
     return [*sorted(calls[:2]), *calls[2:]]
 
 
@@ -99,7 +99,7 @@ def is_read(request: LoggedRequest) -> bool:
 
 
 def _sets_paused(request: LoggedRequest) -> bool | None:
-    """What a PATCH of a connection asks for; every one says that no setup tests are to run."""
+    """The paused flag in a PATCH of a connection; every PATCH must say that no setup tests run."""
     if request.method != "PATCH" or request.path.endswith("/state"):
         return None
     body = request.body if isinstance(request.body, dict) else {}
@@ -114,13 +114,13 @@ def state_of(sandbox: Sandbox, connection_id: str) -> Any:
 
 
 def sync_until_paused(sandbox: Sandbox) -> None:
-    """Of the connection that syncs: else its syncs would end by the clock, and the cursor move,
-    before a slow machine has come to the update."""
+    """Keep the sync of SYNCING running until a pause. Otherwise it would end by the clock and move
+    the cursor before a slow machine has started the update."""
     _change(sandbox, SYNCING, lambda syncing: replace(syncing, sync_seconds=_FOR_EVER))
 
 
 def sync_runs_on(sandbox: Sandbox, connection_id: str = SYNCING) -> None:
-    """Its sync, paused or not, until `sandbox.finish_sync`."""
+    """Keep the sync running, even after a pause, until `sandbox.finish_sync`."""
     _change(sandbox, connection_id, lambda syncing: replace(syncing, drain_seconds=_FOR_EVER))
 
 
@@ -136,7 +136,7 @@ def _change(
 async def status_once(
     client: Client, workflow_id: str, wanted: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """What workflow_status answers as soon as it is as wanted; fails the test after 30 s."""
+    """The first workflow_status for which `wanted` is true; fails the test after 30 s."""
     with anyio.fail_after(30):
         while True:
             status = await call(
@@ -147,12 +147,12 @@ async def status_once(
 
 
 async def arrival(sandbox: Sandbox, wanted: Callable[[LoggedRequest], bool]) -> LoggedRequest:
-    """The first request of the sandbox's log, past or to come, that is as wanted."""
+    """The first request of the sandbox's log, past or future, for which `wanted` is true."""
     return await anyio.to_thread.run_sync(sandbox.wait_for, wanted)
 
 
 async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 30) -> T:
-    """What a look brings as soon as that is something; leaves the processor to others in between."""
+    """The first result of `look` that is not empty; yields to other tasks between two looks."""
     with anyio.fail_after(seconds):
         while True:
             if found := await look():
@@ -161,7 +161,7 @@ async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 30) ->
 
 
 class Watch:
-    """One connection from now on, and what no update may do to it, whatever goes wrong."""
+    """One connection from now on, and the promises that every update must keep."""
 
     def __init__(self, sandbox: Sandbox, connection_id: str) -> None:
         self._sandbox = sandbox
@@ -184,8 +184,9 @@ class Watch:
         ]
 
     def ended_with(self, state: Any) -> None:
-        """The state is exactly this; the connection is as paused as it was; no write met a sync
-        or a connection that was not paused; the last write was read back before any resume."""
+        """The state is exactly this. The connection is paused only if it was paused before. No
+        write met a sync or a connection that was not paused. The last write was read back before
+        any resume."""
         assert state_of(self._sandbox, self._id) == state
         assert self._sandbox.connection(self._id).paused == self.was_paused
         writes = [each for each in self.requests("PATCH", state=True) if each.applied]
@@ -196,7 +197,7 @@ class Watch:
                 for each in self.requests("GET", state=True)
                 if each.index > writes[-1].index
                 and each.status == 200
-                and each.fault in (None, "hang")  # Answered in the end.
+                and each.fault in (None, "hang")  # The request was answered in the end.
             ]
             assert reads, "never verified"
             resumes = [

@@ -1,4 +1,4 @@
-"""The program's commands, run as a person runs them."""
+"""Runs the program's commands as a person does."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 def run(
     environment: dict[str, str], folder: Path, *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """`fivetran-state ...` to its end."""
+    """Runs `fivetran-state ...` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "fivetran_state", *arguments],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Search files for a text, in each encoding that it may have there."""
+"""Search files for a text, in each encoding that may hide it."""
 
 import base64
 import json
@@ -12,12 +12,12 @@ def files_under(folder: Path) -> Iterator[Path]:
 
 
 def spellings(text: str) -> set[bytes]:
-    """The ways in which a text may hide in a file."""
+    """The forms in which a file may contain a text."""
     plain = text.encode()
     spelt = {plain, json.dumps(text)[1:-1].encode(), plain.hex().encode()}
     spelt |= {quote(text, safe="").encode(), quote_plus(text).encode()}
     for shift in range(3):
-        # As it looks in the base64 of anything that holds it, at each of its three alignments.
+        # In base64, the text has three forms, one for each alignment.
         encoded = base64.b64encode(b"?" * shift + plain)
         whole = encoded[-(-shift * 8 // 6) : (shift + len(plain)) * 8 // 6]
         spelt |= {whole, whole.translate(bytes.maketrans(b"+/", b"-_"))}

@@ -1,4 +1,4 @@
-"""Malformed requests to the MCP endpoint, each made of a seed and its number, and their client."""
+"""Malformed requests to the MCP endpoint, each made from a seed and its number, and their client."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ WORKFLOW = f"{IDLE}:1"
 TOOLS: dict[str, dict[str, Any]] = {
     "list_connections": {"name": "a", "service": "b", "cursor": "c", "limit": 1},
     "get_state": {"connection_id": IDLE, "path": "/cursor", "max_bytes": 1000},
-    # With this version, as without any, nothing is ever written.
+    # With this version, or without any, nothing is ever written.
     "update_state": {
         "connection_id": IDLE, "merge_patch": {"cursor": 1}, "expected_version": "no version of it",
         "dry_run": False, "reason": "why", "idempotency_key": "key", "wait_seconds": 0,
@@ -66,7 +66,7 @@ RAW = {
     "@infinity": "-Infinity",
     "@twice": '{"a":1,"a":{"a":2,"a":3}}',
 }
-"""What `json.dumps` does not write: there it stands for the text."""
+"""Text that `json.dumps` cannot write; each key stands for its text."""
 WEIRD: list[Any] = [
     *RAW, None, True, False, 0, -1, 1.5, -0.0, 2**31, 2**63, 2**64, 1e308, "", " ", "\0", "\ud800",
     "\ud800\udfff", "\x1b[31m\r\nX: y", "\u202e\u2028\ufeff", "../../etc/passwd", "%2e%2e%2f%00",
@@ -89,20 +89,20 @@ Headers = list[tuple[str, bytes]]
 
 @dataclass
 class Frame:
-    """One request. `{session}` in a header becomes that of its client."""
+    """One request. Its client's session replaces `{session}` in a header."""
 
     headers: Headers
     body: bytes = b""
     method: str = "POST"
     kind: str = ""
     chunks: bytes | None = None
-    """In place of the body and its length."""
+    """Replaces the body and its length."""
     ends: bool = True
-    """Whether the body comes to the end that was announced."""
+    """True if the whole announced body is sent."""
     waits: bool = True
-    """Whether its client does, for the answer."""
+    """True if its client waits for the answer."""
     listens: bool = False
-    """Whether it asks for a stream without end."""
+    """True if it asks for an endless stream."""
 
     def has_no_end(self, stream: "Answer") -> bool:
         return self.method == "GET" or (self.listens and stream.body.endswith(b"\n\r\n"))
@@ -153,7 +153,7 @@ def valid(era: str, method: str, params: dict[str, Any], id_: object = 1) -> Fra
 
 
 def frame(seed: int, number: int) -> Frame:
-    """Always the same one; the kinds come in turn."""
+    """Always the same frame for a number; the kinds take turns."""
     random = Random(f"{seed}/{number}")
     make = KINDS[number % len(KINDS)]
     era = random.choice([LEGACY, MODERN])
@@ -165,7 +165,7 @@ def frame(seed: int, number: int) -> Frame:
 
 
 def mutated(random: Random, value: Any) -> Any:
-    """With one to three members, at any depth, made wrong."""
+    """The value with one to three wrong members, at any depth."""
     root = {"": deepcopy(value)}
     for _ in range(random.randint(1, 3)):
         container: Any = root
@@ -194,7 +194,7 @@ Message = dict[str, Any]
 def wrong_params(random: Random, made: Frame, era: str, message: Message) -> None:
     params = mutated(random, message["params"])
     made.body = dumped(message | {"params": params})
-    if isinstance(params, dict) and random.random() < 0.8:  # As if all were meant so.
+    if isinstance(params, dict) and random.random() < 0.8:  # Let the headers match.
         made.headers = headers_of(era, message["method"], params)
 
 
@@ -254,12 +254,12 @@ def broken_off(random: Random, made: Frame, _: str, __: Message) -> None:
 
 
 def abandoned(_: Random, made: Frame, __: str, message: Message) -> None:
-    # A session that nobody has heard of lives on until it has idled for half an hour.
+    # Only the server knows this session, which then lives until it has been idle for half an hour.
     made.waits = message["method"] == "initialize"
 
 
 def too_large(random: Random, made: Frame, era: str, message: Message) -> None:
-    if random.random() < 0.8:  # It takes its time.
+    if random.random() < 0.8:  # Make few of these: they take long.
         made.kind = wrong_params.__name__
         return wrong_params(random, made, era, message)
     made.body = dumped(message | {"extra": "k" * MAX_BODY_BYTES})
@@ -269,7 +269,7 @@ def too_large(random: Random, made: Frame, era: str, message: Message) -> None:
 
 
 def unchanged(_: Random, __: Frame, ___: str, ____: Message) -> None:
-    """A valid one, among the others."""
+    """A valid frame, among the others."""
 
 
 Make = Callable[[Random, Frame, str, Message], None]
@@ -291,7 +291,7 @@ class Answer:
 
 @dataclass
 class RawClient:
-    """Sends frames; those of the older era in its session."""
+    """Sends frames; frames of the older era use its session."""
 
     port: int
     token: str = ""
@@ -308,7 +308,8 @@ class RawClient:
         assert answer.status == 200
 
     async def keep_one_session(self, made: Frame, answer: Answer) -> None:
-        """After that frame: a session that it ended is opened again, and one that it opened ended."""
+        """After that frame: open the session again if the frame ended it, and end a session that it
+        opened."""
         own, named = self.session, answer.headers.get("mcp-session-id")
         if made.method == "DELETE":
             await self.open_session()
@@ -318,12 +319,12 @@ class RawClient:
             self.session = own
 
     async def send(self, made: Frame) -> Answer | None:
-        """The answer, or of an endless stream the beginning; None where nothing was said."""
+        """The answer; for an endless stream, its beginning; None if nothing was received."""
         loop = asyncio.get_running_loop()
         with socket.socket() as connection:
             connection.setblocking(False)
             await loop.sock_connect(connection, ("127.0.0.1", self.port))
-            with suppress(ConnectionError):  # It may refuse before it has read everything.
+            with suppress(ConnectionError):  # The server may refuse before it has read everything.
                 await loop.sock_sendall(connection, made.to_bytes(self.session, self.token))
                 if not made.ends:
                     connection.shutdown(socket.SHUT_WR)

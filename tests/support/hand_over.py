@@ -31,7 +31,7 @@ def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, 
 
 
 def wait_until_nobody_is_left(environment: dict[str, str]) -> None:
-    """Each living process has a lock file of its own; one that ends in order removes it."""
+    """Each living process has its own lock file; a process that ends normally removes it."""
     executors = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "executors"
     deadline = time.monotonic() + 30
     while left := list(executors.iterdir()):

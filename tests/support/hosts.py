@@ -1,4 +1,4 @@
-"""Hosts of a stdio server, and each way in which they end it."""
+"""Hosts of a stdio server, and each way in which a host ends its server."""
 
 import json
 import os
@@ -29,7 +29,7 @@ INITIALIZE = {
 
 
 class Host:
-    """A process that has a server as its child."""
+    """A process with a server as its child."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", terminal: int | None, life: int) -> None:
         self.process = process
@@ -44,12 +44,12 @@ class Host:
         self._write(json.dumps({"jsonrpc": "2.0"} | message).encode())
 
     def call(self, tool: str, **arguments: Any) -> None:
-        """The answer's id is the tool's name."""
+        """Call a tool; the answer has the tool's name as its id."""
         params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": tool}}
         self.say(method="tools/call", id=tool, params=params)
 
     def result(self, tool: str) -> dict[str, Any]:
-        """The structured result of the tool that was called."""
+        """The structured result of that call."""
         assert self.process.stdout is not None
         while True:
             message = json.loads(self.process.stdout.readline())
@@ -81,21 +81,21 @@ class Host:
         self._terminal = None
 
     def stop_reading(self) -> None:
-        """From now on, and the server has much to say."""
+        """Stop reading, and let the server write a lot."""
         self._write(b"ignore 1")
         for number in range(100):
             self.say(method="tools/list", id=number)
 
     def send(self, number: signal.Signals) -> None:
-        """To the server."""
+        """Send a signal to the server."""
         os.kill(self.server_pid, number)
 
     def send_to_group(self, number: signal.Signals) -> None:
-        """To the host and the server."""
+        """Send a signal to the host and the server."""
         os.killpg(self.process.pid, number)
 
     def is_left_within(self, seconds: float) -> bool:
-        """Whether the server is gone: nobody else has the other end of its life line."""
+        """True if the server is gone: only the server holds the other end of the life line."""
         return bool(select.select([self._life], [], [], seconds)[0])
 
     def end_all(self) -> None:
@@ -112,9 +112,9 @@ class Host:
 
 @contextmanager
 def host(environment: dict[str, str], folder: Path, *, terminal: bool = False) -> Iterator[Host]:
-    """A host and its server, in a session of their own; what is left of them at the end is killed.
+    """A host and its server, in their own session; at the end, what remains of them is killed.
 
-    What the server logs is added to a file in `folder`.
+    The server's log is added to a file in `folder`.
     """
     ours, theirs = pty.openpty() if terminal else (None, os.open(os.devnull, os.O_RDWR))
     life, servers_life = os.pipe()
@@ -192,4 +192,4 @@ WAYS: dict[str, Callable[[Host], None]] = {
     "gets SIGHUP with its group": lambda host: host.send_to_group(signal.SIGHUP),
     "gets SIGINT with its group": lambda host: host.send_to_group(signal.SIGINT),
 }
-"""What a host does, in the words of a test's name."""
+"""The host's actions, in the words of a test's name."""

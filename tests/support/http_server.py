@@ -1,4 +1,4 @@
-"""The HTTP server, in the process of a test or in its own, and how it is asked."""
+"""The HTTP server, in the process of a test or in its own, and its clients."""
 
 import asyncio
 import json
@@ -32,12 +32,13 @@ from tests.support.calls import ROOT, until
 WRONG_TOKEN = "fst_00000000_this-is-no-token"
 
 NO_TLS = False
-"""To load the certificates, which nobody needs here, would take each client longer than a call."""
+"""Do not load certificates: nothing here needs them, and it takes each client longer than a call.
+"""
 
 
 @contextmanager
 def counted_statements() -> Iterator[list[str]]:
-    """Every SQL statement of this process, its server's among them, while it lasts."""
+    """Every SQL statement of this process, the server's too, within the `with` block."""
     statements: list[str] = []
 
     def count(_: object, __: object, statement: str, *___: object) -> None:
@@ -75,7 +76,7 @@ async def mcp_client(
 
 
 class HttpServer:
-    """In this process. `client` asks it without a token, `mcp(token=...)` by MCP."""
+    """A server in this process. `client` calls it without a token, `mcp(token=...)` by MCP."""
 
     def __init__(self, settings: Settings, server: uvicorn.Server, listener: socket.socket) -> None:
         self._server = server
@@ -106,7 +107,7 @@ class HttpServer:
         return len(self._server.server_state.tasks)
 
     async def has_open(self, count: int) -> None:
-        """Returns when so many requests are open."""
+        """Waits until this number of requests is open."""
 
         async def has() -> bool:
             return self.open_requests == count
@@ -114,12 +115,12 @@ class HttpServer:
         await until(has)
 
     def new_token(self, scope: Scope = "write", *, days: float | None = None) -> str:
-        """From the first one on, the server lets nobody in without a token."""
+        """Adds a token. After the first one, the server refuses callers without a token."""
         text, _ = TokenFile(self.settings).create(scope, None, days)
         return text
 
     async def status(self, path: str = "/", token: str | None = None, **named: Any) -> int:
-        """What the server answers to a GET."""
+        """The status of the answer to a GET."""
         headers = authorization(token) | named.pop("headers", {})
         return (await self.client.get(path, headers=headers, **named)).status_code
 
@@ -127,7 +128,7 @@ class HttpServer:
     async def half_sent(
         self, method: str, path: str, **headers: str
     ) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-        """A request whose body does not come to its end: gets the head of the next answer to it."""
+        """A request with an incomplete body; yields a function for the head of the next answer."""
         headers = {"Host": "localhost", "Content-Length": "1000"} | headers
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -141,7 +142,7 @@ class HttpServer:
 
     @asynccontextmanager
     async def mcp(self, *arguments: Any, **named: Any) -> AsyncIterator[Client]:
-        """As `mcp_client` does it."""
+        """An MCP client of this server; see `mcp_client`."""
         async with mcp_client(self.url, *arguments, **named) as client:
             yield client
 
@@ -154,7 +155,7 @@ class HttpProcess:
     process: asyncio.subprocess.Process
 
     async def kill(self) -> None:
-        """SIGKILL; returns when the process is gone, and its locks with it."""
+        """Kills the server (SIGKILL); returns when the process is gone, and its locks with it."""
         self.process.kill()
         await self.process.wait()
 
@@ -172,9 +173,9 @@ async def http_process(
 async def http_running(
     environment: dict[str, str], folder: Path, *arguments: str, max_files: int | None = None
 ) -> AsyncIterator[HttpProcess]:
-    """The process, which may be killed; its stderr goes to a file of its own in `folder`.
+    """A server process that may be killed; its stderr goes to a file of its own in `folder`.
 
-    With `max_files`, it may open only so many.
+    `max_files` limits its open files.
     """
     command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
     limit = None
@@ -206,12 +207,12 @@ async def _url_in(log: Path) -> str:
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
-    """Every line, as the JSON that it has to be."""
+    """Every line of the log; each has to be JSON."""
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 async def run_cli(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
-    """`python server.py ...` to its end: exit code, stdout, stderr."""
+    """Runs `python server.py ...` to its end: exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "server.py"),

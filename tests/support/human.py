@@ -9,7 +9,7 @@ ACCEPT = ElicitResult(action="accept", content={})
 
 
 class Human:
-    """Is asked; `answers` are given in turn, each perhaps after something has happened."""
+    """Answers questions with `answers`, in order; an answer may first wait for an event."""
 
     def __init__(self, *answers: ElicitResult | ErrorData | Callable[[], ElicitResult]) -> None:
         self.questions: list[str] = []

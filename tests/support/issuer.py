@@ -1,4 +1,4 @@
-"""A small OAuth issuer over real HTTP: its metadata, its keys, and the tokens that it makes."""
+"""A small OAuth issuer over real HTTP: its metadata, keys and tokens."""
 
 import base64
 import functools
@@ -28,10 +28,10 @@ def private_key(number: int) -> rsa.RSAPrivateKey:
 
 
 class OAuthIssuer:
-    """Signs with its newest key. `rotate` withdraws that for another; `is_silent` answers 503.
+    """Signs with its newest key. `rotate` replaces that key; `is_silent` answers 503.
 
-    `trick` is how it answers instead, until the client hangs up: `drips` a byte at a time, `floods`,
-    sends to the same things `elsewhere`, or is a `bomb`, small until it is decompressed.
+    `trick` changes its answers, until the client disconnects: `drips` sends a byte at a time,
+    `floods` sends without end, `elsewhere` redirects, and `bomb` is small until it is decompressed.
     """
 
     def __init__(self, *, is_openid: bool = False) -> None:
@@ -59,7 +59,7 @@ class OAuthIssuer:
         self.key_number += 1
 
     def claims(self, **changed: Any) -> dict[str, Any]:
-        """Those of a good token; None takes one away."""
+        """The claims of a good token; None removes a claim."""
         claims = {
             "iss": self.url,
             "aud": AUDIENCE,
@@ -77,7 +77,7 @@ class OAuthIssuer:
         )
 
     def forged_with_the_public_key(self) -> str:
-        """HS256, its secret being what everybody can read, as RFC 8725 warns of."""
+        """HS256 with a secret that everybody can read: the attack in RFC 8725."""
         key = private_key(self.key_number).public_key()
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         signed = self._without_signature("HS256")
@@ -119,7 +119,7 @@ class OAuthIssuer:
             request.send_header(name, value)
         request.end_headers()
         left = int(headers["Content-Length"])
-        with suppress(OSError):  # The client has hung up.
+        with suppress(OSError):  # The client has disconnected.
             while left > 0:
                 request.wfile.write(chunk[:left])
                 left -= len(chunk)

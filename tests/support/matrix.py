@@ -1,4 +1,4 @@
-"""An update's calls to Fivetran, and parameters that are tested in all their combinations."""
+"""An update's calls to Fivetran, and parameters that are tested in all combinations."""
 
 import itertools
 from collections.abc import Collection
@@ -11,11 +11,11 @@ class Call(NamedTuple):
     """One call of an undisturbed update."""
 
     kind: str
-    """As `calls.api_calls` names it: 'GET', 'GET state'."""
+    """The kind, by its name in `calls.api_calls`: 'GET', 'GET state'."""
     skip: int
-    """How many calls of its kind come before it."""
+    """The number of earlier calls of its kind."""
     position: int
-    """How many calls come before it."""
+    """The number of earlier calls."""
 
     @property
     def method(self) -> str:
@@ -45,25 +45,25 @@ CALLS = _calls(
     resume="PATCH",
     sync="POST",
 )
-"""Of an update of a running connection, the last one only with `then_sync`.
+"""The calls of an update of a running connection; the last one only with `then_sync`.
 
-The first two are made at once, so they arrive in any order.
+The first two are made at the same time, so they arrive in any order.
 """
 SYNC = CALLS["sync"]
 RUNNING = {name: call for name, call in CALLS.items() if call != SYNC}
-"""Without `then_sync`."""
+"""The calls without `then_sync`."""
 PAUSED = _calls(inspect="GET", inspect_state="GET state", write="PATCH state", verify="GET state")
-"""Of an update of a connection that the process has seen paused before."""
+"""The calls for a connection that the process has seen paused before."""
 
-# A fault does not count the requests that an earlier one takes: of the two writes, the first is.
+# A fault skips requests that an earlier fault takes, so it sees only the first of the two writes.
 MORE = {
     "drain": Call("GET", 1, 3),
     "roll_back": Call("PATCH state", 0, 8),
     "verify_roll_back": Call("GET state", 4, 9),
 }
-"""Of an update that waits for a sync, or that puts the state back."""
+"""Calls of an update that waits for a sync, or that puts the state back."""
 OF_GROUPS = ("undo",)
-"""Steps that only an update of several connections makes: tests/crash/test_groups.py."""
+"""Steps that only an update in a group makes: tests/crash/test_groups.py."""
 
 
 def kinds(calls: dict[str, Call]) -> list[str]:
@@ -71,12 +71,12 @@ def kinds(calls: dict[str, Call]) -> list[str]:
 
 
 def few(always: Collection[Any], all_: Collection[Any]) -> list[Any]:
-    """All of them; in the quick suite only those that are `always` tested."""
+    """All of them; the quick suite runs only those in `always`."""
     return [pytest.param(each, marks=() if each in always else pytest.mark.slow) for each in all_]
 
 
 def each_with_each(first: Collection[Any], second: Collection[Any]) -> list[Any]:
-    """All pairs; in the quick suite only so many that each value comes up."""
+    """All pairs; the quick suite runs only enough of them to use each value."""
     fewer = min(len(first), len(second))
     return [
         pytest.param(

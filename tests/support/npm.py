@@ -1,4 +1,4 @@
-"""Other people's programs from npm, at exact versions, and a Node that is new enough for them."""
+"""Programs from npm, at exact versions, and a Node that is new enough for them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ _PRINT_PATH = "import os; print(os.environ['PATH'])"
 
 
 def path_with(package: str) -> str:
-    """A PATH with the programs of this package; what is missing is downloaded by npx."""
+    """A PATH with the programs of this package; npx downloads missing ones."""
     npx, node = shutil.which("npx"), shutil.which("node")
     if npx is None or node is None:
         raise SystemExit("Node is needed, with its npx: https://nodejs.org")

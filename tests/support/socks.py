@@ -1,4 +1,4 @@
-"""A SOCKS5 proxy (RFC 1928), without authentication, that remembers where it was asked to go."""
+"""A SOCKS5 proxy (RFC 1928) without authentication that records the requested destinations."""
 
 import asyncio
 from collections.abc import AsyncIterator

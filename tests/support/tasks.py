@@ -1,4 +1,4 @@
-"""A client of the Tasks extension, made of what the SDK offers for extensions."""
+"""A client of the Tasks extension, built with the SDK's support for extensions."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class _Created(_Answer):
 
 
 class FollowsTasks(ClientExtension):
-    """Declares the extension, and polls a task to its result, as a host would."""
+    """Declares the extension, and polls a task until its result, as a host would."""
 
     identifier = IDENTIFIER
 
@@ -53,7 +53,7 @@ class FollowsTasks(ClientExtension):
 
 
 async def ask(client: Client, method: str, task_id: str) -> Fields:
-    """What the server answers to `tasks/...`; raises `MCPError`."""
+    """The server's answer to `tasks/...`; raises `MCPError`."""
     return await _ask(client.session, method, task_id)
 
 
@@ -64,9 +64,10 @@ async def task_of(
     request_state: str | None = None,
     **arguments: Any,
 ) -> Fields:
-    """The task that update_state answers with; fails the test if it is something else, or waits.
+    """The task that update_state answers with; fails the test if the answer is something else or
+    late.
 
-    `answers` and `request_state` make it the second round of a call.
+    With `answers` and `request_state` this is the second round of a call.
     """
     with anyio.fail_after(15):
         result = await client.session.call_tool(

@@ -1,4 +1,4 @@
-"""An update by a server process: start it, hold it at one of its calls, check how it ended."""
+"""An update by a server process: start it, hold it at one of its calls, check its end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +22,10 @@ from tests.support.calls import (
 from tests.support.processes import Server, ended
 
 CALLS = dict(enumerate(matrix.RUNNING, 1))
-"""By their number, the names of an update's calls."""
+"""The names of an update's calls, by number."""
 WRITE = matrix.CALLS["write"].position + 1
 CALLS_TO_READ = 2
-"""What get_state asks of Fivetran about the connection."""
+"""The calls of get_state to Fivetran about the connection."""
 RUNNING_CALLS = matrix.kinds(matrix.RUNNING)
 BEFORE: FaultKind = "hang"
 AFTER: FaultKind = "apply_then_hang"
@@ -57,8 +57,8 @@ async def start_update_that_hangs(
     connection_id: str = IDLE,
     **more: Any,
 ) -> str:
-    """Starts an update; returns its id when the call (counted from 1) has arrived that is never
-    answered."""
+    """Starts an update; returns its id when the call with this number (from 1) has arrived. That
+    call is never answered."""
     is_paused = sandbox.connection(connection_id).paused
     at = list((matrix.PAUSED if is_paused else matrix.CALLS).values())[at_call - 1]
     # The state is read once before.
@@ -76,12 +76,12 @@ def is_write(request: LoggedRequest) -> bool:
 
 
 def is_look(request: LoggedRequest) -> bool:
-    """A state that was read, and whose answer arrived."""
+    """True for a read of the state whose answer has arrived."""
     return is_read(request) and request.status is not None
 
 
 def resumed(connection_id: str) -> Callable[[LoggedRequest], bool]:
-    """Whether a request has resumed this connection."""
+    """True for a request that has resumed this connection."""
 
     def has(request: LoggedRequest) -> bool:
         return request.connection_id == connection_id and request.applied and is_resume(request)
@@ -124,7 +124,7 @@ def assert_read_back_before_resumed(
 async def assert_updated_once(
     client: Client, sandbox: Sandbox, workflow_id: str, before: dict[str, Any]
 ) -> None:
-    """The only update of a connection that was running succeeded, as if nothing had happened."""
+    """The only update of a running connection succeeded, as without any fault."""
     connection_id = workflow_id.partition(":")[0]
     status = await ended(client, workflow_id)
     assert status["status"] == "updated", status
@@ -147,7 +147,7 @@ def assert_failed_with(status: dict[str, Any], code: str) -> None:
 
 
 async def kill_while_draining(server: Server, sandbox: Sandbox) -> str:
-    """Kills the server after it has once found the sync still running; the workflow's id."""
+    """Kills the server after it has seen once that the sync still runs; the workflow's id."""
     workflow_id = await start_update(server.client, SLOW)
     await arrival(
         sandbox, lambda request: is_poll_of_a_sync(request) and request.status is not None

@@ -66,7 +66,7 @@ def tool_call(name: str, **arguments: Any) -> Message:
 
 
 def message(line: bytes) -> Message:
-    """A line of stdout, which has to be a whole JSON-RPC message."""
+    """A line of stdout; it has to be a whole JSON-RPC message."""
     assert line.endswith(b"\n"), line
     parsed: Message = json.loads(line)
     assert parsed["jsonrpc"] == "2.0", parsed
@@ -97,7 +97,7 @@ class RawServer:
         return self.hear(lambda each: each.get("id") == request_id)
 
     def hear(self, wanted: Callable[[Message], bool]) -> Message:
-        """The first message that is wanted; whatever comes before it has to be one as well."""
+        """The first message for which `wanted` is true; every earlier line has to be a message too."""
         assert self.process.stdout is not None
         while True:
             self.lines.append(self.process.stdout.readline())
@@ -106,14 +106,14 @@ class RawServer:
                 return self.heard[-1]
 
     def refusal(self, tool: str) -> str:
-        """The code of the error that this tool answers."""
+        """The code of this tool's error."""
         result = self.answer(tool)["result"]
         assert result["isError"] is True
         code: str = json.loads(result["content"][0]["text"])["code"]
         return code
 
     def exit_code(self) -> int:
-        """Closes stdin if it is open, reads what is left on stdout, and waits for the end."""
+        """Closes stdin if it is open, reads the rest of stdout, and waits for the end."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -131,7 +131,7 @@ Start = Callable[..., AbstractContextManager[RawServer]]
 
 @contextmanager
 def ends_in_time(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """A server that hangs ends the test: its stdout breaks off."""
+    """Kills a server that hangs: its stdout then ends, which fails the test."""
     deadline = threading.Timer(60, process.kill)
     deadline.start()
     try:

@@ -1,4 +1,5 @@
-"""What a caller may ask to do to a state, and the keys that are derived from it, which are stored."""
+"""The changes that a caller may request, and the idempotency keys derived from them, which are
+stored."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,6 +1,7 @@
-"""What `fivetran_state.dbos_internals` uses of DBOS is still there, and does what it is for.
+"""The parts of DBOS that `fivetran_state.dbos_internals` uses still exist, and still work.
 
-If a new version of DBOS fails one of these, recovery needs another way before it can be used.
+If a new version of DBOS fails one of these tests, recovery needs another way before that version
+can be used.
 """
 
 import inspect
@@ -36,14 +37,14 @@ def remember_run() -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[SystemDatabase]:
-    """Of a DBOS that was launched in this process, with one workflow, which has run."""
+    """The database of a DBOS that was launched in this process and has run one workflow."""
     DBOS(
         config={
             "name": "test-dbos-internals",
             "application_version": VERSION,
             "executor_id": OURS,
             "system_database_url": f"sqlite:///{tmp_path / 'state.db'}",
-            # As everywhere here: another test may have taken the other ways to read out of DBOS.
+            # As in the program: another test may have removed DBOS's other formats.
             "serializer": cast(Serializer, vault.SealingSerializer([os.urandom(32)], "test")),
             "log_level": "WARNING",
         }
@@ -80,7 +81,7 @@ def claim(
     )
 
 
-# What is used
+# The parts in use
 
 
 def test_dbos_has_the_columns(database: SystemDatabase) -> None:
@@ -128,7 +129,7 @@ def test_dbos_makes_unique_ids() -> None:
     assert generate_uuid() != generate_uuid()
 
 
-# What it does
+# Their behaviour
 
 
 def test_a_claimed_workflow_is_run(database: SystemDatabase) -> None:

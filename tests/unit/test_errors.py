@@ -1,4 +1,4 @@
-"""Each error teaches: what it means, and what to do next; the page about them is made from that."""
+"""Each error explains its meaning and the next step; the page about errors is made from these."""
 
 import inspect
 
@@ -18,7 +18,7 @@ ALL = [
 
 
 def test_the_page_about_errors_is_what_the_code_says() -> None:
-    """If not: python -m fivetran_state.errors > docs/reference/errors.md"""
+    """If this fails, run python -m fivetran_state.errors > docs/reference/errors.md."""
     assert (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8") == errors.reference()
 
 

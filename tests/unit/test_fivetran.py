@@ -57,7 +57,7 @@ def _retries_do_not_wait() -> Iterator[None]:
 
 
 class Script(httpx.AsyncBaseTransport):
-    """Gives these answers in turn, and keeps the requests."""
+    """Gives these answers in order, and keeps the requests."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = iter(answers)
@@ -72,7 +72,7 @@ class Script(httpx.AsyncBaseTransport):
         raise answer("by the script", request=request)
 
     async def error_of(self, call: Call) -> dict[str, Any]:
-        """The error that the call ends in, as callers get it."""
+        """The error at the end of the call, as callers get it."""
         with pytest.raises(FivetranError) as error:
             await call(self.fivetran)
         return error.value.to_json()
@@ -207,7 +207,7 @@ async def test_the_wait_is_as_long_as_fivetran_asks_for(caplog: pytest.LogCaptur
         await script.fivetran.get_state(ID)
 
     (record,) = caplog.records
-    # Its own first wait would be 0.2 seconds at least.
+    # Its own first wait would be at least 0.2 seconds.
     assert record.getMessage().startswith("Trying again in 0.1 s: ")
 
 

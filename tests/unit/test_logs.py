@@ -1,4 +1,4 @@
-"""No value gets into the log by way of a library, of an exception, or of Python itself."""
+"""No value gets into the log through a library, an exception, or Python itself."""
 
 import ast
 import json
@@ -81,7 +81,7 @@ def test_a_line_has_the_source_of_a_librarys_message_and_the_types_of_exceptions
     (ours,) = [line for line in lines if line["logger"] == "fivetran_state.module"]
     assert ours["message"] == ("Ours: fivetran_unavailable (KeyError), FivetranUnavailable()")
     assert ours["exception"].splitlines()[0] == "KeyError"
-    # A warning, a thread, a finalizer, a task that nobody awaits, and the program itself.
+    # A warning, a thread, a finalizer, a task that is not awaited, and the program itself.
     ends = [line.get("exception", line["message"]) for line in lines[-5:]]
     kinds = ["UserWarning", "ValueError", "ValueError", "invalid_change", "RuntimeError"]
     assert [end.split()[0] for end in ends] == kinds

@@ -1,4 +1,4 @@
-"""The table of phases agrees with what callers are told that there is."""
+"""The table of phases agrees with the phases that callers see."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""A plan: what it says that a change would do."""
+"""A plan: its description of the change."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def planned(
     wanted: Wanted | None = None,
     **more: Any,
 ) -> Plan:
-    """Of a merge patch, unless something else is wanted."""
+    """The plan of a merge patch, unless `wanted` is given."""
     patch = {"cursor": "2020"} if change is None else change
     wanted = wanted or Wanted(state.Change("merge_patch", patch, exact))
     return Plan.of(connection, before, wanted, **more)
@@ -169,7 +169,7 @@ def test_a_document_that_is_not_a_state_is_named() -> None:
 
     plan = planned(before=raw, wanted=Wanted(state.Change("new_state", {"cursor": "2020"})))
 
-    assert "What is there now is not a usable state." in plan.consequences
+    assert "The current state is not usable." in plan.consequences
 
 
 def test_numbers_that_look_rounded_stay_and_are_named() -> None:
@@ -179,7 +179,7 @@ def test_numbers_that_look_rounded_stay_and_are_named() -> None:
     plan = planned(rounded | {"cursor": "2020"}, before={**numbers, "cursor": "2026"}, exact=False)
 
     assert plan.changes_total == 1
-    assert "The exact numbers stay at /id_0, " in said(plan)
+    assert "The numbers stay exactly as they are at /id_0, " in said(plan)
     assert f"/id_{NAMED_PATHS - 1} and 2 more," in said(plan)
     assert len(plan.to_update().kept_numbers or []) == NAMED_PATHS + 2
 
@@ -226,7 +226,10 @@ def test_an_undo_names_the_first_of_many() -> None:
     ("service", "says"),
     [
         ("connector_sdk", "This state comes from other, a connection of the same service."),
-        ("aws_lambda", "Careful: this state comes from other, whose service is aws_lambda;"),
+        (
+            "aws_lambda",
+            "Careful: this state comes from other, a connection of the service aws_lambda. ",
+        ),
     ],
 )
 def test_a_copy_tells_where_it_comes_from(service: str, says: str) -> None:

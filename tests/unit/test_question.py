@@ -23,7 +23,7 @@ from fivetran_state.text import HIDDEN, quoted
 
 CASES = 1000
 
-# What a person reads in the hosts there are
+# A person reads the question in these hosts
 
 
 def folded(text: str) -> str:
@@ -31,7 +31,7 @@ def folded(text: str) -> str:
 
 
 class _Content(HTMLParser):
-    """The text and the tags of a page, as a browser shows it: comments are dropped."""
+    """The text and the tags of a page, as a browser shows it, without comments."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -51,7 +51,7 @@ def markdown(html: bool, linkify: bool) -> Callable[[str], str]:
 
     def render(text: str) -> str:
         content = _Content()
-        # Some renderers write no line break there, so that the lines run together as text.
+        # Some renderers write no line break there, so the lines become one text.
         content.feed(renderer.render(text).replace("<br />\n", "<br>"))
         content.close()
         assert content.tags <= {"p", "br", "ol", "li"}, content.tags
@@ -69,7 +69,7 @@ HOSTS: dict[str, Callable[[str], str]] = {
     "markdown, html, links": markdown(html=True, linkify=True),
 }
 
-# What that says, read back
+# The meaning of the text, read back
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _count(digits: str | None) -> int:
 
 
 def assert_shows(shown: list[Shown], values: list[Any]) -> None:
-    """What is shown is all of the values, but for what both have in common at their ends."""
+    """The shown values are complete, except for equal beginnings and ends."""
     exact = [decoded(state.dump(value)) for value in values]
     for each, value in zip(shown, exact, strict=True):
         if each.start or each.end:
@@ -162,7 +162,7 @@ def _cut(value: Any, start: int, end: int) -> Any:
     return value[start : len(value) - end]
 
 
-# Changes that somebody hostile would make
+# Changes by an attacker
 
 _SIGNS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ \t\n\r\x00\x1b\x7f0179azAZn"
 _LETTERS = "äßéıɡⅼａ𝐚ґжыδΩհօᎪカ力ロ口一へヘ漢한اש١²…·₿😀"
@@ -248,7 +248,7 @@ def cases() -> list[Case]:
 def _case(seed: int) -> Case:
     hostile = _Hostile(seed)
     before, after = hostile.change()
-    # As they come from Fivetran: halves of characters that belong together are one.
+    # As Fivetran returns them: two halves of a surrogate pair are one character.
     before, after = state.parse(state.dump(before)), state.parse(state.dump(after))
     found = list(state.differences(before, after))
     entries = [each for each in found if each.op != "add"]

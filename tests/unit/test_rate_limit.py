@@ -1,4 +1,4 @@
-"""The number of requests that each caller has in a minute."""
+"""The number of requests that each caller has per minute."""
 
 import time
 
@@ -8,7 +8,7 @@ from fivetran_state.http_server.rate_limit import MAX_BUCKETS, Buckets
 
 
 class Clock:
-    """Stands still until it is put forward."""
+    """Stands still until a test changes `now`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def taken(buckets: Buckets, key: object, at_most: int = 1000) -> int:
-    """How many requests in a row have room."""
+    """The number of requests in a row that have room."""
     return next((count for count in range(at_most) if buckets.take(key)), at_most)
 
 

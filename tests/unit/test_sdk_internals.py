@@ -1,4 +1,4 @@
-"""What `mcp_server.sdk_internals` uses of the MCP SDK is still there, and is what it is taken for."""
+"""The parts of the MCP SDK that `mcp_server.sdk_internals` uses still exist and still do the same."""
 
 import subprocess
 import sys

@@ -119,7 +119,7 @@ def test_a_state_is_parsed_in_its_order() -> None:
 
 @pytest.mark.parametrize("document", ["[]", '"x"', "1", "1.5", "true", "null"])
 def test_a_state_has_to_be_an_object(document: str) -> None:
-    with pytest.raises(InvalidState, match="a state is a JSON object, this is"):
+    with pytest.raises(InvalidState, match="a state is a JSON object, but this is"):
         parse(document)
 
 
@@ -250,7 +250,7 @@ RAW = [
     ("[1, 2]", "it is an array, not an object"),
     ("null", "it is null, not an object"),
     ('"x"', "it is a string, not an object"),
-    (r'"{\"a\":1}"', "it is a string that holds a JSON object: it was encoded twice"),
+    (r'"{\"a\":1}"', "it is a string that contains a JSON object: it was encoded twice"),
     ('{"a":1, "a":1}', 'an object has the key "a" twice'),
     ('{"a":[NaN]}', "NaN is not a JSON number"),
     ('{"a":1e9999999999999999999}', "the number 1e9999999999999999999 is out of range"),
@@ -654,14 +654,14 @@ def test_a_json_patch_that_does_not_fit_is_refused(state: str, patch: str, messa
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        ("new_state", "[]", "a state is a JSON object, this is an array"),
-        ("merge_patch", "null", "a merge patch is a JSON object, this is null"),
+        ("new_state", "[]", "a state is a JSON object, but this is an array"),
+        ("merge_patch", "null", "a merge patch is a JSON object, but this is null"),
         ("merge_patch", "{}", "the patch is empty"),
         ("json_patch", "[]", "the patch is empty"),
         ("json_patch", '{"op":"remove","path":"/a"}', "a JSON patch is an array of operations"),
         ("json_patch", '"[]"', "a JSON patch is an array of operations"),
-        ("json_patch", '["add"]', "operation 0 is a string; it has to be an object"),
-        ("json_patch", "[null]", "operation 0 is null; it has to be an object"),
+        ("json_patch", '["add"]', "operation 0 is a string; it must be an object"),
+        ("json_patch", "[null]", "operation 0 is null; it must be an object"),
         ("json_patch", '[{"path":"/a"}]', "operation 0 has no op; its op is one of add, remove"),
         ("json_patch", '[{"op":["add"]}]', r'operation 0 has the unknown op \["add"\]; its op is'),
         ("json_patch", '[{"op":"append"}]', 'operation 0 has the unknown op "append"; its op is'),

@@ -48,7 +48,7 @@ examples = settings(
 
 
 def joined(text: str) -> str:
-    """JSON cannot carry a pair of surrogates apart: it is one character."""
+    """JSON cannot express a split surrogate pair: it is one character."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -95,7 +95,7 @@ def escaped(text: str) -> str:
 
 
 def written(value: JsonValue, rng: random.Random | None = None) -> str:
-    """JSON by other means than `dump`; with `rng`, in any order, white space and escapes."""
+    """JSON, not written by `dump`; `rng` changes its order, white space and escapes."""
     space = rng.choice(["", " ", "\n\t"]) if rng else ""
     if isinstance(value, str):
         return escaped(value) if rng and rng.random() < 0.3 else json.dumps(value)
@@ -113,7 +113,7 @@ def written(value: JsonValue, rng: random.Random | None = None) -> str:
 
 
 def tokens(text: str) -> Any:
-    """What a text says, numbers as they are spelled, by Python's own parser."""
+    """The content of a text, by Python's own parser, with the spelling of numbers."""
     return json.loads(text, parse_int=lambda n: ("#", n), parse_float=lambda n: ("#", n))
 
 
@@ -152,7 +152,7 @@ def pointers(value: JsonValue, path: str = "") -> Iterator[str]:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """The rule of `same` for scalars, in other words."""
+    """The rule of `same` for scalars, defined differently."""
     if not isinstance(a, Number) or not isinstance(b, Number):
         return type(a) is type(b) and bool(a == b)
     if {".", "e", "E"}.isdisjoint(str(a)) or {".", "e", "E"}.isdisjoint(str(b)):
@@ -198,7 +198,7 @@ def test_any_text_is_a_document_as_python_reads_it(text: str) -> None:
     except InvalidState:
         assert found is None
     else:
-        # A text may be JSON only together with what is around it.
+        # A text may be JSON only together with the text around it.
         assert found is None or same(again, found) or again is None
 
 
@@ -221,7 +221,7 @@ def test_a_version_ignores_key_order_and_white_space(state: State, rng: random.R
 def test_a_version_changes_with_any_leaf(
     state: State, leaf: JsonValue, data: st.DataObject
 ) -> None:
-    state |= {"leaf": leaf}  # There is always one.
+    state |= {"leaf": leaf}  # There is always one such value.
     places = [path for path in pointers(state) if not isinstance(at(state, path), dict | list)]
     path = data.draw(st.sampled_from(places))
     old = at(state, path)
@@ -266,7 +266,7 @@ def test_a_merge_patch_applied_twice_is_applied_once(state: State, patch: State)
     assert dump(apply(Change("merge_patch", patch), once)) == dump(once)
 
 
-# The library's own diff holds 1 and true to be the same.
+# The library's own diff treats 1 and true as equal.
 plain_objects = objects(st.none() | st.booleans() | st.integers(2, 9) | texts)
 
 
@@ -343,7 +343,7 @@ def test_a_state_sent_back_by_javascript_loses_nothing(state: State) -> None:
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[str, str]:
-    """The spellings of a number and of another that is near it, or printed for it."""
+    """The spellings of a number and of another number that is near it, or printed for it."""
     spelling = draw(numbers)
     printed = javascript(spelling)
     near = [printed, repr(float(spelling)), str(int(float(spelling)))]
@@ -363,7 +363,7 @@ def test_only_what_javascript_prints_is_a_rounding(pair: tuple[str, str]) -> Non
         rounding = str(int(sent)) == printed
     else:
         rounding = not printed.lstrip("-").isdigit() and float(sent) == float(printed)
-        # JavaScript prints 0, but this is what we show for it.
+        # JavaScript prints 0, but this program shows -0.0.
         rounding |= repr(float(sent)) == repr(float(spelling)) == "-0.0"
     assert dump(after) == dump(old if rounding or same(old, new) else new)
 

@@ -18,7 +18,7 @@ def test_what_unicode_says_does_not_show_is_made_visible_and_nothing_that_shows(
             assert visible(character).isascii()
             assert visible(character).isprintable()
         elif is_hidden:
-            # Without a shape of its own: a joiner, a filler, a selector, or unassigned.
+            # Characters without a visible shape: a joiner, a filler, a selector, or unassigned.
             assert category in ("Cn", "Mn", "Lo"), hex(ord(character))
             assert category != "Lo" or "FILLER" in unicodedata.name(character)
 

@@ -1,4 +1,5 @@
-"""Turns: of one caller's requests a few at a time, and whoever only waits keeps nobody from one."""
+"""Turns: the server works on a few requests of one caller at a time, and waiting requests take no
+place."""
 
 import asyncio
 
@@ -9,7 +10,7 @@ from fivetran_state import turns
 
 
 class Requests:
-    """Of one caller: each is worked on until it is told to end."""
+    """Requests of one caller; each runs until the test ends it."""
 
     def __init__(self) -> None:
         self.worked_on: list[int] = []
@@ -34,7 +35,7 @@ class Requests:
 
 
 async def settled() -> None:
-    """Whatever can go on has gone on."""
+    """Everything that can run has run."""
     for _ in range(20):
         await asyncio.sleep(0)
 

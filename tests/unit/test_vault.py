@@ -1,4 +1,4 @@
-"""What is sealed can be opened with the key, and only with the key."""
+"""The key, and only the key, opens sealed values."""
 
 import base64
 import os

@@ -44,7 +44,9 @@ def ok(model: Any) -> dict[int | str, dict[str, Any]]:
 
 def accepted(model: Any) -> dict[int | str, dict[str, Any]]:
     headers = described(
-        Location="Where to follow it.",
-        **{"Preference-Applied": "What of Prefer was honoured."},
+        Location="The URL at which to follow the update.",
+        **{"Preference-Applied": "The parts of Prefer that were honoured."},
     )
-    return {202: {"model": model, "description": "It goes on by itself.", "headers": headers}}
+    return {
+        202: {"model": model, "description": "The update goes on by itself.", "headers": headers}
+    }

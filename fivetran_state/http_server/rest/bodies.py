@@ -1,4 +1,4 @@
-"""The bodies and queries of requests, and the answers that only REST gives."""
+"""The bodies and queries of requests, and the answers that only REST has."""
 
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MAX_CONNECTIONS)]
 _NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
 """For optional text: an empty text counts as unset."""
-# Pydantic lets half a character pass in SecretStr, and in a str without a bound.
+# Pydantic accepts half of a surrogate pair in SecretStr, and in a str without a limit.
 ApiSecret = Secret[
     Annotated[
         str,
@@ -40,12 +40,12 @@ def _with_example(**fields: Any) -> ConfigDict:
 
 
 class Body(BaseModel):
-    """The fields of every request: credentials, if it is not for the server's own account."""
+    """The fields of every request: credentials, unless it is for the server's own account."""
 
     model_config = ConfigDict(extra="forbid")
 
     api_key: Annotated[
-        str | None, Field(max_length=500, description="Of Fivetran; for this request only.")
+        str | None, Field(max_length=500, description="A Fivetran API key, for this request only.")
     ] = None
     api_secret: ApiSecret | None = None
 
@@ -83,7 +83,7 @@ class _Changing(Body):
     ] = None
     then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
     allow_resync: Annotated[
-        bool, Field(description="Write although a pending historical re-sync will overwrite it.")
+        bool, Field(description="Write even if a pending historical re-sync will overwrite it.")
     ] = False
     reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
     _read: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -96,14 +96,15 @@ class _Changing(Body):
         return body
 
     async def change(self) -> dict[str, object]:
-        """Each kind of change as JSON text, in which every number is exact."""
+        """Each kind of change as JSON text with exact numbers."""
         given = {"new_state": self.new_state, "merge_patch": self.merge_patch}
-        # `_Exact` has read it, so that every number is as it was spelt.
+        # `_Exact` has parsed the body, so every number has its original spelling.
         exact: dict[str, object] = {
             kind: None if value is None else await large.run(state.dump, value)
             for kind, value in (given | {"json_patch": self.json_patch}).items()
         }
-        # The caller may wait for hours, and FastAPI keeps what it has read as long as that.
+        # Free this memory: the caller may wait for hours, and FastAPI keeps the parsed body as
+        # long.
         self.new_state = self.merge_patch = self.json_patch = None
         self._read.clear()
         return exact | {"copy_from": self.copy_from}
@@ -117,31 +118,34 @@ class UpdateState(_Changing):
     connection_id: ConnectionId
     restore_from: Annotated[
         str | None,
-        Field(max_length=500, description="A workflow_id: the state before it."),
+        Field(
+            max_length=500,
+            description="A workflow_id: puts back the state from before that update.",
+        ),
         _NONE_IF_EMPTY,
     ] = None
     only: Annotated[
         str | None,
-        Field(description="With restore_from or copy_from: a JSON Pointer, only this part."),
+        Field(description="JSON Pointer: with restore_from or copy_from, changes this part only."),
         _NONE_IF_EMPTY,
     ] = None
     expected_version: Annotated[
         str | None,
-        # An empty text may be a variable that was never set: it must not mean any version.
+        # An empty text may come from a variable that was never set: it must not mean any version.
         Field(
             min_length=1,
             max_length=500,
-            description="The version that was seen; without it, whatever is there.",
+            description="The version that you saw. Without it, the change applies to any version.",
         ),
     ] = None
-    dry_run: Annotated[bool, Field(description="Only answer the plan.")] = False
+    dry_run: Annotated[bool, Field(description="Only return the plan.")] = False
 
     async def change(self) -> dict[str, object]:
         return await super().change() | {"restore_from": self.restore_from}
 
     @property
     def says_more(self) -> bool:
-        """True if the body has options of a change, so that a missing change is a mistake."""
+        """True if the body has options of a change; then a missing change is a mistake."""
         texts = (self.expected_version, self.reason, self.only)
         flags = self.dry_run or self.then_sync or self.allow_resync
         return flags or any(text is not None for text in texts)
@@ -158,7 +162,9 @@ class UpdateStates(_Changing):
 
 NotUsable = Annotated[
     str | None,
-    Field(description="JSON text of what was there instead, if that was not a usable state."),
+    Field(
+        description="The state that the update found, as JSON text, if it is not a usable state."
+    ),
 ]
 
 
@@ -201,7 +207,9 @@ class ConnectionsQuery(_Page):
 
 class WorkflowsQuery(_Page):
     connection_id: Annotated[
-        ConnectionId | None, Field(description="Without it, of all connections."), _NONE_IF_EMPTY
+        ConnectionId | None,
+        Field(description="Without it, the updates of all connections."),
+        _NONE_IF_EMPTY,
     ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 

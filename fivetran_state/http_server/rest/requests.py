@@ -1,4 +1,4 @@
-"""The parts of a request: its exact body, the path, and the headers that say how it is meant."""
+"""The parts of a request: its exact body, the path, and the headers with options."""
 
 import re
 from collections.abc import Callable, Collection, Coroutine
@@ -21,13 +21,13 @@ from fivetran_state.startup import Backend
 from fivetran_state.validation import too_many_unknown
 
 FOR_EVER = 24 * 3600.0
-"""Seconds for which a caller is kept waiting who did not ask for less: an update's own patience."""
+"""Seconds that a caller waits by default; an update keeps trying for as long."""
 Credential = Annotated[str | None, Header(max_length=500)]
 WorkflowId = Annotated[str, Path(max_length=500, examples=["speak_inexpensive:1"])]
 
 
 class _WorkflowIds(StringConvertor):
-    """In a path: of a guest's update with its account in front, and never with what follows."""
+    """In a path: a guest's update has its account in front. It must not match the rest of a route."""
 
     regex = "[^/]+(?:/[^/:]+:[^/]+)?"
 
@@ -36,21 +36,22 @@ register_url_convertor("workflow_id", _WorkflowIds())
 
 
 class _Exact(Request):
-    """A request whose JSON body keeps every number as it is spelt."""
+    """A request whose JSON body keeps the spelling of every number."""
 
     _value: state.JsonValue
 
     def check_type(self) -> None:
-        """Refuse other types than JSON: any page can make a browser send those without asking first."""
+        """Refuse other types than JSON: any page can make a browser send those without asking
+        first."""
         if re.match(r"application/(.+\+)?json\s*(;|$)", self._content_type) is None:
-            raise HTTPException(415, "The request has to be of the Content-Type application/json.")
+            raise HTTPException(415, "The Content-Type of the request must be application/json.")
 
     async def read(self, known: Collection[str]) -> None:
         try:
             self._value = await large.run(state.parse_value, await self.body())
         except state.InvalidState as error:
             raise InvalidRequest(f"The body cannot be used: {error}.") from error
-        self._body = b"{}"  # FastAPI wants to know only whether there is one.
+        self._body = b"{}"  # FastAPI only needs to know that there is a body.
         if isinstance(self._value, dict):
             problems = too_many_unknown(self._value, known)
             if problems is not None:
@@ -100,7 +101,7 @@ def _credentials(
 
 @dataclass(frozen=True)
 class Preference:
-    """What `Prefer` (RFC 7240) asks for: how many seconds to wait for the end of an update."""
+    """The seconds to wait for the end of an update, from `Prefer` (RFC 7240)."""
 
     seconds: float = FOR_EVER
     applied: str | None = None
@@ -109,10 +110,14 @@ class Preference:
 def _preference(
     prefer: Annotated[
         list[Annotated[str, Field(max_length=200)]] | None,
-        Header(description="respond-async: answer at once; wait=SECONDS: at the latest then."),
+        Header(
+            description=(
+                "respond-async: answer at once. wait=SECONDS: answer after that time at the latest."
+            )
+        ),
     ] = None,
 ) -> Preference:
-    # Several lines are as good as one, with commas (RFC 9110, 5.3).
+    # Several header lines mean the same as one line with commas (RFC 9110, 5.3).
     wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
     waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
     applied = ["respond-async"] if "respond-async" in wanted else []
@@ -126,7 +131,9 @@ def _preference(
 def _idempotency_key(
     idempotency_key: Annotated[
         str | None,
-        Header(description="The same key never updates twice, in quotes or not.", max_length=202),
+        Header(
+            description="The same key, with or without quotes, never updates twice.", max_length=202
+        ),
     ] = None,
 ) -> str | None:
     if idempotency_key is None:
@@ -164,7 +171,7 @@ async def service_in(service: Service, credentials: Credentials) -> Service:
     if credentials == _NONE:
         return service
     if not credentials.key or not credentials.secret:
-        raise InvalidRequest("Credentials are an API key and its secret: give both, or none.")
+        raise InvalidRequest("Give both the API key and its secret, or neither.")
     return await service.of(credentials.key, credentials.secret)
 
 
@@ -173,6 +180,6 @@ def agreed(headers: Credentials, body: Body) -> Credentials:
     in_body = Credentials(body.api_key, secret)
     if _NONE not in (headers, in_body) and headers != in_body:
         raise InvalidRequest(
-            "The credentials in the headers are not those in the body: give them once."
+            "The credentials in the headers and in the body differ: give them once."
         )
     return headers if in_body == _NONE else in_body

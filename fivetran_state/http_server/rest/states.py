@@ -31,7 +31,7 @@ from fivetran_state.models import StateView
 
 READ_AT_ONCE = 4
 MAX_RESPONSE_BYTES = 20_000_000
-"""Bytes of all the states in one answer."""
+"""Maximum size in bytes of all the states in one answer."""
 
 
 async def get_state(body: GetState, headers: Headers, own: OwnService) -> Response:
@@ -56,8 +56,8 @@ async def get_states(body: GetStates, headers: Headers, own: OwnService) -> Resp
         left -= len(text)
         if left < 0:
             raise InvalidRequest(
-                f"These states have more than {MAX_RESPONSE_BYTES:,} bytes together: ask for "
-                "fewer at a time."
+                f"These states have more than {MAX_RESPONSE_BYTES:,} bytes in total: "
+                "request fewer at a time."
             )
         return text
 
@@ -79,8 +79,8 @@ async def update_state(
     """Change a state safely: pause, stop a running sync, write, verify, resume.
 
     Give one of new_state, merge_patch, json_patch, restore_from, copy_from. A body with nothing
-    but connection_id is answered with the current state. The answer comes when the update has ended, unless Prefer says
-    otherwise; a caller who leaves does not stop it.
+    but connection_id returns the current state. The answer comes when the update has ended,
+    unless Prefer says otherwise. The update goes on if the caller leaves.
     """
     if not body.dry_run:
         demand(WRITE, request)
@@ -131,8 +131,8 @@ async def update_states(
 ) -> Response:
     """Make one change to several connections, in order: to all of them, or to none.
 
-    All are looked at before any is paused. They stay paused until all are written and verified;
-    after a failure each state is put back before its connection is resumed.
+    All are looked at before any is paused. They stay paused until all are written and verified.
+    After a failure each state is put back before its connection is resumed.
     """
     service = await service_in(own, agreed(headers, body))
     given = await body.change()

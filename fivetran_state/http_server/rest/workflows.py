@@ -51,7 +51,7 @@ async def cancel_update(
     prefer: Prefer,
     body: CancelUpdate = CancelUpdate(),  # noqa: B008
 ) -> Response:
-    """End an update that waits, with nothing written; refused once it has written."""
+    """Cancel an update that waits: nothing is written. Refused once the update has written."""
     service = await service_in(own, agreed(headers, body))
     update: Update | UpdatesView
     if service.groups.is_group(workflow_id):
@@ -66,7 +66,7 @@ async def cancel_update(
 async def workflow_status(
     workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
 ) -> Response:
-    """How far an update is, or how it ended; with several connections, what became of each."""
+    """How far an update is, or how it ended; for a group, the result of each connection."""
     if service.groups.is_group(workflow_id):
         view = await service.groups.updates_status(workflow_id, wait_seconds=query.wait)
         return await answer(view)
