@@ -26,26 +26,29 @@ class _From:
 
 @dataclass(frozen=True)
 class RestoreFrom(_From):
-    """The state from before one of the connection's own updates."""
+    """An earlier state of the connection: before an update, at a time, or by its version."""
 
-    workflow_id: str
+    at: str
+    """A workflow id, a time or a version."""
 
     @property
     def source(self) -> str:
         """The name of the source, as the history keeps it."""
-        return self._named("restore_from", self.workflow_id)
+        return self._named("restore_from", self.at)
 
 
 @dataclass(frozen=True)
 class CopyFrom(_From):
-    """The state that another connection has now."""
+    """The state that another connection has now, or had at a time or as a version."""
 
     connection_id: str
+    at: str | None = None
 
     @property
     def source(self) -> str:
         """The name of the source, as the history keeps it."""
-        return self._named("copy_from", self.connection_id)
+        source = self.connection_id if self.at is None else f"{self.connection_id}@{self.at}"
+        return self._named("copy_from", source)
 
 
 Change: TypeAlias = Inline | RestoreFrom | CopyFrom
@@ -61,7 +64,8 @@ async def parse(given: Mapping[str, object], only: str | None = None) -> Change:
     if kind == "restore_from":
         return RestoreFrom(only, str(value))
     if kind == "copy_from":
-        return CopyFrom(only, str(value))
+        connection_id, _, at = str(value).partition("@")
+        return CopyFrom(only, connection_id, at or None)
     if only is not None:
         raise InvalidRequest("only goes with restore_from or copy_from.")
     return Inline(await large.run(_inline, kind, value))

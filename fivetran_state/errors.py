@@ -18,6 +18,7 @@ FivetranStateError
 ├── Conflict                  conflict
 ├── InvalidChange             invalid_change
 ├── NothingToUndo             nothing_to_undo
+├── NotRemembered             not_remembered
 ├── ResyncPending             resync_pending
 ├── TooLargeToConfirm         too_large_to_confirm
 ├── NotConfirmed              not_confirmed
@@ -307,6 +308,13 @@ class NothingToUndo(FivetranStateError):
 
     code = "nothing_to_undo"
     hint = "Use list_workflows to find an update with the status updated, and undo that one."
+
+
+class NotRemembered(FivetranStateError):
+    """The state of that time, or that version, was never seen; nothing was changed."""
+
+    code = "not_remembered"
+    hint = "Call state_history to see which states are remembered, and from when to when."
 
 
 class ResyncPending(FivetranStateError):

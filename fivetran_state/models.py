@@ -101,10 +101,40 @@ class OutlineEntry(Model):
     preview: str | None = None
 
 
-class StateView(ConnectionFacts):
+class Seen(Model):
+    """When a state of the past was seen, and how it came about."""
+
+    seen_from: str
+    seen_until: str
+    next_seen: str | None = Field(None, description="When another state was first seen.")
+    is_certain: bool | None = Field(
+        None, description="False if it was last seen before that time: it may have moved since."
+    )
+    kind: str | None = Field(
+        None, description="What made it: sync, update, others, or first look (unknown)."
+    )
+    workflow_id: str | None = Field(None, description="The update that wrote it.")
+
+
+class StateView(Model):
+    """A state. For a past state, the fields about its connection are left out."""
+
     _null_says_something: ClassVar[frozenset[str]] = frozenset({"state"})
 
     connection_id: str
+    name: str | None = Field(None, description="Its schema name.")
+    service: str | None = None
+    group_id: str | None = None
+    group_name: str | None = None
+    paused: bool | None = None
+    sync_state: str | None = None
+    setup_state: str | None = Field(None, description="Only if not connected: it does not sync.")
+    schedule_type: str | None = Field(None, description="Only if manual: no sync starts by itself.")
+    is_historical_sync: bool | None = Field(
+        None,
+        description="Only if true: a historical re-sync, which begins empty, is pending or running.",
+    )
+    seen: Seen | None = Field(None, description="Only for a past state.")
     version: str = Field(
         description="Version of the whole state, for expected_version of update_state."
     )
@@ -203,3 +233,36 @@ class WorkflowPage(Model):
     workflows: list[WorkflowSummary]
     next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")
     message: str | None = Field(None, description="Explains an empty page.")
+
+
+class HistoryEntry(Model):
+    """One version that a state had."""
+
+    kind: Literal["sync", "update", "others", "first look"] = Field(
+        description="What made it. A first look found it: nobody had looked before."
+    )
+    version: str
+    seen_from: str
+    seen_until: str
+    workflow_id: str | None = Field(None, description="The update that wrote it.")
+    reason: str | None = None
+    changes: list[Change] | None = Field(None, description="What moved; the first of them.")
+    changes_total: int | None = None
+
+
+class HistoryPage(Model):
+    entries: list[HistoryEntry]
+    next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")
+    message: str | None = Field(None, description="What an empty page means.")
+
+
+class Difference(Model):
+    """The differences between two states of a connection."""
+
+    connection_id: str
+    version_before: str
+    version_after: str
+    seen_before: Seen | None = None
+    seen_after: Seen | None = Field(None, description="Left out for the present state.")
+    changes: list[Change] = Field(description="The first of them.")
+    changes_total: int

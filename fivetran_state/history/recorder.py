@@ -103,6 +103,7 @@ class Recorder:
 def has_synced(connection: Connection, since: int) -> bool:
     """True if a sync is running, or has ended since this time (milliseconds since 1970)."""
     ends = [_milliseconds(each) for each in (connection.succeeded_at, connection.failed_at)]
+    since -= since % 1000  # Fivetran's times may have no parts of a second.
     return connection.sync_state == "syncing" or any(end >= since for end in ends)
 
 

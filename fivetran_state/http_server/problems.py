@@ -31,6 +31,7 @@ STATUS = {
     "update_in_progress": 409,
     "conflict": 409,
     "nothing_to_undo": 409,
+    "not_remembered": 404,
     "resync_pending": 409,
     "too_large_to_confirm": 409,
     "not_confirmed": 409,

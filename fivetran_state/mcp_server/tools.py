@@ -1,7 +1,7 @@
 """The tools. A model chooses among them by their docstrings and descriptions."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
@@ -10,7 +10,14 @@ from pydantic import Field
 from fivetran_state import changes, phases
 from fivetran_state.mcp_server.confirmation import Asking, ElicitedConfirmation, can_ask
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
-from fivetran_state.models import ConnectionPage, StateView, Update, WorkflowPage, WorkflowView
+from fivetran_state.models import (
+    ConnectionPage,
+    HistoryPage,
+    StateView,
+    Update,
+    WorkflowPage,
+    WorkflowView,
+)
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
@@ -55,6 +62,7 @@ class Tools:
                 ),
             )
         yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
+        yield strict_tool(self.state_history, annotations=_reads("See how a state moved"))
         yield strict_tool(self.list_workflows, annotations=_reads("List a connection's updates"))
 
     async def list_connections(
@@ -84,13 +92,50 @@ class Tools:
                 description="A larger value is returned as an outline. 0: only size and version.",
             ),
         ] = 20_000,
+        at: Annotated[
+            str | None,
+            Field(
+                description="A past state: a time with zone, a version, or a workflow_id (the state "
+                "before that update)."
+            ),
+        ] = None,
     ) -> StateView:
         """Read a connection's state, its version, and whether it is paused or syncing.
 
         Call it before update_state. To follow an update, use workflow_status instead.
         """
         service = await self._backend.service()
-        return await service.states.get_state(connection_id, path=path, max_bytes=max_bytes)
+        return await service.states.get_state(connection_id, path=path, max_bytes=max_bytes, at=at)
+
+    async def state_history(
+        self,
+        connection_id: ConnectionId,
+        path: Annotated[
+            str | None, Field(description="JSON Pointer: only when this part moved.")
+        ] = None,
+        kind: Annotated[
+            Literal["sync", "update", "others"] | None, Field(description="What moved it.")
+        ] = None,
+        since: Annotated[str | None, Field(description="A time with zone.")] = None,
+        until: Annotated[str | None, Field(description="A time with zone.")] = None,
+        cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
+        limit: Annotated[int, Field(ge=1, le=100)] = 20,
+    ) -> HistoryPage:
+        """See the versions that a state had, newest first: when, what moved, and what moved it.
+
+        Only states that were seen are known. Get one of them with get_state(at=), put one back with
+        restore_from.
+        """
+        service = await self._backend.service()
+        return await service.history.time_line(
+            connection_id,
+            kinds=None if kind is None else [kind],
+            since=since,
+            until=until,
+            path=path,
+            cursor=cursor,
+            limit=limit,
+        )
 
     async def update_state(
         self,
@@ -110,12 +155,16 @@ class Tools:
         restore_from: Annotated[
             str | None,
             Field(
-                description="A workflow_id: puts back the whole state from before that update. "
-                "Every cursor moves back, including those that syncs have moved since; see only."
+                description="A workflow_id (the state before that update), a time with zone, or a "
+                "version: puts that whole state back. Every cursor moves back, including those that "
+                "syncs have moved since; see only."
             ),
         ] = None,
         copy_from: Annotated[
-            str | None, Field(description="Another connection's id: the state it has now.")
+            str | None,
+            Field(
+                description="Another connection's id: the state it has now, or with @ and a time or version, had."
+            ),
         ] = None,
         only: Annotated[
             str | None,

@@ -63,7 +63,9 @@ async def launch(
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         runtime = Runtime(application, accounts, lease, Running(), store, recorder)
-        updates = Updates(runtime, storage.reader, storage.texts, storage.serializer.digest)
+        updates = Updates(
+            runtime, storage.reader, storage.history, storage.texts, storage.serializer.digest
+        )
         await storage.history.prepare()
         await asyncio.to_thread(locks.hold, executor_id)
         is_open = await asyncio.to_thread(_take_over_0_1, storage, updates, locks)

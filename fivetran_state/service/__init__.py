@@ -11,6 +11,7 @@ from fivetran_state.service.caller import Caller, SeenPaused
 from fivetran_state.service.changes import Changes
 from fivetran_state.service.connections import Connections
 from fivetran_state.service.groups import Groups
+from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
 from fivetran_state.service.sources import Sources
 from fivetran_state.service.states import States
@@ -29,10 +30,11 @@ class Service:
 
     def _serve(self, guest: Account | None) -> None:
         caller = Caller(self._settings, self._engine, self._seen_paused, guest)
-        sources = Sources(caller)
+        self.history = History(caller)
+        sources = Sources(caller, self.history)
         self.check = caller.check
         self.connections = Connections(caller)
-        self.states = States(caller)
+        self.states = States(caller, self.history)
         self.changes = Changes(caller, sources)
         self.groups = Groups(caller, sources, self.changes)
         self.workflows = Workflows(caller)

@@ -1,19 +1,22 @@
 """Where a change comes from: the request itself, an earlier state, or another connection."""
 
+from contextlib import suppress
+
 from fivetran_state import changes, large, state
 from fivetran_state.errors import InvalidChange, InvalidRequest, NothingToUndo
 from fivetran_state.ids import UpdateId
 from fivetran_state.plan import Wanted
 from fivetran_state.service.caller import Caller
-from fivetran_state.text import shown
+from fivetran_state.service.history import History, Past
 from fivetran_state.updates.records import UpdateRequest
 
 
 class Sources:
     """Reads the source of a change. Its values never pass through the caller."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, history: History) -> None:
         self._caller = caller
+        self._history = history
 
     async def read(self, connection_id: str, change: changes.Change) -> Wanted:
         """The change with its source read."""
@@ -27,13 +30,11 @@ class Sources:
 
     async def _restored(self, connection_id: str, change: changes.RestoreFrom) -> Wanted:
         updates = await self._caller.updates()
-        workflow_id = change.workflow_id
-        if UpdateId.parse(workflow_id).owner != await self._caller.owner(connection_id):
-            raise InvalidRequest(
-                f"'{shown(workflow_id)}' is not an update of {connection_id}. restore_from takes the "
-                "workflow_id of one; copy_from takes another connection's id."
-            )
         await self._caller.fivetran_for(connection_id)
+        workflow_id = change.at
+        if not await self._is_update_of(connection_id, workflow_id):
+            past = await self._history.at(connection_id, change.at, what="restore_from")
+            return await _from_past(past, f"{connection_id} at {change.at}", change)
         undone = await updates.store.get(workflow_id)
         if undone.status == "running":
             raise InvalidRequest(f"{workflow_id} is still running; wait for its end, or cancel it.")
@@ -60,8 +61,16 @@ class Sources:
             ),
         )
 
+    async def _is_update_of(self, connection_id: str, text: str) -> bool:
+        with suppress(InvalidRequest):
+            return UpdateId.parse(text).owner == await self._caller.owner(connection_id)
+        return False
+
     async def _copied(self, change: changes.CopyFrom) -> Wanted:
         other_id = change.connection_id
+        if change.at is not None:
+            past = await self._history.at(other_id, change.at, what="copy_from")
+            return await _from_past(past, f"{other_id} at {change.at}", change)
         fivetran = await self._caller.fivetran_for(other_id, what="copy_from")
         other, document = await self._caller.read(fivetran, other_id)
         if isinstance(document, state.RawDocument):
@@ -71,6 +80,15 @@ class Sources:
             source=change.source,
             copied_from=other,
         )
+
+
+async def _from_past(
+    past: Past, where: str, change: changes.RestoreFrom | changes.CopyFrom
+) -> Wanted:
+    if isinstance(past.document, state.RawDocument):
+        raise InvalidChange(f"The state of {where} was not usable: {past.document.problem}.")
+    wanted = await large.run(_whole_or_part, past.document, change.only)
+    return Wanted(wanted, source=change.source)
 
 
 def _whole_or_part(source: state.State, only: str | None) -> state.Change:

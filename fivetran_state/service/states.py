@@ -1,4 +1,4 @@
-"""The present state of a connection."""
+"""The state of a connection: now, or in the past."""
 
 import asyncio
 from typing import Any
@@ -8,6 +8,7 @@ from fivetran_state.errors import InvalidRequest
 from fivetran_state.models import StateView
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
+from fivetran_state.service.history import History
 from fivetran_state.text import visible
 
 DEFAULT_MAX_BYTES = 20_000
@@ -19,8 +20,9 @@ AHEAD = 0.01
 class States:
     """Reads the states of one account's connections."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, history: History) -> None:
         self._caller = caller
+        self._history = history
 
     async def get_state(
         self,
@@ -29,11 +31,24 @@ class States:
         path: str | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         exact: bool = False,
+        at: str | None = None,
     ) -> StateView:
         """The state, or the value at `path` (a JSON Pointer), or its outline if it is too large.
 
-        `exact` returns the whole value, for `to_json(exactly=True)`.
+        `exact` returns the whole value, for `to_json(exactly=True)`. `at`: the state at a time, a
+        version, or the state before an update, without asking Fivetran.
         """
+        if at is not None:
+            past = await self._history.at(connection_id, at)
+            text, content = await large.run(_content, past.document, path or "", max_bytes, exact)
+            return StateView(
+                connection_id=connection_id,
+                version=past.version,
+                path=None if path is None else state.shown_path(path),
+                bytes=len(text),
+                seen=past.seen,
+                **content,
+            )
         updates = await self._caller.updates()
         fivetran = await self._caller.fivetran_for(connection_id)
         owner = await self._caller.owner(connection_id)

@@ -163,9 +163,9 @@ def workflow(
     return WorkflowView(
         **_fields(update, steps),
         steps=[_step(step) for step in steps],
-        reason=_reason(update),
-        started_at=_time(started),
-        ended_at=None if ended is None else _time(ended),
+        reason=reason_of(update),
+        started_at=time_text(started),
+        ended_at=None if ended is None else time_text(ended),
         error=None if update.error is None else failure(update.error),
         since=since,
     )
@@ -221,8 +221,8 @@ def task(update: records.Update, steps: Sequence[records.Step], retention_days: 
         workflow_id=update.workflow_id,
         answer=answered,
         message=message,
-        created_at=_time(update.created_at),
-        updated_at=_time(max(times)),
+        created_at=time_text(update.created_at),
+        updated_at=time_text(max(times)),
         kept_ms=kept_ms,
     )
 
@@ -233,16 +233,16 @@ def summary(update: records.Update) -> WorkflowSummary:
         workflow_id=update.workflow_id,
         status=view["status"],
         change=update.request["source"] or update.request["change_kind"],
-        reason=_reason(update),
+        reason=reason_of(update),
         version_before=view.get("version_before"),
         version_after=view.get("version_after"),
         changes_total=view.get("changes_total"),
         error=None if update.error is None else update.error.code,
-        started_at=_time(update.created_at),
+        started_at=time_text(update.created_at),
     )
 
 
-def _reason(update: records.Update) -> str | None:
+def reason_of(update: records.Update) -> str | None:
     reason = update.request["reason"]
     return None if reason is None else shown(reason, MAX_REASON_LENGTH)
 
@@ -338,7 +338,7 @@ def _step(step: records.Step) -> StepView:
         seconds = round((step.completed_at - step.started_at) / 1000, 3)
     return StepView(
         name=step.name,
-        started_at=None if step.started_at is None else _time(step.started_at),
+        started_at=None if step.started_at is None else time_text(step.started_at),
         seconds=seconds,
         error=None if step.error is None else step.error.code,
     )
@@ -353,6 +353,7 @@ def failure(error: FivetranStateError) -> Failure:
     return Failure(code=error.code, message=error.message, hint=error.hint)
 
 
-def _time(milliseconds: int) -> str:
+def time_text(milliseconds: int) -> str:
+    """ISO 8601 in UTC."""
     moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

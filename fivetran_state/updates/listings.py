@@ -1,6 +1,6 @@
 """Lists of updates, newest first, page by page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -119,6 +119,19 @@ class Listings:
             )
             found += following + await started_at(last)
         return [statuses.update(row, None, await self._about(row)) for row in found]
+
+    async def by_ids(self, workflow_ids: Sequence[str]) -> list[Update]:
+        """These updates of this account, as far as they are kept; their requests come without the change."""
+        if not workflow_ids:
+            return []
+        rows = await self._reader.find(
+            workflow_ids=list(workflow_ids), name=records.NAME, load_output=True
+        )
+        return [
+            statuses.update(row, None, await self._about(row))
+            for row in rows
+            if self._store.is_ours(row)
+        ]
 
     async def newest(self, prefix: str, limit: int) -> list[str]:
         """The ids of the newest updates with this prefix, newest first."""

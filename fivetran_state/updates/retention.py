@@ -5,8 +5,10 @@ from datetime import datetime, timedelta, timezone
 
 from fivetran_state import database, dbos_internals
 from fivetran_state.errors import Tampered, UnusableKey
+from fivetran_state.history.store import HistoryStore
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import GROUP, UpdateRequest
 from fivetran_state.updates.store import Store
@@ -20,9 +22,13 @@ _AT_ONCE = 500
 class Retention:
     """Deletes for one account."""
 
-    def __init__(self, reader: Reader, store: Store) -> None:
+    def __init__(
+        self, reader: Reader, store: Store, listings: Listings, history: HistoryStore
+    ) -> None:
         self._reader = reader
         self._store = store
+        self._listings = listings
+        self._history = history
 
     async def forget(self, days: float) -> int:
         """Delete updates that ended more than `days` ago, but never a connection's latest ones.
@@ -45,6 +51,18 @@ class Retention:
         for at in range(0, len(forgotten), _AT_ONCE):
             await self._reader.delete(forgotten[at : at + _AT_ONCE], children=True)
         return len(forgotten)
+
+    async def thin(self, days: float) -> None:
+        """Thin the history of every connection; a state that an update names is kept as long as that."""
+        for owner in await self._history.owners():
+            named: set[str] = set()
+            below: int | None = None
+            while page := await self._listings.history(owner, below, _AT_ONCE):
+                outcomes = [update.outcome for update in page if update.outcome is not None]
+                named |= {each["version_before"] for each in outcomes}
+                named |= {each["version_after"] for each in outcomes}
+                below = statuses.number(page[-1].workflow_id)
+            await self._history.thin(owner, retention_days=days, named=named)
 
     def erase_credentials(self, workflow_id: str) -> str | None:
         """Remove a guest's credentials from the input of an ended workflow; return its group."""

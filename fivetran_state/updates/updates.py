@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fivetran_state.history.store import HistoryStore
 from fivetran_state.updates.follow import Followers
 from fivetran_state.updates.group import Groups
 from fivetran_state.updates.keys import Keys
@@ -19,7 +20,12 @@ class Updates:
     """One per process, made before DBOS is launched: it registers the workflows."""
 
     def __init__(
-        self, runtime: Runtime, reader: Reader, texts: Texts, digest: Callable[[str], str]
+        self,
+        runtime: Runtime,
+        reader: Reader,
+        history: HistoryStore,
+        texts: Texts,
+        digest: Callable[[str], str],
     ) -> None:
         self.runtime = runtime
         self.texts = texts
@@ -31,4 +37,5 @@ class Updates:
         self.followers = Followers(self.store, runtime.running)
         self.listings = Listings(reader, self.store, texts)
         self.unfinished = UnfinishedUpdates(reader, self.store)
-        self.retention = Retention(reader, self.store)
+        self.retention = Retention(reader, self.store, self.listings, history)
+        self.history = history

@@ -1,6 +1,6 @@
 """The bodies and queries of requests, and the answers that only REST has."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -79,7 +79,12 @@ class _Changing(Body):
         Field(max_length=state.MAX_OPERATIONS, description="RFC 6902."),
     ] = None
     copy_from: Annotated[
-        ConnectionId | None, Field(description="Another connection."), _NONE_IF_EMPTY
+        str | None,
+        Field(
+            max_length=500,
+            description="Another connection: the state it has now, or with @ and a time or version, had.",
+        ),
+        _NONE_IF_EMPTY,
     ] = None
     then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
     allow_resync: Annotated[
@@ -120,7 +125,8 @@ class UpdateState(_Changing):
         str | None,
         Field(
             max_length=500,
-            description="A workflow_id: puts back the state from before that update.",
+            description="A workflow_id (the state before that update), a time with zone, or a version: "
+            "puts that state back.",
         ),
         _NONE_IF_EMPTY,
     ] = None
@@ -203,6 +209,43 @@ class ConnectionsQuery(_Page):
         str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+At = Annotated[
+    str,
+    Field(
+        max_length=500,
+        description="A time with zone, a version, or a workflow_id (the state before that update).",
+        examples=["2026-11-24T08:00Z"],
+    ),
+]
+Time = Annotated[str, Field(max_length=100, description="A time with zone.")]
+Path = Annotated[str, Field(max_length=10_000, description="JSON Pointer, such as /orders.")]
+
+
+class StateQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    at: Annotated[At | None, _NONE_IF_EMPTY] = None
+    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
+
+
+class HistoryQuery(_Page):
+    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
+    kind: Annotated[Literal["sync", "update", "others"] | None, _NONE_IF_EMPTY] = None
+    since: Annotated[Time | None, _NONE_IF_EMPTY] = None
+    until: Annotated[Time | None, _NONE_IF_EMPTY] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class DiffQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Annotated[At, Field(alias="from")]
+    to: Annotated[
+        At | None, Field(description="Without it, the present state."), _NONE_IF_EMPTY
+    ] = None
+    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
 
 
 class WorkflowsQuery(_Page):

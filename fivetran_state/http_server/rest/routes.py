@@ -9,12 +9,14 @@ from fastapi import APIRouter
 from fivetran_state.access import READ, WRITE
 from fivetran_state.http_server.gate import requires
 from fivetran_state.http_server.problems import PROBLEMS
-from fivetran_state.http_server.rest import states, workflows
+from fivetran_state.http_server.rest import history, states, workflows
 from fivetran_state.http_server.rest.answers import accepted, ok
 from fivetran_state.http_server.rest.bodies import Unchanged, Updated
 from fivetran_state.http_server.rest.requests import ExactRoute
 from fivetran_state.models import (
     ConnectionPage,
+    Difference,
+    HistoryPage,
     StateView,
     Update,
     UpdatesView,
@@ -57,6 +59,24 @@ def router() -> APIRouter:
         dependencies=[requires(READ)],
         responses=ok(ConnectionPage),
     )(workflows.list_connections)
+    routes.get(
+        "/connections/{connection_id}/state",
+        tags=["State"],
+        dependencies=[requires(READ)],
+        responses=ok(StateView),
+    )(history.connection_state)
+    routes.get(
+        "/connections/{connection_id}/history",
+        tags=["State"],
+        dependencies=[requires(READ)],
+        responses=ok(HistoryPage),
+    )(history.state_history)
+    routes.get(
+        "/connections/{connection_id}/diff",
+        tags=["State"],
+        dependencies=[requires(READ)],
+        responses=ok(Difference),
+    )(history.state_difference)
     routes.get(
         "/workflows", tags=["Workflows"], dependencies=[requires(READ)], responses=ok(WorkflowPage)
     )(workflows.list_workflows)

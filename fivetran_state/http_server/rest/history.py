@@ -1,0 +1,46 @@
+"""Handlers for what states were."""
+
+from typing import Annotated
+
+from fastapi import Query, Response
+
+from fivetran_state.http_server.rest.answers import answer
+from fivetran_state.http_server.rest.bodies import (
+    ConnectionId,
+    DiffQuery,
+    HistoryQuery,
+    StateQuery,
+)
+from fivetran_state.http_server.rest.requests import ServiceFor
+
+
+async def connection_state(
+    connection_id: ConnectionId, query: Annotated[StateQuery, Query()], service: ServiceFor
+) -> Response:
+    """A connection's state, now or in the past: at a time, as a version, or before an update."""
+    view = await service.states.get_state(connection_id, path=query.path, exact=True, at=query.at)
+    return await answer(view)
+
+
+async def state_history(
+    connection_id: ConnectionId, query: Annotated[HistoryQuery, Query()], service: ServiceFor
+) -> Response:
+    """The versions that a state had, newest first: when, what moved, and what moved it."""
+    page = await service.history.time_line(
+        connection_id,
+        kinds=None if query.kind is None else [query.kind],
+        since=query.since,
+        until=query.until,
+        path=query.path,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    return await answer(page)
+
+
+async def state_difference(
+    connection_id: ConnectionId, query: Annotated[DiffQuery, Query()], service: ServiceFor
+) -> Response:
+    """The differences between two states of a connection."""
+    found = await service.history.difference(connection_id, query.from_, query.to, path=query.path)
+    return await answer(found)
