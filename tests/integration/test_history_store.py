@@ -22,8 +22,10 @@ from fivetran_state.errors import (
     UnusableKey,
 )
 from fivetran_state.history import migrations, tables, timeline
+from fivetran_state.history.rows import Rows
 from fivetran_state.history.store import HistoryStore
-from fivetran_state.history.versions import Page, SeenBy, Version
+from fivetran_state.history.thinner import Thinner
+from fivetran_state.history.versions import Page, Seals, SeenBy, Version
 from fivetran_state.history.warnings import MAX_KNOWN, Kind, warnings_for
 from tests.support.history import (
     ACCOUNT,
@@ -540,6 +542,22 @@ async def test_a_version_that_was_removed_meanwhile_says_so(store: HistoryStore)
     with pytest.raises(InvalidRequest) as raised:
         await store.document(first)
     assert "not kept any more" in raised.value.message
+
+
+async def test_thinning_a_connection_that_is_forgotten_meanwhile_does_nothing(
+    store: HistoryStore, engine: sa.Engine
+) -> None:
+    for number in range(3):
+        await remember(store, cursor(number), number)
+    versions = await all_of(store)
+    await store.forget(OWNER)
+
+    serializer = vault.SealingSerializer([KEY], ACCOUNT)
+    seals = Seals(vault.Sealer([KEY], f"history of {ACCOUNT}"), serializer.digest, ACCOUNT)
+    removed = Thinner(engine, Rows(ACCOUNT, seals)).remove(versions, versions[:2])
+
+    assert removed == 0
+    assert await store.owners() == []
 
 
 # The database is not trusted
