@@ -8,10 +8,12 @@ nothing can be opened.
 
 **What is not protected.** Someone with write access can delete the newest versions, or all of a
 connection's, or put back all of its rows as they were at an earlier time: the history then ends
-earlier. They can also put back the newest version as it was before it was last seen again: then
-it was "seen until" an earlier time. Someone with read access learns the ids of accounts and
-connections, when each version was first seen, how often each connection's text changed, and roughly
-how large each text is. They cannot learn whether states are equal.
+earlier. They can also put back one version as it was before it was last seen again, or before an
+update said that it wrote it: then it was "seen until" an earlier time, or seen by somebody else.
+
+Someone with read access learns the ids of accounts and connections, when each version was first seen,
+whether its text was new to the connection, and roughly how large each text is. They cannot learn
+whether a state equals one that they know, or one of another connection.
 """
 
 import asyncio

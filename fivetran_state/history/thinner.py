@@ -40,17 +40,18 @@ class Thinner:
         owner = planned.removed[0].owner
         known = {each.ordinal: each for each in [*planned.removed, *planned.relinked]}
         relinked = {each.ordinal for each in planned.relinked}
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection:
             self._rows.lock(connection, owner)
             found = self._rows.numbered(connection, owner, known)
             if {each.ordinal: each for each in found} != known:
-                return False
+                return False  # Without a commit: locking a forgotten connection adds its row.
             self._rows.remove(connection, planned.removed)
             for version in planned.left:
                 if version.ordinal in relinked:
                     self._rows.put(connection, version)
             unused = {each.content_id for each in planned.removed} - self._used(connection, planned)
             self._rows.remove_contents(connection, owner, unused)
+            connection.commit()
         return True
 
     def _used(self, connection: sa.Connection, planned: Removal) -> set[str]:

@@ -1,6 +1,6 @@
 """Which versions stay: more of those that were there lately."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, replace
 
 from fivetran_state.history.versions import Version
@@ -21,13 +21,14 @@ def removable(
     *,
     now: int,
     retention_days: float,
-    named: Collection[str] = (),
+    named: Set[str] = frozenset(),
 ) -> list[Version]:
     """The versions of a connection, in order of time, that need not stay.
 
     These stay: every version that was there in the last two days, one an hour of two weeks, one a
     day of the retention (0: for ever), the latest ten, every version within the retention that an
-    update wrote or found before it wrote, and versions that are `named` by an update, however old.
+    update wrote or found before it wrote, and versions that are `named` by an update, however old
+    (release 0.1 kept the first 16 digits).
 
     Of an hour or a day, the last version stays: it was there when the next one began. A version
     may have been there until the next one was seen, and ages from then.
@@ -37,7 +38,7 @@ def removable(
         following = versions[index + 1]
         age = now - following.first_seen
         is_kept = (
-            version.version in named
+            not named.isdisjoint((version.version, version.version[:16]))
             or age < ALL_DAYS * _DAY
             or (age < HOURLY_DAYS * _DAY and _is_last_of(_HOUR, version, following))
             or (

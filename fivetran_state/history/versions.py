@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Protocol
 
@@ -46,6 +46,9 @@ class Version:
     def position(self) -> tuple[int, int]:
         """What the versions of a connection are ordered by."""
         return self.first_seen, self.ordinal
+
+
+_SEALED = [field.name for field in fields(Version) if field.name not in ("owner", "ordinal")]
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,16 @@ class Seals:
         return self._digest(f"history\n{self._account}\n{owner}\n{text}")
 
     def sealed_version(self, version: Version) -> str:
-        fields = asdict(version) | {"seen_by": version.seen_by.value}
-        place = self._version_place(fields.pop("owner"), fields.pop("ordinal"))
-        return self._sealer.serialize(Bound(place, fields))
+        sealed = {name: getattr(version, name) for name in _SEALED}
+        place = self._version_place(version.owner, version.ordinal)
+        return self._sealer.serialize(Bound(place, sealed))
 
     def opened_version(self, owner: str, ordinal: int, first_seen: int, sealed: str) -> Version:
         """The version in a row. Raises `Tampered` if it belongs elsewhere, or `UnusableKey`."""
-        fields = self._opened(sealed, self._version_place(owner, ordinal), owner)
-        fields["seen_by"] = SeenBy(fields["seen_by"])
-        version = Version(owner, ordinal, **fields)
+        found = self._opened(sealed, self._version_place(owner, ordinal), owner)
+        # A later version of this program may have sealed more.
+        known = {name: found[name] for name in _SEALED}
+        version = Version(owner, ordinal, **known | {"seen_by": SeenBy(found["seen_by"])})
         if version.first_seen != first_seen:
             raise tampered(owner)
         return version

@@ -37,16 +37,13 @@ class Writer:
             if there is not None and there.version == version:
                 again = replace(there, last_seen=max(there.last_seen, at))
                 return self._seen_again(connection, there, again, workflow_id)
-            # It was seen after this time too, and not as a sign that the following one replaced it.
-            is_between = (
-                there is not None
-                and at < there.last_seen
-                and (following is None or there.last_seen < following.first_seen)
-            )
+            is_between = False
             if there is not None and at < there.last_seen:
+                # It was there again afterwards, unless the following version came at that moment.
+                is_between = following is None or there.last_seen < following.first_seen
                 self._rows.put(connection, replace(there, last_seen=at))
             if following is not None and following.version == version and not is_between:
-                # Not the very moment of the version before: it would have to come first.
+                # At the very moment of the version before, it might come first by its ordinal.
                 earliest = at if there is None else max(at, there.first_seen + 1)
                 again = replace(following, first_seen=earliest)
                 return self._seen_again(connection, following, again, workflow_id)

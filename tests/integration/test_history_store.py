@@ -1,6 +1,7 @@
 """The history gives back what every state was, to whoever asks, and notices every change to it."""
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import random
@@ -22,9 +23,12 @@ from fivetran_state.errors import (
     UnusableKey,
 )
 from fivetran_state.history import migrations, tables, timeline
+from fivetran_state.history.rows import Rows
 from fivetran_state.history.store import HistoryStore
-from fivetran_state.history.versions import Page, SeenBy, Version
+from fivetran_state.history.thinner import Thinner
+from fivetran_state.history.versions import Page, Seals, SeenBy, Version
 from fivetran_state.history.warnings import MAX_KNOWN, Kind, warnings_for
+from tests.support.calls import until
 from tests.support.history import (
     ACCOUNT,
     KEY,
@@ -464,6 +468,42 @@ async def test_processes_that_remember_the_same_and_different_states_leave_no_ga
     assert (await cursors(store, "all_differ"))[-5:] == [15, 16, 17, 18, 19]
 
 
+def _remember_for_ever(url: str, first: int) -> None:
+    engine = engine_of(url)
+    store = store_of(engine, clock=lambda: NOW)
+
+    async def run() -> None:
+        for number in itertools.count(first):
+            await remember(store, cursor(number), number * 1000)
+            await remember(store, cursor(number), number * 1000 + 500)
+
+    asyncio.run(run())
+
+
+async def test_a_process_that_is_killed_leaves_whole_versions_and_the_next_one_goes_on(
+    url: str, store: HistoryStore
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    first = 0
+    for _ in range(3):
+        process = context.Process(target=_remember_for_ever, args=(url, first))
+        process.start()
+
+        async def has_gone_on(count: int = first + 5) -> bool:
+            latest = await store.latest(OWNER)
+            return latest is not None and latest.ordinal >= count
+
+        await until(has_gone_on, 120)
+        process.kill()
+        await asyncio.to_thread(process.join, 60)
+        first = len(await cursors(store))
+
+    assert await cursors(store) == list(range(first))
+    # Each life may have ended between the two sightings of a version.
+    once = [each for each in await all_of(store) if each.last_seen == each.first_seen]
+    assert len(once) <= 3
+
+
 async def test_threads_that_remember_different_states_at_once_leave_one_line(
     store: HistoryStore,
 ) -> None:
@@ -540,6 +580,22 @@ async def test_a_version_that_was_removed_meanwhile_says_so(store: HistoryStore)
     with pytest.raises(InvalidRequest) as raised:
         await store.document(first)
     assert "not kept any more" in raised.value.message
+
+
+async def test_thinning_a_connection_that_is_forgotten_meanwhile_does_nothing(
+    store: HistoryStore, engine: sa.Engine
+) -> None:
+    for number in range(3):
+        await remember(store, cursor(number), number)
+    versions = await all_of(store)
+    await store.forget(OWNER)
+
+    serializer = vault.SealingSerializer([KEY], ACCOUNT)
+    seals = Seals(vault.Sealer([KEY], f"history of {ACCOUNT}"), serializer.digest, ACCOUNT)
+    removed = Thinner(engine, Rows(ACCOUNT, seals)).remove(versions, versions[:2])
+
+    assert removed == 0
+    assert await store.owners() == []
 
 
 # The database is not trusted

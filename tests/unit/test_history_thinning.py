@@ -35,7 +35,9 @@ def each(start: int, end: int, step: int) -> list[Version]:
     return [version(n, at) for n, at in enumerate(range(NOW - start, NOW - end, step), 1)]
 
 
-def left(versions: Sequence[Version], days: float = 365, named: Sequence[str] = ()) -> list[int]:
+def left(
+    versions: Sequence[Version], days: float = 365, named: frozenset[str] | set[str] = frozenset()
+) -> list[int]:
     """When each version that stays was first seen."""
     removed = removable(versions, now=NOW, retention_days=days, named=named)
     return [each.first_seen for each in versions if each not in removed]
@@ -100,7 +102,17 @@ def test_what_an_update_wrote_and_found_stays_within_the_retention() -> None:
 def test_what_an_update_names_stays_however_old() -> None:
     versions = each(900 * DAY, 899 * DAY, HOUR)
 
-    kept = left(versions, days=30, named=[versions[3].version])
+    kept = left(versions, days=30, named={versions[3].version})
+
+    assert kept[0] == versions[3].first_seen
+
+
+def test_updates_of_release_0_1_name_half_a_version() -> None:
+    versions = [
+        replace(each, version=each.version[::-1]) for each in each(900 * DAY, 899 * DAY, HOUR)
+    ]
+
+    kept = left(versions, days=30, named={versions[3].version[:16]})
 
     assert kept[0] == versions[3].first_seen
 
