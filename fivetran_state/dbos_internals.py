@@ -13,6 +13,7 @@ from dbos import DBOSClient, WorkflowStatusString
 from dbos._context import get_local_dbos_context
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
+from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON, serialize_args
 from dbos._utils import GlobalParams, generate_uuid
 
@@ -108,6 +109,13 @@ def release(workflow_id: str, to: str) -> None:
 def tables(reader: DBOSClient) -> tuple[sa.Engine, Any]:
     """The database's engine, and DBOS's tables as attributes."""
     return reader._sys_db.engine, reader._sys_db.tables
+
+
+def schema(reader: DBOSClient) -> str | None:
+    """The PostgreSQL schema of DBOS's tables; None on SQLite."""
+    schemas = reader._sys_db.engine.get_execution_options()["schema_translate_map"]
+    found: str | None = schemas[SCHEMA_PLACEHOLDER]
+    return found
 
 
 def ended(names: Sequence[str], *, attribute: str, or_versions: Sequence[str]) -> list[str]:

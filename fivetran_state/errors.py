@@ -253,7 +253,7 @@ class WorkflowNotFound(FivetranStateError):
     state."""
 
     code = "workflow_not_found"
-    hint = "Find the workflow_id, such as speak_inexpensive:1, with list_workflows."
+    hint = "Find the workflow_id, such as speak_inexpensive:1, with state_history."
 
 
 class UpdateInProgress(FivetranStateError):
@@ -307,7 +307,7 @@ class NothingToUndo(FivetranStateError):
     """restore_from names an update that wrote nothing; nothing was changed by this call."""
 
     code = "nothing_to_undo"
-    hint = "Use list_workflows to find an update with the status updated, and undo that one."
+    hint = "Use state_history to find an update with the status updated, and undo that one."
 
 
 class NotRemembered(FivetranStateError):
@@ -444,7 +444,7 @@ class InternalError(FivetranStateError):
 
     code = "internal_error"
     hint = (
-        "Check with list_workflows whether an update is running, or how it ended. Read the server's "
+        "Check with state_history whether an update is running, or how it ended. Read the server's "
         "log on stderr, and report the fault."
     )
 

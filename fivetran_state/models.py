@@ -236,18 +236,21 @@ class WorkflowPage(Model):
 
 
 class HistoryEntry(Model):
-    """One version that a state had."""
+    """A version that a state had, or an update that made none."""
 
+    at: str = Field(description="When it was first seen; for other updates, when it started.")
     kind: Literal["sync", "update", "others", "first look"] = Field(
         description="What made it. A first look found it: nobody had looked before."
     )
-    version: str
-    seen_from: str
-    seen_until: str
-    workflow_id: str | None = Field(None, description="The update that wrote it.")
-    reason: str | None = None
-    changes: list[Change] | None = Field(None, description="What moved; the first of them.")
+    version: str | None = None
+    seen_until: str | None = None
+    changes: list[Change] | None = Field(None, description="The first of what moved.")
     changes_total: int | None = None
+    workflow_id: str | None = None
+    status: str | None = None
+    change: str | None = Field(None, description="Its kind, or where the state came from.")
+    reason: str | None = None
+    error: str | None = Field(None, description="A code; workflow_status tells more.")
 
 
 class HistoryPage(Model):

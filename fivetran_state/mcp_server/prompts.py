@@ -25,7 +25,7 @@ ConnectionId = Annotated[str, Field(description="The connection's id, such as sp
 EXPLAIN = """\
 Explain the state of the Fivetran connection {connection_id} to me.
 
-1. Read it with get_state. If it comes as an outline, go deeper with path. Look with list_workflows \
+1. Read it with get_state. If it comes as an outline, go deeper with path. Look with state_history \
 for recent changes.
 2. Tell me what each cursor seems to stand for, how far it has got, and what the next sync would \
 read from there. Point out what looks odd: a cursor in the future, or far behind the others.

@@ -76,9 +76,7 @@ class Resources:
         return await self._read(context, lambda service: service.states.get_state(connection_id))
 
     async def history(self, connection_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(
-            context, lambda service: service.workflows.list_workflows(connection_id)
-        )
+        return await self._read(context, lambda service: service.history.time_line(connection_id))
 
     async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
         return await self._read(

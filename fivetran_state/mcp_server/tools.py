@@ -15,7 +15,6 @@ from fivetran_state.models import (
     HistoryPage,
     StateView,
     Update,
-    WorkflowPage,
     WorkflowView,
 )
 from fivetran_state.startup import Backend
@@ -63,7 +62,6 @@ class Tools:
             )
         yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
         yield strict_tool(self.state_history, annotations=_reads("See how a state moved"))
-        yield strict_tool(self.list_workflows, annotations=_reads("List a connection's updates"))
 
     async def list_connections(
         self,
@@ -121,10 +119,10 @@ class Tools:
         cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
     ) -> HistoryPage:
-        """See the versions that a state had, newest first: when, what moved, and what moved it.
+        """See when a state moved, what moved it (a sync, an update, others), and updates that failed.
 
-        Only states that were seen are known. Get one of them with get_state(at=), put one back with
-        restore_from.
+        Only states that were seen are known. Read one with get_state(at=), put one back with
+        update_state(restore_from=).
         """
         service = await self._backend.service()
         return await service.history.time_line(
@@ -266,19 +264,6 @@ class Tools:
         """
         service = await self._backend.service()
         return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
-
-    async def list_workflows(
-        self,
-        connection_id: ConnectionId,
-        cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
-        limit: Annotated[int, Field(ge=1, le=100)] = 20,
-    ) -> WorkflowPage:
-        """List a connection's updates, newest first, to find one to undo or inspect.
-
-        Syncs are not listed. For the steps and changes of one update, use workflow_status.
-        """
-        service = await self._backend.service()
-        return await service.workflows.list_workflows(connection_id, cursor=cursor, limit=limit)
 
 
 def _reads(title: str) -> ToolAnnotations:

@@ -74,7 +74,7 @@ def open_storage(settings: Settings, application: str) -> Storage:
             serializer.digest,
             application,
             clock=lambda: time.time_ns() // 1_000_000,
-            schema=None,
+            schema=dbos_internals.schema(client),
         ),
         migration=migration.Migration(
             client,

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
@@ -12,11 +12,12 @@ from fivetran_state import large, state
 from fivetran_state.errors import InvalidRequest, NotRemembered
 from fivetran_state.history import timeline
 from fivetran_state.history.timeline import Move
-from fivetran_state.history.versions import SeenBy, Version
-from fivetran_state.ids import UpdateId
-from fivetran_state.models import Difference, HistoryEntry, HistoryPage, Seen
+from fivetran_state.history.versions import Page, SeenBy, Version
+from fivetran_state.ids import UpdateId, is_update_number
+from fivetran_state.models import Change, Difference, HistoryEntry, HistoryPage, Seen
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
+from fivetran_state.service.refusals import not_a_cursor
 from fivetran_state.text import shown
 from fivetran_state.updates import records
 from fivetran_state.updates.updates import Updates
@@ -128,50 +129,146 @@ class History:
         cursor: str | None = None,
         limit: int = 20,
     ) -> HistoryPage:
-        """The versions that the state had, newest first, each with what moved it and how.
+        """The versions that the state had, and the updates that made none, newest first.
 
-        With `path`, a JSON Pointer, only those in which the value there moved: a page may then have
-        fewer entries than `limit`, and still a `next_cursor`. Raises `InvalidRequest`.
+        With `path`, a JSON Pointer, only versions in which the value there moved: a page may then
+        have fewer entries than `limit`, and still a `next_cursor`. Raises `InvalidRequest`.
         """
         updates = await self._caller.updates()
         await self._caller.account()
         self._caller.check(connection_id)
+        owner = await self._caller.owner(connection_id)
+        before, below = _positions(cursor)
+        wanted = {SeenBy(kind) for kind in kinds} if kinds is not None else set(SeenBy)
+        start = None if since is None else _milliseconds(since, "since")
+        end = None if until is None else _milliseconds(until, "until")
         page = await updates.history.page(
-            await self._caller.owner(connection_id),
-            before=cursor,
-            limit=limit,
-            kinds=None if kinds is None else {SeenBy(kind) for kind in kinds},
-            since=None if since is None else _milliseconds(since, "since"),
-            until=None if until is None else _milliseconds(until, "until"),
+            owner, before=before, limit=limit, kinds=wanted, since=start, until=end
         )
+        found = await self._versions(updates, page, path)
+        floor = start or 0
+        if page.next_cursor is not None:
+            floor = page.entries[-1].version.first_seen
+        has_all = True
+        if path is None and SeenBy.UPDATE in wanted:
+            others, has_all = await _without_version(updates, owner, below, floor, end, limit)
+            found += others
+        found.sort(key=lambda each: each.at, reverse=True)
+        shown = found[:limit]
+        has_more = page.next_cursor is not None or not has_all or len(found) > limit
+        for each in shown:
+            before, below = each.position or before, each.number or below
+        if path is not None:
+            before = page.next_cursor
+        return HistoryPage(
+            entries=[each.entry for each in shown],
+            next_cursor=f"{before or ''}/{below or ''}" if has_more else None,
+            message=None if shown or has_more else await self._nothing(connection_id, path),
+        )
+
+    async def _versions(self, updates: Updates, page: Page, path: str | None) -> list["_Placed"]:
         try:
             moves = await asyncio.to_thread(
                 timeline.moves, page.entries, updates.history.read, path
             )
         except state.NotThere as error:
             raise InvalidRequest(f"path: {error}") from error
-        made_by = {each.version.workflow_id for each in moves} - {None}
-        found = await updates.listings.by_ids([id_ for id_ in made_by if id_ is not None])
-        by_id = {update.workflow_id: update for update in found}
-        return HistoryPage(
-            entries=[_entry(move, by_id.get(move.version.workflow_id or "")) for move in moves],
-            next_cursor=page.next_cursor,
-            message=None if moves or page.next_cursor else _nothing(connection_id, path),
+        made_by = {each.version.workflow_id for each in moves if each.version.workflow_id}
+        by_id = {each.workflow_id: each for each in await updates.listings.by_ids(list(made_by))}
+        return [_version(move, by_id.get(move.version.workflow_id or "")) for move in moves]
+
+    async def _nothing(self, connection_id: str, path: str | None) -> str:
+        if path is not None:
+            return f"Nothing is known to have moved at this path of {connection_id}."
+        fivetran = await self._caller.fivetran_for(connection_id)
+        await fivetran.get_connection(connection_id)
+        days = self._caller.settings.retention_days
+        kept = f" of the last {days:g} days" if days else ""
+        return (
+            f"Nothing{kept} is known. A state is remembered when it is read, planned or changed "
+            "through this server."
         )
 
 
-def _entry(move: Move, update: records.Update | None) -> HistoryEntry:
+@dataclass(frozen=True)
+class _Placed:
+    """An entry and its place: in the order of versions, or of updates."""
+
+    at: int
+    entry: HistoryEntry
+    position: str | None = None
+    number: int | None = None
+
+
+def _version(move: Move, update: records.Update | None) -> _Placed:
     version = move.version
-    return HistoryEntry(
+    entry = HistoryEntry(
+        at=views.time_text(version.first_seen),
         kind=version.seen_by.value,
         version=version.version,
-        seen_from=views.time_text(version.first_seen),
         seen_until=views.time_text(version.last_seen),
-        workflow_id=version.workflow_id,
-        reason=None if update is None else views.reason_of(update),
         changes=None if move.is_oldest else move.changes,
         changes_total=None if move.is_oldest else move.total,
+        **({"workflow_id": version.workflow_id} if update is None else _about(update)),
     )
+    first_seen, ordinal = version.position
+    return _Placed(version.first_seen, entry, position=f"{first_seen}:{ordinal}")
+
+
+def _update(update: records.Update) -> _Placed:
+    outcome = update.outcome
+    entry = HistoryEntry(
+        at=views.time_text(update.created_at),
+        kind="update",
+        version=None if outcome is None else outcome["version_after"],
+        changes=None if outcome is None else [Change(**each) for each in outcome["changes"]],
+        changes_total=None if outcome is None else outcome["changes_total"],
+        **_about(update),
+    )
+    return _Placed(update.created_at, entry, number=UpdateId.parse(update.workflow_id).number)
+
+
+def _about(update: records.Update) -> dict[str, Any]:
+    summary = views.summary(update)
+    return summary.model_dump(include={"workflow_id", "status", "change", "reason", "error"})
+
+
+async def _without_version(
+    updates: Updates, owner: str, below: int | None, floor: int, end: int | None, limit: int
+) -> tuple[list[_Placed], bool]:
+    """Updates that made no version that is remembered, from `floor` on; true if there are no earlier ones."""
+    found: list[_Placed] = []
+    while page := await updates.listings.history(owner, below, limit):
+        for update in page:
+            if update.created_at < floor or len(found) > limit:
+                return found, False
+            is_in_time = end is None or update.created_at < end
+            if is_in_time and not await _has_version(updates, owner, update):
+                found.append(_update(update))
+        below = UpdateId.parse(page[-1].workflow_id).number
+    return found, True
+
+
+async def _has_version(updates: Updates, owner: str, update: records.Update) -> bool:
+    if update.outcome is None or update.outcome["outcome"] == "unchanged":
+        return False
+    page = await updates.history.page(
+        owner,
+        since=update.created_at,
+        until=(update.completed_at or update.created_at) + 1000,
+        kinds={SeenBy.UPDATE},
+    )
+    return any(each.version.workflow_id == update.workflow_id for each in page.entries)
+
+
+def _positions(cursor: str | None) -> tuple[str | None, int | None]:
+    """The last version and the last update that were shown."""
+    if cursor is None:
+        return None, None
+    version, slash, number = cursor.partition("/")
+    if not slash or (number and not is_update_number(number)):
+        raise not_a_cursor(cursor)
+    return version or None, int(number) if number else None
 
 
 async def _past(updates: Updates, version: Version, seen: Seen) -> Past:
@@ -199,12 +296,3 @@ def _milliseconds(time: str, what: str) -> int:
         raise InvalidRequest(
             f"{what} '{shown(time)}' is not a time with a zone, such as 2026-11-24T08:00Z."
         ) from None
-
-
-def _nothing(connection_id: str, path: str | None) -> str:
-    if path is not None:
-        return f"Nothing moved at this path of {connection_id} on this page."
-    return (
-        f"No state of {connection_id} has been seen yet. States are remembered when they are read, "
-        "planned or changed through this server, and when it watches."
-    )

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOS, Serializer, SetWorkflowID, WorkflowStatus, WorkflowStatusString
+from dbos import DBOS, DBOSClient, Serializer, SetWorkflowID, WorkflowStatus, WorkflowStatusString
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
 from dbos._sys_db import SystemDatabase
@@ -223,3 +223,11 @@ def test_the_input_of_an_ended_workflow_is_replaced_and_its_attribute_dropped(
     (listed,) = database.list_workflows(workflow_ids=[WORKFLOW_ID])
     assert listed.input is not None
     assert tuple(listed.input["args"]) == ("another",)
+
+
+def test_schema_is_none_on_sqlite(database: SystemDatabase, tmp_path: Path) -> None:
+    client = DBOSClient(system_database_url=f"sqlite:///{tmp_path / 'state.db'}")
+    try:
+        assert dbos_internals.schema(client) is None
+    finally:
+        client.destroy()
