@@ -30,11 +30,6 @@ runs: list[str] = []
 """The ids of the workflows that have run."""
 
 
-@DBOS.workflow(name="test_dbos_internals", max_recovery_attempts=None)
-def remember_run() -> None:
-    runs.append(DBOS.workflow_id or "")
-
-
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[SystemDatabase]:
     """The database of a DBOS that was launched in this process and has run one workflow."""
@@ -49,12 +44,17 @@ def database(tmp_path: Path) -> Iterator[SystemDatabase]:
             "log_level": "WARNING",
         }
     )
+
+    @DBOS.workflow(name="test_dbos_internals", max_recovery_attempts=None)
+    def remember_run() -> None:
+        runs.append(DBOS.workflow_id or "")
+
     DBOS.launch()
     with SetWorkflowID(WORKFLOW_ID):
         remember_run()
     runs.clear()
     yield _get_dbos_instance()._sys_db
-    DBOS.destroy()
+    DBOS.destroy(destroy_registry=True)
 
 
 def left_by(database: SystemDatabase, executor_id: str, status: str = PENDING) -> None:
