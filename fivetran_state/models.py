@@ -74,11 +74,12 @@ class ConnectionFacts(Model):
     group_name: str | None = None
     paused: bool
     sync_state: str
-    setup_state: str | None = Field(None, description="Only if not connected: it does not sync.")
-    schedule_type: str | None = Field(None, description="Only if manual: no sync starts by itself.")
+    setup_state: str | None = None
+    """Only if it is not connected: then it does not sync."""
+    schedule_type: str | None = None
+    """Only if it is manual: then no sync starts by itself."""
     is_historical_sync: bool | None = Field(
-        None,
-        description="Only if true: a historical re-sync, which begins empty, is pending or running.",
+        None, description="Only if true: a re-sync, which begins empty, is pending or running."
     )
 
 
@@ -106,14 +107,12 @@ class Seen(Model):
 
     seen_from: str
     seen_until: str
-    next_seen: str | None = Field(None, description="When another state was first seen.")
-    is_certain: bool | None = Field(
-        None, description="False if it was last seen before that time: it may have moved since."
-    )
-    kind: str | None = Field(
-        None, description="What made it: sync, update, others, or first look (unknown)."
-    )
-    workflow_id: str | None = Field(None, description="The update that wrote it.")
+    next_seen: str | None = None
+    """When another state was first seen."""
+    is_certain: bool | None = Field(None, description="It was also seen after that time.")
+    kind: str | None = None
+    """The kind of its `HistoryEntry`."""
+    workflow_id: str | None = None
 
 
 class StateView(Model):
@@ -122,18 +121,15 @@ class StateView(Model):
     _null_says_something: ClassVar[frozenset[str]] = frozenset({"state"})
 
     connection_id: str
-    name: str | None = Field(None, description="Its schema name.")
+    name: str | None = None
     service: str | None = None
     group_id: str | None = None
     group_name: str | None = None
     paused: bool | None = None
     sync_state: str | None = None
-    setup_state: str | None = Field(None, description="Only if not connected: it does not sync.")
-    schedule_type: str | None = Field(None, description="Only if manual: no sync starts by itself.")
-    is_historical_sync: bool | None = Field(
-        None,
-        description="Only if true: a historical re-sync, which begins empty, is pending or running.",
-    )
+    setup_state: str | None = None
+    schedule_type: str | None = None
+    is_historical_sync: bool | None = None
     seen: Seen | None = Field(None, description="Only for a past state.")
     version: str = Field(
         description="Version of the whole state, for expected_version of update_state."
@@ -143,17 +139,17 @@ class StateView(Model):
     state: Any = Field(None, description="The value at path.")
     state_json: str | None = Field(
         None,
-        description="JSON text instead, if some characters are invisible or it is not a state.",
+        description="JSON text instead, if it hides characters or is not a state.",
     )
     problem: str | None = Field(
-        None, description="Why it is not a usable state; only a whole new_state can replace it."
+        None, description="Why it is not usable; only a new_state can replace it."
     )
     hint: str | None = Field(None, description="How to get what is not shown.")
     outline: list[OutlineEntry] | None = Field(
-        None, description="In place of a large state; use path to go deeper."
+        None, description="Of a large state; go deeper with path."
     )
     exact_numbers: dict[str, str] | None = Field(
-        None, description="Exact text, by path, of the first 50 numbers that a double cannot hold."
+        None, description="By path, the first 50 numbers that a double cannot hold."
     )
     update_in_progress: str | None = Field(None, description="A workflow_id.")
 
@@ -169,7 +165,8 @@ class Update(Model):
 
     connection_id: str
     status: Literal["planned", "running", "updated", "unchanged", "cancelled", "failed"]
-    message: str = Field(description="What happened and what to do next.")
+    message: str
+    """What happened, and what to do next."""
     workflow_id: str | None = None
     phase: Phase | None = None
     version_before: str | None = None
@@ -177,7 +174,8 @@ class Update(Model):
     changes: list[Change] | None = None
     changes_total: int | None = None
     was_paused: bool | None = None
-    paused_by_update: bool = Field(False, description="Paused by this update, not yet resumed.")
+    paused_by_update: bool = False
+    """Paused by this update, and not yet resumed."""
     paused_seconds: float | None = None
     kept_numbers: list[str] | None = Field(
         None, description="Paths of numbers kept because the given ones look rounded."
@@ -238,19 +236,22 @@ class WorkflowPage(Model):
 class HistoryEntry(Model):
     """A version that a state had, or an update that made none."""
 
-    at: str = Field(description="When it was first seen; for other updates, when it started.")
+    at: str
+    """When it was first seen; for an update without a version, when it started."""
     kind: Literal["sync", "update", "others", "first look"] = Field(
-        description="What made it. A first look found it: nobody had looked before."
+        description="What made it; first look: unknown."
     )
     version: str | None = None
     seen_until: str | None = None
-    changes: list[Change] | None = Field(None, description="The first of what moved.")
+    changes: list[Change] | None = None
+    """The first of what moved."""
     changes_total: int | None = None
     workflow_id: str | None = None
     status: str | None = None
-    change: str | None = Field(None, description="Its kind, or where the state came from.")
+    change: str | None = None
+    """Its kind, or where the state came from."""
     reason: str | None = None
-    error: str | None = Field(None, description="A code; workflow_status tells more.")
+    error: str | None = Field(None, description="workflow_status tells more.")
 
 
 class HistoryPage(Model):

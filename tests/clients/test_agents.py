@@ -27,7 +27,7 @@ LIBRARIES = ["langchain", "openai"]
 MORE = ["crewai", "google", "llamaindex", "pydantic", "smolagents", "strands"]
 TOOLS = {
     *("list_connections", "get_state", "update_state", "cancel_update"),
-    *("workflow_status", "list_workflows"),
+    *("workflow_status", "state_history"),
 }
 
 
@@ -44,7 +44,7 @@ def test_a_model_that_has_to_fill_in_every_argument_may_leave_texts_empty(start:
         for name, least in [
             ("list_connections", {}),
             ("get_state", {"connection_id": IDLE}),
-            ("list_workflows", {"connection_id": IDLE}),
+            ("state_history", {"connection_id": IDLE}),
         ]:
             properties = tools[name]["parameters"]["properties"]
             filled_in = {key: schema.get("default", "") for key, schema in properties.items()}
@@ -102,7 +102,7 @@ def test_every_tool_survives_and_a_model_that_keeps_to_the_schemas_does_the_main
             wait_seconds=50,
         )
         status = call("workflow_status", workflow_id=update["workflow_id"])
-        history = call("list_workflows", connection_id=IDLE)
+        history = call("state_history", connection_id=IDLE)
         too_late = agent.refused(
             "cancel_update",
             _filled_in(schemas["cancel_update"], {"workflow_id": update["workflow_id"]}),
@@ -111,7 +111,10 @@ def test_every_tool_survives_and_a_model_that_keeps_to_the_schemas_does_the_main
     assert IDLE in {each["id"] for each in found["connections"]}
     assert seen["state"] == watch.old
     assert (update["status"], status["status"]) == ("updated", "updated")
-    assert [each["workflow_id"] for each in history["workflows"]] == [update["workflow_id"]]
+    assert [
+        each["workflow_id"]
+        for each in [each for each in history["entries"] if "workflow_id" in each]
+    ] == [update["workflow_id"]]
     assert too_late["code"] == "too_late_to_cancel"
     watch.ended_with(watch.old | PATCH)
 

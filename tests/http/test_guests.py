@@ -39,6 +39,7 @@ from tests.support.calls import (
     sync_runs_on,
     sync_until_paused,
     until,
+    updates_in,
 )
 from tests.support.files import files_under, where
 from tests.support.http_server import http_running, run_cli
@@ -187,7 +188,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
             for tool in ("workflow_status", "cancel_update"):
                 error = await refused(client, tool, workflow_id=workflow_id)
                 assert error["code"] == "workflow_not_found"
-            assert (await call(client, "list_workflows", connection_id=SYNCING))["workflows"] == []
+            assert updates_in(await call(client, "state_history", connection_id=SYNCING)) == []
             for method in ("tasks/get", "tasks/cancel"):
                 with pytest.raises(MCPError, match="no such task"):
                     await ask(client, method, workflow_id)

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from tests.conftest import ERAS, Serve
-from tests.support.calls import IDLE, call
+from tests.support.calls import IDLE, call, updates_in
 from tests.support.http_server import counted_statements, run_cli
 
 CHECKS = 200
@@ -23,10 +23,10 @@ async def test_an_update_over_http_is_made_and_can_be_followed(http: Serve, era:
             merge_patch={"cursor": 1},
             expected_version=version,
         )
-        listed = await call(client, "list_workflows", connection_id=IDLE)
+        listed = await call(client, "state_history", connection_id=IDLE)
 
     assert update["status"] == "updated"
-    assert [each["workflow_id"] for each in listed["workflows"]] == [update["workflow_id"]]
+    assert [each["workflow_id"] for each in updates_in(listed)] == [update["workflow_id"]]
 
 
 async def test_it_says_that_it_lives_and_that_it_is_ready(http: Serve) -> None:

@@ -28,6 +28,7 @@ from tests.support.calls import (
     call,
     refused,
     state_of,
+    updates_in,
     version_of,
 )
 from tests.support.human import ACCEPT, Human
@@ -99,9 +100,9 @@ async def test_without_the_humans_yes_nothing_is_written(
             error = await refused(client, "update_state", connection_id=IDLE, merge_patch=PATCH)
             assert error["code"] == "not_confirmed"
             assert said in error["message"]
-        listed = await call(client, "list_workflows", connection_id=IDLE)
+        listed = await call(client, "state_history", connection_id=IDLE)
 
-    assert listed["workflows"] == []
+    assert updates_in(listed) == []
     assert set(watch.calls) == {"GET", "GET state"}
     watch.ended_with(watch.old)
 
@@ -440,8 +441,8 @@ async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
         async with spawn("legacy", ask=Human(leave)) as client:
             await client.call_tool("update_state", {"connection_id": IDLE, "merge_patch": PATCH})
     async with connect() as client:
-        listed = await call(client, "list_workflows", connection_id=IDLE)
+        listed = await call(client, "state_history", connection_id=IDLE)
 
     assert gone.cancelled_caught
-    assert listed["workflows"] == []
+    assert updates_in(listed) == []
     watch.ended_with(watch.old)

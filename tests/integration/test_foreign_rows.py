@@ -80,7 +80,7 @@ async def test_a_value_that_was_not_sealed_is_not_read(
 
     async with connect(**on_both) as client:
         error = await refused(client, "workflow_status", workflow_id=done["workflow_id"])
-        await refused(client, "list_workflows", connection_id=IDLE)
+        await refused(client, "state_history", connection_id=IDLE)
 
     assert error["code"] == "unusable_key"
     assert not made.exists()

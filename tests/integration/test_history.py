@@ -19,6 +19,7 @@ from tests.support.calls import (
     refused,
     state_of,
     update,
+    updates_in,
     version_of,
 )
 
@@ -153,35 +154,35 @@ async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pag
         seen: list[str] = []
         cursor: dict[str, str] = {}
         while True:
-            page = await call(client, "list_workflows", connection_id=IDLE, limit=2, **cursor)
-            seen += [workflow["workflow_id"] for workflow in page["workflows"]]
+            page = await call(client, "state_history", connection_id=IDLE, limit=2, **cursor)
+            seen += [workflow["workflow_id"] for workflow in updates_in(page)]
             if len(seen) == 2:  # A new one does not shift the pages that follow.
                 await update(client, IDLE, restore_from=f"{IDLE}:1")
             if "next_cursor" not in page:
                 break
             cursor = {"cursor": page["next_cursor"]}
-        newest = await call(client, "list_workflows", connection_id=IDLE, limit=2)
+        newest = await call(client, "state_history", connection_id=IDLE, limit=2)
 
     assert seen == [f"{IDLE}:{number}" for number in (5, 4, 3, 2, 1)]
-    undo, fifth = newest["workflows"]
+    undo, fifth = updates_in(newest)
     assert undo["change"] == f"restore_from {IDLE}:1"
     assert (fifth["status"], fifth["reason"], fifth["changes_total"]) == ("updated", "reason 4", 1)
 
 
 async def test_an_empty_history_says_what_it_covers(connect: Connect) -> None:
     async with connect() as client:
-        for_ever = await call(client, "list_workflows", connection_id=IDLE)
+        for_ever = await call(client, "state_history", connection_id=IDLE)
     async with connect(FIVETRAN_STATE_RETENTION_DAYS="7") as client:
-        of_a_week = await call(client, "list_workflows", connection_id=IDLE)
+        of_a_week = await call(client, "state_history", connection_id=IDLE)
 
-    assert for_ever["workflows"] == of_a_week["workflows"] == []
+    assert updates_in(for_ever) == updates_in(of_a_week) == []
     assert "through this server's database" in for_ever["message"]
     assert "last 7 days" in of_a_week["message"]
 
 
 async def test_an_unknown_connection_has_no_history(connect: Connect) -> None:
     async with connect() as client:
-        error = await refused(client, "list_workflows", connection_id="no_such")
+        error = await refused(client, "state_history", connection_id="no_such")
 
     assert error["code"] == "connection_not_found"
 
@@ -192,9 +193,9 @@ async def test_the_history_of_a_deleted_connection_is_kept(
     async with connect() as client:
         done = await update(client, IDLE, merge_patch={"cursor": "2020"})
         sandbox.delete_connection(IDLE)
-        listed = await call(client, "list_workflows", connection_id=IDLE)
+        listed = await call(client, "state_history", connection_id=IDLE)
 
-    assert [each["workflow_id"] for each in listed["workflows"]] == [done["workflow_id"]]
+    assert [each["workflow_id"] for each in updates_in(listed)] == [done["workflow_id"]]
     assert "message" not in listed
 
 
@@ -228,13 +229,13 @@ async def test_an_undo_is_limited_to_a_part(connect: Connect, sandbox: Sandbox) 
         undo = {"restore_from": first["workflow_id"], "only": "/orders/cursor"}
         plan = await call(client, "update_state", connection_id=IDLE, **undo)
         done = await update(client, IDLE, **undo)
-        listed = await call(client, "list_workflows", connection_id=IDLE, limit=1)
+        listed = await call(client, "state_history", connection_id=IDLE, limit=1)
 
     assert "Careful" not in plan["message"]
     assert plan["changes"] == done["changes"]
     assert [change["path"] for change in done["changes"]] == ["/orders/cursor"]
     assert state_of(sandbox, IDLE) == json.loads(SYNCED) | {"orders": {"cursor": 1}}
-    assert listed["workflows"][0]["change"] == f"restore_from {IDLE}:1 only /orders/cursor"
+    assert updates_in(listed)[0]["change"] == f"restore_from {IDLE}:1 only /orders/cursor"
 
 
 async def test_a_part_that_was_not_there_is_removed(connect: Connect, sandbox: Sandbox) -> None:
@@ -302,7 +303,7 @@ async def test_a_listing_reads_none_of_the_changes_that_it_lists(
     async with connect() as client:
         for number in range(3):
             await update(client, IDLE, merge_patch={"cursor": number}, reason=f"reason {number}")
-        before = await call(client, "list_workflows", connection_id=IDLE)
+        before = await call(client, "state_history", connection_id=IDLE)
         path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("UPDATE workflow_input SET inputs = 'nothing that can be read'")
@@ -310,8 +311,8 @@ async def test_a_listing_reads_none_of_the_changes_that_it_lists(
                 "UPDATE workflow_status SET inputs = 'nothing that can be read' "
                 "WHERE inputs IS NOT NULL"
             )
-        after = await call(client, "list_workflows", connection_id=IDLE)
+        after = await call(client, "state_history", connection_id=IDLE)
 
     assert after == before
-    assert [each["reason"] for each in after["workflows"]] == ["reason 2", "reason 1", "reason 0"]
-    assert {each["change"] for each in after["workflows"]} == {"merge_patch"}
+    assert [each["reason"] for each in updates_in(after)] == ["reason 2", "reason 1", "reason 0"]
+    assert {each["change"] for each in updates_in(after)} == {"merge_patch"}

@@ -14,7 +14,7 @@ from mcp_types import ElicitResult, TextContent, TextResourceContents
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.state import version
 from tests.conftest import ERAS, Connect
-from tests.support.calls import IDLE, PAUSED, call, refused, state_of, version_of
+from tests.support.calls import IDLE, PAUSED, call, refused, state_of, updates_in, version_of
 from tests.support.commands import doctor
 from tests.support.wire import LEGACY, RawServer, Start, tool_call
 
@@ -143,7 +143,7 @@ def test_a_hostile_state_is_visible_on_the_wire_and_comes_through_an_update_exac
         del hostile_state["null" + HOSTILE["null"]]
         assert state_of(sandbox, IDLE) == hostile_state | {ALL: ALL}
         assert eye.ask("workflow_status", workflow_id=done["workflow_id"])["reason"]
-        assert eye.ask("list_workflows", connection_id=IDLE)["workflows"][0]["reason"]
+        assert updates_in(eye.ask("state_history", connection_id=IDLE))[0]["reason"]
 
         whole = eye.ask("get_state", connection_id=IDLE)
         back = eye.ask(
@@ -191,7 +191,7 @@ def test_hostile_names_and_errors_are_visible_bounded_and_forge_no_line_of_the_l
             assert r"\u202e" in error["message"]
             assert len(json.dumps(error)) < 4_000
             assert eye.ask("workflow_status", workflow_id=error["workflow_id"])["error"]
-        failed = eye.ask("list_workflows", connection_id=PAUSED)["workflows"]
+        failed = updates_in(eye.ask("state_history", connection_id=PAUSED))
         assert len(failed) == 3
         # No description of a tool contains external text.
         server.say(LEGACY[-1])
@@ -309,7 +309,7 @@ async def test_a_huge_state_is_answered_in_few_bytes_and_comes_through_an_update
         )
         assert state_of(sandbox, IDLE) == state | {"new": 1}
         assert await size_of("update_state", restore_from=done["workflow_id"]) < 40_000
-        assert await size_of("list_workflows") < 2_000
+        assert await size_of("state_history") < 2_000
 
 
 async def test_what_is_behind_a_huge_key_is_still_listed_and_what_is_in_it_can_be_read(
@@ -339,8 +339,8 @@ async def test_what_is_behind_a_huge_key_is_still_listed_and_what_is_in_it_can_b
         ("list_connections", {"cursor": f"0:{HUGE}"}),
         ("list_connections", {"cursor": f"{'9' * 5_000}:x"}),
         ("list_connections", {"cursor": "\u00b2:x"}),
-        ("list_workflows", {"connection_id": IDLE, "cursor": "\u00b2"}),
-        ("list_workflows", {"connection_id": IDLE, "cursor": "9" * 5_000}),
+        ("state_history", {"connection_id": IDLE, "cursor": "\u00b2"}),
+        ("state_history", {"connection_id": IDLE, "cursor": "9" * 5_000}),
         ("workflow_status", {"workflow_id": f"{IDLE}:{ALL}{HUGE}"}),
         ("workflow_status", {"workflow_id": f"{IDLE}:\u00b2"}),
         ("workflow_status", {"workflow_id": f"{IDLE}:{'9' * 5_000}"}),

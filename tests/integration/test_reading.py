@@ -491,7 +491,7 @@ async def test_a_read_only_server_reads_and_does_not_list_update_state(
         names = [tool.name for tool in (await client.list_tools()).tools]
         seen = await call(client, "get_state", connection_id=IDLE)
 
-    assert names == ["list_connections", "get_state", "workflow_status", "list_workflows"]
+    assert names == ["list_connections", "get_state", "workflow_status", "state_history"]
     assert seen["state"] == state_of(sandbox, IDLE)
 
 
@@ -565,7 +565,7 @@ EVERY_TOOL: dict[str, dict[str, Any]] = {
     },
     "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},
-    "list_workflows": {"connection_id": IDLE},
+    "state_history": {"connection_id": IDLE},
 }
 
 

@@ -32,6 +32,7 @@ from tests.support.calls import (
     SYNCING,
     call,
     update,
+    updates_in,
 )
 from tests.support.postgres import Postgres
 from tests.support.processes import noticed_once_more, running
@@ -107,8 +108,8 @@ async def test_a_resource_says_what_the_tool_of_the_same_purpose_says(
         assert shown["state"]["cursor"] == "2020"
 
         shown = await read(client, history_uri(IDLE))
-        assert shown == await call(client, "list_workflows", connection_id=IDLE)
-        assert shown["workflows"][0]["workflow_id"] == workflow_id
+        assert shown == await call(client, "state_history", connection_id=IDLE)
+        assert updates_in(shown)[0]["workflow_id"] == workflow_id
 
         shown = await read(client, workflow_uri(workflow_id))
         assert shown == await call(client, "workflow_status", workflow_id=workflow_id)

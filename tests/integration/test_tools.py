@@ -44,7 +44,7 @@ TOOLS = {
     "update_state": "Change a connection's state",
     "cancel_update": "Cancel an update",
     "workflow_status": "Follow an update",
-    "list_workflows": "List a connection's updates",
+    "state_history": "See how a state moved",
 }
 UPDATE = {"connection_id": IDLE, "merge_patch": {"rewound": True}}
 VALID: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ VALID: dict[str, dict[str, Any]] = {
     "update_state": UPDATE,
     "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},
-    "list_workflows": {"connection_id": IDLE},
+    "state_history": {"connection_id": IDLE},
 }
 
 

@@ -24,7 +24,16 @@ from tests.recorded.recording import (
     restore_sqlite,
 )
 from tests.support.accounts import Accounts
-from tests.support.calls import API_KEY, API_SECRET, Watch, call, refused, until, version_of
+from tests.support.calls import (
+    API_KEY,
+    API_SECRET,
+    Watch,
+    call,
+    refused,
+    until,
+    updates_in,
+    version_of,
+)
 from tests.support.outside import opened
 from tests.support.postgres import Postgres
 from tests.support.processes import ended
@@ -222,15 +231,15 @@ async def test_history_reads_as_it_was(connect: Connect, restored: Restored) -> 
     scenario = restored.scenario
     [connection_id] = scenario.connections
     async with connect(**restored.environment) as client:
-        listed = await call(client, "list_workflows", connection_id=connection_id)
+        listed = await call(client, "state_history", connection_id=connection_id)
         statuses = {
             workflow_id: await call(client, "workflow_status", workflow_id=workflow_id)
             for workflow_id in scenario.told
         }
         await assert_repeated_requests_attach(client, scenario)
 
-    assert len(listed["workflows"]) == len(scenario.listed)
-    for found, expected in zip(listed["workflows"], scenario.listed, strict=True):
+    assert len(updates_in(listed)) == len(scenario.listed)
+    for found, expected in zip(updates_in(listed), scenario.listed, strict=True):
         assert found == found | expected
     for workflow_id, status in statuses.items():
         assert facts(status) == facts(scenario.told[workflow_id])
@@ -312,7 +321,7 @@ async def test_an_older_copy_of_a_closed_database_is_refused(
     restore_sqlite(recording, tmp_path / "older")
     (tmp_path / "older" / "state.db").rename(tmp_path / "data" / "state.db")
     async with connect(**restored.environment) as client:
-        error = await refused(client, "list_workflows", connection_id=connection_id)
+        error = await refused(client, "state_history", connection_id=connection_id)
 
     assert error["code"] == "unusable_key"
 

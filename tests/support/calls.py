@@ -59,6 +59,11 @@ async def version_of(client: Client, connection_id: str) -> str:
     return version
 
 
+def updates_in(page: dict[str, Any]) -> list[dict[str, Any]]:
+    """The updates on a page of `state_history`, newest first."""
+    return [entry for entry in page["entries"] if "workflow_id" in entry]
+
+
 async def update(client: Client, connection_id: str, **change: Any) -> dict[str, Any]:
     """An update of the current state."""
     version = await version_of(client, connection_id)

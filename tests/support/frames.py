@@ -29,7 +29,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     },
     "cancel_update": {"workflow_id": WORKFLOW, "wait_seconds": 0},
     "workflow_status": {"workflow_id": WORKFLOW, "wait_seconds": 0},
-    "list_workflows": {"connection_id": PAUSED, "cursor": "c", "limit": 1},
+    "state_history": {"connection_id": PAUSED, "cursor": "c", "limit": 1},
 }  # fmt: skip
 URIS = [f"fivetran://connections/{EMPTY}/state", f"fivetran://workflows/{WORKFLOW}"]
 CLIENT = {"name": "fuzz", "version": "1"}
