@@ -149,7 +149,7 @@ class StateView(Model):
         None, description="Of a large state; go deeper with path."
     )
     exact_numbers: dict[str, str] | None = Field(
-        None, description="By path, the first 50 numbers that a double cannot hold."
+        None, description="By path, numbers that a double cannot hold."
     )
     update_in_progress: str | None = Field(None, description="A workflow_id.")
 
@@ -178,7 +178,7 @@ class Update(Model):
     """Paused by this update, and not yet resumed."""
     paused_seconds: float | None = None
     kept_numbers: list[str] | None = Field(
-        None, description="Paths of numbers kept because the given ones look rounded."
+        None, description="Paths where the given number looks rounded."
     )
 
 
@@ -256,8 +256,10 @@ class HistoryEntry(Model):
 
 class HistoryPage(Model):
     entries: list[HistoryEntry]
-    next_cursor: str | None = Field(None, description="Pass it as cursor to get older ones.")
-    message: str | None = Field(None, description="What an empty page means.")
+    next_cursor: str | None = None
+    """Pass it as cursor to get older ones."""
+    message: str | None = None
+    """The reason for an empty page."""
 
 
 class Difference(Model):

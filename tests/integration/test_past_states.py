@@ -87,11 +87,11 @@ async def test_a_state_at_a_time_says_how_sure_that_is(connect: Connect, sandbox
         await read(client, IDLE)
         second, _ = await remembered(client, IDLE, 2)
         uncertain = await read(client, IDLE, at=between)
-        certain = await read(client, IDLE, at=first["seen_from"])
+        certain = await read(client, IDLE, at=first["at"])
 
     assert uncertain["version"] == certain["version"] == first["version"]
     assert uncertain["seen"]["is_certain"] is False
-    assert uncertain["seen"]["next_seen"] == second["seen_from"]
+    assert uncertain["seen"]["next_seen"] == second["at"]
     assert certain["seen"]["is_certain"] is True
 
 
@@ -117,7 +117,7 @@ async def test_pages_of_the_history_follow_each_other(connect: Connect, sandbox:
     assert "next_cursor" not in rest
 
 
-@pytest.mark.parametrize("form", ["version", "seen_from"])
+@pytest.mark.parametrize("form", ["version", "at"])
 async def test_a_past_state_is_put_back(connect: Connect, sandbox: Sandbox, form: str) -> None:
     before = state_of(sandbox, IDLE)
     async with connect() as client:

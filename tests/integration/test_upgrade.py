@@ -240,7 +240,8 @@ async def test_history_reads_as_it_was(connect: Connect, restored: Restored) -> 
 
     assert len(updates_in(listed)) == len(scenario.listed)
     for found, expected in zip(updates_in(listed), scenario.listed, strict=True):
-        assert found == found | expected
+        kept = expected.keys() - {"started_at", "version_before", "version_after"}
+        assert {name: found[name] for name in kept} == {name: expected[name] for name in kept}
     for workflow_id, status in statuses.items():
         assert facts(status) == facts(scenario.told[workflow_id])
         assert status["paused_by_update"] is False
