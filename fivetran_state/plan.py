@@ -44,6 +44,8 @@ class Plan:
     changes: list[Change]
     """The first changes; `changes_total` counts all of them."""
     changes_total: int
+    warnings: tuple[str, ...] = ()
+    """Sentences on what is unusual about the change, by what the state history knows."""
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class Plan:
         return [
             *self._pause(),
             *self._oddities(),
+            *self.warnings,
             *self._losses(),
             *self._kept_numbers(),
             *self._source(),

@@ -35,7 +35,7 @@ class Service:
         self.check = caller.check
         self.connections = Connections(caller)
         self.states = States(caller, self.history)
-        self.changes = Changes(caller, sources)
+        self.changes = Changes(caller, sources, self.history)
         self.groups = Groups(caller, sources, self.changes)
         self.workflows = Workflows(caller)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from fivetran_state import changes, large, state
@@ -10,6 +11,7 @@ from fivetran_state.models import Update
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
+from fivetran_state.service.history import History
 from fivetran_state.service.refusals import too_late
 from fivetran_state.service.requests import Options, derived_key
 from fivetran_state.service.sources import Sources, unread
@@ -32,8 +34,9 @@ async def ignore(progress: Progress) -> None:
 class Changes:
     """Changes the states of one account's connections."""
 
-    def __init__(self, caller: Caller, sources: Sources) -> None:
+    def __init__(self, caller: Caller, sources: Sources, history: History) -> None:
         self._caller = caller
+        self._history = history
         self._sources = sources
 
     async def plan_update(
@@ -48,6 +51,7 @@ class Changes:
         check_version(expected_version)
         wanted = await self._sources.read(connection_id, change)
         plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
+        plan = await self._with_warnings(plan)
         return await large.run_if(plan.is_large, plan.to_update)
 
     async def plan_of(
@@ -78,6 +82,10 @@ class Changes:
         if then_sync:
             refuse_impossible_sync(connection)
         return plan
+
+    async def _with_warnings(self, plan: Plan) -> Plan:
+        warnings = await self._history.warnings(plan.connection.id, plan.before, plan.applied.after)
+        return replace(plan, warnings=warnings)
 
     async def update_state(
         self,
@@ -162,6 +170,7 @@ class Changes:
                     return await large.run_if(plan.is_large, plan.to_update)
                 if not options.allow_resync:
                     refuse_pending_resync(plan.connection)
+                plan = await self._with_warnings(plan)
                 if not await confirmation.covers(plan, latest):
                     continue  # The user may have taken a while: look again.
             handle = handle or await updates.starter.start(request, after=latest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,20 +10,23 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from fivetran_state import large, state
-from fivetran_state.errors import InvalidRequest, NotRemembered
+from fivetran_state.errors import FivetranStateError, InvalidRequest, NotRemembered
 from fivetran_state.history import timeline
 from fivetran_state.history.timeline import Move
 from fivetran_state.history.versions import Page, SeenBy, Version
+from fivetran_state.history.warnings import warnings_for
 from fivetran_state.ids import UpdateId, is_update_number
 from fivetran_state.models import Change, Difference, HistoryEntry, HistoryPage, Seen
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.refusals import not_a_cursor
-from fivetran_state.text import shown
+from fivetran_state.text import literal, quoted, shown
 from fivetran_state.updates import records
 from fivetran_state.updates.updates import Updates
 
 Kind = Literal["sync", "update", "others", "first look"]
+
+SHOWN_WARNINGS = 5
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION = re.compile("[0-9a-fA-F]{8,32}")
@@ -90,6 +94,27 @@ class History:
         started = views.time_text(update.created_at)
         seen = Seen(seen_from=started, seen_until=started)
         return Past(document, await large.run(state.version, document), seen)
+
+    async def warnings(
+        self, connection_id: str, before: state.Document, after: state.State
+    ) -> tuple[str, ...]:
+        """Sentences on what is unusual about the change, by the states that the connection had."""
+        updates = await self._caller.updates()
+        now = time.time_ns() // 1_000_000
+        try:
+            known = await updates.history.known(await self._caller.owner(connection_id))
+        except FivetranStateError as error:
+            return (
+                f"The state history cannot be read, so nothing unusual is named: {error.message}",
+            )
+        odd = await large.run(warnings_for, before, after, known, now)
+        told = [
+            f"Unusual: {quoted(each.path)} becomes {literal(each.new)}, {each.kind.value}; usual: "
+            f"{literal(each.usual)}."
+            for each in odd.first[:SHOWN_WARNINGS]
+        ]
+        more = odd.total - len(told)
+        return (*told, f"Unusual are {more} more values.") if more else tuple(told)
 
     async def difference(
         self, connection_id: str, from_: str, to: str | None = None, *, path: str | None = None

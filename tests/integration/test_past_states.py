@@ -240,3 +240,45 @@ async def test_an_update_that_was_killed_after_its_write_is_in_the_history(
         newest, _ = await remembered(client, IDLE, 2)
 
     assert newest["workflow_id"] == started["workflow_id"]
+
+
+@pytest.mark.parametrize(
+    ("cursor", "odd"),
+    [
+        ("2062-01-01T00:00:00Z", "a time in the future"),
+        ("2019-01-01T00:00:00Z", "further back than anything remembered"),
+        ("2026-03-01T00:00:00", "a lost time zone"),
+        (7, "another type than ever before"),
+    ],
+)
+async def test_a_plan_names_what_is_unusual(
+    connect: Connect, sandbox: Sandbox, cursor: object, odd: str
+) -> None:
+    async with connect() as client:
+        for day in range(1, 5):
+            sandbox.set_state(IDLE, json.dumps({"cursor": f"2026-03-0{day}T00:00:00Z"}))
+            await read(client, IDLE)
+            await remembered(client, IDLE, day)
+        plan = await call(
+            client, "update_state", connection_id=IDLE, merge_patch={"cursor": cursor}
+        )
+
+    assert f", {odd}; usual: " in plan["message"]
+
+
+async def test_a_rewind_to_a_remembered_time_is_not_unusual(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        for day in range(1, 5):
+            sandbox.set_state(IDLE, json.dumps({"cursor": f"2026-03-0{day}T00:00:00Z"}))
+            await read(client, IDLE)
+            await remembered(client, IDLE, day)
+        plan = await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"cursor": "2026-03-02T00:00:00Z"},
+        )
+
+    assert "Unusual" not in plan["message"]
