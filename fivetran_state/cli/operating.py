@@ -1,0 +1,80 @@
+"""The commands of operators: doctor, finish."""
+
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from fivetran_state.cli.options import SandboxOption
+from fivetran_state.ending import on_signals
+from fivetran_state.startup import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fivetran_state.service import Service
+
+T = TypeVar("T")
+
+GuestsOption = Annotated[
+    bool, typer.Option("--guests", help="For HTTP servers that have no API key of their own.")
+]
+
+
+def finish(
+    sandbox: SandboxOption = False,
+    guests: GuestsOption = False,
+    after: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Finish the updates of stopped or killed servers.
+
+    It ends with exit code 3 if a connection is still paused.
+    """
+    paused = _with_service(
+        sandbox, lambda service: service.operations.finish(after), takes_guests=guests
+    )
+    for connection_id, workflow_id in paused.items():
+        typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
+    raise typer.Exit(3 if paused else 0)
+
+
+def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None:
+    """Check the set-up, the database and the updates.
+
+    It ends with exit code 1 if something is wrong.
+    """
+    findings = _with_service(
+        sandbox, lambda service: service.operations.diagnose(), takes_guests=guests
+    )
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
+    raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
+
+
+def _with_service(
+    sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
+) -> T:
+    """Run `use` with a service. On an error, print the reason and exit with 1."""
+    import asyncio
+
+    from fivetran_state.errors import FivetranStateError
+    from fivetran_state.service import Service
+
+    settings = settings_for(sandbox, takes_guests)
+
+    async def run() -> T:
+        this = asyncio.current_task()
+        assert this is not None, "it runs"
+        on_signals(this.cancel)
+        service = Service(settings)
+        service.start()
+        try:
+            return await action(service)
+        finally:
+            await service.close()
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise SystemExit("Ended by a signal.") from None
+    except FivetranStateError as error:
+        raise SystemExit(f"{error.message} {error.hint}") from None

@@ -1,0 +1,112 @@
+"""What commands print: text for people, or one JSON object a line.
+
+Whatever is printed as text shows all its characters, and none moves the cursor: a state, a name or
+a message may come from anybody.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TextIO
+
+import typer
+
+from fivetran_state import state
+from fivetran_state.errors import FivetranStateError
+from fivetran_state.models import Model
+from fivetran_state.text import visible
+
+Colour = Literal["red", "green", "yellow", "bright_black"]
+
+_COMMANDS = {
+    "list_connections": "fivetran-state connections",
+    "get_state": "fivetran-state get",
+    "update_state": "fivetran-state update",
+    "workflow_status": "fivetran-state status",
+    "list_workflows": "fivetran-state history",
+    "cancel_update": "fivetran-state cancel",
+    "restore_from": "fivetran-state restore",
+    "expected_version": "--expected-version",
+    "allow_resync": "--allow-resync",
+    "`only`": "--only",
+}
+_NAMES = re.compile("|".join(_COMMANDS))
+
+
+class Output:
+    """Prints a command's results on stdout; notes for a person, on stderr.
+
+    With `as_json`, stdout has JSON objects and nothing else, errors included, and there are no notes.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def record(self, values: Model | Mapping[str, Any]) -> None:
+        """One JSON object, with exact numbers."""
+        fields = values.to_json(exactly=True) if isinstance(values, Model) else dict(values)
+        _write(sys.stdout, state.dump(fields))
+
+    def text(self, text: str, colour: Colour | None = None) -> None:
+        """Lines on stdout."""
+        _print(sys.stdout, text, colour)
+
+    def note(self, text: str, colour: Colour | None = None) -> None:
+        """Lines on stderr, for a person."""
+        if not self.as_json:
+            _print(sys.stderr, text, colour)
+
+    def question(self, text: str) -> None:
+        """Lines on stderr that a person has to see, with `as_json` too."""
+        _print(sys.stderr, text, None)
+
+    def error(self, error: FivetranStateError) -> None:
+        if self.as_json:
+            self.record({"error": error_fields(error)})
+        else:
+            self.note(f"Error: {error.message}", "red")
+            self.note(in_shell_words(error.hint))
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Columns on stdout, as wide as their longest value."""
+        lines = [tuple(titles), *(tuple(map(visible, row)) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for number, line in enumerate(lines):
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self.text("  ".join(cells).rstrip(), None if number else "bright_black")
+
+
+def error_fields(error: FivetranStateError) -> dict[str, Any]:
+    return error.to_json() | {"hint": in_shell_words(error.hint)}
+
+
+def in_shell_words(hint: str) -> str:
+    """The hint with commands and options in place of tools and arguments."""
+    return _NAMES.sub(lambda found: _COMMANDS[found[0]], hint)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # It is closed.
+        return False
+
+
+def _print(stream: TextIO, text: str, colour: Colour | None) -> None:
+    has_colours = (
+        is_terminal(stream) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    )
+    for line in text.split("\n"):
+        harmless = visible(line)
+        _write(stream, typer.style(harmless, fg=colour) if colour and has_colours else harmless)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # Its reader has left. The command goes on, and its exit code counts.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
