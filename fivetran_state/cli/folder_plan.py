@@ -42,7 +42,7 @@ class FolderPlan:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "expected_version": self.version,
+            "expected_version": self.version if self.plans else None,
             "planned": len(self.plans),
             "unchanged": len(self.unchanged),
             "moved": len(self.moved),

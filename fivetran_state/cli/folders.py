@@ -1,6 +1,7 @@
 """The commands on a folder of exported states: export, plan, apply."""
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -125,7 +126,7 @@ def plan(
 
     async def action(shell: Shell) -> ExitCode:
         found = await look(shell, files.read_all(folder))
-        _show(shell, found)
+        _show(shell, folder, found)
         return _code(found)
 
     run(action, sandbox=sandbox, as_json=as_json)
@@ -154,7 +155,7 @@ def apply(
     async def action(shell: Shell) -> ExitCode:
         found = await look(shell, files.read_all(folder))
         if found.drifted or found.failed or not found.plans:
-            _show(shell, found)
+            _show(shell, folder, found)
             return _code(found)
         if expected_version is not None and expected_version != found.version:
             raise Conflict(
@@ -163,7 +164,7 @@ def apply(
                 current_version=found.version,
             )
         if expected_version is None and not shell.can_ask:
-            _show(shell, found)
+            _show(shell, folder, found)
             return ExitCode.REFUSED
         if not yes and shell.can_ask:
             await agree(shell.output, _question(found))
@@ -209,7 +210,7 @@ async def _apply(shell: Shell, folder: Path, found: FolderPlan, reason: str | No
     return of_several(errors, has_changed=len(errors) < len(ended))
 
 
-def _show(shell: Shell, found: FolderPlan) -> None:
+def _show(shell: Shell, folder: Path, found: FolderPlan) -> None:
     output = shell.output
     for each in found.plans:
         showing.plan(shell, each)
@@ -238,7 +239,7 @@ def _show(shell: Shell, found: FolderPlan) -> None:
     if found.plans and not (found.drifted or found.failed):
         output.note(
             "Nothing was written. To make exactly these changes: "
-            f"{shell.command('apply', 'DIR', '--expected-version', found.version)}"
+            f"{shell.command('apply', shlex.quote(str(folder)), '--expected-version', found.version)}"
         )
 
 

@@ -13,7 +13,15 @@ from typing import Any, Literal, TextIO
 import typer
 
 from fivetran_state import state
-from fivetran_state.errors import FivetranStateError
+from fivetran_state.errors import (
+    Conflict,
+    FivetranStateError,
+    NotConfirmed,
+    ResyncPending,
+    RollbackFailed,
+    TooLargeToConfirm,
+    TooLateToCancel,
+)
 from fivetran_state.models import Model
 from fivetran_state.text import visible
 
@@ -26,12 +34,24 @@ _COMMANDS = {
     "workflow_status": "fivetran-state status",
     "list_workflows": "fivetran-state history",
     "cancel_update": "fivetran-state cancel",
-    "restore_from": "fivetran-state restore",
     "expected_version": "--expected-version",
-    "allow_resync": "--allow-resync",
-    "`only`": "--only",
 }
 _NAMES = re.compile("|".join(_COMMANDS))
+
+_HINTS: dict[type[FivetranStateError], str] = {
+    Conflict: "Look at the state as it is now, and repeat the command with its version, or without "
+    "--expected-version to see a new plan. Do not pause the connection by other means.",
+    NotConfirmed: "Nothing else is needed. To agree without a question, name the version you have "
+    "seen: --expected-version VERSION --yes.",
+    ResyncPending: "Wait until the re-sync has ended, or, to make the change all the same, repeat "
+    "the command with --allow-resync.",
+    RollbackFailed: "Act before the next sync: look at the state with fivetran-state get, and put it "
+    "right, for example with fivetran-state restore.",
+    TooLargeToConfirm: "Make the change in smaller steps, or restore only a part with --only. Or "
+    "look at all of it with --dry-run, and name its version: --expected-version VERSION --yes.",
+    TooLateToCancel: "If it has ended as updated, undo it with fivetran-state restore. Otherwise "
+    "nothing is left to do.",
+}
 
 
 class Output:
@@ -66,7 +86,7 @@ class Output:
             self.record({"error": error_fields(error)})
         else:
             self.note(f"Error: {error.message}", "red")
-            self.note(in_shell_words(error.hint))
+            self.note(hint(error))
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Columns on stdout, as wide as their longest value."""
@@ -78,12 +98,14 @@ class Output:
 
 
 def error_fields(error: FivetranStateError) -> dict[str, Any]:
-    return error.to_json() | {"hint": in_shell_words(error.hint)}
+    """The error's JSON, with the shell's hint."""
+    return error.to_json() | {"hint": hint(error)}
 
 
-def in_shell_words(hint: str) -> str:
-    """The hint with commands and options in place of tools and arguments."""
-    return _NAMES.sub(lambda found: _COMMANDS[found[0]], hint)
+def hint(error: FivetranStateError) -> str:
+    """What to do next, in commands and options rather than tools and arguments."""
+    own = _HINTS.get(type(error))
+    return own or _NAMES.sub(lambda found: _COMMANDS[found[0]], error.hint)
 
 
 def is_terminal(stream: TextIO) -> bool:
