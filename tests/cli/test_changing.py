@@ -213,11 +213,10 @@ def test_a_read_only_shell_refuses(shell: Shell, monkeypatch: pytest.MonkeyPatch
     assert shell("update", IDLE, "--merge-patch", REWIND, "--dry-run").code == 0
 
 
-def test_a_pending_resync_is_refused_unless_it_is_allowed(shell: Shell, sandbox: Sandbox) -> None:
-    sandbox.resync(IDLE)
+def test_a_pending_resync_is_refused_unless_it_is_allowed(shell: Shell) -> None:
+    change = ("patient_archive", "--merge-patch", REWIND)
 
-    refused = update(shell, IDLE, "--merge-patch", REWIND)
-    allowed = update(shell, IDLE, "--merge-patch", REWIND, "--allow-resync")
+    refused, allowed = update(shell, *change), update(shell, *change, "--allow-resync")
 
     assert refused.code == 4
     assert "--allow-resync" in refused.error["hint"]
