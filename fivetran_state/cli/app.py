@@ -42,13 +42,14 @@ def run(arguments: list[str]) -> int:
 def _explain(error: typer.TyperException, *, as_json: bool) -> None:
     """Print what is wrong with the command line."""
     context: typer.Context | None = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())
     output = Output(as_json=as_json)
     if as_json:
-        output.error(InvalidRequest(error.format_message()))
+        output.error(InvalidRequest(message))
         return
     if context is not None:
         output.note(context.get_usage())
-    output.note(f"Error: {error.format_message()}", "red")
+    output.note(f"Error: {message}", "red")
     if context is not None:
         output.note(f"See '{context.command_path} --help'.")
 

@@ -49,7 +49,7 @@ def update(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Change a connection's state safely: pause, write, verify, resume.
+    """Change a connection's state: pause, write, verify, resume.
 
     Give exactly one of --merge-patch, --json-patch and --new-state. JSON is the text itself, @FILE,
     or - for stdin. Every number is taken exactly.
@@ -118,7 +118,10 @@ def copy(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Copy one connection's state to another. --expected-version is that of TO."""
+    """Copy one connection's state to another.
+
+    --expected-version is that of TO.
+    """
     how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason)
 
     async def action(shell: Shell) -> ExitCode:

@@ -43,9 +43,9 @@ def export(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Write states to files: DIR/CONNECTION.json, each with its version.
+    """Write states to files, each with its version.
 
-    Numbers are exact. Edit "state" in a file, then see 'plan' and 'apply'. A file with edits that
+    A state is in DIR/CONNECTION.json, every number exact. Edit "state" in a file, then see 'plan' and 'apply'. A file with edits that
     were not applied is never overwritten.
     """
 
@@ -118,7 +118,7 @@ def plan(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Show what 'apply' would do, and the version of that plan; exit 2 on drift.
+    """Show what 'apply' would do; exit 2 on drift.
 
     A file drifts if it was edited and the connection's state has moved since the export. A file
     that nobody edited asks for nothing.

@@ -74,7 +74,10 @@ def get(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Print a connection's state on stdout; on stderr, its version and how it stands."""
+    """Print a connection's state and its version.
+
+    The state alone goes to stdout; what else there is to know goes to stderr.
+    """
 
     async def action(shell: Shell) -> ExitCode:
         view = await shell.service.states.get_state(connection, path=path, exact=True)

@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_used_is_named(
 def test_the_largest_state_can_be_exported_and_applied(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    rows = ",".join(f'"{number:06}":[{number}]' for number in range(240_000))
+    rows = ",".join(f'"{number:018}":{number}' for number in range(300_000))
     sandbox.add_connection("huge", state=f'{{"cursor":1,"rows":{{{rows}}}}}')
     folder = tmp_path / "states"
     shell.done("export", str(folder), "huge")
