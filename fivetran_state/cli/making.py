@@ -79,15 +79,22 @@ async def make(
     on_progress: "Callable[[Progress], Awaitable[None]] | None" = None,
 ) -> Update:
     """Make the change and wait for its end; raise the update's own error."""
-    started = await shell.service.changes.update_state(
-        connection_id,
-        change,
-        expected_version=how.expected_version,
-        then_sync=how.then_sync,
-        allow_resync=how.allow_resync,
-        reason=how.reason,
-        confirmation=None if how.yes or not shell.can_ask else TerminalConfirmation(shell.output),
-    )
+    try:
+        started = await shell.service.changes.update_state(
+            connection_id,
+            change,
+            expected_version=how.expected_version,
+            then_sync=how.then_sync,
+            allow_resync=how.allow_resync,
+            reason=how.reason,
+            confirmation=None
+            if how.yes or not shell.can_ask
+            else TerminalConfirmation(shell.output),
+        )
+    except asyncio.CancelledError:
+        listing = shell.command("history", connection_id)
+        shell.output.note(f"If an update was started, it goes on by itself: {listing}")
+        raise
     if started.status != "running" or started.workflow_id is None:
         return started
     return await follow(shell, started.workflow_id, on_progress or noted(shell))

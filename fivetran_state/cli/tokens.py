@@ -25,7 +25,10 @@ def create_token(
     ] = None,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Make a token and print it: this once, since only its hash is kept."""
+    """Make a token and print it, this once.
+
+    Only its hash is kept.
+    """
     with _token_file(sandbox) as tokens:
         text, token = tokens.create(scope, name, expires_days)
     typer.echo(f"{_described(token)}\nIt is shown this once:", err=True)
@@ -34,7 +37,7 @@ def create_token(
 
 @commands.command("list")
 def list_tokens(sandbox: SandboxOption = False) -> None:
-    """Every token: id, scope, name, when it was made and when it expires."""
+    """List every token, and when it expires."""
     with _token_file(sandbox) as tokens:
         for token in tokens.tokens().values():
             typer.echo(_described(token))

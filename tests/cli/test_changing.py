@@ -3,11 +3,14 @@
 import json
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from fivetran_state.sandbox import Sandbox
+from tests.conftest import Serve
 from tests.support.calls import (
     EXACT,
     IDLE,
@@ -19,6 +22,8 @@ from tests.support.calls import (
     is_pause,
     state_of,
 )
+from tests.support.commands import run
+from tests.support.rest import post
 from tests.support.shell import Ended, Shell
 from tests.support.updates import assert_written_once_while_paused
 
@@ -368,6 +373,25 @@ def test_the_status_of_a_failed_update_exits_with_1(shell: Shell, sandbox: Sandb
     assert printed.code == recorded.code == 1
     assert f"{IDLE}:1: failed" in printed.stdout
     assert recorded.object["error"]["code"] == "forbidden"
+
+
+async def test_connections_that_are_changed_together_are_followed_together(
+    http: Serve, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with http() as server:
+        body = {"connection_ids": [IDLE, PAUSED], "merge_patch": {"cursor": "2020"}}
+        group = await post(
+            server.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
+        )
+        watch = ("--watch", "--json")
+        following = partial(run, environment, tmp_path, "status", group["workflow_id"], *watch)
+        ended = await anyio.to_thread.run_sync(following)
+        cancelling = partial(run, environment, tmp_path, "cancel", group["workflow_id"])
+        too_late = await anyio.to_thread.run_sync(cancelling)
+
+    assert ended.returncode == 0, ended
+    assert [each["status"] for each in json.loads(ended.stdout)["updates"]] == ["updated"] * 2
+    assert too_late.returncode == 4
 
 
 def test_there_is_no_status_of_an_unknown_update(shell: Shell) -> None:

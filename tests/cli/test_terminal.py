@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import IDLE, is_pause, state_of
+from tests.support.calls import IDLE, LARGE, is_pause, state_of
 from tests.support.hand_over import wait_until_nobody_is_left
 from tests.support.shell import Shell
 from tests.support.terminal import Terminal, terminal
@@ -85,6 +85,32 @@ def test_a_state_that_moves_during_the_question_is_asked_about_again(
     assert state_of(sandbox, IDLE) == {"cursor": "moved"}
 
 
+def test_what_a_question_cannot_show_in_full_is_not_asked(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [*FIVETRAN_STATE, "copy", LARGE, IDLE]
+    with terminal(command, environment, tmp_path) as screen:
+        assert screen.wait() == 4
+        assert QUESTION not in screen.screen
+        assert "--dry-run" in screen.screen
+    with terminal([*command, "--dry-run"], environment, tmp_path) as screen:
+        assert screen.wait() == 0
+        assert "+ /tables: " in screen.screen
+
+    assert not any(map(is_pause, sandbox.log))
+
+
+def test_where_nobody_is_to_be_asked_the_plan_is_shown(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    headless = environment | {"FIVETRAN_STATE_CONFIRM": "never"}
+    with terminal([*FIVETRAN_STATE, "update", IDLE, *REWIND], headless, tmp_path) as screen:
+        assert screen.wait() == 4
+
+    assert "--expected-version" in screen.screen
+    assert not any(map(is_pause, sandbox.log))
+
+
 def test_an_edit_is_asked_about(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -142,12 +168,14 @@ def test_ctrl_c_leaves_an_update_running_and_says_so(
         left.type(CTRL_C)
         assert left.wait() == 130
     assert f"The update {SLOW}:1 goes on by itself" in left.screen
-    with terminal(watch, environment, tmp_path) as watching:
-        watching.wait_for("· Waiting for the running sync")
+    with terminal([*watch, "--json"], environment, tmp_path) as watching:
+        watching.wait_for('"phase":"drain"')
         sandbox.finish_sync(SLOW)
         assert watching.wait() == 0
 
-    assert f"{SLOW}:1: updated" in watching.screen
+    *phases, end = map(json.loads, watching.screen.splitlines())
+    assert phases[0]["paused_by_update"] is True
+    assert (end["workflow_id"], end["status"]) == (f"{SLOW}:1", "updated")
     assert state_of(sandbox, SLOW) == {"cursor": "2020"}
     sandbox.wait_for(resumed(SLOW))
     wait_until_nobody_is_left(environment)
