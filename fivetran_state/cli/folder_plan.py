@@ -18,7 +18,7 @@ READ_AT_ONCE = 8
 
 @dataclass
 class FolderPlan:
-    """Every file is in one of the lists, but for those in `files` that `plans` belong to."""
+    """What each file of a folder asks for."""
 
     files: list[StateFile] = field(default_factory=list)
     """Those that would change their connection, in the order of `plans`."""

@@ -14,7 +14,7 @@ from fivetran_state.cli.asking import agree
 from fivetran_state.cli.exit_codes import ExitCode, of_several
 from fivetran_state.cli.files import StateFile
 from fivetran_state.cli.folder_plan import FolderPlan, look
-from fivetran_state.cli.making import How, make
+from fivetran_state.cli.making import How, make, noted
 from fivetran_state.cli.options import JsonOption, ReasonOption, SandboxOption, YesOption
 from fivetran_state.cli.output import error_fields
 from fivetran_state.cli.reading import all_connections, document
@@ -191,7 +191,8 @@ async def _apply(shell: Shell, folder: Path, found: FolderPlan, reason: str | No
 
         async with few:
             try:
-                ended = await make(shell, file.connection_id, file.change, how)
+                progress = noted(shell, f"{file.connection_id}: ")
+                ended = await make(shell, file.connection_id, file.change, how, progress)
             except FivetranStateError as error:
                 _failed(shell, file.connection_id, error)
                 return error

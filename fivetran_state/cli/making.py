@@ -116,11 +116,11 @@ async def follow(
     return answer
 
 
-def noted(shell: Shell) -> "Callable[[Progress], Awaitable[None]]":
-    """Prints each phase for the person."""
+def noted(shell: Shell, about: str = "") -> "Callable[[Progress], Awaitable[None]]":
+    """Prints each phase for the person; `about` stands before it."""
 
     async def note(progress: "Progress") -> None:
-        shell.output.note(f"· {progress['message']}")
+        shell.output.note(f"· {about}{progress['message']}")
 
     return note
 

@@ -66,7 +66,8 @@ class Output:
     def record(self, values: Model | Mapping[str, Any]) -> None:
         """One JSON object, with exact numbers."""
         fields = values.to_json(exactly=True) if isinstance(values, Model) else dict(values)
-        _write(sys.stdout, state.dump(fields))
+        # JSON leaves one control as it is: delete.
+        _write(sys.stdout, state.dump(fields).replace("\x7f", r"\u007f"))
 
     def text(self, text: str, colour: Colour | None = None) -> None:
         """Lines on stdout."""
@@ -108,14 +109,15 @@ def hint(error: FivetranStateError) -> str:
     return own or _NAMES.sub(lambda found: _COMMANDS[found[0]], error.hint)
 
 
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """True if a person sees what is written to it, or types what is read."""
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # It is closed.
         return False
 
 
-def _print(stream: TextIO, text: str, colour: Colour | None) -> None:
+def _print(stream: TextIO | None, text: str, colour: Colour | None) -> None:
     has_colours = (
         is_terminal(stream) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     )
@@ -124,7 +126,9 @@ def _print(stream: TextIO, text: str, colour: Colour | None) -> None:
         _write(stream, typer.style(harmless, fg=colour) if colour and has_colours else harmless)
 
 
-def _write(stream: TextIO, line: str) -> None:
+def _write(stream: TextIO | None, line: str) -> None:
+    if stream is None:  # The caller has closed it.
+        return
     encoding = stream.encoding or "utf-8"
     try:
         stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")

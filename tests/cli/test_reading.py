@@ -6,7 +6,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.support.calls import EMPTY, EXACT, IDLE, LARGE, PAUSED, STATELESS, state_of
 from tests.support.shell import Shell
 
-HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\u2066\x9b31m\r\n0  ok"
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\x7f\u202egnp.exe\u2066\x9b31m\r\n0  ok"
 CONTROLS = [chr(code) for code in (*range(10), *range(11, 32), *range(127, 160), 0x202E, 0x2066)]
 
 
@@ -97,6 +97,9 @@ def test_states_and_names_are_harmless_on_a_terminal(shell: Shell, sandbox: Sand
         shell("get", "--" + HOSTILE),
     ]
 
+    recorded = shell.done("get", "old", "--json")
+    assert recorded.object["state"][HOSTILE] == HOSTILE
+    outputs.append(recorded)
     for ended in outputs:
         text = ended.stdout + ended.stderr
         assert [each for each in CONTROLS if each in text] == [], text
