@@ -1,10 +1,13 @@
 """The commands of operators: doctor, finish."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from fivetran_state.cli.options import SandboxOption
+from fivetran_state.cli.exit_codes import ExitCode
+from fivetran_state.cli.options import JsonOption, SandboxOption
+from fivetran_state.cli.output import Output
 from fivetran_state.ending import on_signals
 from fivetran_state.startup import settings_for
 
@@ -23,37 +26,53 @@ GuestsOption = Annotated[
 def finish(
     sandbox: SandboxOption = False,
     guests: GuestsOption = False,
+    as_json: JsonOption = False,
     after: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Finish the updates of stopped or killed servers.
 
     It ends with exit code 3 if a connection is still paused.
     """
+    output = Output(as_json=as_json)
     paused = _with_service(
-        sandbox, lambda service: service.operations.finish(after), takes_guests=guests
+        output, sandbox, lambda service: service.operations.finish(after), takes_guests=guests
     )
     for connection_id, workflow_id in paused.items():
-        typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
-    raise typer.Exit(3 if paused else 0)
+        if as_json:
+            output.record({"still_paused": connection_id, "workflow_id": workflow_id})
+        output.note(f"{connection_id} is still paused by {workflow_id}")
+    raise typer.Exit(ExitCode.STILL_PAUSED if paused else ExitCode.DONE)
 
 
-def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None:
+def doctor(
+    sandbox: SandboxOption = False, guests: GuestsOption = False, as_json: JsonOption = False
+) -> None:
     """Check the set-up, the database and the updates.
 
     It ends with exit code 1 if something is wrong.
     """
+    output = Output(as_json=as_json)
     findings = _with_service(
-        sandbox, lambda service: service.operations.diagnose(), takes_guests=guests
+        output, sandbox, lambda service: service.operations.diagnose(), takes_guests=guests
     )
     for finding in findings:
-        typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
-    raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
+        if as_json:
+            output.record(asdict(finding))
+        else:
+            verdict = "ok " if finding.is_well else "BAD"
+            output.text(f"{verdict}  {finding.what}: {finding.detail}")
+    is_well = all(finding.is_well for finding in findings)
+    raise typer.Exit(ExitCode.DONE if is_well else ExitCode.FAILED)
 
 
 def _with_service(
-    sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
+    output: Output,
+    sandbox: bool,
+    action: "Callable[[Service], Awaitable[T]]",
+    *,
+    takes_guests: bool = False,
 ) -> T:
-    """Run `use` with a service. On an error, print the reason and exit with 1."""
+    """The action's result, with a service. On an error, print the reason and exit with 1."""
     import asyncio
 
     from fivetran_state.errors import FivetranStateError
@@ -77,4 +96,5 @@ def _with_service(
     except asyncio.CancelledError:
         raise SystemExit("Ended by a signal.") from None
     except FivetranStateError as error:
-        raise SystemExit(f"{error.message} {error.hint}") from None
+        output.error(error)
+        raise typer.Exit(ExitCode.FAILED) from None

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fivetran_state.cli.options import SandboxOption
+from fivetran_state.cli.options import JsonOption, SandboxOption
+from fivetran_state.cli.output import Output
 from fivetran_state.startup import settings_for
 
 if TYPE_CHECKING:
@@ -36,11 +37,15 @@ def create_token(
 
 
 @commands.command("list")
-def list_tokens(sandbox: SandboxOption = False) -> None:
+def list_tokens(sandbox: SandboxOption = False, as_json: JsonOption = False) -> None:
     """List every token, and when it expires."""
     with _token_file(sandbox) as tokens:
         for token in tokens.tokens().values():
-            typer.echo(_described(token))
+            if as_json:
+                fields = token.model_dump(mode="json", exclude={"sha256"})
+                Output(as_json=True).record(fields | {"has_expired": token.has_expired})
+            else:
+                typer.echo(_described(token))
 
 
 @commands.command("revoke")
