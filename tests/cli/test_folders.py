@@ -230,11 +230,13 @@ def test_a_file_that_cannot_be_used_is_named(
     assert not any(map(is_pause, sandbox.log))
 
 
-def test_the_largest_state_can_be_exported_and_applied(
+def test_a_file_may_be_larger_than_the_largest_state_by_its_indentation(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    rows = ",".join(f'"{number:018}":{number}' for number in range(300_000))
-    sandbox.add_connection("huge", state=f'{{"cursor":1,"rows":{{{rows}}}}}')
+    deep = 90
+    rows = ",".join("0" * 60_000)
+    nested = '{"a":' * deep + f"[{rows}]" + "}" * deep
+    sandbox.add_connection("huge", state=f'{{"cursor":1,"nested":{nested}}}')
     folder = tmp_path / "states"
     shell.done("export", str(folder), "huge")
     assert (folder / "huge.json").stat().st_size > state.MAX_BYTES
