@@ -44,6 +44,12 @@ class CopyFrom(_From):
     connection_id: str
     at: str | None = None
 
+    @classmethod
+    def of(cls, text: str, only: str | None) -> "CopyFrom":
+        """From a connection's id, or `id@` and a time or version."""
+        connection_id, _, at = text.partition("@")
+        return cls(only, connection_id, at or None)
+
     @property
     def source(self) -> str:
         """The name of the source, as the history keeps it."""
@@ -64,8 +70,7 @@ async def parse(given: Mapping[str, object], only: str | None = None) -> Change:
     if kind == "restore_from":
         return RestoreFrom(only, str(value))
     if kind == "copy_from":
-        connection_id, _, at = str(value).partition("@")
-        return CopyFrom(only, connection_id, at or None)
+        return CopyFrom.of(str(value), only)
     if only is not None:
         raise InvalidRequest("only goes with restore_from or copy_from.")
     return Inline(await large.run(_inline, kind, value))

@@ -8,11 +8,15 @@ no parentheses, so `(2 of 3)` always marks a new change.
 import json
 import re
 from itertools import islice
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from fivetran_state import state
+from fivetran_state.errors import TooLargeToConfirm
 from fivetran_state.state import DiffEntry, JsonValue, Number, RawDocument
 from fivetran_state.text import literal, quoted
+
+if TYPE_CHECKING:
+    from fivetran_state.plan import Plan
 
 MAX_QUESTION = 6000
 """Characters of all lines together: four screens. Nobody reads more before agreeing."""
@@ -33,6 +37,23 @@ class TooLarge(Exception):
     def __init__(self, total_changes: int) -> None:
         super().__init__(f"{total_changes:,} changes are too much to show in full")
         self.total_changes = total_changes
+
+
+def of_plan(plan: "Plan") -> str:
+    """The text of the question; raises `TooLargeToConfirm` if it cannot show every change."""
+    try:
+        changes = changes_in_full(plan.before, plan.applied.after)
+    except TooLarge as error:
+        raise TooLargeToConfirm(
+            f"One question cannot show {error.total_changes:,} changes, or long "
+            "values, in full. The user was not asked, and nothing was written."
+        ) from None
+    heading = f"Change the state of {plan.described_connection}?"
+    closing = [
+        f"Version {plan.version_before} becomes {plan.version_after}.",
+        *plan.consequences,
+    ]
+    return message([heading], changes, closing)
 
 
 def changes_in_full(

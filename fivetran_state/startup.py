@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from fivetran_state import logs
 from fivetran_state.config import Settings
 from fivetran_state.ending import end_process, on_signals
+from fivetran_state.errors import UnusableSettings
 from fivetran_state.text import visible
 
 if TYPE_CHECKING:
@@ -48,12 +49,22 @@ def _in_words(problem: "ErrorDetails") -> str:
     return f"{problem['loc'][0]}: {said}" if problem["loc"] else said
 
 
+def read_settings(sandbox: bool, takes_guests: bool = False) -> Settings:
+    """The settings; raises `UnusableSettings`, which names the variable."""
+    try:
+        return Settings(sandbox=sandbox, takes_guests=takes_guests)
+    except ValidationError as error:
+        raise UnusableSettings(
+            "; ".join(_in_words(problem) for problem in error.errors())
+        ) from None
+
+
 def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
     """Read the settings and set up the logs; exit with 2 if the environment is wrong."""
     try:
-        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
-    except ValidationError as error:
-        refuse_to_start("; ".join(_in_words(problem) for problem in error.errors()))
+        settings = read_settings(sandbox, takes_guests)
+    except UnusableSettings as error:
+        refuse_to_start(error.message)
     logs.configure(settings.log_level)
     if settings.dbos_application_database_url is not None:
         logger.warning(

@@ -206,6 +206,34 @@ def parse_answer(content: bytes) -> dict[str, Any]:
     return answer
 
 
+def parse_envelope(content: bytes) -> dict[str, Any]:
+    """A JSON object, numbers exact, whose member ``state`` is a Document.
+
+    The limits of `parse` hold for the state alone, not for its indentation. Raises InvalidState if
+    the content is not JSON, not an object, or names a member twice.
+    """
+    text = _text(content)
+    seen = set()
+
+    def member_at(key: str, text: str, index: int) -> tuple[Any, int]:
+        if key in seen:
+            raise InvalidState(f"it has the key {shown(dump(key))} twice", "remove one of them")
+        seen.add(key)
+        return _data_member_at(key, text, index)
+
+    start = _after_space(text, 0)
+    if not text.startswith("{", start):
+        raise InvalidState("it is not a JSON object")
+    try:
+        members, end = _object_at(text, start, member_at)
+        _refuse_more(text, end)
+    except json.JSONDecodeError as error:
+        raise _not_json(error) from None
+    except RecursionError:
+        raise _too_deep() from None
+    return members
+
+
 def adopt(value: object) -> JsonValue:
     """A copy, in this module's types, of a value that another JSON parser made.
 
@@ -225,6 +253,13 @@ def dump(value: JsonValue | RawDocument) -> str:
     The text of a RawDocument is left as it is.
     """
     return value.text if isinstance(value, RawDocument) else _ENCODER.encode(value)
+
+
+def indented(value: JsonValue | RawDocument) -> str:
+    """`dump` for people: a line for each value, without a character that does not show."""
+    if isinstance(value, RawDocument):
+        return value.text
+    return HIDDEN.sub(lambda found: escape(found[0]), _INDENTING_ENCODER.encode(value))
 
 
 def version(document: Document) -> str:
@@ -557,6 +592,7 @@ _ENVELOPE_DECODER = json.JSONDecoder(
 # Finds the end of everything that Python accepts as JSON, and converts nothing.
 _LENIENT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _ENCODER = simplejson.JSONEncoder(separators=(",", ":"), use_decimal=True)
+_INDENTING_ENCODER = simplejson.JSONEncoder(indent=2, separators=(",", ": "), use_decimal=True)
 # Without use_decimal every Number goes through `default`, within the encoder's one pass.
 _CANONICAL_ENCODER = simplejson.JSONEncoder(
     separators=(",", ":"),

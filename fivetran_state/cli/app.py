@@ -1,32 +1,59 @@
-"""The command line: `fivetran-state` serves MCP on stdio; `fivetran-state demo` shows it at work."""
+"""The command line: the shell's commands, and those of operators. Without one it serves MCP."""
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+import sys
+from typing import Annotated
 
 import typer
 
-from fivetran_state.ending import end_process, on_signals
+from fivetran_state import __version__
+from fivetran_state.cli import changing, folders, following, history, operating, reading, tokens
+from fivetran_state.cli.exit_codes import ExitCode
+from fivetran_state.cli.options import SandboxOption
+from fivetran_state.cli.output import Output
+from fivetran_state.ending import end_process
+from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.startup import refuse_to_start, settings_for
 from fivetran_state.stdio_server import serve_stdio
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    from fivetran_state.service import Service
-    from fivetran_state.tokens import Token, TokenFile
-
-T = TypeVar("T")
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-SandboxOption = Annotated[
-    bool, typer.Option("--sandbox", help="Use a simulated Fivetran; no credentials needed.")
-]
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 
-GuestsOption = Annotated[
-    bool, typer.Option("--guests", help="For HTTP servers that have no API key of their own.")
-]
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line to its end; returns its exit code."""
+    try:
+        code = app(arguments, prog_name="fivetran-state", standalone_mode=False)
+    except typer.TyperException as error:
+        _explain(error, as_json="--json" in arguments)
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _explain(error: typer.TyperException, *, as_json: bool) -> None:
+    """Print what is wrong with the command line."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())
+    output = Output(as_json=as_json)
+    if as_json:
+        output.error(InvalidRequest(message))
+        return
+    if context is not None:
+        output.note(context.get_usage())
+    output.note(f"Error: {message}", "red")
+    if context is not None:
+        output.note(f"See '{context.command_path} --help'.")
+
+
 HttpOption = Annotated[bool, typer.Option("--http", help="Serve MCP and REST over HTTP.")]
 HostOption = Annotated[str, typer.Option(help="The address to bind, with --http.")]
 PortOption = Annotated[int, typer.Option(help="The port, with --http; 0 takes a free one.")]
@@ -44,6 +71,18 @@ def _only_one(workers: int) -> int:
 WorkersOption = Annotated[int, typer.Option(hidden=True, callback=_only_one)]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"fivetran-state {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+]
+
+
 @app.callback(invoke_without_command=True)
 def default(
     context: typer.Context,
@@ -52,8 +91,12 @@ def default(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     workers: WorkersOption = 1,
+    version: VersionOption = False,
 ) -> None:
-    """Read and safely change the state of Fivetran connections, from an assistant."""
+    """Read and safely change the state of Fivetran connections.
+
+    Without a command it serves MCP, for an assistant.
+    """
     if context.invoked_subcommand is None:
         serve(sandbox=sandbox, http=http, host=host, port=port)
         return
@@ -72,7 +115,6 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-@app.command()
 def serve(
     sandbox: SandboxOption = False,
     http: HttpOption = False,
@@ -80,12 +122,11 @@ def serve(
     port: PortOption = 8000,
     workers: WorkersOption = 1,
 ) -> None:
-    """Serve MCP on stdin and stdout (the default), or MCP and REST over HTTP."""
+    """Serve MCP on stdin and stdout, or MCP and REST over HTTP."""
     if not http:
         serve_stdio(sandbox=sandbox)
         return
     from fivetran_state import http_server
-    from fivetran_state.errors import FivetranStateError
 
     try:
         http_server.run(settings_for(sandbox, takes_guests=True), host=host, port=port)
@@ -94,92 +135,6 @@ def serve(
     end_process()
 
 
-@app.command()
-def finish(
-    sandbox: SandboxOption = False,
-    guests: GuestsOption = False,
-    after: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Finish every update that a stopped or killed server has left; exit 3 if one stays paused."""
-    paused = _with_service(
-        sandbox, lambda service: service.operations.finish(after), takes_guests=guests
-    )
-    for connection_id, workflow_id in paused.items():
-        typer.echo(f"{connection_id} is still paused by {workflow_id}", err=True)
-    raise typer.Exit(3 if paused else 0)
-
-
-@app.command()
-def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None:
-    """Check versions, credentials, database and updates; exit 1 if something is wrong."""
-    findings = _with_service(
-        sandbox, lambda service: service.operations.diagnose(), takes_guests=guests
-    )
-    for finding in findings:
-        typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
-    raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
-
-
-token_commands = typer.Typer(help="Bearer tokens for the HTTP server.", no_args_is_help=True)
-app.add_typer(token_commands, name="token")
-
-
-@token_commands.command("create")
-def create_token(
-    scope: Annotated[Literal["read", "write"], typer.Option(help="write includes read.")],
-    name: Annotated[str | None, typer.Option(help="The name of its user.")] = None,
-    expires_days: Annotated[
-        float | None, typer.Option(min=0, help="Without it, the token never expires.")
-    ] = None,
-    sandbox: SandboxOption = False,
-) -> None:
-    """Make a token and print it: this once, since only its hash is kept."""
-    with _token_file(sandbox) as tokens:
-        text, token = tokens.create(scope, name, expires_days)
-    typer.echo(f"{_described(token)}\nIt is shown this once:", err=True)
-    typer.echo(text)
-
-
-@token_commands.command("list")
-def list_tokens(sandbox: SandboxOption = False) -> None:
-    """Every token: id, scope, name, when it was made and when it expires."""
-    with _token_file(sandbox) as tokens:
-        for token in tokens.tokens().values():
-            typer.echo(_described(token))
-
-
-@token_commands.command("revoke")
-def revoke_token(token_id: str, sandbox: SandboxOption = False) -> None:
-    """Let a token end now; running servers notice."""
-    with _token_file(sandbox) as tokens:
-        if not tokens.revoke(token_id):
-            raise SystemExit(f"There is no token {token_id}.")
-
-
-@contextmanager
-def _token_file(sandbox: bool) -> "Iterator[TokenFile]":
-    from fivetran_state.errors import FivetranStateError
-    from fivetran_state.tokens import TokenFile
-
-    try:
-        yield TokenFile(settings_for(sandbox))
-    except FivetranStateError as error:
-        raise SystemExit(error.message) from None
-    except OSError as error:
-        raise SystemExit(str(error)) from None
-
-
-def _described(token: "Token") -> str:
-    expires = (
-        "never expires" if token.expires is None else f"expires {token.expires:%Y-%m-%d %H:%M}Z"
-    )
-    state = "has expired" if token.has_expired else expires
-    return (
-        f"{token.id}  {token.scope:5}  {token.name or '-'}  made {token.created:%Y-%m-%d}  {state}"
-    )
-
-
-@app.command()
 def demo() -> None:
     """Show an update surviving a kill -9, on the sandbox."""
     from fivetran_state.cli import demo as demonstration
@@ -188,31 +143,24 @@ def demo() -> None:
     demonstration.run()
 
 
-def _with_service(
-    sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
-) -> T:
-    """Run `use` with a service. On an error, print the reason and exit with 1."""
-    import asyncio
-
-    from fivetran_state.errors import FivetranStateError
-    from fivetran_state.service import Service
-
-    settings = settings_for(sandbox, takes_guests)
-
-    async def run() -> T:
-        this = asyncio.current_task()
-        assert this is not None, "it runs"
-        on_signals(this.cancel)
-        service = Service(settings)
-        service.start()
-        try:
-            return await action(service)
-        finally:
-            await service.close()
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise SystemExit("Ended by a signal.") from None
-    except FivetranStateError as error:
-        raise SystemExit(f"{error.message} {error.hint}") from None
+for _command in (
+    reading.connections,
+    reading.get,
+    history.history,
+    reading.diff,
+    changing.update,
+    changing.edit,
+    changing.restore,
+    changing.copy,
+    following.status,
+    following.cancel,
+    folders.export,
+    folders.plan,
+    folders.apply,
+    serve,
+    operating.doctor,
+    operating.finish,
+    demo,
+):
+    app.command()(_command)
+app.add_typer(tokens.commands, name="token")

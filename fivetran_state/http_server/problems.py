@@ -64,7 +64,7 @@ ROUTES = {
     "update_state": "POST /state/update",
     "cancel_update": "POST /workflows/{workflow_id}/cancel",
     "workflow_status": "GET /workflows/{workflow_id}",
-    "state_history": "GET /connections/{id}/history",
+    "state_history": "GET /connections/{connection_id}/history",
 }
 """The REST route for the name of each MCP tool."""
 

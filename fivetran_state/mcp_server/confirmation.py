@@ -25,9 +25,9 @@ from pydantic import ValidationError
 
 from fivetran_state import large, vault
 from fivetran_state.config import Settings
-from fivetran_state.errors import FivetranStateError, NotConfirmed, TooLargeToConfirm
+from fivetran_state.errors import FivetranStateError, NotConfirmed
 from fivetran_state.mcp_server.scopes import RequestContext
-from fivetran_state.question import TooLarge, changes_in_full, message
+from fivetran_state.question import of_plan
 
 if TYPE_CHECKING:
     from fivetran_state.plan import Plan
@@ -91,7 +91,7 @@ class ElicitedConfirmation:
         asked = _Answered(plan.version_before, plan.version_after, latest)
         if asked == self._answered:
             return True
-        text = await large.run_if(plan.is_large, question, plan)
+        text = await large.run_if(plan.is_large, of_plan, plan)
         if _asks_between_rounds(self._context):
             parameters = ElicitRequestFormParams(message=text, requested_schema=_NOTHING_TO_FILL_IN)
             raise Asking(
@@ -111,23 +111,6 @@ class ElicitedConfirmation:
         _check(answer)
         self._answered = asked
         return False
-
-
-def question(plan: "Plan") -> str:
-    """The text of the question; raises `TooLargeToConfirm` if it cannot show every change."""
-    try:
-        changes = changes_in_full(plan.before, plan.applied.after)
-    except TooLarge as error:
-        raise TooLargeToConfirm(
-            f"One question cannot show {error.total_changes:,} changes, or long "
-            "values, in full. The user was not asked, and nothing was written."
-        ) from None
-    heading = f"Change the state of {plan.described_connection}?"
-    closing = [
-        f"Version {plan.version_before} becomes {plan.version_after}.",
-        *plan.consequences,
-    ]
-    return message([heading], changes, closing)
 
 
 def _check(answer: ElicitResult | None) -> None:

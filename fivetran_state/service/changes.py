@@ -48,11 +48,24 @@ class Changes:
         then_sync: bool = False,
     ) -> Update:
         """The effect of the change on the present state; nothing is written."""
+        plan = await self.plan(
+            connection_id, change, expected_version=expected_version, then_sync=then_sync
+        )
+        return await large.run_if(plan.is_large, plan.to_update)
+
+    async def plan(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        *,
+        expected_version: str | None = None,
+        then_sync: bool = False,
+    ) -> Plan:
+        """Like `plan_update`, with both states in full."""
         check_version(expected_version)
         wanted = await self._sources.read(connection_id, change)
         plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
-        plan = await self._with_warnings(plan)
-        return await large.run_if(plan.is_large, plan.to_update)
+        return await self._with_warnings(plan)
 
     async def plan_of(
         self,
@@ -203,12 +216,18 @@ class Changes:
         request.update(cast(Any, (await self._caller.account()).in_request()))
         return request
 
-    async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
-        """The states before and after an update."""
+    async def state_before(self, workflow_id: str) -> state.Document:
+        """The state before an update; raises `WorkflowNotFound` if it had not read one."""
         updates = await self._caller.updates()
         await self._caller.check_update(workflow_id)
+        await updates.store.get(workflow_id)
+        return await large.run(state.document, await updates.store.state_before(workflow_id))
+
+    async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
+        """The states before and after an update."""
+        before = await self.state_before(workflow_id)
+        updates = await self._caller.updates()
         request = (await updates.store.get(workflow_id)).request
-        before = await large.run(state.document, await updates.store.state_before(workflow_id))
         change = await large.run(
             state.parse_change,
             request["change_kind"],

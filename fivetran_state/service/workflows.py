@@ -28,6 +28,15 @@ class Workflows:
     ) -> WorkflowView:
         """One update: its progress, its steps and its end."""
         updates = await self._caller.updates()
+        update = await self.follow(workflow_id, wait_seconds, on_progress)
+        steps = await updates.store.steps(workflow_id)
+        return views.workflow(update, steps, await self._since(update))
+
+    async def follow(
+        self, workflow_id: str, wait_seconds: float, on_progress: OnProgress = ignore
+    ) -> records.Update:
+        """Wait until the update ends, at most `wait_seconds`. Leaving earlier does not stop it."""
+        updates = await self._caller.updates()
         await self._caller.check_update(workflow_id)
         update = await updates.store.get(workflow_id)
         if update.status == "running" and wait_seconds:
@@ -35,8 +44,7 @@ class Workflows:
                 await updates.starter.find(workflow_id), wait_seconds, on_progress
             )
             update = await updates.store.get(workflow_id)
-        steps = await updates.store.steps(workflow_id)
-        return views.workflow(update, steps, await self._since(update))
+        return update
 
     async def _since(self, update: records.Update) -> Since | None:
         """What has happened since the update; None if Fivetran does not answer."""

@@ -59,7 +59,7 @@ async def test_several_workers_are_refused_and_it_says_what_to_do_instead(
 ) -> None:
     code, stdout, stderr = await run_cli(environment, *command, "--http", "--workers", "2")
 
-    assert (code, stdout) == (2, "")
+    assert (code, stdout) == (64, "")
     assert "Start several of them" in " ".join(stderr.split())
 
 
@@ -79,6 +79,6 @@ async def test_an_option_before_the_command_is_refused_instead_of_dropped(
 ) -> None:
     code, stdout, stderr = await run_cli(environment, *option, *command)
 
-    assert (code, stdout) == (2, "")
+    assert (code, stdout) == (64, "")
     assert f"Put {option[0]} behind the command" in " ".join(stderr.split())
     assert not (tmp_path / "data").exists()

@@ -383,6 +383,7 @@ async def test_states_of_before_a_new_key_can_be_read_and_go_on(engine: sa.Engin
         await cursors(store_of(engine, keys=[new]))
 
 
+@pytest.mark.slow
 async def test_a_thousand_versions_are_kept_in_order(store: HistoryStore) -> None:
     for number in range(1000):
         await remember(store, cursor(number), number * 1000)
@@ -449,6 +450,7 @@ def _remember_in_a_process(url: str, process: int, seed: int) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 async def test_processes_that_remember_the_same_and_different_states_leave_no_gap_and_no_duplicate(
     url: str, store: HistoryStore
 ) -> None:

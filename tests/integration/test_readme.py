@@ -27,8 +27,8 @@ PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.m
 README = ROOT / "README.md"
 FIRST_UPDATE = ROOT / "docs/start/first-update.md"
 CONNECT, JOBS = ROOT / "docs/how-to/connect.md", ROOT / "docs/how-to/jobs.md"
-TOOLS, ENVIRONMENT, COMMANDS = (
-    ROOT / f"docs/reference/{name}.md" for name in ("tools", "environment", "commands")
+TOOLS, ENVIRONMENT, COMMANDS, SHELL = (
+    ROOT / f"docs/reference/{name}.md" for name in ("tools", "environment", "commands", "shell")
 )
 INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
 
@@ -121,7 +121,7 @@ def names(cell: str) -> list[str]:
 
 
 def test_every_command_and_option_is_named() -> None:
-    named = text(COMMANDS)
+    named = text(COMMANDS) + text(SHELL)
     for path, command in commands(typer.main.get_command(app)):
         assert not path or f"`{path.removeprefix(' ')}" in named, path
         for parameter in command.params:

@@ -200,6 +200,7 @@ def _past(chance: random.Random, kinds: tuple[type[connectors.Connector], ...]) 
     return past_of(chance.choice(kinds), chance, chance.randrange(12, 200))
 
 
+@pytest.mark.slow
 def test_of_a_thousand_ordinary_syncs_and_rewinds_few_raise_a_warning() -> None:
     alarms: Counter[str] = Counter()
     for seed in range(1000):
@@ -291,6 +292,7 @@ def _keys(value: Any, path: connectors.Path) -> list[connectors.Path]:
     ]
 
 
+@pytest.mark.slow
 def test_of_the_mistakes_that_people_make_nearly_all_are_found_by_kind_and_place() -> None:
     made: Counter[Kind] = Counter()
     missed: Counter[Kind] = Counter()

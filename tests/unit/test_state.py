@@ -32,12 +32,14 @@ from fivetran_state.state import (
     differences,
     document,
     dump,
+    indented,
     inexact,
     is_version,
     outline,
     parse,
     parse_answer,
     parse_change,
+    parse_envelope,
     parse_value,
     part_of,
     plain,
@@ -348,6 +350,50 @@ def test_an_answer_is_exact() -> None:
 def test_what_is_not_an_answer_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidState):
         parse_answer(content)
+
+
+# Files
+
+
+def test_the_state_of_a_file_is_exact_and_has_limits_of_its_own() -> None:
+    deepest = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    text = f'{{"version":"v","state":{{"price":1.10,"deep":{deepest}}}}}'
+
+    found = parse_envelope(indented(parse_envelope(text.encode())).encode())
+
+    assert dump(found) == text
+
+
+def test_a_file_has_room_for_the_indentation_of_the_largest_state() -> None:
+    content = b'{"state":{' + b" " * MAX_BYTES + b'"a":1}}'
+
+    assert parse_envelope(content) == {"state": {"a": 1}}
+
+
+def test_a_state_in_a_file_that_cannot_be_used_is_a_raw_document() -> None:
+    found = parse_envelope(b'{"state": {"a": 1, "a": 2}}')["state"]
+
+    assert isinstance(found, RawDocument)
+    assert found.text == '{"a": 1, "a": 2}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b'{"a":1} 2', b'{"a":1,"a":2}', b"\xff", b'{"a":' + b"[" * 100_000],
+)
+def test_what_is_no_file_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidState):
+        parse_envelope(content)
+
+
+def test_indented_text_shows_all_of_it_and_is_exact() -> None:
+    value = parse('{"a\u202e\u007f":[1.10,{}],"é":"\\u0000"}'.replace("\\\\", "\\"))
+
+    text = indented(value)
+
+    assert text.splitlines()[0] == "{"
+    assert all(" " <= character <= "~" for line in text.splitlines() for character in line)
+    assert dump(parse(text)) == dump(value)
 
 
 # Adopting

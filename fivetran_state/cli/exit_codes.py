@@ -1,0 +1,85 @@
+"""The exit codes of every command. They are stable: docs/reference/shell.md lists them."""
+
+from enum import IntEnum
+
+from fivetran_state.errors import (
+    Conflict,
+    FivetranStateError,
+    IdempotencyKeyReused,
+    InsufficientScope,
+    InternalError,
+    InvalidRequest,
+    LeftPaused,
+    NotAllowed,
+    NotConfirmed,
+    NothingToUndo,
+    ResyncPending,
+    RollbackFailed,
+    TooLargeToConfirm,
+    TooLateToCancel,
+    UpdateInProgress,
+    VerificationFailed,
+)
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    FAILED = 1
+    """Nothing was changed."""
+    DIFFERS = 2
+    """Two states differ, or the state is not the version that was expected."""
+    STILL_PAUSED = 3
+    """An update has paused a connection and has not resumed it."""
+    REFUSED = 4
+    """The person, the operator or this program refused; nothing was changed."""
+    MAYBE_CHANGED = 5
+    """It failed, and a state has changed or may have."""
+    USAGE = 64
+    """A wrong argument, option, file or environment variable."""
+    INTERRUPTED = 130
+    """A signal ended the command. Updates that run go on."""
+
+
+_OF_ERRORS: dict[type[FivetranStateError], ExitCode] = {
+    InvalidRequest: ExitCode.USAGE,
+    Conflict: ExitCode.DIFFERS,
+    LeftPaused: ExitCode.STILL_PAUSED,
+    RollbackFailed: ExitCode.MAYBE_CHANGED,
+    VerificationFailed: ExitCode.MAYBE_CHANGED,
+    InternalError: ExitCode.MAYBE_CHANGED,
+    **dict.fromkeys(
+        (
+            IdempotencyKeyReused,
+            InsufficientScope,
+            NotAllowed,
+            NotConfirmed,
+            NothingToUndo,
+            ResyncPending,
+            TooLargeToConfirm,
+            TooLateToCancel,
+            UpdateInProgress,
+        ),
+        ExitCode.REFUSED,
+    ),
+}
+
+
+def of_error(error: FivetranStateError) -> ExitCode:
+    """The exit code of a command that ends with this error."""
+    if error.details.get("paused_by_update"):
+        return ExitCode.STILL_PAUSED
+    if error.details.get("maybe_written"):
+        return ExitCode.MAYBE_CHANGED
+    return _OF_ERRORS.get(type(error), ExitCode.FAILED)
+
+
+def of_several(errors: list[FivetranStateError], *, has_changed: bool) -> ExitCode:
+    """The exit code of a command that did several things, some of which failed."""
+    codes = {of_error(error) for error in errors}
+    if not codes:
+        return ExitCode.DONE
+    if ExitCode.STILL_PAUSED in codes:
+        return ExitCode.STILL_PAUSED
+    if has_changed or ExitCode.MAYBE_CHANGED in codes:
+        return ExitCode.MAYBE_CHANGED
+    return codes.pop() if len(codes) == 1 else ExitCode.FAILED

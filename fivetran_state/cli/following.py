@@ -1,0 +1,140 @@
+"""The commands about an update that was started: status, cancel."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fivetran_state.cli import showing
+from fivetran_state.cli.exit_codes import ExitCode
+from fivetran_state.cli.making import of_update
+from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgument
+from fivetran_state.cli.output import Output
+from fivetran_state.cli.shell import FOREVER, Shell, run
+from fivetran_state.models import UpdatesView, WorkflowView
+
+if TYPE_CHECKING:
+    from fivetran_state.updates.records import Progress
+
+
+def status(
+    workflow_id: WorkflowArgument,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow it until it ends. Ctrl-C leaves it running.")
+    ] = False,
+    as_json: JsonOption = False,
+    sandbox: SandboxOption = False,
+) -> None:
+    """Show how far an update is, or how it ended.
+
+    The exit code tells too: 0 it runs or ended well, 1 it failed, 3 its connection is paused.
+    """
+
+    async def action(shell: Shell) -> ExitCode:
+        wait = FOREVER if watch else 0
+        try:
+            if shell.service.groups.is_group(workflow_id):
+                return _show_group(
+                    shell.output,
+                    await shell.service.groups.updates_status(workflow_id, wait_seconds=wait),
+                )
+            view = await shell.service.workflows.workflow_status(
+                workflow_id, wait_seconds=wait, on_progress=_live(shell, workflow_id)
+            )
+        except asyncio.CancelledError:
+            if watch:
+                shell.goes_on(workflow_id)
+            raise
+        _show(shell.output, view)
+        return of_update(view)
+
+    run(action, sandbox=sandbox, as_json=as_json)
+
+
+def cancel(
+    workflow_id: WorkflowArgument,
+    as_json: JsonOption = False,
+    sandbox: SandboxOption = False,
+) -> None:
+    """End an update before it writes; refused once it has written."""
+
+    async def action(shell: Shell) -> ExitCode:
+        try:
+            if shell.service.groups.is_group(workflow_id):
+                group = await shell.service.groups.cancel_updates(workflow_id, wait_seconds=FOREVER)
+                _show_group(shell.output, group)
+            else:
+                ended = await shell.service.changes.cancel_update(workflow_id, wait_seconds=FOREVER)
+                showing.update(shell, ended)
+        except asyncio.CancelledError:
+            shell.goes_on(workflow_id)
+            raise
+        return ExitCode.DONE
+
+    run(action, sandbox=sandbox, as_json=as_json)
+
+
+def _live(shell: Shell, workflow_id: str) -> "Callable[[Progress], Awaitable[None]]":
+    """Prints each phase as it begins."""
+
+    async def show(progress: "Progress") -> None:
+        shell.output.note(f"· {progress['message']}")
+        if shell.output.as_json:
+            shell.output.record(
+                {
+                    "workflow_id": workflow_id,
+                    "status": "running",
+                    "phase": progress["phase"],
+                    "message": progress["message"],
+                    "was_paused": progress["was_paused"],
+                    "paused_by_update": progress["still_paused"],
+                }
+            )
+
+    return show
+
+
+def _show(output: Output, view: WorkflowView) -> None:
+    if output.as_json:
+        output.record(view)
+        return
+    output.text(f"{view.workflow_id}: {view.status}", showing.COLOURS.get(view.status))
+    output.text(view.message)
+    if view.reason is not None:
+        output.text(f"Reason: {view.reason}")
+    if view.version_before is not None:
+        output.text(f"Version {view.version_before} became {view.version_after}.")
+    if view.paused_by_update:
+        output.text("The connection is still paused by this update.", "red")
+    if view.since is not None:
+        moved = ", and the state has moved" if view.since.state_moved else ""
+        output.text(f"Since then: sync {view.since.sync}{moved}.")
+    if view.steps:
+        output.table(
+            ("STEP", "STARTED", "SECONDS", "ERROR"),
+            (
+                (
+                    step.name,
+                    step.started_at or "-",
+                    "-" if step.seconds is None else f"{step.seconds:.3f}",
+                    step.error or "",
+                )
+                for step in view.steps
+            ),
+        )
+    showing.changes(output, view)
+
+
+def _show_group(output: Output, view: UpdatesView) -> ExitCode:
+    if output.as_json:
+        output.record(view)
+    else:
+        output.text(f"{view.workflow_id}: {view.status}", showing.COLOURS.get(view.status))
+        if view.error is not None:
+            output.text(view.error.message)
+        for each in view.updates:
+            output.text(f"{each.workflow_id}: {each.status}. {each.message}")
+    if any(each.paused_by_update for each in view.updates):
+        return ExitCode.STILL_PAUSED
+    return ExitCode.FAILED if view.status in ("failed", "cancelled") else ExitCode.DONE

@@ -1,0 +1,109 @@
+"""What a command works with, and how it ends."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import typer
+
+from fivetran_state import logs
+from fivetran_state.cli.exit_codes import ExitCode, of_error
+from fivetran_state.cli.output import Output, is_terminal
+from fivetran_state.config import Settings
+from fivetran_state.ending import on_signals
+from fivetran_state.errors import FivetranStateError, UnusableSettings
+from fivetran_state.startup import read_settings
+
+if TYPE_CHECKING:
+    from fivetran_state.service import Service
+
+T = TypeVar("T")
+
+FOREVER = 30 * 24 * 3600.0
+"""Seconds to wait for an update's end: longer than any update lasts."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A command's service and its output."""
+
+    settings: Settings
+    service: "Service"
+    output: Output
+
+    @property
+    def can_ask(self) -> bool:
+        """True if a person is at the terminal, and the operator lets people be asked."""
+        return (
+            self.settings.confirm != "never" and is_terminal(sys.stdin) and is_terminal(sys.stderr)
+        )
+
+    def command(self, *words: str) -> str:
+        """A command that the person may type next."""
+        sandbox = ("--sandbox",) if self.settings.sandbox else ()
+        return " ".join(("fivetran-state", *words, *sandbox))
+
+    def goes_on(self, workflow_id: str) -> None:
+        """Say that the update is left running."""
+        self.output.note(
+            f"The update {workflow_id} goes on by itself, and resumes the connection at its end.\n"
+            f"Follow it: {self.command('status', workflow_id, '--watch')}\n"
+            f"End it before it writes: {self.command('cancel', workflow_id)}"
+        )
+        if self.output.as_json:
+            self.output.record({"workflow_id": workflow_id, "status": "running"})
+
+
+Action = Callable[[Shell], Awaitable[T]]
+
+
+def run(action: Action[ExitCode], *, sandbox: bool, as_json: bool) -> NoReturn:
+    """Run a command's action with a service, and exit with its code."""
+    raise typer.Exit(work(action, sandbox=sandbox, as_json=as_json))
+
+
+def work(action: Action[T], *, sandbox: bool, as_json: bool) -> T:
+    """The result of an action with a service; exits if it fails.
+
+    An update that is still running at the end is handed over to a process of its own.
+    """
+    output = Output(as_json=as_json)
+    try:
+        settings = read_settings(sandbox)
+    except UnusableSettings as error:
+        output.error(error)
+        raise typer.Exit(ExitCode.USAGE) from None
+    # Log lines are for servers; someone who sets a level gets them here too.
+    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
+    with ending(output):
+        return asyncio.run(_run(action, settings, output))
+
+
+@contextmanager
+def ending(output: Output) -> Iterator[None]:
+    """Print an error or an interruption, and exit with its code."""
+    try:
+        yield
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        output.note("Interrupted.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except FivetranStateError as error:
+        output.error(error)
+        raise typer.Exit(of_error(error)) from None
+
+
+async def _run(action: Action[T], settings: Settings, output: Output) -> T:
+    from fivetran_state.service import Service
+
+    this = asyncio.current_task()
+    assert this is not None, "it runs"
+    on_signals(this.cancel)
+    service = Service(settings)
+    service.start()
+    try:
+        return await action(Shell(settings, service, output))
+    finally:
+        await service.close()
