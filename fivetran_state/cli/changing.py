@@ -90,7 +90,7 @@ def restore(
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Put back the state from before an update, of a time, or by its version.
+    """Put back an earlier state.
 
     Every cursor moves back, including those that syncs have moved since. The plan names them.
     """
