@@ -17,36 +17,53 @@ AGAIN_AFTER = 60_000
 """Milliseconds until the same version is written down once more."""
 MAX_REMEMBERED = 10_000
 """Connections whose last version a process keeps in mind."""
-AT_ONCE = 2
-"""States that are written down at the same time. Updates write to the same database."""
+LARGE_AT_ONCE = 2
+"""Large states of readers that are held until they are written down."""
 LAST_WORDS = 2.0
 """Seconds that the end of the process waits for what is still to be written down."""
 
 
 class Recorder:
-    """One per process. What it cannot write down is logged, and seen again at the next look."""
+    """One per process. If it cannot write something down, it logs that and tries at the next look."""
 
     def __init__(self, store: HistoryStore) -> None:
         self._store = store
         self._last: OrderedDict[str, tuple[str, int]] = OrderedDict()
         """By owner: the version that was noted last, and when."""
-        self._few = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(LARGE_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def read(
+        self, owner: str, document: state.Document, version: str, at: int, connection: Connection
+    ) -> None:
+        """Note what a reader saw. It waits only for a place, and only with a large state."""
+        if self._is_fresh(owner, version, at):
+            return
+        if not large.is_any(document):
+            self._start(owner, document, version, at, connection=connection)
+            return
+        await self._places.acquire()
+        task = self._start(owner, document, version, at, connection=connection)
+        task.add_done_callback(lambda _: self._places.release())
 
     def saw(
         self, owner: str, document: state.Document, version: str, at: int, connection: Connection
     ) -> "asyncio.Task[None] | None":
-        """Note that the connection had this state; the task ends when it is written down."""
-        last = self._last.get(owner)
-        if last is not None and last[0] == version and at - last[1] < AGAIN_AFTER:
+        """Note what an update found; the task ends when it is written down."""
+        if self._is_fresh(owner, version, at):
             return None
         return self._start(owner, document, version, at, connection=connection)
 
     def wrote(
         self, owner: str, document: state.Document, version: str, at: int, workflow_id: str
     ) -> "asyncio.Task[None]":
-        """Note that an update wrote this state."""
+        """Note what an update wrote; the task ends when it is written down."""
         return self._start(owner, document, version, at, workflow_id=workflow_id)
+
+    def _is_fresh(self, owner: str, version: str, at: int) -> bool:
+        """True if this version was noted a moment ago."""
+        last = self._last.get(owner)
+        return last is not None and last[0] == version and at - last[1] < AGAIN_AFTER
 
     def _start(
         self,
@@ -79,14 +96,14 @@ class Recorder:
         workflow_id: str | None,
     ) -> None:
         try:
-            async with self._few:
-                seen_by = SeenBy.UPDATE
-                if connection is not None:
-                    latest = await self._store.latest(owner)
-                    since = 0 if latest is None else latest.last_seen
-                    seen_by = SeenBy.SYNC if has_synced(connection, since) else SeenBy.OTHERS
-                text = await large.run(state.dump, document)
-                await self._store.remember(owner, text, version, seen_by, at, workflow_id)
+            seen_by = SeenBy.UPDATE
+            if connection is not None:
+                latest = await self._store.latest(owner)
+                since = 0 if latest is None else latest.last_seen
+                seen_by = SeenBy.SYNC if has_synced(connection, since) else SeenBy.OTHERS
+            text = await large.run(state.dump, document)
+            del document
+            await self._store.remember(owner, text, version, seen_by, at, workflow_id)
         except FivetranStateError as error:
             self._last.pop(owner, None)
             logger.warning("A version of %s was not remembered: %s", owner, error)

@@ -115,7 +115,7 @@ class Caller:
             )
         version = await large.run(state.version, document)
         recorder = (await self.updates()).runtime.recorder
-        recorder.saw(owner, document, version, at, connection)
+        await recorder.read(owner, document, version, at, connection)
         return connection, document
 
     def may_see(self, update: UpdateId, account: str | None) -> bool:
