@@ -1,7 +1,7 @@
 """The tools. A model chooses among them by their docstrings and descriptions."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
@@ -112,7 +112,7 @@ class Tools:
             str | None, Field(description="JSON Pointer: only when this part moved.")
         ] = None,
         kind: Annotated[
-            Literal["sync", "update", "others"] | None, Field(description="What moved it.")
+            str | None, Field(description="Only what was moved by: sync, update or others.")
         ] = None,
         since: Annotated[str | None, Field(description="A time with zone.")] = None,
         until: Annotated[str | None, Field(description="A time with zone.")] = None,

@@ -147,7 +147,7 @@ class History:
         self,
         connection_id: str,
         *,
-        kinds: Collection[Kind] | None = None,
+        kinds: Collection[str] | None = None,
         since: str | None = None,
         until: str | None = None,
         path: str | None = None,
@@ -164,7 +164,7 @@ class History:
         self._caller.check(connection_id)
         owner = await self._caller.owner(connection_id)
         before, below = _positions(cursor)
-        wanted = {SeenBy(kind) for kind in kinds} if kinds is not None else set(SeenBy)
+        wanted = set(SeenBy) if kinds is None else {_kind(kind) for kind in kinds}
         start = None if since is None else _milliseconds(since, "since")
         end = None if until is None else _milliseconds(until, "until")
         page = await updates.history.page(
@@ -284,6 +284,14 @@ async def _has_version(updates: Updates, owner: str, update: records.Update) -> 
         kinds={SeenBy.UPDATE},
     )
     return any(each.version.workflow_id == update.workflow_id for each in page.entries)
+
+
+def _kind(text: str) -> SeenBy:
+    try:
+        return SeenBy(text)
+    except ValueError:
+        known = ", ".join(kind.value for kind in SeenBy)
+        raise InvalidRequest(f"kind '{shown(text)}' is not one of: {known}.") from None
 
 
 def _positions(cursor: str | None) -> tuple[str | None, int | None]:

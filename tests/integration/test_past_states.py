@@ -180,6 +180,15 @@ async def test_what_names_no_past_state_is_refused(
     assert shown in error["message"]
 
 
+async def test_an_unknown_kind_is_refused_and_an_empty_one_left_out(connect: Connect) -> None:
+    async with connect() as client:
+        await read(client, IDLE)
+        assert await remembered(client, IDLE, 1, kind="")
+        error = await refused(client, "state_history", connection_id=IDLE, kind="magic")
+
+    assert "sync, update, others" in error["message"]
+
+
 async def test_no_past_state_of_a_connection_that_is_not_allowed(connect: Connect) -> None:
     async with connect() as client:
         await read(client, IDLE)
