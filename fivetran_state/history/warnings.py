@@ -24,6 +24,9 @@ MAX_KNOWN = 50
 ALWAYS = 5
 """A key was always there if so many states, and every one, had it."""
 
+EXPERIENCED = 3
+"""Different values that a cursor must have had before one can be further back than usual."""
+
 _PREVIEW = 60
 _MAX_VALUES = 200
 """Of the items of one array."""
@@ -234,6 +237,9 @@ def _type(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    """Text as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value if len(value) <= _PREVIEW else f"{value[:_PREVIEW]}…"
     return state.preview(value, _PREVIEW)
 
 
@@ -321,7 +327,8 @@ class _Experience:
             most = f"ahead by {_span(ahead)} at most" if ahead else "never ahead of the clock"
             return Kind.FUTURE, f"{most}, such as {_shown(usual.latest)}", _shown(new)
         known = [each.at for _, each in usual.times]
-        if time.at < min(known) and (usual.is_item or _goes_up(known, at_least=1)):
+        is_cursor = usual.is_item or _goes_up(known)
+        if time.at < min(known) and is_cursor and len(set(known)) >= EXPERIENCED:
             return Kind.FURTHER_BACK, f"not before {_clock(min(known))}", _shown(new)
         return None
 
@@ -348,11 +355,11 @@ def _may_be_times(known: list[tuple[int, _Time]]) -> bool:
     return all(time.unit is None or time.at < seen + _FAR_AHEAD for seen, time in known)
 
 
-def _goes_up(values: Sequence[Decimal], at_least: int = 3) -> bool:
-    """True for a cursor: of so many different values, few are lower than the one before."""
+def _goes_up(values: Sequence[Decimal]) -> bool:
+    """True for a cursor: of several different values, few are lower than the one before."""
     steps = [later - earlier for earlier, later in pairwise(values) if later != earlier]
     ups = sum(step > 0 for step in steps)
-    if len(set(values)) < at_least:
+    if len(set(values)) < EXPERIENCED:
         return False
     return ups >= _FORWARD * (len(steps) - ups)
 

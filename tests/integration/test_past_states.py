@@ -9,7 +9,7 @@ from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect, Serve
-from tests.support.calls import EXACT, IDLE, PAUSED, call, refused, state_of, until, update
+from tests.support.calls import EXACT, IDLE, PAUSED, SYNCING, call, refused, state_of, until, update
 from tests.support.processes import running
 from tests.support.rest import get, post
 
@@ -288,6 +288,18 @@ async def test_a_rewind_to_a_remembered_time_is_not_unusual(
             "update_state",
             connection_id=IDLE,
             merge_patch={"cursor": "2026-03-02T00:00:00Z"},
+        )
+
+    assert "Unusual" not in plan["message"]
+
+
+async def test_the_first_rewind_of_all_is_not_unusual(connect: Connect) -> None:
+    async with connect() as client:
+        plan = await call(
+            client,
+            "update_state",
+            connection_id=SYNCING,
+            merge_patch={"orders": {"cursor": "2019-01-01T00:00:00Z"}},
         )
 
     assert "Unusual" not in plan["message"]
