@@ -24,6 +24,7 @@ from tests.support.calls import (
     status_once,
     sync_runs_on,
     version_of,
+    written_down,
 )
 from tests.support.commands import doctor, finish
 from tests.support.http_server import http_running
@@ -194,7 +195,8 @@ async def test_nobody_says_that_all_is_well(
         await status_once(
             server.client, workflow_id, lambda found: found.get("phase") == moment.phase
         )
-        await version_of(server.client, connection_id)
+        version = await version_of(server.client, connection_id)
+        await written_down(server.client, connection_id, version)
         with server.suspended():
             end_in_database(environment, sandbox, workflow_id)
             report = await anyio.to_thread.run_sync(doctor, environment, tmp_path)

@@ -26,6 +26,7 @@ from tests.support.calls import (
     status_once,
     sync_runs_on,
     version_of,
+    written_down,
 )
 from tests.support.matrix import each_with_each
 from tests.support.processes import Server, ended, running, simulated_account
@@ -284,6 +285,7 @@ async def test_a_living_servers_update_is_left_to_it_even_while_it_is_suspended(
         write = sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state$")
         workflow_id = await start_update(suspended.client)
         await arrival(sandbox, lambda request: request.fault == BEFORE)
+        await written_down(suspended.client, IDLE)
         with suspended.suspended():
             dead_ones = await start_update_that_hangs(
                 dying.client, sandbox, BEFORE, at_call=3, connection_id=PAUSED

@@ -165,6 +165,20 @@ async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 30) ->
             await anyio.sleep(0.02)
 
 
+async def written_down(client: Client, connection_id: str, version: str | None = None) -> None:
+    """Returns when the history has a version of the state, or this one.
+
+    A server that is suspended while it writes the history locks a SQLite database.
+    """
+
+    async def is_there() -> bool:
+        page = await call(client, "state_history", connection_id=connection_id)
+        found = {entry["version"] for entry in page["entries"] if "seen_until" in entry}
+        return bool(found) if version is None else version in found
+
+    await until(is_there)
+
+
 class Watch:
     """One connection from now on, and the promises that every update must keep."""
 
