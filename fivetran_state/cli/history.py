@@ -42,7 +42,7 @@ def history(
         while True:
             page = await shell.service.history.time_line(
                 connection,
-                kinds=None if kind is None else [kind],
+                kind=kind,
                 since=since,
                 until=until,
                 path=path,

@@ -56,7 +56,7 @@ _Place: TypeAlias = tuple[str | None, ...]
 
 
 class Kind(str, Enum):
-    """What is odd."""
+    """The kinds of oddity."""
 
     ANOTHER_TYPE = "another type than ever before"
     OTHER_UNIT = "another unit of time"
@@ -95,7 +95,7 @@ class Oddities:
 def warnings_for(
     before: state.Document, after: state.Document, known: Sequence[Known], now: int
 ) -> Oddities:
-    """What is odd about changing one state to another; at most one warning for each value.
+    """The oddities of changing one state to another, at most one for each value.
 
     `known` are states of the connection, oldest first, of which the `chosen` ones are looked at, and
     the first `MAX_CHANGES` changed values. Of a value that has no history, nothing is odd.

@@ -127,7 +127,7 @@ class Tools:
         service = await self._backend.service()
         return await service.history.time_line(
             connection_id,
-            kinds=None if kind is None else [kind],
+            kind=kind,
             since=since,
             until=until,
             path=path,

@@ -98,8 +98,8 @@ class Caller:
 
     async def read(
         self, fivetran: Fivetran, connection_id: str
-    ) -> tuple[Connection, state.Document]:
-        """The connection and its state, requested at the same time.
+    ) -> tuple[Connection, state.Document, str]:
+        """The connection, its state and the state's version, requested at the same time.
 
         Raises `StateNotKept` or `NoStateYet` if there is none.
         """
@@ -116,7 +116,7 @@ class Caller:
         version = await large.run(state.version, document)
         recorder = (await self.updates()).runtime.recorder
         await recorder.read(owner, document, version, at, connection)
-        return connection, document
+        return connection, document, version
 
     def may_see(self, update: UpdateId, account: str | None) -> bool:
         return update.account == account and self.settings.allows(update.connection_id)

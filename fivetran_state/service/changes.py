@@ -77,7 +77,7 @@ class Changes:
     ) -> Plan:
         """Plan the change; raise the errors of an update, except for a re-sync: the plan warns of it."""
         fivetran = await self._caller.fivetran_for(connection_id)
-        (connection, before), group_names = await asyncio.gather(
+        (connection, before, _), group_names = await asyncio.gather(
             self._caller.read(fivetran, connection_id), fivetran.group_names()
         )
         plan = await large.run_if(

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,8 +54,7 @@ class History:
         Raises `InvalidRequest` for anything else, and `NotRemembered` if that state is not known.
         """
         updates = await self._caller.updates()
-        await self._caller.account()
-        self._caller.check(connection_id)
+        await self._caller.fivetran_for(connection_id)  # It checks the id.
         owner = await self._caller.owner(connection_id)
         if _TIME.match(at):
             return await self._at_time(updates, owner, connection_id, _milliseconds(at, what))
@@ -114,7 +112,7 @@ class History:
             for each in odd.first[:SHOWN_WARNINGS]
         ]
         more = odd.total - len(told)
-        return (*told, f"Unusual are {more} more values.") if more else tuple(told)
+        return (*told, f"{more} more values are unusual.") if more else tuple(told)
 
     async def difference(
         self, connection_id: str, from_: str, to: str | None = None, *, path: str | None = None
@@ -123,8 +121,8 @@ class History:
         before = await self.at(connection_id, from_, what="from")
         if to is None:
             fivetran = await self._caller.fivetran_for(connection_id)
-            _, document = await self._caller.read(fivetran, connection_id)
-            after = Past(document, await large.run(state.version, document), None)
+            _, document, version = await self._caller.read(fivetran, connection_id)
+            after = Past(document, version, None)
         else:
             after = await self.at(connection_id, to, what="to")
         try:
@@ -147,7 +145,7 @@ class History:
         self,
         connection_id: str,
         *,
-        kinds: Collection[str] | None = None,
+        kind: str | None = None,
         since: str | None = None,
         until: str | None = None,
         path: str | None = None,
@@ -160,11 +158,10 @@ class History:
         have fewer entries than `limit`, and still a `next_cursor`. Raises `InvalidRequest`.
         """
         updates = await self._caller.updates()
-        await self._caller.account()
-        self._caller.check(connection_id)
+        await self._caller.fivetran_for(connection_id)  # It checks the id.
         owner = await self._caller.owner(connection_id)
         before, below = _positions(cursor)
-        wanted = set(SeenBy) if kinds is None else {_kind(kind) for kind in kinds}
+        wanted = set(SeenBy) if kind is None else {_kind(kind)}
         start = None if since is None else _milliseconds(since, "since")
         end = None if until is None else _milliseconds(until, "until")
         page = await updates.history.page(

@@ -72,7 +72,7 @@ class Sources:
             past = await self._history.at(other_id, change.at, what="copy_from")
             return await _from_past(past, f"{other_id} at {change.at}", change)
         fivetran = await self._caller.fivetran_for(other_id, what="copy_from")
-        other, document = await self._caller.read(fivetran, other_id)
+        other, document, _ = await self._caller.read(fivetran, other_id)
         if isinstance(document, state.RawDocument):
             raise InvalidChange(f"What {other_id} has is not a usable state: {document.problem}.")
         return Wanted(

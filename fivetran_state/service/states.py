@@ -57,7 +57,7 @@ class States:
         try:
             # Send the requests first: the database must not hold them up.
             await asyncio.wait({reading}, timeout=AHEAD)
-            running, (connection, document), group_names = await asyncio.gather(
+            running, (connection, document, version), group_names = await asyncio.gather(
                 updates.store.running(owner), reading, naming
             )
         finally:
@@ -68,7 +68,7 @@ class States:
         text, content = await large.run(_content, document, path or "", max_bytes, exact)
         return StateView(
             connection_id=connection_id,
-            version=await large.run(state.version, document),
+            version=version,
             path=None if path is None else state.shown_path(path),
             bytes=len(text),
             update_in_progress=running,

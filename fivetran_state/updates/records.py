@@ -56,7 +56,7 @@ class UpdateRequest(TypedDict):
     key_was_given: bool
     sync_wait: float
     account: NotRequired[str]
-    """Whose connection it is, if it is not of this process's own account."""
+    """The account of the connection, if it is not this process's own."""
     credentials: NotRequired[str]
     """Those of that account, sealed; erased when the update has ended."""
     part_of: NotRequired[str]

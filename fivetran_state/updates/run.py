@@ -134,10 +134,9 @@ class Run:
             self.parsed = text, await large.run(state.document, text)
         return self.parsed[1]
 
-    async def saw(self, document: state.Document, at: int | None) -> None:
+    def saw(self, document: state.Document, version: str, at: int | None) -> None:
         """Remember the state that was found, for the history."""
         if at is not None:
-            version = await large.run(state.version, document)
             note = self._recorder.saw(owner(self.request), document, version, at, self.connection)
             self._notes += [] if note is None else [note]
 

@@ -64,7 +64,7 @@ class Store:
         status = await self.status(workflow_id)
         if status is None or status.name != records.NAME or not self.is_ours(status):
             raise WorkflowNotFound(f"There is no update {workflow_id!r}.")
-        statuses.request(
+        request = statuses.request(
             status
         )  # Raises if an older version still runs it: its input cannot be opened.
         if status.status in records.ENDED_FROM_OUTSIDE:
@@ -73,7 +73,7 @@ class Store:
         else:
             is_latest = True
         progress = await self.progress(workflow_id) if statuses.is_running(status) else None
-        return statuses.update(status, progress, statuses.request(status), is_latest=is_latest)
+        return statuses.update(status, progress, request, is_latest=is_latest)
 
     async def requests_of(self, workflow_id: str) -> list[UpdateRequest]:
         """The requests of a group, one for each connection; raises `WorkflowNotFound`."""

@@ -41,7 +41,7 @@ async def verify(
     now = None
     if found["found"] is not None:
         now = await large.run(state.document, found["found"])
-        await run.saw(now, found.get("at"))
+        run.saw(now, await large.run(state.version, now), found.get("at"))
     if now is not None and await large.run(state.same, now, before):
         if unclear is not None:
             unclear.details.pop("maybe_applied", None)

@@ -186,7 +186,8 @@ async def inspect(run: Run) -> None:
         run.began_with_0_1 = True
     run.was_paused = run.connection.paused
     if run.inspected is not None:
-        await run.saw(await run.document_of(run.inspected), run.inspected.get("at"))
+        found_state = await run.document_of(run.inspected)
+        run.saw(found_state, run.inspected["version"], run.inspected.get("at"))
     if not run.connection.keeps_state:
         raise state_not_kept(run.connection)
     if run.inspected is None and not run.began_with_0_1:
@@ -226,7 +227,7 @@ async def change(run: Run) -> Outcome:
         await pausing.quiesce(run)
         snapshot = await present(run)
         before = await run.document_of(snapshot)
-        await run.saw(before, snapshot.get("at"))
+        run.saw(before, snapshot["version"], snapshot.get("at"))
         kept = Written(answer=None)
         unclear: FivetranError | None = None
         if refused is not None and await large.run(state.same, before, refused[1]):

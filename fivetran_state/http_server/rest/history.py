@@ -28,7 +28,7 @@ async def state_history(
     """The versions that a state had, newest first: when, what moved, and what moved it."""
     page = await service.history.time_line(
         connection_id,
-        kinds=None if query.kind is None else [query.kind],
+        kind=query.kind,
         since=query.since,
         until=query.until,
         path=query.path,
