@@ -64,17 +64,7 @@ class Listings:
         wanted = [str(UpdateId(owner, n)) for n in range(top, max(top - limit, 0), -1)]
         if not wanted:
             return []
-        rows = await self._reader.find(workflow_ids=wanted, name=records.NAME, load_output=True)
-        found = [
-            statuses.update(
-                row,
-                None,
-                await self._about(row),
-                is_latest=statuses.number(row.workflow_id) == newest,
-            )
-            for row in rows
-            if self._store.is_ours(row)
-        ]
+        found = await self._read(wanted, newest)
         return sorted(found, key=lambda update: statuses.number(update.workflow_id), reverse=True)
 
     async def page(
@@ -122,13 +112,20 @@ class Listings:
 
     async def by_ids(self, workflow_ids: Sequence[str]) -> list[Update]:
         """These updates of this account, as far as they are kept; their requests come without the change."""
-        if not workflow_ids:
-            return []
+        return await self._read(workflow_ids) if workflow_ids else []
+
+    async def _read(self, workflow_ids: Sequence[str], newest: int | None = None) -> list[Update]:
+        """With the number of their connection's newest update, tells which one is the latest."""
         rows = await self._reader.find(
             workflow_ids=list(workflow_ids), name=records.NAME, load_output=True
         )
         return [
-            statuses.update(row, None, await self._about(row))
+            statuses.update(
+                row,
+                None,
+                await self._about(row),
+                is_latest=newest in (None, statuses.number(row.workflow_id)),
+            )
             for row in rows
             if self._store.is_ours(row)
         ]
