@@ -48,8 +48,13 @@ def _in_words(problem: "ErrorDetails") -> str:
     return f"{problem['loc'][0]}: {said}" if problem["loc"] else said
 
 
-def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
-    """Read the settings and set up the logs; exit with 2 if the environment is wrong."""
+def settings_for(
+    sandbox: bool, takes_guests: bool = False, *, watch_interval: float = 0
+) -> Settings:
+    """Read the settings and set up the logs; exit with 2 if the environment is wrong.
+
+    `watch_interval` counts if the environment does not set it.
+    """
     try:
         settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
     except ValidationError as error:
@@ -60,6 +65,8 @@ def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
             "DBOS_SYSTEM_DATABASE_URL is what counts"
         )
+    if settings.watch_interval is None:
+        return settings.model_copy(update={"watch_interval": watch_interval})
     return settings
 
 

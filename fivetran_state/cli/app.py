@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from fivetran_state.config import WATCH_INTERVAL
 from fivetran_state.ending import end_process, on_signals
 from fivetran_state.startup import refuse_to_start, settings_for
 from fivetran_state.stdio_server import serve_stdio
@@ -88,7 +89,8 @@ def serve(
     from fivetran_state.errors import FivetranStateError
 
     try:
-        http_server.run(settings_for(sandbox, takes_guests=True), host=host, port=port)
+        settings = settings_for(sandbox, takes_guests=True, watch_interval=WATCH_INTERVAL)
+        http_server.run(settings, host=host, port=port)
     except FivetranStateError as error:
         refuse_to_start(f"{error.message} {error.hint}")
     end_process()
@@ -118,6 +120,26 @@ def doctor(sandbox: SandboxOption = False, guests: GuestsOption = False) -> None
     for finding in findings:
         typer.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.what}: {finding.detail}")
     raise typer.Exit(0 if all(finding.is_well for finding in findings) else 1)
+
+
+@app.command()
+def watch(
+    sandbox: SandboxOption = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once and exit, as for cron; 1 if it ended early.")
+    ] = False,
+) -> None:
+    """Remember the states that syncs leave, for the history."""
+    if not once:
+        _with_service(sandbox, lambda service: service.operations.watch(), watches=True)
+        return
+    looked = _with_service(sandbox, lambda service: service.operations.look())
+    typer.echo(
+        f"{looked['keeping']} connections keep a state; {looked['read']} states were read and "
+        f"{len(looked['troubles'])} could not be."
+    )
+    if looked["stopped_by"] is not None:
+        raise SystemExit(f"The look ended early: {looked['stopped_by']}")
 
 
 token_commands = typer.Typer(help="Bearer tokens for the HTTP server.", no_args_is_help=True)
@@ -189,7 +211,11 @@ def demo() -> None:
 
 
 def _with_service(
-    sandbox: bool, action: "Callable[[Service], Awaitable[T]]", *, takes_guests: bool = False
+    sandbox: bool,
+    action: "Callable[[Service], Awaitable[T]]",
+    *,
+    takes_guests: bool = False,
+    watches: bool = False,
 ) -> T:
     """Run `use` with a service. On an error, print the reason and exit with 1."""
     import asyncio
@@ -198,6 +224,8 @@ def _with_service(
     from fivetran_state.service import Service
 
     settings = settings_for(sandbox, takes_guests)
+    interval = (settings.watch_interval or WATCH_INTERVAL) if watches else 0
+    settings = settings.model_copy(update={"watch_interval": interval})
 
     async def run() -> T:
         this = asyncio.current_task()

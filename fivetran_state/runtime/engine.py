@@ -128,6 +128,7 @@ class Engine:
     def _end(launched: Launched) -> None:
         launched.lease.end()
         launched.recovery.end()
+        launched.looks.end()
 
     async def _has_updates(self, launched: Launched) -> bool:
         """True if this process has updates to finish, or if the database cannot tell."""
@@ -206,6 +207,9 @@ class Engine:
         else:
             self._is_up = True
             self._tasks.append(asyncio.create_task(self._keep_watch(launched)))
+            if self._settings.watch_interval:
+                watching = launched.watcher.watch(self._settings.watch_interval)
+                self._tasks.append(asyncio.create_task(watching))
         self._news.set()
 
     async def _connect(self) -> accounts.Own:

@@ -21,6 +21,7 @@ from fivetran_state.errors import (
 from fivetran_state.runtime.accounts import Accounts
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.updates.records import UpdateRequest
+from fivetran_state.watch.look import Looked
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ class Operations:
         """
         await self._engine.finish(after)
         return await self.left_paused()
+
+    async def look(self) -> Looked:
+        """Look once for states that syncs have moved; raises `MissingCredentials`."""
+        launched = await self._engine.up()
+        launched.accounts.own()  # Raises.
+        return await launched.watcher.look()
+
+    async def watch(self) -> None:
+        """Let the engine look for states that syncs have moved; never returns."""
+        launched = await self._engine.up()
+        launched.accounts.own()  # Raises.
+        await asyncio.Event().wait()
 
     async def left_paused(self) -> dict[str, str]:
         """Connection id → workflow id of each connection that an update has left paused at Fivetran.
