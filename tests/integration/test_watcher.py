@@ -1,12 +1,13 @@
 """The watcher remembers what syncs left, for few calls, and leaves everybody else alone."""
 
 import asyncio
-import itertools
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from mcp import Client
 
 from fivetran_state.errors import MissingCredentials, NotRemembered
@@ -24,6 +25,7 @@ from tests.support.calls import (
     until,
     update,
 )
+from tests.support.commands import run
 from tests.support.watching import (
     is_state_of,
     kinds_of,
@@ -332,8 +334,7 @@ async def test_the_next_process_goes_on_with_a_look_that_was_broken_off(
             assert await versions_of(service, connection_id) == [{"cursor": f"{number} before"}]
 
     assert looked["read"] == 30
-    reads = [each for each in itertools.islice(sandbox.log, 0, None) if each.path.endswith("state")]
-    assert sum(each.connection_id == ids[0] for each in reads) == 1
+    assert api_calls(sandbox, ids[0]) == ["GET state"]
 
 
 async def test_a_server_without_an_account_of_its_own_cannot_look(
@@ -358,3 +359,18 @@ async def test_a_look_does_not_store_states_in_its_own_rows(
 
     assert [each["function_name"] for each in steps] == ["list", "read", "forget"]
     assert "very secret" not in repr((row.output, steps))
+
+
+async def test_the_command_looks_once_and_says_what_it_did(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    only(sandbox, 3)
+
+    looked = await to_thread.run_sync(run, environment, tmp_path, "watch", "--once")
+    sandbox.fault("status", path="/v1/connections$", status=401, times=9)
+    refused = await to_thread.run_sync(run, environment, tmp_path, "watch", "--once")
+
+    assert looked.returncode == 0, looked.stderr
+    assert looked.stdout == "3 connections keep a state; 3 states were read and 0 could not be.\n"
+    assert refused.returncode == 1
+    assert "The look ended early: unauthorized" in refused.stderr
