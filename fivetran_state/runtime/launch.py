@@ -73,7 +73,7 @@ async def launch(
             runtime, storage.reader, storage.history, storage.texts, storage.serializer.digest
         )
         looks = LookWorkflow(storage.reader, storage.history, own.fivetran, settings, looks_prefix)
-        watcher = Watcher(storage.reader, own.fivetran, looks, looks_prefix)
+        watcher = Watcher(storage.reader, own.fivetran, settings, looks, looks_prefix)
         await storage.history.prepare()
         await asyncio.to_thread(locks.hold, executor_id)
         is_open = await asyncio.to_thread(_take_over_0_1, storage, updates, locks)

@@ -14,6 +14,7 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, WorkflowStatus
 from dbos import error as dbos_error
 
 from fivetran_state import database
+from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, InternalError
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.updates import binding, statuses
@@ -34,9 +35,15 @@ class Watcher:
     """One per process."""
 
     def __init__(
-        self, reader: Reader, fivetran: Fivetran | None, workflow: LookWorkflow, prefix: str
+        self,
+        reader: Reader,
+        fivetran: Fivetran | None,
+        settings: Settings,
+        workflow: LookWorkflow,
+        prefix: str,
     ) -> None:
         self._reader = reader
+        self._settings = settings
         self._fivetran = fivetran
         self._workflow = workflow
         self._prefix = prefix
@@ -131,7 +138,7 @@ class Watcher:
             while True:
                 page, cursor = await self._fivetran.list_connections(cursor=cursor, limit=PAGE)
                 listed += len(page)
-                keeping += sum(each.keeps_state for each in page)
+                keeping += sum(each.keeps_state and self._settings.allows(each.id) for each in page)
                 if cursor is None:
                     break
         except FivetranStateError as error:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import api_calls, arrival, until
+from tests.support.commands import doctor, finish
 from tests.support.matrix import each_with_each
 from tests.support.watching import (
     is_list,
@@ -92,7 +94,7 @@ async def test_a_living_watcher_finishes_the_look_of_a_dead_one(
             os.kill(await _pid_of_the_look(service), signal.SIGKILL)
 
             await _until_remembered(service, SECOND, [{"cursor": "1 before"}])
-            assert await versions_of(service, FIRST) == [{"cursor": "0 before"}]
+            await _until_remembered(service, FIRST, [{"cursor": "0 before"}])
             sync(sandbox, FIRST, {"cursor": "after"})
             await _until_remembered(service, FIRST, [{"cursor": "0 before"}, {"cursor": "after"}])
 
@@ -101,6 +103,33 @@ async def _pid_of_the_look(service: Service) -> int:
     launched = await service._engine.up()
     (row,) = await launched.storage.reader.find(name="look", status="PENDING")
     return int(str(row.executor_id).partition("-")[0])
+
+
+async def test_finish_does_not_wait_for_a_look(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    only(sandbox, 3)
+    sandbox.fault("hang", path=f"{SECOND}/state", times=10)
+    with watching(environment, tmp_path):
+        await arrival(sandbox, lambda request: request.fault == "hang")
+
+    finished = await to_thread.run_sync(finish, environment, tmp_path)
+
+    assert finished.returncode == 0, finished.stderr
+
+
+async def test_doctor_finds_nothing_wrong_with_a_look_that_nobody_finishes(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    only(sandbox, 3)
+    sandbox.fault("hang", path=f"{SECOND}/state", times=10)
+    with watching(environment, tmp_path):
+        await arrival(sandbox, lambda request: request.fault == "hang")
+    others = environment | {"FIVETRAN_STATE_ALLOWED_CONNECTIONS": FIRST}
+
+    found = await to_thread.run_sync(doctor, others, tmp_path)
+
+    assert found.returncode == 0, found.stdout
 
 
 async def test_two_watchers_at_once_read_each_sync_once(
