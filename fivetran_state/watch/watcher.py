@@ -63,11 +63,12 @@ class Watcher:
 
     async def look(self) -> Looked:
         """Look once, or wait for the look that runs."""
-        latest = self._latest(await self._rows())
+        rows = await self._rows()
+        latest = self._latest(rows)
         if latest is not None and _runs(latest):
             workflow_id = latest.workflow_id
         else:
-            workflow_id = await self._start()
+            workflow_id = await self._start_after(rows)
         handle: WorkflowHandleAsync[Bound] = await DBOS.retrieve_workflow_async(workflow_id)
         try:
             found = await handle.get_result(polling_interval_sec=_POLL_SECONDS)
@@ -78,22 +79,26 @@ class Watcher:
 
     async def _look_if_due(self, interval: float) -> float:
         """Start the next look if it is time; seconds until the one after that."""
-        latest = self._latest(await self._rows())
+        rows = await self._rows()
+        latest = self._latest(rows)
         if latest is not None:
             left = statuses.created_at(latest) / 1000 + interval - time.time()
             if left > 0 or _runs(latest):
                 return left if left > 0 else interval
         if self._workflow.is_key_refused and not await self._accepts_key():
             return interval  # Leave the looks to processes whose key Fivetran accepts.
-        await self._start()
+        await self._start_after(rows)
         return interval
 
     async def _accepts_key(self) -> bool:
         return self._fivetran is not None and await self._fivetran.accepts_key()
 
-    async def _start(self) -> str:
-        """Start the next look, or let another process be first; its workflow id."""
-        rows = await self._rows()
+    async def _start_after(self, rows: list[WorkflowStatus]) -> str:
+        """Start the look after these, or let another process be first; its workflow id.
+
+        The number has to come from the same rows that said that no look runs: otherwise a second look
+        could start beside one that another process has started meanwhile.
+        """
         await self._delete_old(rows)
         latest = self._latest(rows)
         following = 1 if latest is None else look.number(latest.workflow_id) + 1
