@@ -84,6 +84,10 @@ _OF_A_SERVICE = re.compile(
 """Kubernetes sets such variables beside a service with the name fivetran-state."""
 
 
+WATCH_INTERVAL = 900.0
+"""Seconds between two looks of the watcher, unless `watch_interval` says otherwise."""
+
+
 class Settings(BaseSettings):
     """The settings from the environment; `sandbox` comes from the command line.
 
@@ -124,6 +128,14 @@ class Settings(BaseSettings):
         90, ge=0, le=36_500, validation_alias="FIVETRAN_STATE_RETENTION_DAYS"
     )
     """Days after which a finished update may be forgotten; 0 keeps all."""
+
+    watch_interval: float | None = Field(
+        None, ge=0, validation_alias="FIVETRAN_STATE_WATCH_INTERVAL"
+    )
+    """Seconds between two looks for states that syncs have moved; 0 is never.
+
+    None: `WATCH_INTERVAL` where watching is the rule (the HTTP server, `watch`), else never.
+    """
 
     shutdown_wait: float = Field(20, ge=0, validation_alias="FIVETRAN_STATE_SHUTDOWN_WAIT")
     """Seconds that an HTTP server gives updates to end before it hands them over."""

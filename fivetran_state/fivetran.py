@@ -6,6 +6,7 @@ The source of every fact is Fivetran's public API reference and support pages, a
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -58,6 +59,19 @@ _MAX_CONNECTIONS = 100
 _ATTEMPTS = 4
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """Errors before a request was sent, so that it had no effect."""
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """The account's calls an hour, and how many of them are left, as the last answer said."""
+
+    limit: int
+    remaining: int
+
+    @property
+    def is_low(self) -> bool:
+        """True if less than a tenth is left: what can wait should leave it to what cannot."""
+        return self.remaining * 10 < self.limit
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,8 @@ class Fivetran:
             },
         }
         self._http = self._new_client()
+        self.limit: RateLimit | None = None
+        """None until Fivetran has told it."""
         self._under_way = 0
         self._is_retired = False
         self._group_names: dict[str, str] = {}
@@ -348,6 +364,7 @@ class Fivetran:
         finally:
             self._under_way -= 1
             await self._close_if_unused()
+        self.limit = _limit(response) or self.limit
         logger.debug("%s %s: %d", request.method, request.url.path, response.status_code)
         if response.is_success:
             return await large.run(_data, response.content, changes)
@@ -431,6 +448,16 @@ def _refusal(response: httpx.Response, changes: bool) -> FivetranError:
     error = refusals.get(status, FivetranError)(f"Fivetran refused {what}: {says}", **details)
     error.is_live = True
     return error
+
+
+def _limit(response: httpx.Response) -> RateLimit | None:
+    headers = response.headers
+    # Fivetran's documents have both spellings.
+    limit = headers.get("X-Rate-Limit-Limit", headers.get("X-Rate-Limit", ""))
+    remaining = headers.get("X-Rate-Limit-Remaining", "")
+    if re.fullmatch("[0-9]{1,9}", limit) and re.fullmatch("[0-9]{1,9}", remaining):
+        return RateLimit(int(limit), int(remaining))
+    return None
 
 
 def _retry_after(response: httpx.Response) -> float:

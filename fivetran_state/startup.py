@@ -79,13 +79,22 @@ class Backend:
 
     With `ends_process`, the process ends with `running()`, and a signal ends both: updates in
     flight are handed over first, and nothing else is waited for. Otherwise they get `patience`
-    seconds to end before they are handed over.
+    seconds to end before they are handed over. It watches every `watch_interval` seconds (0: never)
+    unless the settings say otherwise.
     """
 
     def __init__(
-        self, settings: Settings, *, ends_process: bool = False, patience: float = 0
+        self,
+        settings: Settings,
+        *,
+        ends_process: bool = False,
+        patience: float = 0,
+        watch_interval: float = 0,
     ) -> None:
         self._settings = settings
+        self._watch_interval = (
+            watch_interval if settings.watch_interval is None else settings.watch_interval
+        )
         self._ends_process = ends_process
         self._patience = patience
         self._is_needed = asyncio.Event()
@@ -120,7 +129,7 @@ class Backend:
             gc.freeze()
             gc.enable()
         service: Service = module.Service(self._settings)
-        service.start()
+        service.start(self._watch_interval)
         return service
 
     def _end(self) -> "asyncio.Task[None]":

@@ -160,6 +160,7 @@ for _command in (
     serve,
     operating.doctor,
     operating.finish,
+    operating.watch,
     demo,
 ):
     app.command()(_command)

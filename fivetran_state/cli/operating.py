@@ -1,4 +1,4 @@
-"""The commands of operators: doctor, finish."""
+"""The commands of operators: doctor, finish, watch."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -63,6 +63,43 @@ def doctor(
             output.text(f"{verdict}  {finding.what}: {finding.detail}")
     is_well = all(finding.is_well for finding in findings)
     raise typer.Exit(ExitCode.DONE if is_well else ExitCode.FAILED)
+
+
+def watch(
+    sandbox: SandboxOption = False,
+    as_json: JsonOption = False,
+    once: Annotated[bool, typer.Option("--once", help="Look once and exit, as from cron.")] = False,
+) -> None:
+    """Remember the states that syncs leave.
+
+    It looks every 15 minutes, or every FIVETRAN_STATE_WATCH_INTERVAL seconds. With --once it ends
+    with exit code 1 if the look ended early.
+    """
+    output = Output(as_json=as_json)
+    if not once:
+        _with_service(output, sandbox, lambda service: service.operations.watch())
+        return
+    looked = _with_service(output, sandbox, lambda service: service.operations.look())
+    troubles, stopped_by = looked["troubles"], looked["stopped_by"]
+    if as_json:
+        output.record(
+            {
+                "connections": looked["keeping"],
+                "read": looked["read"],
+                "failed": troubles,
+                "stopped_by": stopped_by,
+            }
+        )
+    else:
+        output.text(
+            f"{looked['keeping']} connections keep a state. {looked['read']} states were read, and "
+            f"{len(troubles)} could not be."
+        )
+        for connection_id, code in troubles.items():
+            output.note(f"{connection_id}: {code}")
+    if stopped_by is not None:
+        output.note(f"The look ended early: {stopped_by}")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _with_service(

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fivetran_state import __version__, mcp_server
-from fivetran_state.config import Settings, is_loopback, listed
+from fivetran_state.config import WATCH_INTERVAL, Settings, is_loopback, listed
 from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, rest
@@ -59,7 +59,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     authority = Authority(settings, host)
     public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
-    backend = Backend(settings, patience=settings.shutdown_wait)
+    backend = Backend(settings, patience=settings.shutdown_wait, watch_interval=WATCH_INTERVAL)
     mcp = mcp_server.build(settings, backend)
     mcp.streamable_http_app(  # Only its session manager is used.
         # `HostCheck` checks Host and Origin of every route.

@@ -81,9 +81,9 @@ class Engine:
         self._is_up = False
         self._is_closing = False
 
-    def start(self) -> None:
-        """Begin to come up, in the background."""
-        self._tasks.append(asyncio.create_task(self._come_up()))
+    def start(self, watch_interval: float) -> None:
+        """Begin to come up, in the background; then watch every so many seconds, unless it is 0."""
+        self._tasks.append(asyncio.create_task(self._come_up(watch_interval)))
 
     async def up(self) -> Launched:
         """Wait until workflows can run; raises the error that keeps the engine from coming up."""
@@ -128,6 +128,7 @@ class Engine:
     def _end(launched: Launched) -> None:
         launched.lease.end()
         launched.recovery.end()
+        launched.looks.end()
 
     async def _has_updates(self, launched: Launched) -> bool:
         """True if this process has updates to finish, or if the database cannot tell."""
@@ -170,7 +171,7 @@ class Engine:
                 return
             await asyncio.sleep(INTERVAL / 8)
 
-    async def _come_up(self) -> None:
+    async def _come_up(self, watch_interval: float) -> None:
         settings = self._settings
         tell_time_in_milliseconds()
         try:
@@ -206,6 +207,9 @@ class Engine:
         else:
             self._is_up = True
             self._tasks.append(asyncio.create_task(self._keep_watch(launched)))
+            if watch_interval:
+                watching = launched.watcher.watch(watch_interval)
+                self._tasks.append(asyncio.create_task(watching))
         self._news.set()
 
     async def _connect(self) -> accounts.Own:

@@ -21,6 +21,8 @@ from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
 from fivetran_state.updates.store import Store
 from fivetran_state.updates.updates import Updates
+from fivetran_state.watch.look import LookWorkflow, prefix_of
+from fivetran_state.watch.watcher import Watcher
 
 MESSAGE_INTERVAL = 0.2
 """Seconds until a workflow notices a message, if the database does not notify."""
@@ -35,8 +37,11 @@ class Launched:
     lease: Lease
     updates: Updates
     recovery: Recovery
+    looks: LookWorkflow
+    watcher: Watcher
 
     async def stop(self) -> None:
+        self.looks.end()
         await self.updates.runtime.recorder.close()
         await _destroy()
         self.storage.close()
@@ -59,13 +64,16 @@ async def launch(
     try:
         store = Store(storage.reader, application)
         refusals = Refusals()
-        lease = Lease(executor_id, settings, locks, store, refusals)
+        looks_prefix = prefix_of(application, settings)
+        lease = Lease(executor_id, settings, locks, store, refusals, looks_prefix)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         runtime = Runtime(application, accounts, lease, Running(), store, recorder)
         updates = Updates(
             runtime, storage.reader, storage.history, storage.texts, storage.serializer.digest
         )
+        looks = LookWorkflow(storage.reader, storage.history, own.fivetran, settings, looks_prefix)
+        watcher = Watcher(storage.reader, own.fivetran, settings, looks, looks_prefix)
         await storage.history.prepare()
         await asyncio.to_thread(locks.hold, executor_id)
         is_open = await asyncio.to_thread(_take_over_0_1, storage, updates, locks)
@@ -87,8 +95,9 @@ async def launch(
         own.fivetran,
         storage.migration if is_open else None,
         asyncio.get_running_loop(),
+        looks.running,
     )
-    return Launched(storage, accounts, lease, updates, recovery)
+    return Launched(storage, accounts, lease, updates, recovery, looks, watcher)
 
 
 def _take_over_0_1(storage: Storage, updates: Updates, locks: Locks) -> bool:

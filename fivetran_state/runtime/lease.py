@@ -15,6 +15,7 @@ from fivetran_state.ids import UpdateId
 from fivetran_state.runtime.locks import AdvisoryLocks, Locks
 from fivetran_state.updates.records import RELEASED
 from fivetran_state.updates.store import Store
+from fivetran_state.watch.look import is_look
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,15 @@ class Lease:
         locks: Locks,
         store: Store,
         refusals: Refusals,
+        looks: str,
     ) -> None:
+        """`looks`: the prefix of the watcher's looks that see what this process may see."""
         self.executor_id = executor_id
         self._settings = settings
         self._locks = locks
         self._store = store
         self._refusals = refusals
+        self._looks = looks
         self._is_over = False
 
     def end(self) -> None:
@@ -85,6 +89,8 @@ class Lease:
     def may_change(self, workflow_id: str) -> bool:
         """True if the settings let this process go on with the update, or with the whole group."""
         settings = self._settings
+        if is_look(workflow_id):
+            return workflow_id.startswith(self._looks)
         if not is_update(workflow_id):
             return True
         if settings.read_only:

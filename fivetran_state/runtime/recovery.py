@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Container
 
 from fivetran_state import dbos_internals
 from fivetran_state.fivetran import Fivetran
@@ -12,6 +13,7 @@ from fivetran_state.runtime.migration import Migration
 from fivetran_state.updates import records
 from fivetran_state.updates.records import Unfinished
 from fivetran_state.updates.updates import Updates
+from fivetran_state.watch.look import is_look
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ class Recovery:
         fivetran: Fivetran | None,
         migration: Migration | None,
         loop: asyncio.AbstractEventLoop,
+        looks: Container[str],
     ) -> None:
-        """`migration`: while values of 0.1 are accepted."""
+        """`migration`: while values of 0.1 are accepted. `looks`: those that run in this process."""
         self._updates = updates
         self._unfinished = updates.unfinished
         self._running = updates.runtime.running
@@ -50,6 +53,7 @@ class Recovery:
         self._fivetran = fivetran
         self.migration = migration
         self._loop = loop
+        self._looks = looks
         self._is_over = False
         self.is_taking_up = False
         self._one_at_a_time = threading.Lock()
@@ -95,6 +99,8 @@ class Recovery:
         for row in self._unfinished.rows():
             if self._lease.may_change(row.workflow_id) or not self._may_take_up(row):
                 continue
+            if is_look(row.workflow_id):
+                continue  # Nothing is lost: the next look reads what this one has not.
             if row.executor_id == self._lease.executor_id:
                 continue
             with self._locks.take(row.executor_id or "unknown") as is_dead:
@@ -124,6 +130,8 @@ class Recovery:
         if row.status == records.ENQUEUED:
             # DBOS runs updates of this version itself. Older programs may be gone for good.
             return row.version in self._versions[1:]
+        if row.was_ended_from_outside and is_look(row.workflow_id):
+            return False
         if row.was_ended_from_outside:
             return not self._is_superseded(row)
         if row.status != records.PENDING:
@@ -155,7 +163,7 @@ class Recovery:
 
     def _take_up(self, row: Unfinished) -> None:
         # In this order, `Engine.leave` sees one of the two: an update being taken up, or its row.
-        self.is_taking_up = True
+        self.is_taking_up = not is_look(row.workflow_id)
         try:
             if self._is_over:
                 return
@@ -181,7 +189,9 @@ class Recovery:
         stopped = {
             row.workflow_id: row
             for row in mine
-            if is_update(row.workflow_id) and row.workflow_id not in self._running.progress
+            if is_update(row.workflow_id)
+            and row.workflow_id not in self._running.progress
+            and row.workflow_id not in self._looks
         }
         # Look twice: an update that was just started is not running yet.
         for workflow_id in stopped.keys() & self._stopped_before:

@@ -46,9 +46,12 @@ class Service:
         service._serve(await launched.accounts.guest(api_key, api_secret))
         return service
 
-    def start(self) -> None:
-        """Begin to come up in the background, on the event loop of all later calls."""
-        self._engine.start()
+    def start(self, watch_interval: float = 0) -> None:
+        """Begin to come up in the background, on the event loop of all later calls.
+
+        Then look for states that syncs have moved, every `watch_interval` seconds; 0 is never.
+        """
+        self._engine.start(watch_interval)
 
     async def close(self, patience: float = 0) -> None:
         """Stop. Updates that do not end within `patience` seconds are handed over to a new process."""

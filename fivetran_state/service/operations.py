@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from fivetran_state import __version__, database
-from fivetran_state.config import Settings
+from fivetran_state.config import WATCH_INTERVAL, Settings
 from fivetran_state.errors import (
     ConnectionNotFound,
     FivetranStateError,
@@ -21,6 +21,7 @@ from fivetran_state.errors import (
 from fivetran_state.runtime.accounts import Accounts
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.updates.records import UpdateRequest
+from fivetran_state.watch.look import Looked
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ class Operations:
         """
         await self._engine.finish(after)
         return await self.left_paused()
+
+    async def look(self) -> Looked:
+        """Look once for states that syncs have moved; raises `MissingCredentials`."""
+        launched = await self._engine.up()
+        launched.accounts.own()  # Raises.
+        return await launched.watcher.look()
+
+    async def watch(self) -> None:
+        """Look again and again; never returns. Raises `MissingCredentials`."""
+        launched = await self._engine.up()
+        launched.accounts.own()  # Raises.
+        await launched.watcher.watch(self._settings.watch_interval or WATCH_INTERVAL)
 
     async def left_paused(self) -> dict[str, str]:
         """Connection id → workflow id of each connection that an update has left paused at Fivetran.

@@ -10,7 +10,7 @@ import stamina
 
 from fivetran_state import state
 from fivetran_state.errors import FivetranError, FivetranUnavailable, InvalidRequest, RateLimited
-from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran import Fivetran, RateLimit
 
 ID = "bullion_shutdown"
 CONNECTION: dict[str, Any] = {
@@ -85,6 +85,39 @@ def data(found: Any) -> httpx.Response:
 def status(number: int, **headers: str) -> httpx.Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(number, headers=names, json={"code": "Odd", "message": "It is odd."})
+
+
+# Limits
+
+
+@pytest.mark.parametrize("name", ["X_Rate_Limit", "X_Rate_Limit_Limit"])
+async def test_the_limit_is_what_the_last_answer_said(name: str) -> None:
+    last = status(404, **{name: "20000", "X_Rate_Limit_Remaining": "1999"})
+    script = Script(data({"state": {}}), last, data({"state": {}}))
+    assert script.fivetran.limit is None
+
+    await script.fivetran.get_state(ID)
+    assert script.fivetran.limit is None
+    await script.error_of(READS["connection"])
+    await script.fivetran.get_state(ID)
+
+    assert script.fivetran.limit == RateLimit(20000, 1999)
+
+
+@pytest.mark.parametrize(("remaining", "is_low"), [(1999, True), (2000, False)])
+def test_a_limit_is_low_when_less_than_a_tenth_is_left(remaining: int, is_low: bool) -> None:
+    assert RateLimit(20000, remaining).is_low is is_low
+
+
+@pytest.mark.parametrize("nonsense", ["", "-1", "many", "1e3", "9" * 40, "٣"])
+async def test_a_limit_that_makes_no_sense_is_ignored(nonsense: str) -> None:
+    # httpx refuses a header that is not ASCII unless it is bytes.
+    headers = [(b"X-Rate-Limit", nonsense.encode()), (b"X-Rate-Limit-Remaining", b"1")]
+    script = Script(httpx.Response(200, headers=headers, text='{"data":{"state":{}}}'))
+
+    await script.fivetran.get_state(ID)
+
+    assert script.fivetran.limit is None
 
 
 # Retries

@@ -46,11 +46,12 @@ LAYERS = (
     ("startup",),
     ("service",),
     ("runtime",),
+    ("watch",),
     ("updates",),
     ("history",),
 )
 """From the top. What is not named is below them all."""
-ONLY_THEY_KNOW_DBOS = {"updates", "runtime", "dbos_internals"}
+ONLY_THEY_KNOW_DBOS = {"updates", "runtime", "watch", "dbos_internals"}
 
 
 def part_of(module: str) -> str:
