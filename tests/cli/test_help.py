@@ -23,7 +23,7 @@ from tests.support.shell import Shell
 
 COMMANDS = [
     "connections", "get", "history", "diff", "update", "edit", "restore", "copy", "status",
-    "cancel", "export", "plan", "apply", "serve", "doctor", "finish", "demo", "token",
+    "cancel", "export", "plan", "apply", "serve", "doctor", "finish", "watch", "demo", "token",
 ]  # fmt: skip
 
 
