@@ -62,12 +62,16 @@ def fivetran_url(fivetran: SandboxServer) -> str:
 
 @pytest.fixture
 def environment(fivetran_url: str, tmp_path: Path) -> dict[str, str]:
-    """The environment of a server: credentials, the sandbox's URL, a data directory of its own."""
+    """The environment of a server: credentials, the sandbox's URL, a data directory of its own.
+
+    It does not watch, unless a test says so: the calls of its looks would be among those that tests count.
+    """
     return {
         "FIVETRAN_API_KEY": API_KEY,
         "FIVETRAN_API_SECRET": API_SECRET,
         "FIVETRAN_API_URL": fivetran_url,
         "FIVETRAN_STATE_DATA_DIR": str(tmp_path / "data"),
+        "FIVETRAN_STATE_WATCH_INTERVAL": "0",
     }
 
 

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from anyio import to_thread
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import Service
-from tests.support.calls import api_calls, arrival, until
+from tests.support.calls import API_KEY, API_SECRET, api_calls, arrival, until
 from tests.support.commands import doctor, finish
 from tests.support.matrix import each_with_each
+from tests.support.outside import NEW_KEY, opened
 from tests.support.watching import (
     is_list,
     is_state_of,
+    killed_look,
     only,
     service_in,
     sync,
@@ -29,6 +32,8 @@ CALLS = {
     "first state": f"{FIRST}/state",
     "last state": f"{SECOND}/state",
 }
+MIN_WRITES = 6
+"""Of a look that reads a state: its row, three steps, the state, its end."""
 WHEN = ["before its answer", "at its answer"]
 
 
@@ -64,6 +69,33 @@ async def test_a_look_killed_at_any_call_is_finished_by_the_next_process(
             assert len(api_calls(sandbox, connection_id, begin)) <= 2
         assert await versions_of(service, THIRD) == [{"cursor": "2 before"}]
     assert not api_calls(sandbox, THIRD, begin)
+
+
+async def test_a_look_killed_at_any_write_is_finished_by_the_next_process(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(sandbox, 2)
+    expected = [{"cursor": "0 before"}]
+    async with service_in(on_either, monkeypatch) as service:
+        await service.operations.look()
+    for at_write in range(1, 100):
+        expected.append({"cursor": f"sync {at_write}"})
+        sync(sandbox, FIRST, expected[-1])
+        begin = len(sandbox.log)
+
+        looked = await to_thread.run_sync(killed_look, on_either, tmp_path, at_write)
+
+        async with service_in(on_either, monkeypatch) as service:
+            await service.operations.look()
+            await service.operations.look()
+            assert await versions_of(service, FIRST) == expected
+        # The one before the kill, and at most one that was repeated.
+        assert len(api_calls(sandbox, FIRST, begin)) <= 2
+        if looked.returncode == 0:
+            break
+        assert looked.returncode == -signal.SIGKILL, looked.stderr
+    assert at_write >= MIN_WRITES
+    assert api_calls(sandbox, SECOND) == ["GET state"]
 
 
 async def _arrived(sandbox: Sandbox, begin: int, at_call: str, when: str) -> None:
@@ -161,3 +193,40 @@ async def _until_remembered(service: Service, connection_id: str, expected: list
         return found == expected
 
     await until(are_remembered)
+
+
+async def test_a_process_whose_key_is_refused_leaves_the_looks_to_others(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(sandbox, 2)
+    sandbox.add_key(NEW_KEY, API_SECRET)
+    expected = [{"cursor": "0 before"}]
+    async with service_in(on_either, monkeypatch, FIVETRAN_API_KEY=NEW_KEY) as service:
+        with watching(on_either, tmp_path):
+            await _until_remembered(service, FIRST, expected)
+            sandbox.revoke_key(API_KEY)
+            await arrival(sandbox, lambda each: is_list(each) and each.status == 401)
+
+            with watching(on_either | {"FIVETRAN_API_KEY": NEW_KEY}, tmp_path):
+                for number in range(3):
+                    expected.append({"cursor": f"sync {number}"})
+                    sync(sandbox, FIRST, expected[-1])
+                    await _until_remembered(service, FIRST, expected)
+    assert api_calls(sandbox, FIRST) == ["GET state"] * len(expected)
+
+
+async def test_a_look_that_a_suspended_process_runs_is_passed_over_in_the_end(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(sandbox, 2)
+    sandbox.fault("hang", path=f"{FIRST}/state")
+    async with service_in(on_either, monkeypatch) as service:
+        with watching(on_either, tmp_path):
+            await arrival(sandbox, lambda request: request.fault == "hang")
+            with opened(on_either) as database:
+                schema = "dbos." if database.dialect.name == "postgresql" else ""
+                aged = f"UPDATE {schema}workflow_status SET created_at = created_at - 7200001"
+                database.execute(sa.text(f"{aged} WHERE name = 'look'"))
+
+            with watching(on_either, tmp_path):
+                await _until_remembered(service, FIRST, [{"cursor": "0 before"}])

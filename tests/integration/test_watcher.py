@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from anyio import to_thread
 from mcp import Client
 
@@ -26,6 +27,8 @@ from tests.support.calls import (
     update,
 )
 from tests.support.commands import run
+from tests.support.http_server import http_process
+from tests.support.outside import opened
 from tests.support.watching import (
     is_state_of,
     kinds_of,
@@ -335,6 +338,65 @@ async def test_the_next_process_goes_on_with_a_look_that_was_broken_off(
 
     assert looked["read"] == 30
     assert api_calls(sandbox, ids[0]) == ["GET state"]
+
+
+async def test_a_forged_end_of_a_look_costs_calls_and_hides_nothing(
+    sandbox: Sandbox,
+    on_both: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = only(sandbox, 3)
+    async with service_in(on_both, monkeypatch) as service:
+        await service.operations.look()
+        await service.operations.look()
+        sync(sandbox, ids[0], {"cursor": "after"})
+        with opened(on_both) as database:
+            table = "workflow_output"
+            if database.dialect.name == "postgresql":
+                table = f"dbos.{table}"
+            looks = sa.text(f"SELECT workflow_uuid FROM {table} WHERE workflow_uuid LIKE 'watch%'")
+            first, second = sorted(database.scalars(looks))
+            database.execute(
+                sa.text(
+                    f"UPDATE {table} SET output = (SELECT output FROM {table} "
+                    "WHERE workflow_uuid = :first) WHERE workflow_uuid = :second"
+                ),
+                {"first": first, "second": second},
+            )
+
+        looked = await service.operations.look()
+
+        assert await versions_of(service, ids[0]) == [{"cursor": "0 before"}, {"cursor": "after"}]
+    assert looked["read"] == 3
+    assert "Every state is read again" in caplog.text
+
+
+async def test_a_list_of_several_pages_is_read_to_its_end(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 3)
+    for number in range(2000):
+        sandbox.add_connection(f"b{number:04}", service="google_ads", state=None)
+    async with service_in(environment, monkeypatch) as service:
+        first = await service.operations.look()
+        sync(sandbox, ids[-1], {"cursor": "after"})
+        begin = len(sandbox.log)
+        second = await service.operations.look()
+
+    assert (first["keeping"], first["read"]) == (3, 3)
+    assert (second["keeping"], second["read"]) == (3, 1)
+    assert len(sandbox.log) - begin == 3 + 1
+
+
+async def test_an_http_server_watches_unless_it_is_told_not_to(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
+) -> None:
+    only(sandbox, 1)
+    del environment["FIVETRAN_STATE_WATCH_INTERVAL"]
+
+    async with http_process(environment, tmp_path):
+        await arrival(sandbox, lambda request: is_state_of("connection_0000", request))
 
 
 async def test_a_server_without_an_account_of_its_own_cannot_look(

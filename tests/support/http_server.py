@@ -175,10 +175,8 @@ async def http_running(
 ) -> AsyncIterator[HttpProcess]:
     """A server process that may be killed; its stderr goes to a file of its own in `folder`.
 
-    `max_files` limits its open files. It does not watch, unless the environment says so: the calls of
-    its looks would be among those that tests count.
+    `max_files` limits its open files.
     """
-    environment = {"FIVETRAN_STATE_WATCH_INTERVAL": "0"} | environment
     command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
     limit = None
     if max_files is not None:

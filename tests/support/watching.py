@@ -16,6 +16,7 @@ import pytest
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import Service
+from tests.support.calls import ROOT
 
 MINUTE = 60.0
 
@@ -53,6 +54,21 @@ def watching(environment: dict[str, str], folder: Path) -> Iterator[None]:
         finally:
             os.kill(process.pid, signal.SIGKILL)
             process.wait(10)
+
+
+def killed_look(
+    environment: dict[str, str], folder: Path, at_write: int
+) -> "subprocess.CompletedProcess[str]":
+    """A look by a process that kills itself before its n-th write is committed."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.killed_look", str(at_write)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=folder,
+    )
 
 
 def sync(sandbox: Sandbox, connection_id: str, state: Any) -> None:
