@@ -14,7 +14,7 @@ from fivetran_state.service.changes import Changes
 from fivetran_state.service.refusals import too_late
 from fivetran_state.service.requests import Options
 from fivetran_state.service.sources import Sources, unread
-from fivetran_state.updates import group
+from fivetran_state.updates import groups
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.updates.refusals import refuse_pending_resync
 
@@ -109,7 +109,7 @@ class Groups:
 
     def is_group(self, workflow_id: str) -> bool:
         """True for the id of a group."""
-        return group.is_id(workflow_id)
+        return groups.is_id(workflow_id)
 
     async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """The group's progress, or its end."""

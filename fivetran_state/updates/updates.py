@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.updates.follow import Followers
-from fivetran_state.updates.group import Groups
+from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.reader import Reader
