@@ -1,11 +1,14 @@
 """A requested change of a state, of one of three kinds. Each surface parses it once."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from fivetran_state import large, state
 from fivetran_state.errors import InvalidRequest
+from fivetran_state.models import Mode
+from fivetran_state.text import shown
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ class CopyFrom(_From):
 
 
 Change: TypeAlias = Inline | RestoreFrom | CopyFrom
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """The options of a change of several connections."""
+
+    mode: Mode = "all_or_nothing"
+    expected_version: str | None = None
+    """Of the group's plan. None: whatever states are there."""
+    waits: bool = False
+    """Wait for a connection's running update, instead of counting that as a failure."""
+    then_sync: bool = False
+    allow_resync: bool = False
+    reason: str | None = None
+
+
+def for_each(connection_ids: Sequence[str], change: Change) -> dict[str, Change]:
+    """The same change for several connections; raises `InvalidRequest` for one that is named twice."""
+    twice = [each for each, count in Counter(connection_ids).items() if count > 1]
+    if twice:
+        raise InvalidRequest(f"connection_ids must name each connection once: {shown(twice[0])}.")
+    return dict.fromkeys(connection_ids, change)
 
 
 async def parse(given: Mapping[str, object], only: str | None = None) -> Change:

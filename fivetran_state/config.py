@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     sync_wait: float = Field(900, ge=0, validation_alias="FIVETRAN_STATE_SYNC_WAIT")
     """Seconds to wait for a running sync to drain."""
 
+    concurrency: int = Field(20, ge=1, le=100, validation_alias="FIVETRAN_STATE_CONCURRENCY")
+    """Connections of groups that this process changes at the same time."""
+
     retention_days: float = Field(
         90, ge=0, le=36_500, validation_alias="FIVETRAN_STATE_RETENTION_DAYS"
     )

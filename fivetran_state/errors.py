@@ -64,6 +64,8 @@ class Facts(TypedDict, total=False):
     """The facts about an error besides its message, as JSON values. None means unknown."""
 
     workflow_id: str | None
+    failures: list[dict[str, Any]]
+    """Every connection of a group that could not be changed, when there are several."""
     updates: list[dict[str, Any]]
     """The updates of connections that were changed as a group, as tools return them."""
     current_version: str | None

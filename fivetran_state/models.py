@@ -182,13 +182,63 @@ class Update(Model):
     )
 
 
+Mode = Literal["all_or_nothing", "independent"]
+"""Whether one failure in a group undoes all of it, or each connection succeeds or fails alone."""
+GroupState = Literal["running", "updated", "partly_updated", "cancelled", "failed"]
+
+
+class Kind(Model):
+    """Connections that would be changed in the same places."""
+
+    connections: int
+    changes: list[str]
+    """Such as `replace /cursor`."""
+
+
+class MemberPlan(Model):
+    """What would change at one connection of a group, or why it cannot be changed."""
+
+    connection_id: str
+    version_before: str | None = None
+    version_after: str | None = None
+    changes: list[Change] | None = Field(None, description="The first few.")
+    changes_total: int | None = None
+    warnings: list[str] | None = None
+    error: Failure | None = None
+
+
+class GroupPlanView(Model):
+    """The plan of a change of several connections."""
+
+    status: Literal["planned"] = "planned"
+    message: str
+    version: str = Field(description="For expected_version.")
+    mode: Mode
+    total: int
+    changed: int
+    unchanged: int
+    failed: int
+    calls: int = Field(description="To Fivetran's API, of which an hour has a limited number.")
+    seconds: float = Field(description="About how long it takes.")
+    kinds: list[Kind]
+    failures: list[MemberPlan]
+    connections: list[MemberPlan] = Field(description="The first that would change.")
+    more: int | None = Field(None, description="How many more would.")
+
+
 class UpdatesView(Model):
-    """A group of connections: all of them are changed, or none."""
+    """A group of connections that are changed together."""
 
     workflow_id: str
-    status: Literal["running", "updated", "cancelled", "failed"]
-    updates: list[Update] = Field(description="The updates that have started, in order.")
-    error: Failure | None = Field(None, description="Why none of them was changed.")
+    status: GroupState
+    mode: Mode
+    total: int
+    counts: dict[str, int] = Field(description="Connections by outcome, error code or progress.")
+    updates: list[Update] = Field(
+        description="The updates in order; of more than a hundred, those that failed or run first."
+    )
+    not_started: list[MemberPlan] | None = None
+    error: Failure | None = Field(None, description="The worst that went wrong.")
 
 
 class Since(Model):

@@ -17,8 +17,10 @@ from fivetran_state.runtime.lease import Lease, Refusals
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.recovery import Recovery, versions
 from fivetran_state.runtime.storage import TRANSACTION_TIMEOUT, Storage, open_storage
+from fivetran_state.updates.decisions import Decisions
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.slots import Slots
 from fivetran_state.updates.store import Store
 from fivetran_state.updates.updates import Updates
 from fivetran_state.watch.look import LookWorkflow, prefix_of
@@ -68,7 +70,17 @@ async def launch(
         lease = Lease(executor_id, settings, locks, store, refusals, looks_prefix)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
-        runtime = Runtime(application, accounts, lease, Running(), store, recorder)
+        running = Running()
+        runtime = Runtime(
+            application,
+            accounts,
+            lease,
+            running,
+            store,
+            Slots(settings.concurrency),
+            Decisions(store, running),
+            recorder,
+        )
         updates = Updates(
             runtime, storage.reader, storage.history, storage.texts, storage.serializer.digest
         )

@@ -172,6 +172,7 @@ class Recovery:
             if row.was_ended_from_outside:
                 logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
                 self._unfinished.note_outside_end(row.workflow_id)
+            self._running.taken_up.add(row.workflow_id)
             dbos_internals.claim(
                 row.workflow_id,
                 executor_id=row.executor_id,

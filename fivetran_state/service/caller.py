@@ -85,8 +85,10 @@ class Caller:
         """Raise unless the group is this account's and all its connections are allowed, also those
         that have not started."""
         updates = await self.updates()
-        for request in await updates.groups.requests_of(workflow_id, (await self.account()).id):
-            self.check(request["connection_id"])
+        for connection_id in await updates.groups.connections_of(
+            workflow_id, (await self.account()).id
+        ):
+            self.check(connection_id)
 
     async def account(self) -> Account:
         return self._guest or (await self._engine.up()).accounts.own()

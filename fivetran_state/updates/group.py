@@ -1,35 +1,30 @@
-"""A group: several connections that are changed together, all of them or none.
+"""A group: several connections that are changed together, each by an update of its own.
 
-A workflow that starts one update after the other. Each waits, written, verified and still paused,
-until all are: then all are resumed, or else every state is put back first. So no sync can run
-between a connection's write and the decision whether it stays.
+The group's workflow starts them as its children. `independent`: it waits for their ends.
+`all_or_nothing`: each member waits, written, verified and still paused, until all are. Then all are
+resumed, or else every state is put back first. So no sync can run between a connection's write and the
+decision whether it stays.
 """
 
-from contextlib import suppress
 from typing import Any
 
-from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID
-from dbos import error as dbos_error
-from typing_extensions import TypedDict
+from dbos import DBOS
+from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state.errors import (
-    Cancelled,
-    FivetranStateError,
-    InternalError,
-)
-from fivetran_state.ids import UpdateId
-from fivetran_state.updates import binding, signals
-from fivetran_state.updates.records import (
-    GROUP,
-    UpdateRequest,
-    attributes,
-    owner,
-)
+from fivetran_state.errors import FivetranStateError, UpdateInProgress
+from fivetran_state.updates import binding, in_order
+from fivetran_state.updates.ends import End, failed
+from fivetran_state.updates.members import Members
+from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest, members_of, owner
+from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.run import MAX_RETRY_PAUSE
 from fivetran_state.updates.runtime import Runtime
-from fivetran_state.updates.signals import VERDICT, Signal
+from fivetran_state.updates.signals import NEWS, VERDICT, Signal
 from fivetran_state.updates.start import Handle, Starter
 from fivetran_state.vault import Bound
+
+_BATCH = 20
+"""Members that are started between two looks at the news."""
 
 
 class Result(TypedDict):
@@ -38,20 +33,18 @@ class Result(TypedDict):
     workflow_ids: list[str]
     """In the order of the request, as far as they were started."""
     error: dict[str, Any] | None
-    """Why the next one could not be started, if that is what failed."""
+    """Why the next one could not be started, if that is what failed. Only for groups of 0.1."""
+    ends: NotRequired[list[End]]
+    """One for each connection, in the order of the request. 0.1 did not record them."""
 
 
 class GroupWorkflow:
-    """The DBOS workflow that applies each change to its connection, in order.
-
-    After the first failure it undoes all of them.
-    """
+    """The DBOS workflow that changes several connections."""
 
     def __init__(self, runtime: Runtime, starter: Starter) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
         self._running = runtime.running
-        self._store = runtime.store
-        self._starter = starter
+        self._members = Members(starter, runtime.store)
 
         @DBOS.workflow(name=GROUP, max_recovery_attempts=None)
         async def update_states(requests: Bound) -> Bound:
@@ -62,56 +55,100 @@ class GroupWorkflow:
                 return Bound(place, await self._run_here(workflow_id, asked))
 
         self.registered = update_states
-        """Takes a list of `UpdateRequest` and returns a `Result`."""
+        """Takes a `GroupRequest` and returns a `Result`."""
 
-    async def _run_here(self, workflow_id: str, requests: list[UpdateRequest]) -> Result:
+    async def _run_here(
+        self, workflow_id: str, asked: list[UpdateRequest] | GroupRequest
+    ) -> Result:
+        requests = members_of(asked)
         if "credentials" in requests[0]:
             self._running.with_credentials.add(workflow_id)
+        for request in requests:
+            request["part_of"] = workflow_id
         with self._running.here(workflow_id):
-            started: list[Handle] = []
-            failure: FivetranStateError | None = None
-            verdict = Signal.KEEP
-            for request in requests:
-                request["part_of"] = workflow_id
-                try:
-                    started.append(await self._start_next(request))
-                except FivetranStateError as error:
-                    failure, verdict = error, Signal.UNDO
-                    break
-                member = started[-1].workflow_id
-                news = await signals.wait(owner(request), member, MAX_RETRY_PAUSE)
-                if news != Signal.DONE:
-                    verdict = Signal.UNDO
-                    break
-            for update in started:
-                await binding.send(update.workflow_id, verdict.value, VERDICT)
-            for update in started:
-                with suppress(FivetranStateError):  # The update's own row has its error.
-                    await update.get_result()
-            return Result(
-                workflow_ids=[update.workflow_id for update in started],
-                error=None if failure is None else failure.to_json(),
-            )
+            if isinstance(asked, list):
+                started, failure = await in_order.complete(self._members, requests)
+                error = None if failure is None else failure.to_json()
+                return Result(workflow_ids=started, error=error)
+            return await _Group(workflow_id, asked, self._members).run()
 
-    async def _start_next(self, request: UpdateRequest) -> Handle:
-        """Start the next update of the request's connection."""
-        tried = 0
-        while True:
-            number = await self._next_number(request, tried)
-            workflow_id = str(UpdateId(owner(request), number))
-            try:
-                with (
-                    SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                    SetWorkflowAttributes(attributes(request)),
-                ):
-                    return await self._starter.begin(workflow_id, request)
-            except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
-                # On replay, DBOS raises the second instead of the first. Somebody was first,
-                # or another account has a connection of that name.
-                tried = number
 
-    @binding.step("next_number")
-    async def _next_number(self, request: UpdateRequest, tried: int) -> int:
-        if await self._store.is_cancelled(request["part_of"]):
-            raise Cancelled("The update was cancelled; nothing was written.")
-        return max(await self._store.latest_number(owner(request)), tried) + 1
+class _Group:
+    """One run of a group's workflow. Its fields are rebuilt from the checkpoints when it is recovered."""
+
+    def __init__(self, workflow_id: str, asked: GroupRequest, members: Members) -> None:
+        self._workflow_id = workflow_id
+        self._asked = asked
+        self._members = members
+        self._started: dict[str, Handle] = {}
+        """By owner, in the order of the request."""
+        self._refused: dict[str, End] = {}
+        """By owner: those that could not be started."""
+        self._done: set[str] = set()
+        """Owners whose member is written and verified, and held."""
+        self._is_called_off = False
+        self._was_cancelled = False
+
+    async def run(self) -> Result:
+        requests = self._asked["members"]
+        busy: list[UpdateRequest] = []
+        for at, request in enumerate(requests):
+            if at % _BATCH == 0:
+                await self._hear_all()
+            await self._start(request, busy)
+        for request in busy:
+            if not self._is_called_off:
+                await self._members.until_free(request)
+            await self._start(request, None)
+        ids = [update.workflow_id for update in self._started.values()]
+        if self._asked["mode"] == "all_or_nothing":
+            await self._decide(ids)
+        ended = {end["connection_id"]: end for end in await self._members.ends(ids)}
+        refused = {end["connection_id"]: end for end in self._refused.values()}
+        by_connection = refused | ended
+        return Result(
+            workflow_ids=ids,
+            error=None,
+            ends=[by_connection[request["connection_id"]] for request in requests],
+        )
+
+    async def _start(self, request: UpdateRequest, busy: list[UpdateRequest] | None) -> None:
+        """Start a member, unless the group is called off. One that must wait is added to `busy`."""
+        try:
+            if self._is_called_off:
+                raise called_off(was_cancelled=self._was_cancelled)
+            self._started[owner(request)] = await self._members.start(request)
+        except FivetranStateError as error:
+            if busy is not None and self._asked["waits"] and isinstance(error, UpdateInProgress):
+                busy.append(request)
+                return
+            self._refused[owner(request)] = failed(request["connection_id"], None, error)
+            self._is_called_off |= self._asked["mode"] == "all_or_nothing"
+
+    async def _decide(self, ids: list[str]) -> None:
+        """Wait until all members are done, or one has failed, and tell them whether the changes stay."""
+        while not self._is_called_off and len(self._done) < len(ids):
+            if not await self._hear(MAX_RETRY_PAUSE) and await self._members.any_ended(ids):
+                # It has said so before it ended, or somebody else has ended it.
+                await self._hear_all()
+                self._is_called_off |= len(self._done) < len(ids)
+        verdict = Signal.UNDO if self._is_called_off else Signal.KEEP
+        place = binding.event_of(self._workflow_id, VERDICT)
+        await DBOS.set_event_async(VERDICT, Bound(place, verdict.value))
+
+    async def _hear_all(self) -> None:
+        while await self._hear(0):
+            pass
+
+    async def _hear(self, seconds: float) -> bool:
+        """Take in one message from a member, or the cancel of a caller; False if there was none."""
+        news = await binding.receive(NEWS, seconds)
+        if news is None:
+            return False
+        whose, how = news
+        if how == Signal.DONE:
+            self._done.add(whose)
+        else:
+            self._is_called_off = True
+            self._was_cancelled |= whose is None
+        return True

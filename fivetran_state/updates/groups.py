@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from dbos import error as dbos_error
 
 from fivetran_state import database, turns
 from fivetran_state.errors import (
+    Cancelled,
     FivetranStateError,
     IdempotencyKeyReused,
     InternalError,
@@ -20,17 +23,23 @@ from fivetran_state.errors import (
     Undone,
     WorkflowNotFound,
 )
+from fivetran_state.ids import UpdateId
+from fivetran_state.models import Mode
 from fivetran_state.text import shown
 from fivetran_state.updates import binding
+from fivetran_state.updates.ends import End
 from fivetran_state.updates.group import GroupWorkflow, Result
 from fivetran_state.updates.records import (
     GROUP,
+    GroupRequest,
     UpdateRequest,
     attributes,
+    members_of,
     owner,
     request_fingerprint,
 )
 from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.signals import NEWS
 from fivetran_state.updates.start import Starter
 from fivetran_state.vault import Bound
 
@@ -38,18 +47,34 @@ _ID = re.compile(f"{GROUP}:[0-9a-f]{{32}}")
 _COUNTER = 8
 """Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
-_NOT_PUT_RIGHT = (LeftPaused, RollbackFailed)
+_REMEMBERED = 100
+"""Groups of which it is remembered what was asked."""
+_NOT_PUT_RIGHT = (LeftPaused.code, RollbackFailed.code)
 
 
 @dataclass(frozen=True)
 class Status:
     """The progress of a group."""
 
-    workflow_ids: list[str]
-    """In the order of the request, as far as they were started."""
+    mode: Mode
+    members: tuple[str, ...]
+    """Every connection, in the order of the request."""
+    started: dict[str, str]
+    """Connection → the workflow id of its update."""
+    ends: dict[str, End]
+    """By connection: the updates that have ended, and those that were not started."""
     has_ended: bool
     error: FivetranStateError | None
-    """Why they were not changed."""
+    """What went wrong, once the group has ended."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What never changes about a group."""
+
+    mode: Mode
+    owners: dict[str, str]
+    """Connection → the prefix of its updates' ids, in the order of the request."""
 
 
 class Groups:
@@ -61,16 +86,15 @@ class Groups:
         self._starter = starter
         self._digest = digest
         self._workflow = GroupWorkflow(runtime, starter)
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    async def start(
-        self, requests: list[UpdateRequest], account: str | None, key: str | None
-    ) -> str:
+    async def start(self, asked: GroupRequest, account: str | None, key: str | None) -> str:
         """Start a group, or attach to the one with this key; return its id.
 
-        Without a key it attaches to a running group with equal requests. Raises `IdempotencyKeyReused`.
+        Without a key it attaches to a running group with an equal request. Raises `IdempotencyKeyReused`.
         """
         workflow_id = (
-            await self._running_or_next(requests, account)
+            await self._running_or_next(asked, account)
             if key is None
             else self._of_key(account, key)
         )
@@ -78,44 +102,40 @@ class Groups:
         with (
             database.answering(),
             SetWorkflowID(workflow_id),
-            SetWorkflowAttributes(attributes(requests[0])),
+            SetWorkflowAttributes(attributes(asked["members"][0])),
         ):
-            await DBOS.start_workflow_async(self._workflow.registered, Bound(place, requests))
+            await DBOS.start_workflow_async(self._workflow.registered, Bound(place, asked))
         if key is not None:
-            await self.with_key(requests, account, key)
+            await self.with_key(asked, account, key)
         return workflow_id
 
-    async def attach(
-        self, requests: list[UpdateRequest], account: str | None, key: str | None
-    ) -> str | None:
+    async def attach(self, asked: GroupRequest, account: str | None, key: str | None) -> str | None:
         """The id of the group that `start` would attach to, if there is one."""
         if key is not None:
-            return await self.with_key(requests, account, key)
-        last = await self._store.last_group(self._prefix_of(requests, account))
+            return await self.with_key(asked, account, key)
+        last = await self._store.last_group(self._prefix_of(asked, account))
         return last[0] if last is not None and last[1] else None
 
-    async def with_key(
-        self, requests: list[UpdateRequest], account: str | None, key: str
-    ) -> str | None:
+    async def with_key(self, asked: GroupRequest, account: str | None, key: str) -> str | None:
         """The id of the group with this key; raises `IdempotencyKeyReused`."""
         workflow_id = self._of_key(account, key)
         try:
-            started = await self._store.requests_of(workflow_id)
+            started = await self._store.group_request(workflow_id)
         except WorkflowNotFound:
             return None
-        if _what(started) != _what(requests):
+        if _what(started) != _what(asked):
             raise IdempotencyKeyReused(
                 "This idempotency key was used for a different request.", workflow_id=workflow_id
             )
         return workflow_id
 
-    async def _running_or_next(self, requests: list[UpdateRequest], account: str | None) -> str:
-        """The id of a running group with equal requests, or the next free id.
+    async def _running_or_next(self, asked: GroupRequest, account: str | None) -> str:
+        """The id of a running group with an equal request, or the next free id.
 
         The ids count up, as those of updates do. If several processes start the same id, the database's
         primary key lets one win.
         """
-        prefix = self._prefix_of(requests, account)
+        prefix = self._prefix_of(asked, account)
         last = await self._store.last_group(prefix)
         if last is None:
             return f"{prefix}{1:0{_COUNTER}x}"
@@ -123,8 +143,9 @@ class Groups:
         number = int(workflow_id.removeprefix(prefix), 16)
         return workflow_id if is_running else f"{prefix}{number + 1:0{_COUNTER}x}"
 
-    def _prefix_of(self, requests: list[UpdateRequest], account: str | None) -> str:
-        return f"{_prefix(account)}{self._digest_of(requests)[:-_COUNTER]}"
+    def _prefix_of(self, asked: GroupRequest, account: str | None) -> str:
+        digest = self._digest(json.dumps([self._application, account, _what(asked)]))
+        return f"{_prefix(account)}{digest[:-_COUNTER]}"
 
     def _of_key(self, account: str | None, key: str) -> str:
         # Ids are stored as they are, so a caller's key is hashed.
@@ -132,27 +153,32 @@ class Groups:
         return f"{_prefix(account)}{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
 
     async def cancel(self, workflow_id: str, account: str | None) -> None:
-        """Ask the group to change nothing. That is too late once all are written. Raises `WorkflowNotFound`."""
-        requests = await self.requests_of(workflow_id, account)
-        # From now on no part is started, and none writes.
+        """Ask the group to go no further: no member begins, and none writes.
+
+        `all_or_nothing`: what was written is put back, unless all are written. Raises `WorkflowNotFound`.
+        """
+        await self._what_is_known(workflow_id, account)
         await self._starter.cancel(workflow_id)
-        for part in await self._store.parts_of(workflow_id, requests):
-            await self._starter.cancel(part)
+        with database.answering():
+            await binding.send(workflow_id, [None, Cancelled.code], NEWS)
 
     async def follow(self, workflow_id: str, account: str | None, seconds: float) -> Status:
         """Wait for the end, at most `seconds`; raises `WorkflowNotFound`."""
-        requests = await self.requests_of(workflow_id, account)
+        known = await self._what_is_known(workflow_id, account)
         end = asyncio.ensure_future(self._end(workflow_id))
         try:
             async with turns.waiting():
                 await asyncio.wait({end}, timeout=seconds)
             has_result = end.done() and end.exception() is None
             if not has_result and await self._store.is_running(workflow_id):
-                return Status(await self._store.parts_of(workflow_id, requests), False, None)
+                return await self._progress(workflow_id, known)
             result = await end
         finally:
             end.cancel()
-        return Status(result["workflow_ids"], True, await self._failure(result))
+        started = {UpdateId.parse(each).connection_id: each for each in result["workflow_ids"]}
+        ends = {each["connection_id"]: each for each in await self._ends(result)}
+        error = await self._error(_worst(ends.values())) or _error_of(result)
+        return Status(known.mode, tuple(known.owners), started, ends, True, error)
 
     async def _end(self, workflow_id: str) -> Result:
         handle: WorkflowHandleAsync[Bound] = await DBOS.retrieve_workflow_async(workflow_id)
@@ -163,28 +189,48 @@ class Groups:
         except dbos_error.DBOSException as error:
             raise InternalError(f"{workflow_id} ended by {type(error).__name__}.") from error
 
-    async def requests_of(self, workflow_id: str, account: str | None) -> list[UpdateRequest]:
-        """The requests of the group, started or not; raises `WorkflowNotFound`."""
+    async def _progress(self, workflow_id: str, known: _Known) -> Status:
+        started = await self._store.parts_of(workflow_id, known.owners)
+        running = set(await self._store.unfinished(list(started.values())))
+        ends = {
+            connection_id: await self._store.end_of(update_id)
+            for connection_id, update_id in started.items()
+            if update_id not in running
+        }
+        return Status(known.mode, tuple(known.owners), started, ends, False, None)
+
+    async def connections_of(self, workflow_id: str, account: str | None) -> list[str]:
+        """The connections of the group, started or not; raises `WorkflowNotFound`."""
+        return list((await self._what_is_known(workflow_id, account)).owners)
+
+    async def _what_is_known(self, workflow_id: str, account: str | None) -> _Known:
+        """What was asked of the group; raises `WorkflowNotFound`."""
         if not _is_of(workflow_id, account):
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
-        return await self._store.requests_of(workflow_id)
+        if workflow_id not in self._known:
+            # It has all the changes, so it may be large, and it is asked for again and again.
+            asked = await self._store.group_request(workflow_id)
+            owners = {each["connection_id"]: owner(each) for each in members_of(asked)}
+            mode: Mode = "all_or_nothing" if isinstance(asked, list) else asked["mode"]
+            self._known[workflow_id] = _Known(mode, owners)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return self._known[workflow_id]
 
-    async def _failure(self, result: Result) -> FivetranStateError | None:
-        """The worst error: first a connection that could not be put right, then the cause of the undo."""
-        found = [
-            (await self._store.get(workflow_id)).error for workflow_id in result["workflow_ids"]
-        ]
-        if result["error"] is not None:
-            found.append(FivetranStateError.from_json(result["error"]))
-        errors = [error for error in found if error is not None]
-        errors.sort(key=lambda each: isinstance(each, Undone) - isinstance(each, _NOT_PUT_RIGHT))
-        return errors[0] if errors else None
+    async def _error(self, end: End | None) -> FivetranStateError | None:
+        """The error of an update that failed, with its details."""
+        if end is None:
+            return None
+        update_id = end["workflow_id"]
+        found = None if update_id is None else await self._store.error_of(update_id)
+        return found or FivetranStateError.from_json(
+            {"code": end["how"], "message": end["message"]}
+        )
 
-    def _digest_of(self, requests: list[UpdateRequest]) -> str:
-        """A digest of the requests. Equal requests have equal digests (see `request_fingerprint`)."""
-        # The requests of a group have only derived keys.
-        whats = [f"{owner(request)} {request['idempotency_key']}" for request in requests]
-        return self._digest("\n".join([self._application, *whats]))
+    async def _ends(self, result: Result) -> list[End]:
+        if "ends" in result:
+            return result["ends"]
+        return [await self._store.end_of(each) for each in result["workflow_ids"]]
 
 
 def is_id(workflow_id: str) -> bool:
@@ -200,5 +246,25 @@ def _prefix(account: str | None) -> str:
     return f"{GROUP}:" if account is None else f"{account}/{GROUP}:"
 
 
-def _what(requests: list[UpdateRequest]) -> list[Any]:
-    return [(request["connection_id"], request_fingerprint(request)) for request in requests]
+def _what(asked: list[UpdateRequest] | GroupRequest) -> list[Any]:
+    """What makes two requests the same. The versions of single members come from the plan."""
+    mode, version = (
+        ("all_or_nothing", None)
+        if isinstance(asked, list)
+        else (asked["mode"], asked["expected_version"])
+    )
+    members = [
+        [each["connection_id"], *request_fingerprint(each)[1:]] for each in members_of(asked)
+    ]
+    return [mode, version, members]
+
+
+def _worst(ends: Iterable[End]) -> End | None:
+    """The worst end: first a connection that could not be put right, then the cause of the undo."""
+    failed = [end for end in ends if end["message"] is not None]
+    failed.sort(key=lambda end: (end["how"] == Undone.code) - (end["how"] in _NOT_PUT_RIGHT))
+    return failed[0] if failed else None
+
+
+def _error_of(result: Result) -> FivetranStateError | None:
+    return None if result["error"] is None else FivetranStateError.from_json(result["error"])

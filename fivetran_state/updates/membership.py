@@ -15,7 +15,7 @@ from fivetran_state.errors import (
     Undone,
 )
 from fivetran_state.updates import binding, signals, verification
-from fivetran_state.updates.records import owner
+from fivetran_state.updates.records import is_held, owner
 from fivetran_state.updates.run import MAX_RETRY_PAUSE, Run
 from fivetran_state.updates.signals import Signal
 
@@ -25,12 +25,16 @@ async def report(run: Run, how: str) -> None:
 
     If the group's workflow is gone, this update goes on by itself.
     """
-    if "part_of" not in run.request or run.has_reported:
+    if not is_held(run.request) or run.has_reported:
         return
     run.has_reported = True
+    me = owner(run.request)
     # On replay, DBOS raises the second instead of the first.
     with suppress(dbos_error.DBOSNonExistentWorkflowError, InternalError):
-        await binding.send(run.request["part_of"], how, owner(run.request))
+        if "mode" in run.request:
+            await binding.send(run.request["part_of"], [me, how], signals.NEWS)
+        else:
+            await binding.send(run.request["part_of"], how, me)
 
 
 async def wait_for_the_others(run: Run) -> None:
@@ -39,7 +43,11 @@ async def wait_for_the_others(run: Run) -> None:
     Raises `Undone`, with the state from before back in place, if one of them has failed.
     """
     await run.tell("hold", "Done; waiting for the connections that are changed with it.")
-    verdict = await signals.wait(signals.VERDICT, run.request["part_of"], MAX_RETRY_PAUSE)
+    if "mode" in run.request:
+        async with run.without_slot():
+            verdict: str = await run.steps.verdict(run.request["part_of"])
+    else:
+        verdict = await signals.wait(signals.VERDICT, run.request["part_of"], MAX_RETRY_PAUSE)
     if verdict == Signal.KEEP:
         return
     await run.tell("roll_back", "Putting the state from before back.")

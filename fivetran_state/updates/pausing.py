@@ -55,7 +55,7 @@ async def pause(run: Run, attempt: int) -> None:
     # Our own pause may have taken effect, so a paused connection proves nothing.
     look = attempt > 0 and run.is_first_run and not run.still_paused
     try:
-        found = await run.steps.pause(look=look, is_first_run=run.is_first_run)
+        found = await run.steps.pause(look=look, is_first_run=run.is_first_run, group=run.group)
     except FivetranStateError as error:
         # An error that 0.1 recorded does not tell.
         is_unclear = run.began_with_0_1 and isinstance(error, FivetranUnavailable)
@@ -85,7 +85,7 @@ async def wait_for_the_sync(run: Run) -> None:
     await run.sleep(seconds)
     run.waited += seconds
     run.between_polls = min(run.between_polls * 2, 15.0)
-    run.connection = Connection(**await run.durably(lambda _: run.steps.drain()))
+    run.connection = Connection(**await run.durably(lambda _: run.steps.drain(run.group)))
 
 
 async def resume(run: Run, so_far: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from dbos import WorkflowStatusString
 from typing_extensions import NotRequired, TypedDict
 
 from fivetran_state.errors import FivetranStateError
+from fivetran_state.models import Mode
 from fivetran_state.phases import Phase
 
 NAME = "update_state"
@@ -61,6 +62,10 @@ class UpdateRequest(TypedDict):
     """Those of that account, sealed; erased when the update has ended."""
     part_of: NotRequired[str]
     """The workflow that changes this connection and others together."""
+    mode: NotRequired[Mode]
+    """The group's. 0.1 did not record it: it changed all or nothing, one after the other."""
+    number: NotRequired[int]
+    """The number that the update of a group's member will have, if nobody is first."""
     then_sync: NotRequired[bool]
     """Start a sync when the state is written and the connection resumed."""
     allow_resync: NotRequired[bool]
@@ -69,6 +74,22 @@ class UpdateRequest(TypedDict):
     """The connection was paused when this process last saw it: a hint in which order to read."""
     asked_at: NotRequired[float]
     """When, in seconds since the epoch. 0.1 did not record it."""
+
+
+class GroupRequest(TypedDict):
+    """The input of a group's workflow. That of 0.1 was the list of its members alone."""
+
+    members: list[UpdateRequest]
+    mode: Mode
+    expected_version: str | None
+    """Of the group, as the caller gave it; that of each member is in its request."""
+    waits: bool
+    """Wait for a connection's running update. Otherwise that is a failure of the connection."""
+
+
+def members_of(asked: list[UpdateRequest] | GroupRequest) -> list[UpdateRequest]:
+    """The requests of a group, one for each connection."""
+    return asked if isinstance(asked, list) else asked["members"]
 
 
 class Sync(TypedDict):
@@ -149,6 +170,11 @@ def owner(request: UpdateRequest) -> str:
     """The prefix of the ids of a connection's updates: its id, after the account's for a guest."""
     account = request.get("account")
     return request["connection_id"] if account is None else f"{account}/{request['connection_id']}"
+
+
+def is_held(request: UpdateRequest) -> bool:
+    """True if the update waits, still paused, until all connections of its group are changed."""
+    return "part_of" in request and request.get("mode") != "independent"
 
 
 def attributes(request: UpdateRequest) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from fivetran_state.errors import (
     InvalidRequest,
     ResyncPending,
     StateNotKept,
+    Undone,
     VerificationFailed,
 )
 from fivetran_state.fivetran import Connection
@@ -50,6 +51,13 @@ def conflict(expected: str, version: str) -> Conflict:
         "changed it. Nothing was written.",
         current_version=version,
     )
+
+
+def called_off(*, was_cancelled: bool) -> Cancelled | Undone:
+    """The error for a member of a group that was called off before the member had written."""
+    if was_cancelled:
+        return Cancelled("The group was cancelled; nothing was written here.")
+    return Undone("Another of the connections could not be updated; nothing was written here.")
 
 
 def cancelled(cancel: object) -> Cancelled:

@@ -73,7 +73,9 @@ class Retention:
             return None
         if asked is None:
             return None
-        requests: list[UpdateRequest] = asked if isinstance(asked, list) else [asked]
+        requests: list[UpdateRequest] = (
+            records.members_of(asked) if rows[0].name == GROUP else [asked]
+        )
         for request in requests:
             request.pop("credentials", None)
         with database.answering():

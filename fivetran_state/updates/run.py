@@ -3,7 +3,8 @@
 import asyncio
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Literal, TypeVar
 
@@ -35,6 +36,7 @@ from fivetran_state.updates.records import (
 )
 from fivetran_state.updates.refusals import cancelled, conflict
 from fivetran_state.updates.running import Running
+from fivetran_state.updates.slots import Slot
 from fivetran_state.updates.steps import Steps
 from fivetran_state.vault import Bound
 
@@ -95,6 +97,8 @@ class Run:
         self.cannot_be_cancelled = False
         self.may_have_written = False
         """Whether the last write was answered so that it may have taken effect, as recorded."""
+        self.slot: Slot | None = None
+        """The slot of a group's member."""
         self.has_waited = False
         """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
@@ -104,6 +108,11 @@ class Run:
     def may_have_paused(self) -> bool:
         """True if this run, or one before it, may have paused a running connection."""
         return hasattr(self, "connection") and not self.was_paused
+
+    @property
+    def group(self) -> str | None:
+        """The update's group, if that may still call it off."""
+        return None if self.cannot_be_cancelled else self.request.get("part_of")
 
     @property
     def is_first_run(self) -> bool:
@@ -207,12 +216,29 @@ class Run:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep durably; raises `Cancelled` as soon as somebody cancels, if nothing was written."""
+        async with self.without_slot():
+            await self._sleep(seconds)
+
+    async def _sleep(self, seconds: float) -> None:
         if self.cannot_be_cancelled:
             await DBOS.sleep_async(seconds)
             return
-        cancel = await binding.receive(CANCEL, seconds)
+        self._running.asleep.add(self.workflow_id)
+        try:
+            cancel = await binding.receive(CANCEL, seconds)
+        finally:
+            self._running.asleep.discard(self.workflow_id)
         if cancel is not None:
             raise cancelled(cancel)
+
+    @asynccontextmanager
+    async def without_slot(self) -> AsyncIterator[None]:
+        """Let other members of groups work while this one waits."""
+        if self.slot is None:
+            yield
+            return
+        async with self.slot.given_back():
+            yield
 
     async def durably(
         self,

@@ -23,6 +23,10 @@ class Running:
         """Updates with a changing call under way, which must not be broken off."""
         self.unsettled: dict[str, UpdateRequest] = {}
         """Updates that lost their row in the database while they may hold the connection paused."""
+        self.asleep: set[str] = set()
+        """Updates that sleep, and can be woken by a cancel."""
+        self.taken_up: set[str] = set()
+        """Updates that another run has begun, so they may hold their connection paused."""
         self.with_credentials: set[str] = set()
         """Guests' updates that have run here, whose credentials are erased when they have ended."""
 
@@ -47,6 +51,7 @@ class Running:
         finally:
             self.progress.pop(workflow_id, None)
             self.tasks.pop(workflow_id, None)
+            self.taken_up.discard(workflow_id)
 
     @contextmanager
     def change(self, workflow_id: str) -> Iterator[None]:

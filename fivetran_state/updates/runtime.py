@@ -6,8 +6,10 @@ from typing import Protocol
 
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.history.recorder import Recorder
+from fivetran_state.updates.decisions import Decisions
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.updates.running import Running
+from fivetran_state.updates.slots import Slots
 from fivetran_state.updates.store import Store
 
 
@@ -46,5 +48,8 @@ class Runtime:
     lease: Lease
     running: Running
     store: Store
+    slots: Slots
+    """For the members of groups."""
+    decisions: Decisions
     recorder: Recorder
     """Remembers the states that updates find and leave."""

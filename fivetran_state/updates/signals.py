@@ -8,7 +8,12 @@ from fivetran_state.updates import binding
 from fivetran_state.updates.records import UNFINISHED
 
 VERDICT = "verdict"
-"""The topic of the group's decision. A member's news has its owner as the topic."""
+"""The event of a group that tells its decision. In 0.1, the topic of a message to each member."""
+NEWS = "news"
+"""The topic of members' messages: their owner, and `DONE` or the code of an error.
+
+In 0.1, each member's message had its owner as the topic. A cancel of the group is a message with no owner.
+"""
 
 
 class Signal(str, Enum):

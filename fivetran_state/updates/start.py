@@ -114,7 +114,7 @@ class Starter:
                 with (
                     database.answering(),
                     SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                    SetWorkflowAttributes(self._attributes(request, workflow_id)),
+                    SetWorkflowAttributes(self.attributes(request, workflow_id)),
                 ):
                     return await self.begin(workflow_id, request)
             except dbos_error.DBOSWorkflowIDInUseError:
@@ -156,7 +156,8 @@ class Starter:
     def _request_attribute(self, request: UpdateRequest) -> dict[str, str]:
         return {_REQUEST: self._digest(request["idempotency_key"])}
 
-    def _attributes(self, request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
+    def attributes(self, request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
+        """What the row of the request's update says of it."""
         about = self._texts.seal([workflow_id, statuses.without_change(request)])
         return self._request_attribute(request) | records.attributes(request) | {ABOUT: about}
 

@@ -44,6 +44,12 @@ def input_of(status: WorkflowStatus) -> Any:
     return binding.opened(found, binding.input_of(status.workflow_id, status.name))
 
 
+def is_cancelled(status: WorkflowStatus) -> bool | str:
+    """True if a caller has cancelled it; `OUTSIDE` if it was ended in the database."""
+    asked: bool | str = (status.attributes or {}).get(records.CANCEL, False)
+    return asked
+
+
 def outcome(status: WorkflowStatus) -> Outcome | None:
     if not succeeded(status):
         return None

@@ -45,15 +45,20 @@ class Steps:
         self._lease = runtime.lease
         self._running = runtime.running
         self._store = runtime.store
+        self._decisions = runtime.decisions
 
     @binding.step("inspect")
-    async def inspect(self, run: str, in_order: bool, asked_at: float | None) -> dict[str, Any]:
+    async def inspect(
+        self, run: str, in_order: bool, asked_at: float | None, group: str | None
+    ) -> dict[str, Any]:
         """An `Inspection`; 0.1 recorded the connection alone.
 
-        Raises `Cancelled` for a request of an earlier day: someone may have put it back.
+        Raises `Cancelled` for a request of an earlier day (someone may have put it back), and for one
+        of a group that was called off.
 
         `in_order`: the connection first, so that a paused one need not be read again before the write.
         """
+        self._decisions.check(group)
         if asked_at is not None and time.time() > asked_at + MAX_AGE:
             raise Cancelled("The update was asked for more than a day ago. Nothing was written.")
         fivetran = self._fivetran
@@ -71,10 +76,11 @@ class Steps:
         )
 
     @binding.step("pause")
-    async def pause(self, *, look: bool, is_first_run: bool) -> dict[str, Any]:
+    async def pause(self, *, look: bool, is_first_run: bool, group: str | None) -> dict[str, Any]:
         """`connection`, and whether it `was_paused` already, by somebody else; 0.1 recorded the
         connection alone."""
         try:
+            self._decisions.check(group)
             if not is_first_run and (
                 cancel := await self._store.is_cancelled(DBOS.workflow_id or "")
             ):
@@ -91,7 +97,8 @@ class Steps:
             raise
 
     @binding.step("drain")
-    async def drain(self) -> dict[str, Any]:
+    async def drain(self, group: str | None) -> dict[str, Any]:
+        self._decisions.check(group)
         return asdict(await self._fivetran.get_connection(self._connection_id))
 
     @binding.step("snapshot")
@@ -128,6 +135,7 @@ class Steps:
                     f"The state became version {version} during the update; it was left as it is.",
                     current_version=version,
                 )
+        self._decisions.check(part_of)
         for workflow_id in (DBOS.workflow_id, part_of):
             cancel = workflow_id is not None and await self._store.is_cancelled(workflow_id)
             if cancel:
@@ -149,6 +157,11 @@ class Steps:
             return Readback(is_as_written=True, found=None, at=_now())
         text = await large.run(state.dump, found)
         return Readback(is_as_written=False, found=text, at=_now())
+
+    @binding.step("verdict")
+    async def verdict(self, group: str) -> str:
+        """Wait for the decision of the update's group: `KEEP` or `UNDO`."""
+        return (await self._decisions.of(group)).value
 
     @binding.step("roll_back")
     async def roll_back(self, before: state.State, kept: str | None) -> None:

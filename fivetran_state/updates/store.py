@@ -1,26 +1,38 @@
 """Reads: one update, a connection's, a group's."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import cast
 
 from dbos import StepInfo, WorkflowStatus
 
 from fivetran_state import phases
-from fivetran_state.errors import Tampered, UnusableKey, UpdateInProgress, WorkflowNotFound
+from fivetran_state.errors import (
+    FivetranStateError,
+    InternalError,
+    Tampered,
+    UnusableKey,
+    UpdateInProgress,
+    WorkflowNotFound,
+)
 from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import (
     GROUP,
     PENDING,
+    GroupRequest,
     Progress,
     Snapshot,
     Step,
     Update,
     UpdateRequest,
 )
+from fivetran_state.updates.signals import VERDICT, Signal
 
+_AT_ONCE = 500
+"""Ids in one look-up."""
 _RECENT = 50
 """How many of the newest rows are looked at for the highest number.
 
@@ -75,18 +87,23 @@ class Store:
         progress = await self.progress(workflow_id) if statuses.is_running(status) else None
         return statuses.update(status, progress, request, is_latest=is_latest)
 
-    async def requests_of(self, workflow_id: str) -> list[UpdateRequest]:
-        """The requests of a group, one for each connection; raises `WorkflowNotFound`."""
+    async def group_request(self, workflow_id: str) -> list[UpdateRequest] | GroupRequest:
+        """What was asked of a group; 0.1 stored its members alone. Raises `WorkflowNotFound`."""
         status = await self.status(workflow_id)
         if status is None or status.name != GROUP or not self.is_ours(status):
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
-        return cast("list[UpdateRequest]", statuses.input_of(status))
+        asked: list[UpdateRequest] | GroupRequest = statuses.input_of(status)
+        return asked
 
     def connections_of(self, workflow_id: str) -> list[str]:
         """The connections of a group; empty if its row was deleted. It blocks."""
         rows = self._reader.find_now(workflow_ids=[workflow_id], name=GROUP, load_input=True)
         with suppress(Tampered, UnusableKey):
-            return [request["connection_id"] for row in rows for request in statuses.input_of(row)]
+            return [
+                request["connection_id"]
+                for row in rows
+                for request in records.members_of(statuses.input_of(row))
+            ]
         return []
 
     async def is_running(self, workflow_id: str) -> bool:
@@ -121,14 +138,54 @@ class Store:
     async def is_cancelled(self, workflow_id: str) -> bool | str:
         """True if a caller has cancelled the update; `OUTSIDE` if it was ended in the database."""
         (row,) = await self._reader.find(workflow_ids=[workflow_id])
-        asked: bool | str = (row.attributes or {}).get(records.CANCEL, False)
-        return asked
+        return statuses.is_cancelled(row)
 
-    async def parts_of(self, workflow_id: str, requests: list[UpdateRequest]) -> list[str]:
-        """The ids of the group's updates that have started, in the order of its requests."""
+    async def parts_of(self, workflow_id: str, owners: Mapping[str, str]) -> dict[str, str]:
+        """Connection → the id of its update in the group, for those that have started."""
         rows = await self._reader.find(parent_workflow_id=workflow_id)
         by_owner = {UpdateId.parse(row.workflow_id).owner: row.workflow_id for row in rows}
-        return [by_owner[owner] for owner in map(records.owner, requests) if owner in by_owner]
+        return {id_: by_owner[owner] for id_, owner in owners.items() if owner in by_owner}
+
+    async def unfinished(self, workflow_ids: Sequence[str]) -> list[str]:
+        """Those that exist and have not ended, in their order."""
+        found: set[str] = set()
+        for at in range(0, len(workflow_ids), _AT_ONCE):
+            rows = await self._reader.find(
+                workflow_ids=list(workflow_ids[at : at + _AT_ONCE]), status=records.UNFINISHED
+            )
+            found |= {row.workflow_id for row in rows}
+        return [each for each in workflow_ids if each in found]
+
+    async def end_of(self, workflow_id: str) -> End:
+        """How an update of a group has ended."""
+        connection_id = UpdateId.parse(workflow_id).connection_id
+        rows = await self._reader.find(workflow_ids=[workflow_id], load_output=True)
+        try:
+            outcome = statuses.outcome(rows[0]) if rows else None
+            error = statuses.error(rows[0]) if rows else None
+        except FivetranStateError as unreadable:
+            return failed(connection_id, workflow_id, unreadable)
+        if outcome is None:
+            gone = InternalError("Somebody has ended or deleted it in the database.")
+            return failed(connection_id, workflow_id, error or gone)
+        return End(
+            connection_id=connection_id,
+            workflow_id=workflow_id,
+            how=outcome["outcome"],
+            message=None,
+        )
+
+    async def error_of(self, workflow_id: str) -> FivetranStateError | None:
+        """The error of an update that failed."""
+        rows = await self._reader.find(workflow_ids=[workflow_id], load_output=True)
+        return statuses.error(rows[0]) if rows else None
+
+    async def decision(self, workflow_id: str) -> Signal | None:
+        """What the group has decided about its members' changes, if it has."""
+        found = await self._reader.event(workflow_id, VERDICT)
+        if found is not None:
+            return Signal(binding.opened(found, binding.event_of(workflow_id, VERDICT)))
+        return None
 
     async def last_group(self, prefix: str) -> tuple[str, bool] | None:
         """The highest group id with this prefix, and whether that group is running."""

@@ -9,7 +9,8 @@ Updates that version 0.1 began are told by what their first step recorded: the c
 """
 
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import cast
@@ -27,7 +28,7 @@ from fivetran_state.errors import (
     SyncRunning,
     Tampered,
 )
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.updates import binding, membership, pausing, verification
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.records import (
@@ -38,6 +39,7 @@ from fivetran_state.updates.records import (
     Sync,
     UpdateRequest,
     Written,
+    is_held,
 )
 from fivetran_state.updates.refusals import (
     refuse_impossible_sync,
@@ -98,7 +100,8 @@ class UpdateWorkflow:
                 steps = Steps(request["connection_id"], fivetran, runtime)
                 run = Run(workflow_id, request, wanted, steps, runtime.running, runtime.recorder)
                 try:
-                    return await self._run_or_resume(run)
+                    async with self._slot_of(run, fivetran):
+                        return await self._run_or_resume(run)
                 except GivenUp:
                     with suppress(SQLAlchemyError):
                         await runtime.lease.release(workflow_id)
@@ -110,6 +113,17 @@ class UpdateWorkflow:
                     if run.may_have_paused:
                         runtime.running.unsettled[workflow_id] = request
                     raise
+
+    @asynccontextmanager
+    async def _slot_of(self, run: Run, fivetran: Fivetran) -> AsyncIterator[None]:
+        """A slot for the member of a group; other updates need none."""
+        if "mode" not in run.request:
+            yield
+            return
+        has_begun = run.workflow_id in self._runtime.running.taken_up
+        with self._runtime.decisions.member(run.request["part_of"], run.workflow_id):
+            async with self._runtime.slots.slot(fivetran, has_begun=has_begun) as run.slot:
+                yield
 
     async def _run_or_resume(self, run: Run) -> Outcome:
         """Run the update. Resume the connection even if DBOS refuses to go on with the workflow."""
@@ -148,7 +162,7 @@ async def update(run: Run) -> Outcome:
     try:
         outcome = await change(run)
         await membership.report(run, Signal.DONE)
-        if "part_of" in run.request:
+        if is_held(run.request):
             await membership.wait_for_the_others(run)
     except (SQLAlchemyError, Tampered):
         raise  # A forged step must not be followed by another step.
@@ -173,7 +187,12 @@ async def inspect(run: Run) -> None:
     """Read connection and state; nothing is touched yet."""
     in_order = run.request.get("seen_paused", False)
     found = await run.durably(
-        lambda _: run.steps.inspect(run.id, in_order, run.request.get("asked_at")),
+        lambda _: run.steps.inspect(
+            run.id,
+            in_order,
+            run.request.get("asked_at"),
+            run.group,
+        ),
         patience=0,
     )
     if "connection" in found:
@@ -210,7 +229,7 @@ async def unchanged(run: Run) -> Outcome | None:
     assert run.inspected is not None
     before = await run.document_of(run.inspected)
     target = await run.target(before, run.inspected["version"])
-    if not await large.run(state.same, before, target) or "part_of" in run.request:
+    if not await large.run(state.same, before, target) or is_held(run.request):
         return None
     return await large.run(run.outcome, "unchanged", before, target)
 

@@ -138,12 +138,12 @@ async def update_states(
     given = await body.change()
     if not any(value is not None for value in given.values()):
         raise _change_is_missing(given)
+    change = await changes.parse(given)
     view = await service.groups.update_states(
-        body.connection_ids,
-        await changes.parse(given),
-        then_sync=body.then_sync,
-        allow_resync=body.allow_resync,
-        reason=body.reason,
+        changes.for_each(body.connection_ids, change),
+        changes.GroupOptions(
+            then_sync=body.then_sync, allow_resync=body.allow_resync, reason=body.reason
+        ),
         idempotency_key=key,
         wait_seconds=prefer.seconds,
     )

@@ -1,0 +1,76 @@
+"""What groups have decided, for their members in this process."""
+
+import asyncio
+import contextvars
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from fivetran_state.errors import DatabaseUnavailable, FivetranStateError
+from fivetran_state.updates import binding, statuses
+from fivetran_state.updates.records import CANCEL
+from fivetran_state.updates.refusals import called_off
+from fivetran_state.updates.running import Running
+from fivetran_state.updates.signals import Signal
+from fivetran_state.updates.store import Store
+
+_POLL_SECONDS = 0.25
+
+
+class Decisions:
+    """One per process. A group has up to a thousand members here: one task polls for all of them."""
+
+    def __init__(self, store: Store, running: Running) -> None:
+        self._store = store
+        self._running = running
+        self._members: defaultdict[str, set[str]] = defaultdict(set)
+        self._looking: dict[str, asyncio.Task[Signal]] = {}
+        self._called_off: dict[str, FivetranStateError] = {}
+
+    @contextmanager
+    def member(self, group: str, workflow_id: str) -> Iterator[None]:
+        """Look at the group while one of its members runs here."""
+        self._members[group].add(workflow_id)
+        if group not in self._looking:
+            # Not in the context of this workflow, which would record what the look sends.
+            start = partial(asyncio.ensure_future, self._look(group))
+            self._looking[group] = contextvars.Context().run(start)
+        try:
+            yield
+        finally:
+            self._members[group].remove(workflow_id)
+            if not self._members[group]:
+                del self._members[group]
+                self._looking.pop(group).cancel()
+                self._called_off.pop(group, None)
+
+    async def of(self, group: str) -> Signal:
+        """Wait for the group's decision. A group that has ended without one is undone."""
+        return await asyncio.shield(self._looking[group])
+
+    def check(self, group: str | None) -> None:
+        """Raise `Cancelled` or `Undone` if the group is known to be called off. None: there is no group."""
+        if group in self._called_off:
+            error = self._called_off[group]
+            raise type(error)(error.message)
+
+    async def _look(self, group: str) -> Signal:
+        while True:
+            try:
+                row = await self._store.bare_status(group)
+                # After the row: it decides before it ends.
+                decision = await self._store.decision(group)
+            except DatabaseUnavailable:
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            if decision is None and (row is None or not statuses.is_running(row)):
+                decision = Signal.UNDO
+            was_cancelled = row is not None and bool(statuses.is_cancelled(row))
+            if group not in self._called_off and (was_cancelled or decision == Signal.UNDO):
+                self._called_off[group] = called_off(was_cancelled=was_cancelled)
+                for workflow_id in self._members[group] & self._running.asleep:
+                    await binding.send(workflow_id, True, CANCEL)
+            if decision is not None:
+                return decision
+            await asyncio.sleep(_POLL_SECONDS)

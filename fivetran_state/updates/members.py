@@ -1,0 +1,77 @@
+"""The members of a group, as its workflow sees them: each is the update of one connection."""
+
+import asyncio
+from collections.abc import Sequence
+
+from dbos import SetWorkflowAttributes, SetWorkflowID
+from dbos import error as dbos_error
+
+from fivetran_state.errors import Cancelled, InternalError
+from fivetran_state.ids import UpdateId
+from fivetran_state.updates import binding
+from fivetran_state.updates.ends import End
+from fivetran_state.updates.records import UpdateRequest, owner
+from fivetran_state.updates.start import Handle, Starter
+from fivetran_state.updates.store import Store
+
+_POLL_SECONDS = 0.2
+_MAX_POLL_SECONDS = 2.0
+
+
+class Members:
+    """Starts a group's members, and waits for their ends. The methods are part of the group's workflow."""
+
+    def __init__(self, starter: Starter, store: Store) -> None:
+        self._starter = starter
+        self._store = store
+
+    async def start(self, request: UpdateRequest) -> Handle:
+        """Start the next update of the request's connection; raises `UpdateInProgress` or `Cancelled`."""
+        tried = -1
+        # The plan has seen the number of the latest update; mostly, nothing has come since.
+        number = request.get("number") or 0
+        while True:
+            if number <= max(tried, 0):
+                number = await self._next_number(request, max(tried, 0))
+            workflow_id = str(UpdateId(owner(request), number))
+            try:
+                with (
+                    SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
+                    SetWorkflowAttributes(self._starter.attributes(request, workflow_id)),
+                ):
+                    return await self._starter.begin(workflow_id, request)
+            except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
+                # On replay, DBOS raises the second instead of the first. Somebody was first,
+                # or another account has a connection of that name.
+                tried = number
+
+    @binding.step("next_number")
+    async def _next_number(self, request: UpdateRequest, tried: int) -> int:
+        if await self._store.is_cancelled(request["part_of"]):
+            raise Cancelled("The update was cancelled; nothing was written.")
+        return max(await self._store.latest_number(owner(request)), tried) + 1
+
+    @binding.step("until_free")
+    async def until_free(self, request: UpdateRequest) -> None:
+        """Wait until the connection's running update has ended, or the group was cancelled."""
+        pause = _POLL_SECONDS
+        while await self._store.running(owner(request)) is not None:
+            if await self._store.is_cancelled(request["part_of"]):
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _MAX_POLL_SECONDS)
+
+    @binding.step("any_ended")
+    async def any_ended(self, workflow_ids: Sequence[str]) -> bool:
+        """True if one of these has ended."""
+        return len(await self._store.unfinished(workflow_ids)) < len(workflow_ids)
+
+    @binding.step("ends")
+    async def ends(self, workflow_ids: Sequence[str]) -> list[End]:
+        """Wait until all have ended; returns how."""
+        pause = _POLL_SECONDS
+        left = list(workflow_ids)
+        while left := await self._store.unfinished(left):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _MAX_POLL_SECONDS)
+        return [await self._store.end_of(workflow_id) for workflow_id in workflow_ids]
