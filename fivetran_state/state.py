@@ -1278,14 +1278,14 @@ def _breadth_first(
 ) -> Iterator[tuple[str, list[tuple[str | int, Any]]]]:
     """The path of each object and array, and its members; without the first `start` of all members."""
     # Make the paths late: those of a whole level may not fit into memory.
-    parents: deque[tuple[str, str | int | None, JsonValue]] = deque([(pointer, None, value)])
+    parents: deque[tuple[str, _Path, JsonValue]] = deque([(pointer, (), value)])
     while parents:
         above, own_key, parent = parents.popleft()
-        path = above if own_key is None else _longer(above, own_key)
-        if own_key is not None and _usable(path) is None:
+        path = _longer(above, *own_key)
+        if own_key and _usable(path) is None:
             continue
         members = list(_members(parent))
-        parents.extend((path, key, member) for key, member in members if _has_members(member))
+        parents.extend((path, (key,), member) for key, member in members if _has_members(member))
         if start < len(members):
             yield path, members[start:]
         start = max(start - len(members), 0)
@@ -1300,7 +1300,8 @@ def _matches(
     # A match begins at most this far ahead of the key that it reaches into.
     reach = len(wanted) - 1
     ahead = _unescaped(pointer).casefold()
-    parents = [(pointer, ahead[max(len(ahead) - reach, 0) :], iter(_members(value)))]
+    above = ahead[max(len(ahead) - reach, 0) :]
+    parents = [(_longer(pointer), above, iter(_members(value)))]
     while parents:
         path, ahead, members = parents[-1]
         for key, member in members:
@@ -1319,9 +1320,9 @@ def _has_members(value: JsonValue) -> bool:
     return isinstance(value, dict | list) and bool(value)
 
 
-def _longer(path: str, key: str | int) -> str:
-    """The pointer of a member, as far as any of it is shown."""
-    return (path + _pointer([key]))[: MAX_PATH_LENGTH + 1]
+def _longer(pointer: str, *keys: str | int) -> str:
+    """The pointer of what is inside, as far as any of it is shown."""
+    return (pointer + _pointer(keys))[: MAX_PATH_LENGTH + 1]
 
 
 def _match(path: str, key: str | int, value: JsonValue, sizes: dict[int, int]) -> OutlineEntry:

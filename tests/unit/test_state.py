@@ -1285,6 +1285,14 @@ def test_a_search_shows_small_values_whole_and_the_size_of_others() -> None:
     ]
 
 
+def test_a_huge_path_does_not_make_what_is_below_it_expensive() -> None:
+    above = "/" + "k" * 5_000_000
+    state = {f"table_{n}": {"rows": {"x": 1}} for n in range(50_000)}
+    assert search(state, "kk/table_7/ROWS", above).total == 1
+    assert search(state, "rows", above).total == 50_000
+    assert outline(state, above, start=49_990).next_start is not None
+
+
 def test_a_page_of_a_search_counts_all_matches() -> None:
     state = {f"key_{n}": n for n in range(100)}
     first = search(state, "KEY", max_bytes=1000)
