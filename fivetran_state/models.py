@@ -38,7 +38,7 @@ def _to_json(value: Any, exactly: bool) -> Any:
 
 
 class Change(Model):
-    """Values are exact JSON text, cut when long."""
+    """Values are exact JSON, cut when long."""
 
     op: Literal["add", "remove", "replace"]
     path: str
@@ -86,12 +86,13 @@ class ConnectionFacts(Model):
 class ConnectionSummary(ConnectionFacts):
     id: str
     keeps_state: bool
-    unusable_because: str | None = Field(None, description="Why it cannot be used here.")
+    unusable_because: str | None = None
 
 
 class ConnectionPage(Model):
     connections: list[ConnectionSummary]
-    next_cursor: str | None = Field(None, description="Pass it as cursor to get more.")
+    next_cursor: str | None = None
+    """Pass it as cursor to get more."""
 
 
 class OutlineEntry(Model):
@@ -103,7 +104,7 @@ class OutlineEntry(Model):
 
 
 class Seen(Model):
-    """When a state of the past was seen, and how it came about."""
+    """When a past state was seen, and how it came about."""
 
     seen_from: str
     seen_until: str
@@ -116,7 +117,7 @@ class Seen(Model):
 
 
 class StateView(Model):
-    """A state. For a past state, the fields about its connection are left out."""
+    """A state. For a past one, the fields about its connection are left out."""
 
     _null_says_something: ClassVar[frozenset[str]] = frozenset({"state"})
 
@@ -130,12 +131,11 @@ class StateView(Model):
     setup_state: str | None = None
     schedule_type: str | None = None
     is_historical_sync: bool | None = None
-    seen: Seen | None = Field(None, description="Only for a past state.")
-    version: str = Field(
-        description="Version of the whole state, for expected_version of update_state."
-    )
+    seen: Seen | None = None
+    """Only for a past state."""
+    version: str = Field(description="Of the whole state, for expected_version of update_state.")
     path: str | None = None
-    bytes: int = Field(description="Size of the value at path.")
+    bytes: int = Field(description="Of the value at path.")
     state: Any = Field(None, description="The value at path.")
     state_json: str | None = Field(
         None,
@@ -144,10 +144,15 @@ class StateView(Model):
     problem: str | None = Field(
         None, description="Why it is not usable; only a new_state can replace it."
     )
-    hint: str | None = Field(None, description="How to get what is not shown.")
+    hint: str | None = None
+    """How to get what is not shown."""
     outline: list[OutlineEntry] | None = Field(
-        None, description="Of a large state; go deeper with path."
+        None, description="Of a large state, or what search found; go deeper with path."
     )
+    matches_total: int | None = None
+    """The number of values that a search found."""
+    next_cursor: str | None = None
+    """Pass it as cursor to get more of the outline."""
     exact_numbers: dict[str, str] | None = Field(
         None, description="By path, numbers that a double cannot hold."
     )
@@ -246,7 +251,7 @@ class Since(Model):
 
     sync: Literal["none", "running", "succeeded", "failed"]
     state_moved: bool | None = None
-    version: str | None = Field(None, description="Version of the current state.")
+    version: str | None = Field(None, description="Of the current state.")
 
 
 class StepView(Model):
@@ -262,7 +267,7 @@ class WorkflowView(Update):
     started_at: str
     ended_at: str | None = None
     error: Failure | None = None
-    since: Since | None = Field(None, description="Events since it ended.")
+    since: Since | None = None
 
 
 class WorkflowSummary(Model):

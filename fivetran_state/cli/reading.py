@@ -8,7 +8,9 @@ from fivetran_state import state
 from fivetran_state.cli import showing
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import ConnectionArgument, JsonOption, SandboxOption
+from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import Shell, run
+from fivetran_state.errors import InvalidRequest
 from fivetran_state.models import ConnectionSummary, Seen, StateView
 from fivetran_state.text import quoted
 
@@ -79,31 +81,47 @@ def get(
             help="A past state: a time with its zone, a version, or a workflow id.",
         ),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", metavar="TEXT", help="List the values with this in their path, in any case."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
 ) -> None:
     """Print a connection's state and its version.
 
-    The state alone goes to stdout; what else there is to know goes to stderr.
+    Only the state, or what a search finds, goes to stdout; what else there is to know goes to stderr.
     """
 
     async def action(shell: Shell) -> ExitCode:
         view = await shell.service.states.get_state(connection, path=path, exact=True, at=at)
-        if as_json:
+        if search and view.problem is not None:
+            raise InvalidRequest(f"search: this is not a usable state ({view.problem}).")
+        _note(shell.output, view)
+        if search:
+            found = showing.matches(shell.output, state.matches(view.state, search, path or ""))
+            note = f"{found:,} found." if found else "No path contains it. Values are not searched."
+            shell.output.note(note)
+        elif as_json:
             shell.output.record(view)
-            return ExitCode.DONE
-        note = shell.output.note
-        about = showing.facts(view) if view.seen is None else [_seen(view.seen)]
-        note(f"{view.connection_id}: {', '.join(about)}", "bright_black")
-        note(f"version {view.version}", "bright_black")
-        if view.update_in_progress is not None:
-            note(f"an update is running: {view.update_in_progress}", "yellow")
-        if view.problem is not None:
-            note(f"This is not a usable state: {view.problem}.", "yellow")
-        shell.output.text(view.state_json or state.indented(view.state))
+        else:
+            shell.output.text(view.state_json or state.indented(view.state))
         return ExitCode.DONE
 
     run(action, sandbox=sandbox, as_json=as_json)
+
+
+def _note(output: Output, view: StateView) -> None:
+    """What there is to know about a state, except itself."""
+    about = showing.facts(view) if view.seen is None else [_seen(view.seen)]
+    output.note(f"{view.connection_id}: {', '.join(about)}", "bright_black")
+    output.note(f"version {view.version}", "bright_black")
+    if view.update_in_progress is not None:
+        output.note(f"an update is running: {view.update_in_progress}", "yellow")
+    if view.problem is not None:
+        output.note(f"This is not a usable state: {view.problem}.", "yellow")
 
 
 def _seen(seen: Seen) -> str:

@@ -8,7 +8,7 @@ from fivetran_state.cli.output import Colour, Output
 from fivetran_state.cli.shell import Shell
 from fivetran_state.errors import TooLargeToConfirm
 from fivetran_state.models import ConnectionFacts, StateView, Update
-from fivetran_state.state import DiffEntry
+from fivetran_state.state import DiffEntry, OutlineEntry
 from fivetran_state.text import quoted
 
 if TYPE_CHECKING:
@@ -78,6 +78,19 @@ def differences(output: Output, found: Iterable[DiffEntry]) -> int:
     return number
 
 
+def matches(output: Output, found: Iterable[OutlineEntry]) -> int:
+    """Every value that a search found: itself if it is small, or its size; their number."""
+    number = 0
+    for entry in found:
+        number += 1
+        if output.as_json:
+            fields = vars(entry)
+            output.record({name: fields[name] for name in fields if fields[name] is not None})
+        else:
+            output.text(f"{quoted(entry.path)}: {_matched(entry)}")
+    return number
+
+
 def facts(found: ConnectionFacts | StateView) -> list[str]:
     """What tells a connection apart, and what is unusual about it, in words."""
     group = found.group_id if found.group_name is None else found.group_name
@@ -109,6 +122,15 @@ def _change(output: Output, op: str, path: str, before: str, after: str) -> None
         "replace": f"~ {where}: {before} -> {after}",
     }[op]
     output.text(line, COLOURS[op])
+
+
+def _matched(entry: OutlineEntry) -> str:
+    if entry.preview is not None and entry.bytes <= state.MAX_PREVIEW:
+        return entry.preview
+    size = f"{entry.type} of {entry.bytes:,} bytes"
+    if entry.items is None:
+        return f"({size}) {entry.preview}"
+    return f"({size}, {entry.items:,} {'member' if entry.items == 1 else 'members'})"
 
 
 def _fields(entry: DiffEntry) -> dict[str, Any]:

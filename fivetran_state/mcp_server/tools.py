@@ -97,13 +97,20 @@ class Tools:
                 "before that update)."
             ),
         ] = None,
+        search: Annotated[
+            str | None,
+            Field(description="Part of a path: lists the values it finds, at any depth."),
+        ] = None,
+        cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
     ) -> StateView:
         """Read a connection's state, its version, and whether it is paused or syncing.
 
         Call it before update_state. To follow an update, use workflow_status instead.
         """
         service = await self._backend.service()
-        return await service.states.get_state(connection_id, path=path, max_bytes=max_bytes, at=at)
+        return await service.states.get_state(
+            connection_id, path=path, max_bytes=max_bytes, at=at, search=search, cursor=cursor
+        )
 
     async def state_history(
         self,

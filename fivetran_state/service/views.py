@@ -70,17 +70,14 @@ def connection(found: Connection, group_names: Mapping[str, str]) -> ConnectionS
     )
 
 
-def outline(value: state.JsonValue, path: str, max_bytes: int) -> list[OutlineEntry]:
-    return [
-        OutlineEntry(
-            path=entry.path,
-            type=entry.type,
-            bytes=entry.bytes,
-            items=entry.items,
-            preview=entry.preview,
-        )
-        for entry in state.outline(value, path, max_bytes)
-    ]
+def outline_entry(entry: state.OutlineEntry) -> OutlineEntry:
+    return OutlineEntry(
+        path=entry.path,
+        type=entry.type,
+        bytes=entry.bytes,
+        items=entry.items,
+        preview=entry.preview,
+    )
 
 
 def _fields(update: records.Update, steps: Sequence[records.Step] = ()) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_what_is_typed_at_a_terminal_is_understood(shell: Shell) -> None:
 
     commands = [line for block in blocks("sh") for line in block.splitlines()]
 
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "fivetran-state"

@@ -61,6 +61,55 @@ def test_a_part_of_a_state_is_printed(shell: Shell) -> None:
     assert printed.stdout == "4200\n"
 
 
+def test_every_value_that_a_search_finds_is_printed(shell: Shell, sandbox: Sandbox) -> None:
+    tables = {f"table {n}": {"cursor": n, "rows": [n] * 100} for n in range(2_000)}
+    sandbox.add_connection("odd", state=json.dumps({"tables": tables}))
+
+    printed = shell.done("get", "odd", "--search", "TABLE 7")
+    recorded = shell.done("get", "odd", "--search", "table 7/", "--path", "/tables", "--json")
+    counted = shell.done("get", "odd", "--search", "cursor")
+
+    first, *_ = printed.stdout.splitlines()
+    assert first == '"/tables/table 7": (object of 221 bytes, 2 members)'
+    assert len(printed.stdout.splitlines()) == 111
+    assert "111 found" in printed.stderr
+    assert recorded.objects == [
+        {"path": "/tables/table 7/cursor", "type": "number", "bytes": 1, "preview": "7"},
+        {
+            "path": "/tables/table 7/rows", "type": "array", "bytes": 201, "items": 100,
+        },
+    ]  # fmt: skip
+    assert len(counted.stdout.splitlines()) == 2_000
+    assert counted.stdout.splitlines()[1] == '"/tables/table 1/cursor": 1'
+
+
+def test_a_search_that_finds_nothing_says_so(shell: Shell) -> None:
+    ended = shell.done("get", EXACT, "--search", "nowhere")
+
+    assert ended.stdout == ""
+    assert "No path contains it" in ended.stderr
+
+
+def test_a_search_looks_into_the_past(shell: Shell, sandbox: Sandbox) -> None:
+    before = shell.version_of(IDLE)
+    sandbox.set_state(IDLE, "{}")
+
+    past = shell.done("get", IDLE, "--search", "cursor", "--at", before)
+
+    assert past.stdout.startswith("/cursor: ")
+    assert shell.done("get", IDLE, "--search", "cursor").stdout == ""
+
+
+def test_what_is_no_state_is_not_searched(shell: Shell, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, "[]")
+
+    assert shell("get", IDLE, "--search", "x", "--json").error["code"] == "invalid_request"
+
+
+def test_empty_text_searches_for_nothing(shell: Shell) -> None:
+    assert shell.done("get", EXACT, "--search", "").stdout == shell.done("get", EXACT).stdout
+
+
 def test_a_state_of_megabytes_is_printed_whole(shell: Shell, sandbox: Sandbox) -> None:
     assert json.loads(shell.done("get", LARGE).stdout) == state_of(sandbox, LARGE)
 

@@ -30,6 +30,7 @@ from tests.support.calls import (
     arrival,
     state_of,
     sync_runs_on,
+    until,
 )
 from tests.support.http_server import authorization, http_running
 from tests.support.rest import get, parsed, post
@@ -124,6 +125,46 @@ async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: San
     assert nowhere["code"] == "invalid_request"
     assert not_yet["code"] == "no_state_yet"
     assert missing["code"] == "connection_not_found"
+
+
+async def test_a_search_of_a_state_lists_all_pages_now_and_in_the_past(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    tables = {f"table_{number:05}": {"cursor": number} for number in range(20_000)}
+    sandbox.set_state(IDLE, json.dumps({"tables": tables}))
+    url = f"/connections/{IDLE}/state"
+    async with http() as server:
+
+        async def history() -> list[Any]:
+            page = await get(server.client, f"/connections/{IDLE}/history")
+            entries: list[Any] = page["entries"]
+            return entries
+
+        found = await get(server.client, url, search="TABLE_01234")
+        first = await get(server.client, url, search="cursor")
+        rest = await get(server.client, url, search="cursor", cursor=first["next_cursor"])
+        await until(history)
+        sandbox.set_state(IDLE, "{}")
+        moved = await get(
+            server.client, url, search="cursor", cursor=first["next_cursor"], status=422
+        )
+        past = await get(
+            server.client, url, search="cursor", cursor=first["next_cursor"], at=first["version"]
+        )
+        nothing = await get(server.client, url, search="cursor")
+        whole = await get(server.client, url, search="", cursor="")
+        bad = await get(server.client, url, search="x" * 1_001, status=422)
+
+    (entry,) = found["outline"]
+    assert (entry["path"], entry["preview"]) == ("/tables/table_01234", '{"cursor":1234}')
+    paths = [entry["path"] for page in (first, rest) for entry in page["outline"]]
+    assert paths == [f"/tables/{table}/cursor" for table in tables]
+    assert "next_cursor" not in rest
+    assert first["version"] in moved["detail"]
+    assert past["outline"] == rest["outline"]
+    assert (nothing["outline"], nothing["matches_total"]) == ([], 0)
+    assert whole["state"] == {}
+    assert bad["code"] == "invalid_request"
 
 
 async def test_connections_are_listed_and_found(http: Serve, sandbox: Sandbox) -> None:

@@ -34,7 +34,7 @@ HOSTILE = {
 }
 ALL = " ".join(HOSTILE.values())
 HUGE = "k" * 1_000_000
-SIZES = {"message": 900, "name": 200, "path": 1000, "reason": 500, "preview": 60, "hint": 500}
+SIZES = {"message": 900, "name": 200, "path": 1000, "reason": 500, "preview": 200, "hint": 500}
 
 
 def is_hidden(character: str) -> bool:
@@ -127,6 +127,10 @@ def test_a_hostile_state_is_visible_on_the_wire_and_comes_through_an_update_exac
             assert inside["path"] == entry["path"]
             assert (inside.get("state") or json.loads(inside["state_json"])) == member
         assert len(tops) > 3
+        for name, text in HOSTILE.items():
+            (found, *_) = eye.ask("get_state", connection_id=IDLE, search=name + text)["outline"]
+            inside = eye.ask("get_state", connection_id=IDLE, path=found["path"])
+            assert inside["bytes"] == found["bytes"]
 
         change = {"connection_id": IDLE, "merge_patch": {ALL: ALL, "null" + HOSTILE["null"]: None}}
         plan = eye.ask("update_state", **change)
@@ -332,6 +336,8 @@ async def test_what_is_behind_a_huge_key_is_still_listed_and_what_is_in_it_can_b
         ("get_state", {"connection_id": IDLE, "path": f"/{ALL}{HUGE}"}),
         ("get_state", {"connection_id": IDLE, "path": HUGE}),
         ("get_state", {"connection_id": IDLE, "path": f"#{HUGE}%ff"}),
+        ("get_state", {"connection_id": IDLE, "search": f"{ALL}{HUGE}"}),
+        ("get_state", {"connection_id": IDLE, "cursor": f"{ALL}{HUGE}"}),
         ("get_state", {"connection_id": f"{IDLE}{ALL}{HUGE}"}),
         ("cancel_update", {"workflow_id": f"{IDLE}:1", ALL + HUGE: 1}),
         ("cancel_update", {"workflow_id": f"{IDLE}:1"} | {f"{ALL}{n}": 1 for n in range(1_000)}),

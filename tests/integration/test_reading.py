@@ -26,6 +26,7 @@ from tests.support.calls import (
     state_of,
     until,
     version_of,
+    written_down,
 )
 
 ODD = "odd_heron"
@@ -371,6 +372,171 @@ async def test_a_state_of_exactly_max_bytes_comes_whole(connect: Connect, sandbo
     assert fits["bytes"] == 150
     assert "state" in fits
     assert "outline" in not_quite
+
+
+async def pages(client: Client, **arguments: Any) -> list[dict[str, Any]]:
+    """The answers of get_state to the end of an outline or a search."""
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        found.append(await call(client, "get_state", **arguments, cursor=cursor))
+        cursor = found[-1].get("next_cursor")
+        if cursor is None:
+            return found
+
+
+def listed(answers: list[dict[str, Any]]) -> list[str]:
+    """The paths of all pages."""
+    entries = (entry for answer in answers for entry in answer["outline"])
+    return [entry["path"] for entry in entries if entry["type"] != "more"]
+
+
+TABLES = {f"table {number}": {"cursor": number, "Page": None} for number in range(60)}
+HIDING = "\u202e\x00<b>~/"
+"""A key that hides, that is markup, and that a path escapes."""
+
+
+async def test_one_key_among_thousands_is_found_in_one_call(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=LARGE, search="LIBRARY_09876")
+
+    (entry,) = seen["outline"]
+    assert entry["path"] == "/tables/library_09876"
+    assert json.loads(entry["preview"]) == state_of(sandbox, LARGE)["tables"]["library_09876"]
+    assert seen["matches_total"] == 1
+    assert seen["version"]
+    assert not {"state", "next_cursor", "hint"} & seen.keys()
+
+
+@pytest.mark.parametrize("search", [None, "", "page", "table 1", "/"])
+@pytest.mark.parametrize("max_bytes", [300, 1_000])
+async def test_the_pages_of_a_listing_show_each_value_once(
+    connect: Connect, sandbox: Sandbox, search: str | None, max_bytes: int
+) -> None:
+    sandbox.add_connection(ODD, state=json.dumps(TABLES))
+    async with connect() as client:
+        answers = await pages(client, connection_id=ODD, search=search, max_bytes=max_bytes)
+
+    everything = [f"/{table}{key}" for table in TABLES for key in ("", "/cursor", "/Page")]
+    expected = {
+        "page": [f"/{table}/Page" for table in TABLES],
+        "table 1": [f"/{table}" for table in TABLES if table.startswith("table 1")],
+    }.get(search or "/", everything)
+    assert sorted(listed(answers)) == sorted(expected)
+    assert len(answers) > 1
+    for answer in answers:
+        assert len(json.dumps(answer["outline"], separators=(",", ":"))) <= max_bytes
+        assert answer.get("matches_total") == (len(expected) if search else None)
+
+
+async def test_a_listing_goes_on_only_in_the_version_that_it_began_with(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    sandbox.add_connection(ODD, state=json.dumps(TABLES))
+    async with connect() as client:
+        wanted = {"connection_id": ODD, "search": "page", "max_bytes": 1_000}
+        first = await call(client, "get_state", **wanted)
+        await written_down(client, ODD)
+        sandbox.set_state(ODD, json.dumps({"page": 1}))
+        moved = await refused(client, "get_state", **wanted, cursor=first["next_cursor"])
+        past = {"at": first["version"], "max_bytes": 20_000}
+        rest = await call(client, "get_state", **wanted | past, cursor=first["next_cursor"])
+        again = await call(client, "get_state", **wanted)
+
+    assert moved["code"] == "invalid_request"
+    assert f"set at to {first['version']}" in moved["message"]
+    assert listed([first, rest]) == [f"/{table}/Page" for table in TABLES]
+    assert listed([again]) == ["/page"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "\x1b[2J", "0" * 32 + ":1:00000000", "9" * 5_000])
+async def test_what_is_no_cursor_of_this_listing_is_refused(
+    connect: Connect, sandbox: Sandbox, cursor: str
+) -> None:
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=LARGE, cursor=cursor)
+
+    assert error["code"] == "invalid_request"
+    assert "cursor" in error["message"]
+    assert len(error["message"]) < 300
+
+
+@pytest.mark.parametrize("other", [{"path": "/tables"}, {"search": "cursor"}, {"search": None}])
+async def test_a_cursor_goes_on_with_its_own_path_and_search(
+    connect: Connect, other: dict[str, Any]
+) -> None:
+    async with connect() as client:
+        first = await call(client, "get_state", connection_id=LARGE, search="library")
+        wanted = {"search": "library", "cursor": first["next_cursor"]} | other
+        error = await refused(client, "get_state", connection_id=LARGE, **wanted)
+
+    assert "path or search" in error["message"]
+
+
+async def test_a_search_that_finds_nothing_says_what_it_looks_at(connect: Connect) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=LARGE, search="2026-01-01")
+
+    assert (seen["outline"], seen["matches_total"]) == ([], 0)
+    assert "Values are not searched" in seen["hint"]
+
+
+async def test_matches_are_counted_without_being_listed(connect: Connect) -> None:
+    async with connect() as client:
+        seen = await call(client, "get_state", connection_id=LARGE, search="lib", max_bytes=0)
+
+    assert seen["matches_total"] == 15_000
+    assert not {"outline", "hint", "next_cursor"} & seen.keys()
+
+
+@pytest.mark.parametrize("search", [None, "k"])
+async def test_an_entry_longer_than_max_bytes_says_how_to_get_it(
+    connect: Connect, sandbox: Sandbox, search: str | None
+) -> None:
+    sandbox.add_connection(ODD, state=json.dumps({"😀k" * 5_000: {"x": 1}}))
+    async with connect() as client:
+        wanted = {"connection_id": ODD, "search": search}
+        short = await call(client, "get_state", **wanted, max_bytes=200)
+        seen = await call(client, "get_state", **wanted, max_bytes=20_000)
+
+    assert "max_bytes 20000" in short["hint"]
+    assert "next_cursor" not in short
+    assert seen["outline"][0]["bytes"] == len('{"x":1}')
+
+
+@pytest.mark.parametrize("search", [HIDING, "b>~", "B>~0~1", "\u202e", "~/"])
+async def test_a_strange_key_is_found_and_its_path_leads_to_it(
+    connect: Connect, sandbox: Sandbox, search: str
+) -> None:
+    state = {"tables": [{HIDING: {HIDING: 1}}, {"other": 2}]}
+    sandbox.add_connection(ODD, state=json.dumps(state))
+    async with connect() as client:
+        outer, inner = listed(await pages(client, connection_id=ODD, search=search))
+        value = await call(client, "get_state", connection_id=ODD, path=inner)
+        below = listed(await pages(client, connection_id=ODD, search=search, path=outer))
+
+    assert value["state"] == 1
+    assert below == [inner]
+
+
+async def test_a_search_has_a_bound(connect: Connect) -> None:
+    async with connect() as client:
+        longest = await call(client, "get_state", connection_id=IDLE, search="x" * 1_000)
+        error = await refused(client, "get_state", connection_id=IDLE, search="x" * 1_001)
+
+    assert longest["matches_total"] == 0
+    assert "1,000 characters" in error["message"]
+
+
+async def test_what_is_no_state_is_not_searched(connect: Connect, sandbox: Sandbox) -> None:
+    sandbox.set_state(IDLE, '[{"cursor":1}]')
+    async with connect() as client:
+        error = await refused(client, "get_state", connection_id=IDLE, search="cursor")
+
+    assert error["code"] == "invalid_request"
+    assert "search" in error["message"]
 
 
 async def test_numbers_that_a_double_would_change_are_given_exactly(connect: Connect) -> None:

@@ -21,7 +21,7 @@ META = "io.modelcontextprotocol/"
 WORKFLOW = f"{IDLE}:1"
 TOOLS: dict[str, dict[str, Any]] = {
     "list_connections": {"name": "a", "service": "b", "cursor": "c", "limit": 1},
-    "get_state": {"connection_id": IDLE, "path": "/cursor", "max_bytes": 1000},
+    "get_state": {"connection_id": IDLE, "path": "/cursor", "max_bytes": 1000, "search": "c", "cursor": "c"},
     # With this version, or without any, nothing is ever written.
     "update_state": {
         "connection_id": IDLE, "merge_patch": {"cursor": 1}, "expected_version": "no version of it",

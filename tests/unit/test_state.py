@@ -19,6 +19,7 @@ from fivetran_state.state import (
     InvalidChange,
     InvalidState,
     JsonValue,
+    Listing,
     NotThere,
     Number,
     OutlineEntry,
@@ -35,6 +36,7 @@ from fivetran_state.state import (
     indented,
     inexact,
     is_version,
+    matches,
     outline,
     parse,
     parse_answer,
@@ -45,6 +47,7 @@ from fivetran_state.state import (
     plain,
     preview,
     same,
+    search,
     shown_path,
     version,
 )
@@ -1155,7 +1158,7 @@ def test_a_path_that_is_shown_has_an_end() -> None:
 
 def test_an_outline_names_what_is_behind_a_huge_key_but_not_what_is_in_it() -> None:
     huge = {f"{n}" + "k" * 100_000: {"x": {"y": 1}} for n in range(3)}
-    entries = outline({**huge, "z": {"w": 1}}, max_bytes=6000)
+    entries = outline({**huge, "z": {"w": 1}}, max_bytes=6000).entries
     assert [entry.path[:2] for entry in entries] == ["/0", "/1", "/2", "/z", "/z"]
 
 
@@ -1187,7 +1190,7 @@ def test_a_pointer_to_nowhere_names_the_nearest_parent() -> None:
 
 def test_an_outline_is_breadth_first() -> None:
     value = parse('{"a":{"x":[1.50,"é"]},"b":[],"c":null,"d":true}')
-    assert outline(value) == [
+    assert outline(value).entries == [
         OutlineEntry("/a", "object", 21, 1, None),
         OutlineEntry("/b", "array", 2, 0, None),
         OutlineEntry("/c", "null", 4, None, "null"),
@@ -1199,7 +1202,7 @@ def test_an_outline_is_breadth_first() -> None:
 
 
 def test_an_outline_counts_what_it_leaves_out() -> None:
-    entries = outline({"a": {f"k{n}": "v" for n in range(100)}}, max_bytes=1000)
+    entries = outline({"a": {f"k{n}": "v" for n in range(100)}}, max_bytes=1000).entries
     assert entries[0] == OutlineEntry("/a", "object", 991, 100, None)
     listed = len(entries) - 2
     assert listed > 3
@@ -1208,22 +1211,95 @@ def test_an_outline_counts_what_it_leaves_out() -> None:
 
 @pytest.mark.parametrize("max_bytes", range(800, 2400, 80))
 def test_an_outline_has_room_to_name_a_long_parent(max_bytes: int) -> None:
-    entries = outline({"k" * 600: {"x" * 100: 1, "y": 2}, "z": {}}, max_bytes=max_bytes)
+    value = {"k" * 600: {"x" * 100: 1, "y": 2}, "z": {}}
+    entries = outline(value, max_bytes=max_bytes).entries
     assert len(dump([vars(entry) for entry in entries])) <= max_bytes
 
 
 def test_an_outline_begins_its_paths_with_the_pointer_it_was_given() -> None:
-    assert [entry.path for entry in outline({"x": [1]}, "/a/b")] == ["/a/b/x", "/a/b/x/0"]
+    entries = outline({"x": [1]}, "/a/b").entries
+    assert [entry.path for entry in entries] == ["/a/b/x", "/a/b/x/0"]
 
 
 def test_an_outline_cuts_long_scalars() -> None:
-    [entry] = outline(["x" * 1000])
+    [entry] = outline(["x" * 1000]).entries
     assert entry.bytes == 1002
     assert entry.preview == '"' + "x" * 58 + "…"
 
 
 def test_an_outline_of_a_scalar_is_empty() -> None:
-    assert outline("x" * 10_000) == []
+    assert outline("x" * 10_000) == Listing([], None)
+
+
+def found(value: JsonValue, text: str, pointer: str = "") -> list[str]:
+    """The paths that a search finds."""
+    return [entry.path for entry in matches(value, text, pointer)]
+
+
+def test_a_search_finds_a_part_of_a_path_in_any_case_at_any_depth() -> None:
+    state = {"Orders": {"page": [{"CURSOR": 1}]}, "cursors": None, "other": 2}
+    assert found(state, "cursor") == ["/Orders/page/0/CURSOR", "/cursors"]
+    assert found(state, "orders/PAGE/0") == ["/Orders/page/0"]
+    assert found(state, "/0") == ["/Orders/page/0"]
+    assert found({"GRÖSSE": 1, "größe": 2}, "Größe") == ["/GRÖSSE", "/größe"]
+    assert found(state, "nothing") == found("cursor", "cursor") == []
+
+
+def test_what_is_inside_a_match_is_found_only_by_its_own_key() -> None:
+    state = {"orders": {"cursor": 1, "old_orders": {"cursor": 2}}}
+    assert found(state, "orders") == ["/orders", "/orders/old_orders"]
+    assert found(state, "orders/") == [
+        "/orders/cursor",
+        "/orders/old_orders",
+        "/orders/old_orders/cursor",
+    ]
+
+
+def test_a_search_below_a_path_begins_there() -> None:
+    state = {"cursor": 1, "page": 2}
+    assert found(state, "orders", "/orders") == []
+    assert (
+        found(state, "orders/c", "/orders")
+        == found(state, "orders/c", "#/%6Frders")
+        == ["/orders/cursor"]
+    )
+
+
+@pytest.mark.parametrize("text", ["public/orders", "public~1orders", "/public~1"])
+def test_a_key_with_a_slash_is_found_as_it_reads_and_as_its_path_is_written(text: str) -> None:
+    assert found({"public/orders": 1, "a~b": 2}, text) == ["/public~1orders"]
+
+
+@pytest.mark.parametrize("text", ["~b", "a~0b"])
+def test_a_key_with_a_tilde_is_found_as_it_reads_and_as_its_path_is_written(text: str) -> None:
+    assert found({"public/orders": 1, "a~b": 2}, text) == ["/a~0b"]
+
+
+def test_a_search_shows_small_values_whole_and_the_size_of_others() -> None:
+    small = parse('{"cursor":1.50,"name":"\u007f"}')
+    assert list(matches({"a1": small, "a2": "x" * 300, "a3": list(range(300))}, "a")) == [
+        OutlineEntry("/a1", "object", 31, 2, r'{"cursor":1.50,"name":"\u007f"}'),
+        OutlineEntry("/a1/name", "string", 8, None, r'"\u007f"'),
+        OutlineEntry("/a2", "string", 302, None, '"' + "x" * 58 + "…"),
+        OutlineEntry("/a3", "array", 1091, 300, None),
+    ]
+
+
+def test_a_huge_path_does_not_make_what_is_below_it_expensive() -> None:
+    above = "/" + "k" * 5_000_000
+    state = {f"table_{n}": {"rows": {"x": 1}} for n in range(50_000)}
+    assert search(state, "kk/table_7/ROWS", above).total == 1
+    assert search(state, "rows", above).total == 50_000
+    assert outline(state, above, start=49_990).next_start is not None
+
+
+def test_a_page_of_a_search_counts_all_matches() -> None:
+    state = {f"key_{n}": n for n in range(100)}
+    first = search(state, "KEY", max_bytes=1000)
+    assert first.next_start == len(first.entries) > 3
+    rest = search(state, "KEY", max_bytes=100_000, start=first.next_start)
+    assert [entry.path for entry in first.entries + rest.entries] == [f"/{key}" for key in state]
+    assert (first.total, rest.total, rest.next_start) == (100, 100, None)
 
 
 def test_plain_values_suit_other_libraries() -> None:

@@ -19,6 +19,7 @@ from fivetran_state.state import (
     JsonValue,
     NotThere,
     Number,
+    OutlineEntry,
     State,
     adopt,
     applied,
@@ -30,6 +31,7 @@ from fivetran_state.state import (
     dump,
     hides,
     inexact,
+    matches,
     outline,
     parse,
     parse_answer,
@@ -37,6 +39,7 @@ from fivetran_state.state import (
     part_of,
     plain,
     same,
+    search,
     shown_path,
     version,
 )
@@ -486,7 +489,7 @@ def test_any_text_is_parsed_as_python_does_or_refused(document: str | bytes) -> 
 @examples
 @given(trees(leaves), st.integers(200, 1500))
 def test_an_outline_is_true_and_within_its_bound(value: JsonValue, max_bytes: int) -> None:
-    entries = outline(value, max_bytes=max_bytes)
+    entries = outline(value, max_bytes=max_bytes).entries
     assert len(dump([vars(entry) for entry in entries])) <= max_bytes
     listed = [entry for entry in entries if entry.type != "more"]
     pointer_of = {shown_path(pointer): pointer for pointer in pointers(value)}
@@ -503,6 +506,55 @@ def test_an_outline_is_true_and_within_its_bound(value: JsonValue, max_bytes: in
         above = pointer_of[entries[-1].path]
         shown = [e for e in listed if pointer_of[e.path].rpartition("/")[0] == above]
         assert entries[-1].items == len(parent) - len(shown) > 0
+
+
+@examples
+@given(trees(leaves), st.integers(200, 1500))
+def test_the_pages_of_an_outline_list_everything_once(value: JsonValue, max_bytes: int) -> None:
+    whole = outline(value, max_bytes=1_000_000).entries
+    listed: list[OutlineEntry] = []
+    start: int | None = 0
+    while start is not None:
+        page = outline(value, max_bytes=max_bytes, start=start)
+        assert len(dump([vars(entry) for entry in page.entries])) <= max_bytes
+        max_bytes *= 2 if page.next_start == start else 1
+        listed += [entry for entry in page.entries if entry.type != "more"]
+        start = page.next_start
+    assert listed == whole
+
+
+@examples
+@given(trees(leaves), texts.filter(bool), st.integers(200, 1500))
+def test_the_pages_of_a_search_list_every_match_once(
+    value: JsonValue, text: str, max_bytes: int
+) -> None:
+    listed: list[OutlineEntry] = []
+    start: int | None = 0
+    while start is not None:
+        page = search(value, text, max_bytes=max_bytes, start=start)
+        assert len(dump([vars(entry) for entry in page.entries])) <= max_bytes
+        max_bytes *= 2 if page.next_start == start else 1
+        listed += page.entries
+        start = page.next_start
+    assert listed == list(matches(value, text))
+    assert page.total == len(listed)
+
+
+@examples
+@given(trees(leaves), texts.filter(bool))
+def test_a_search_finds_exactly_the_paths_in_which_the_text_is_new(
+    value: JsonValue, text: str
+) -> None:
+    def occurrences(pointer: str) -> int:
+        readable = pointer.replace("~1", "/").replace("~0", "~").casefold()
+        wanted = text.replace("~1", "/").replace("~0", "~").casefold()
+        return sum(readable.startswith(wanted, at) for at in range(len(readable)))
+
+    assert [entry.path for entry in matches(value, text)] == [
+        shown_path(pointer)
+        for pointer in pointers(value)
+        if pointer and occurrences(pointer) > occurrences(pointer.rpartition("/")[0])
+    ]
 
 
 @examples

@@ -223,11 +223,17 @@ Time = Annotated[str, Field(max_length=100, description="A time with zone.")]
 Path = Annotated[str, Field(max_length=10_000, description="JSON Pointer, such as /orders.")]
 
 
-class StateQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class StateQuery(_Page):
     at: Annotated[At | None, _NONE_IF_EMPTY] = None
     path: Annotated[Path | None, _NONE_IF_EMPTY] = None
+    search: Annotated[
+        str | None,
+        Field(
+            max_length=state.MAX_PATH_LENGTH,
+            description="Part of a path, in any case: lists the values that it finds, at any depth.",
+        ),
+        _NONE_IF_EMPTY,
+    ] = None
 
 
 class HistoryQuery(_Page):

@@ -12,13 +12,25 @@ from fivetran_state.http_server.rest.bodies import (
     StateQuery,
 )
 from fivetran_state.http_server.rest.requests import ServiceFor
+from fivetran_state.service.states import LIMIT_OF_MAX_BYTES
 
 
 async def connection_state(
     connection_id: ConnectionId, query: Annotated[StateQuery, Query()], service: ServiceFor
 ) -> Response:
-    """A connection's state, now or in the past: at a time, as a version, or before an update."""
-    view = await service.states.get_state(connection_id, path=query.path, exact=True, at=query.at)
+    """A connection's state, now or in the past: at a time, as a version, or before an update.
+
+    With `search`, the values whose paths contain it, in pages of up to 1,000,000 bytes.
+    """
+    view = await service.states.get_state(
+        connection_id,
+        path=query.path,
+        max_bytes=LIMIT_OF_MAX_BYTES,
+        exact=True,
+        at=query.at,
+        search=query.search,
+        cursor=query.cursor,
+    )
     return await answer(view)
 
 
