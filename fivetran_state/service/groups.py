@@ -1,12 +1,12 @@
 """One change of several connections, which is made to all of them or to none."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from fivetran_state import changes, large, state
 from fivetran_state.errors import FivetranStateError, InvalidRequest
-from fivetran_state.models import UpdatesView
+from fivetran_state.models import Update, UpdatesView
 from fivetran_state.plan import Wanted
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
@@ -20,6 +20,10 @@ from fivetran_state.updates.refusals import refuse_pending_resync
 
 READ_AT_ONCE = 8
 """Connections that one request looks at, at the same time."""
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at a group that somebody follows: each reads all of its updates."""
+
+OnUpdate = Callable[[Update], Awaitable[None]]
 
 
 class Groups:
@@ -111,11 +115,33 @@ class Groups:
         """True for the id of a group."""
         return group.is_id(workflow_id)
 
-    async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
-        """The group's progress, or its end."""
+    async def updates_status(
+        self, workflow_id: str, *, wait_seconds: float = 0, on_update: OnUpdate | None = None
+    ) -> UpdatesView:
+        """The group's progress, or its end.
+
+        While it runs, `on_update` gets each of its updates that begins, moves on or ends.
+        """
         await self._caller.check_group(workflow_id)
-        view, _ = await self._group(workflow_id, wait_seconds)
-        return view
+        if on_update is None:
+            view, _ = await self._group(workflow_id, wait_seconds)
+            return view
+        now = asyncio.get_running_loop().time
+        deadline = now() + wait_seconds
+        told: dict[str | None, str] = {}
+        pause = 0.0
+        while True:
+            left = max(0.0, deadline - now())
+            view, _ = await self._group(workflow_id, min(left, pause))
+            if view.status != "running":
+                return view
+            for update in view.updates:
+                if told.get(update.workflow_id) != update.message:
+                    told[update.workflow_id] = update.message
+                    await on_update(update)
+            if not left:
+                return view
+            pause = LOOK_SECONDS
 
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Cancel a group, so that it changes nothing; raises `TooLateToCancel` once all are written."""
