@@ -12,7 +12,7 @@ from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import ending
 from fivetran_state.errors import UnusableSettings
 from fivetran_state.startup import begin_logs, read_settings
-from fivetran_state.text import quoted
+from fivetran_state.text import quoted, shown
 
 if TYPE_CHECKING:
     from fivetran_state.tokens import Token, TokenFile
@@ -60,7 +60,7 @@ def revoke_token(token_id: str, sandbox: SandboxOption = False) -> None:
     with _token_file(output, sandbox) as tokens:
         was_there = tokens.revoke(token_id)
     if not was_there:
-        output.note(f"Error: There is no token {token_id}.", "red")
+        output.note(f"Error: There is no token {shown(token_id)}.", "red")
         raise typer.Exit(ExitCode.FAILED)
 
 

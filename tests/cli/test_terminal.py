@@ -22,7 +22,6 @@ from tests.support.updates import SLOW, resumed
 FIVETRAN_STATE = [sys.executable, "-m", "fivetran_state"]
 REWIND = ("--merge-patch", '{"cursor":"2020"}')
 CTRL_C = "\x03"
-OUR_COLOURS = re.compile(r"\x1b\[(\d+m|0m)")
 QUESTION = "Type yes to agree:"
 
 
@@ -248,26 +247,6 @@ def test_there_are_colours_only_where_they_are_wanted(
     ):
         assert colours(screen) == []
     assert b"\x1b" not in (tmp_path / "stdout").read_bytes()
-
-
-def test_nothing_from_outside_moves_or_hides_anything_on_the_screen(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
-) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07\u202egnp\u2066\x9b31m\r\n(1 of 1) /cursor: nothing\u3164"
-    sandbox.add_connection("odd", state=json.dumps({hostile: hostile}), schema=hostile)
-    change = ["--merge-patch", json.dumps({hostile: None, f"{hostile}!": hostile})]
-
-    with terminal([*FIVETRAN_STATE, "update", "odd", *change], environment, tmp_path) as screen:
-        screen.wait_for(QUESTION)
-        screen.type("no\n")
-        assert screen.wait() == 4
-    with terminal([*FIVETRAN_STATE, "get", "odd"], environment, tmp_path) as printed:
-        assert printed.wait() == 0
-
-    for shown in (screen.screen, printed.screen):
-        text = OUR_COLOURS.sub("", shown).replace("\r\n", "\n")
-        assert re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066\u3164]", text) == []
-        assert "\n(1 of 1) /cursor: nothing" not in text
 
 
 def test_a_state_flows_from_one_command_into_another(
