@@ -200,6 +200,6 @@ async def test_a_log_level_that_does_not_exist_is_a_clear_error(
     code, _, stderr = await run_cli(environment | {"FIVETRAN_STATE_LOG_LEVEL": "verbose"}, "doctor")
 
     assert code == 64
-    assert stderr.startswith("Cannot start: FIVETRAN_STATE_LOG_LEVEL: ")
+    assert stderr.startswith("Error: FIVETRAN_STATE_LOG_LEVEL: ")
     assert "'DEBUG', 'INFO', 'WARNING' or 'ERROR'" in stderr
-    assert stderr.count("\n") == 1
+    assert stderr.count("\n") == 2
