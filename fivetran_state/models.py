@@ -288,14 +288,16 @@ class WorkflowPage(Model):
     message: str | None = Field(None, description="Explains an empty page.")
 
 
+HistoryKind = Literal["sync", "update", "others", "first look"]
+"""What moved a state; first look: unknown."""
+
+
 class HistoryEntry(Model):
     """A version that a state had, or an update that made none."""
 
     at: str
     """When it was first seen; for an update without a version, when it started."""
-    kind: Literal["sync", "update", "others", "first look"] = Field(
-        description="What made it; first look: unknown."
-    )
+    kind: HistoryKind = Field(description="What made it; first look: unknown.")
     version: str | None = None
     seen_until: str | None = None
     changes: list[Change] | None = None

@@ -33,14 +33,16 @@ logger = logging.getLogger(__name__)
 
 HEAD_START = 0.3
 """Seconds that the handshake gets before the import competes with it for the interpreter."""
+USAGE = 64
+"""The exit code of a process that a wrong argument or a wrong environment keeps from starting."""
 LAST_WORDS = 0.5
 """Seconds that the last answers get to leave the process, once its updates are handed over."""
 
 
 def refuse_to_start(why: str) -> NoReturn:
-    """Say why on stderr, and exit with 2, as for a wrong command line."""
+    """Say why on stderr, and exit with 64, as for a wrong command line."""
     sys.stderr.write(f"Cannot start: {visible(why)}\n")
-    raise SystemExit(2)
+    raise SystemExit(USAGE)
 
 
 def _in_words(problem: "ErrorDetails") -> str:
@@ -60,18 +62,23 @@ def read_settings(sandbox: bool, takes_guests: bool = False) -> Settings:
 
 
 def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
-    """Read the settings and set up the logs; exit with 2 if the environment is wrong."""
+    """Read the settings and begin the logs; exit with 64 if the environment is wrong."""
     try:
         settings = read_settings(sandbox, takes_guests)
     except UnusableSettings as error:
         refuse_to_start(error.message)
-    logs.configure(settings.log_level)
+    begin_logs(settings, settings.log_level)
+    return settings
+
+
+def begin_logs(settings: Settings, level: str) -> None:
+    """Log from this level on, and first that a setting is ignored."""
+    logs.configure(level)
     if settings.dbos_application_database_url is not None:
         logger.warning(
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
             "DBOS_SYSTEM_DATABASE_URL is what counts"
         )
-    return settings
 
 
 class Backend:

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+from fivetran_state import startup
 from fivetran_state.errors import (
     Conflict,
     FivetranStateError,
@@ -17,6 +18,7 @@ from fivetran_state.errors import (
     RollbackFailed,
     TooLargeToConfirm,
     TooLateToCancel,
+    UnusableSettings,
     UpdateInProgress,
     VerificationFailed,
 )
@@ -34,7 +36,7 @@ class ExitCode(IntEnum):
     """The person, the operator or this program refused; nothing was changed."""
     MAYBE_CHANGED = 5
     """It failed, and a state has changed or may have."""
-    USAGE = 64
+    USAGE = startup.USAGE
     """A wrong argument, option, file or environment variable."""
     INTERRUPTED = 130
     """A signal ended the command. Updates that run go on."""
@@ -42,6 +44,7 @@ class ExitCode(IntEnum):
 
 _OF_ERRORS: dict[type[FivetranStateError], ExitCode] = {
     InvalidRequest: ExitCode.USAGE,
+    UnusableSettings: ExitCode.USAGE,
     Conflict: ExitCode.DIFFERS,
     LeftPaused: ExitCode.STILL_PAUSED,
     RollbackFailed: ExitCode.MAYBE_CHANGED,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fivetran_state import state
 from fivetran_state.cli.files import StateFile
+from fivetran_state.cli.making import How
 from fivetran_state.cli.shell import Shell
 from fivetran_state.errors import Conflict, FivetranStateError
 
@@ -51,15 +52,26 @@ class FolderPlan:
         }
 
 
-async def look(shell: Shell, found: list[StateFile]) -> FolderPlan:
-    """Compare each file with its connection's state now; nothing is written."""
+ONLY_LOOK = How(allow_resync=True)
+
+
+async def look(shell: Shell, found: list[StateFile], how: How = ONLY_LOOK) -> FolderPlan:
+    """Compare each file with its connection's state now; nothing is written.
+
+    A change that cannot be made as `how` asks is among those that have failed.
+    """
     few = asyncio.Semaphore(READ_AT_ONCE)
 
     async def planned(file: StateFile) -> "Plan | FivetranStateError":
+        asked = how if file.is_edited else ONLY_LOOK
         async with few:
             try:
                 return await shell.service.changes.plan(
-                    file.connection_id, file.change, expected_version=file.version
+                    file.connection_id,
+                    file.change,
+                    expected_version=file.version,
+                    then_sync=asked.then_sync,
+                    allow_resync=asked.allow_resync,
                 )
             except FivetranStateError as error:
                 return error

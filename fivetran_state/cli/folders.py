@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,14 @@ from fivetran_state.cli.exit_codes import ExitCode, of_several
 from fivetran_state.cli.files import StateFile
 from fivetran_state.cli.folder_plan import FolderPlan, look
 from fivetran_state.cli.making import How, make, noted
-from fivetran_state.cli.options import JsonOption, ReasonOption, SandboxOption, YesOption
+from fivetran_state.cli.options import (
+    AllowResyncOption,
+    JsonOption,
+    ReasonOption,
+    SandboxOption,
+    ThenSyncOption,
+    YesOption,
+)
 from fivetran_state.cli.output import error_fields
 from fivetran_state.cli.reading import all_connections, document
 from fivetran_state.cli.shell import Shell, run
@@ -126,7 +134,12 @@ def plan(
 
     async def action(shell: Shell) -> ExitCode:
         found = await look(shell, files.read_all(folder))
-        _show(shell, folder, found)
+        _show(shell, found)
+        if found.plans and not (found.drifted or found.failed):
+            apply_it = ("apply", shlex.quote(str(folder)), "--expected-version", found.version)
+            shell.output.note(
+                f"Nothing was written. To make exactly these changes: {shell.command(*apply_it)}"
+            )
         return _code(found)
 
     run(action, sandbox=sandbox, as_json=as_json)
@@ -141,6 +154,8 @@ def apply(
         ),
     ] = None,
     yes: YesOption = False,
+    then_sync: ThenSyncOption = False,
+    allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
     sandbox: SandboxOption = False,
@@ -150,12 +165,12 @@ def apply(
     Nothing is changed if one of them has drifted or cannot be made. Each connection is updated on
     its own. A file that was applied gets the new version.
     """
-    How(expected_version, yes, reason=reason)
+    how = How(expected_version, yes, False, then_sync, allow_resync, reason)
 
     async def action(shell: Shell) -> ExitCode:
-        found = await look(shell, files.read_all(folder))
+        found = await look(shell, files.read_all(folder), how)
         if found.drifted or found.failed or not found.plans:
-            _show(shell, folder, found)
+            _show(shell, found)
             return _code(found)
         if expected_version is not None and expected_version != found.version:
             raise Conflict(
@@ -164,11 +179,15 @@ def apply(
                 current_version=found.version,
             )
         if expected_version is None and not shell.can_ask:
-            _show(shell, folder, found)
+            _show(shell, found)
+            shell.output.note(
+                "Nothing was written. To make exactly these changes, repeat the command with "
+                f"--expected-version {found.version}"
+            )
             return ExitCode.REFUSED
         if not yes and shell.can_ask:
             await agree(shell.output, _question(found))
-        return await _apply(shell, folder, found, reason)
+        return await _apply(shell, folder, found, how)
 
     run(action, sandbox=sandbox, as_json=as_json)
 
@@ -183,16 +202,15 @@ def _question(found: FolderPlan) -> str:
     return "\n\n".join(map(question.of_plan, found.plans))
 
 
-async def _apply(shell: Shell, folder: Path, found: FolderPlan, reason: str | None) -> ExitCode:
+async def _apply(shell: Shell, folder: Path, found: FolderPlan, how: How) -> ExitCode:
     few = asyncio.Semaphore(AT_ONCE)
 
     async def change(file: StateFile) -> Update | FivetranStateError:
-        how = How(file.version, yes=True, reason=reason)
-
+        agreed = replace(how, expected_version=file.version, yes=True)
         async with few:
             try:
                 progress = noted(shell, f"{file.connection_id}: ")
-                ended = await make(shell, file.connection_id, file.change, how, progress)
+                ended = await make(shell, file.connection_id, file.change, agreed, progress)
             except FivetranStateError as error:
                 _failed(shell, file.connection_id, error)
                 return error
@@ -211,7 +229,7 @@ async def _apply(shell: Shell, folder: Path, found: FolderPlan, reason: str | No
     return of_several(errors, has_changed=len(errors) < len(ended))
 
 
-def _show(shell: Shell, folder: Path, found: FolderPlan) -> None:
+def _show(shell: Shell, found: FolderPlan) -> None:
     output = shell.output
     for each in found.plans:
         showing.plan(shell, each)
@@ -237,11 +255,6 @@ def _show(shell: Shell, folder: Path, found: FolderPlan) -> None:
         return
     counts = {name: number for name, number in found.summary().items() if isinstance(number, int)}
     output.text(", ".join(f"{number:,} {name}" for name, number in counts.items() if number))
-    if found.plans and not (found.drifted or found.failed):
-        output.note(
-            "Nothing was written. To make exactly these changes: "
-            f"{shell.command('apply', shlex.quote(str(folder)), '--expected-version', found.version)}"
-        )
 
 
 def _code(found: FolderPlan) -> ExitCode:

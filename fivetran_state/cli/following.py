@@ -12,10 +12,14 @@ from fivetran_state.cli.making import of_update
 from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgument
 from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import FOREVER, Shell, run
-from fivetran_state.models import UpdatesView, WorkflowView
+from fivetran_state.models import Update, UpdatesView, WorkflowView
 
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
+
+
+_PROGRESS = ("workflow_id", "status", "phase", "message", "was_paused", "paused_by_update")
+"""The members of a record for each phase."""
 
 
 def status(
@@ -35,10 +39,10 @@ def status(
         wait = FOREVER if watch else 0
         try:
             if shell.service.groups.is_group(workflow_id):
-                return _show_group(
-                    shell.output,
-                    await shell.service.groups.updates_status(workflow_id, wait_seconds=wait),
+                group = await shell.service.groups.updates_status(
+                    workflow_id, wait_seconds=wait, on_update=_member(shell) if watch else None
                 )
+                return _show_group(shell.output, group)
             view = await shell.service.workflows.workflow_status(
                 workflow_id, wait_seconds=wait, on_progress=_live(shell, workflow_id)
             )
@@ -91,6 +95,17 @@ def _live(shell: Shell, workflow_id: str) -> "Callable[[Progress], Awaitable[Non
                     "paused_by_update": progress["still_paused"],
                 }
             )
+
+    return show
+
+
+def _member(shell: Shell) -> "Callable[[Update], Awaitable[None]]":
+    """Prints how far each update of a group is."""
+
+    async def show(update: Update) -> None:
+        shell.output.note(f"· {update.workflow_id}: {update.message}")
+        if shell.output.as_json:
+            shell.output.record({name: getattr(update, name) for name in _PROGRESS})
 
     return show
 

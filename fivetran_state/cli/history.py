@@ -7,8 +7,7 @@ import typer
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import ConnectionArgument, JsonOption, SandboxOption
 from fivetran_state.cli.shell import Shell, run
-from fivetran_state.models import HistoryEntry
-from fivetran_state.service.history import Kind
+from fivetran_state.models import HistoryEntry, HistoryKind
 from fivetran_state.text import quoted, visible
 
 MAX_PAGE = 100
@@ -21,7 +20,7 @@ def history(
         str | None, typer.Option("--path", metavar="PATH", help="Only when this part moved.")
     ] = None,
     kind: Annotated[
-        Kind | None, typer.Option("--kind", help="Only what this moved.", show_choices=True)
+        HistoryKind | None, typer.Option("--kind", help="Only what this moved.", show_choices=True)
     ] = None,
     since: Annotated[
         str | None,

@@ -21,6 +21,7 @@ from fivetran_state.errors import (
     RollbackFailed,
     TooLargeToConfirm,
     TooLateToCancel,
+    UnusableSettings,
 )
 from fivetran_state.models import Model
 from fivetran_state.text import visible
@@ -51,6 +52,7 @@ _HINTS: dict[type[FivetranStateError], str] = {
     "look at all of it with --dry-run, and name its version: --expected-version VERSION --yes.",
     TooLateToCancel: "If it has ended as updated, undo it with fivetran-state restore. Otherwise "
     "nothing is left to do.",
+    UnusableSettings: "Correct what the message names. 'fivetran-state doctor' checks the set-up.",
 }
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
-from fivetran_state import logs
 from fivetran_state.cli.exit_codes import ExitCode, of_error
 from fivetran_state.cli.output import Output, is_terminal
 from fivetran_state.config import Settings
 from fivetran_state.ending import on_signals
-from fivetran_state.errors import FivetranStateError, UnusableSettings
-from fivetran_state.startup import read_settings
+from fivetran_state.errors import FivetranStateError
+from fivetran_state.startup import begin_logs, read_settings
 
 if TYPE_CHECKING:
     from fivetran_state.service import Service
@@ -65,20 +64,24 @@ def run(action: Action[ExitCode], *, sandbox: bool, as_json: bool) -> NoReturn:
     raise typer.Exit(work(action, sandbox=sandbox, as_json=as_json))
 
 
-def work(action: Action[T], *, sandbox: bool, as_json: bool) -> T:
+def work(
+    action: Action[T],
+    *,
+    sandbox: bool,
+    as_json: bool,
+    takes_guests: bool = False,
+    is_logged: bool = False,
+) -> T:
     """The result of an action with a service; exits if it fails.
 
-    An update that is still running at the end is handed over to a process of its own.
+    An update that is still running at the end is handed over to a process of its own. Log lines are
+    for servers: without `is_logged` there are none, unless the person has set a level.
     """
     output = Output(as_json=as_json)
-    try:
-        settings = read_settings(sandbox)
-    except UnusableSettings as error:
-        output.error(error)
-        raise typer.Exit(ExitCode.USAGE) from None
-    # Log lines are for servers; someone who sets a level gets them here too.
-    logs.configure(settings.log_level if "log_level" in settings.model_fields_set else "ERROR")
     with ending(output):
+        settings = read_settings(sandbox, takes_guests)
+        is_logged = is_logged or "log_level" in settings.model_fields_set
+        begin_logs(settings, settings.log_level if is_logged else "ERROR")
         return asyncio.run(_run(action, settings, output))
 
 

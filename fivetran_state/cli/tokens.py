@@ -1,17 +1,20 @@
 """The commands for the HTTP server's bearer tokens."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import JsonOption, SandboxOption
 from fivetran_state.cli.output import Output
-from fivetran_state.startup import settings_for
+from fivetran_state.cli.shell import ending
+from fivetran_state.errors import UnusableSettings
+from fivetran_state.startup import begin_logs, read_settings
+from fivetran_state.text import quoted, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fivetran_state.tokens import Token, TokenFile
 
 commands = typer.Typer(help="Manage the HTTP server's bearer tokens.", rich_markup_mode=None)
@@ -30,43 +33,49 @@ def create_token(
 
     Only its hash is kept.
     """
-    with _token_file(sandbox) as tokens:
+    output = Output(as_json=False)
+    with _token_file(output, sandbox) as tokens:
         text, token = tokens.create(scope, name, expires_days)
-    typer.echo(f"{_described(token)}\nIt is shown this once:", err=True)
-    typer.echo(text)
+    output.note(f"{_described(token)}\nIt is shown this once:")
+    output.text(text)
 
 
 @commands.command("list")
 def list_tokens(sandbox: SandboxOption = False, as_json: JsonOption = False) -> None:
     """List every token, and when it expires."""
-    with _token_file(sandbox) as tokens:
+    output = Output(as_json=as_json)
+    with _token_file(output, sandbox) as tokens:
         for token in tokens.tokens().values():
             if as_json:
                 fields = token.model_dump(mode="json", exclude={"sha256"})
-                Output(as_json=True).record(fields | {"has_expired": token.has_expired})
+                output.record(fields | {"has_expired": token.has_expired})
             else:
-                typer.echo(_described(token))
+                output.text(_described(token))
 
 
 @commands.command("revoke")
 def revoke_token(token_id: str, sandbox: SandboxOption = False) -> None:
     """Let a token end now; running servers notice."""
-    with _token_file(sandbox) as tokens:
-        if not tokens.revoke(token_id):
-            raise SystemExit(f"There is no token {token_id}.")
+    output = Output(as_json=False)
+    with _token_file(output, sandbox) as tokens:
+        was_there = tokens.revoke(token_id)
+    if not was_there:
+        output.note(f"Error: There is no token {shown(token_id)}.", "red")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @contextmanager
-def _token_file(sandbox: bool) -> "Iterator[TokenFile]":
-    from fivetran_state.errors import FivetranStateError
+def _token_file(output: Output, sandbox: bool) -> "Iterator[TokenFile]":
+    """The file; prints an error, and exits with its code."""
     from fivetran_state.tokens import TokenFile
 
-    try:
-        yield TokenFile(settings_for(sandbox))
-    except FivetranStateError as error:
-        raise SystemExit(error.message) from None
-    except OSError as error:
-        raise SystemExit(str(error)) from None
+    with ending(output):
+        settings = read_settings(sandbox)
+        begin_logs(settings, settings.log_level)
+        try:
+            yield TokenFile(settings)
+        except OSError as error:
+            raise UnusableSettings(str(error)) from None
 
 
 def _described(token: "Token") -> str:
@@ -74,6 +83,5 @@ def _described(token: "Token") -> str:
         "never expires" if token.expires is None else f"expires {token.expires:%Y-%m-%d %H:%M}Z"
     )
     state = "has expired" if token.has_expired else expires
-    return (
-        f"{token.id}  {token.scope:5}  {token.name or '-'}  made {token.created:%Y-%m-%d}  {state}"
-    )
+    name = "-" if token.name is None else quoted(token.name)
+    return f"{token.id}  {token.scope:5}  {name}  made {token.created:%Y-%m-%d}  {state}"

@@ -60,11 +60,17 @@ class Changes:
         *,
         expected_version: str | None = None,
         then_sync: bool = False,
+        allow_resync: bool = True,
     ) -> Plan:
-        """Like `plan_update`, with both states in full."""
+        """Like `plan_update`, with both states in full.
+
+        Raises `ResyncPending` without `allow_resync`, as the update itself would.
+        """
         check_version(expected_version)
         wanted = await self._sources.read(connection_id, change)
         plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
+        if not allow_resync:
+            refuse_pending_resync(plan.connection)
         return await self._with_warnings(plan)
 
     async def plan_of(

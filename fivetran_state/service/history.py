@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
@@ -22,8 +22,6 @@ from fivetran_state.service.refusals import not_a_cursor
 from fivetran_state.text import literal, quoted, shown
 from fivetran_state.updates import records
 from fivetran_state.updates.updates import Updates
-
-Kind = Literal["sync", "update", "others", "first look"]
 
 SHOWN_WARNINGS = 5
 

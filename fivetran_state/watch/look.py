@@ -186,6 +186,7 @@ class LookWorkflow:
             read=0,
             stopped_by=listing["stopped_by"],
         )
+        self._log_cost(listing, before)
         # Those that failed before come last, so that they never keep others from being read.
         moved = sorted(listing["moved"], key=lambda each: each["id"] in before["troubles"])
         for start in range(0, len(moved), BATCH):
@@ -252,6 +253,20 @@ class LookWorkflow:
             absent=await self._absent(listed) if is_complete else [],
             keeping=len(found),
             stopped_by=stopped_by,
+        )
+
+    def _log_cost(self, listing: Listing, before: Looked) -> None:
+        """Log how many calls the look is going to take, at most."""
+        if listing["stopped_by"] is not None:
+            return
+        new = len([each for each in listing["absent"] if each not in before["absent"]])
+        limit = None if self._fivetran is None else self._fivetran.limit
+        logger.info(
+            "Looking at the states of %d of %d connections. It takes %d more calls at most%s",
+            len(listing["moved"]),
+            listing["keeping"],
+            len(listing["moved"]) + min(new, MAX_FORGOTTEN),
+            "" if limit is None else f" of the {limit.remaining} that are left in this hour",
         )
 
     def _client(self) -> Fivetran:

@@ -12,6 +12,8 @@ from tests.support.calls import EMPTY, EXACT, IDLE, PAUSED, STATELESS, is_pause,
 from tests.support.shell import Shell
 from tests.support.updates import is_write
 
+RESYNCING = "patient_archive"
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -185,6 +187,52 @@ def test_one_that_fails_does_not_keep_the_others_and_exits_with_5(
     assert results[PAUSED]["status"] == "updated"
     assert "first_sync" in state_of(sandbox, PAUSED)
     assert shell.done("plan", str(exported), "--json").objects[0]["connection_id"] == IDLE
+
+
+def test_a_sync_is_started_of_each_connection_that_is_changed(
+    shell: Shell, sandbox: Sandbox, exported: Path
+) -> None:
+    edit(exported, IDLE, "cursor", "renamed")
+    version = plan_version(shell, exported)
+
+    # PAUSED could not sync; but its file asks for nothing.
+    shell.done("apply", str(exported), "--expected-version", version, "--then-sync")
+
+    assert sandbox.connection(IDLE).sync_state == "syncing"
+
+
+def test_a_connection_that_cannot_sync_keeps_all_from_being_changed(
+    shell: Shell, sandbox: Sandbox, exported: Path
+) -> None:
+    edit(exported, IDLE, "cursor", "renamed")
+    edit(exported, PAUSED, "last_sync", "first_sync")
+    version = plan_version(shell, exported)
+
+    ended = shell("apply", str(exported), "--expected-version", version, "--then-sync")
+
+    assert ended.code == 64
+    assert f"{PAUSED} is paused" in ended.stderr
+    assert not any(map(is_write, sandbox.log))
+
+
+def test_a_pending_resync_keeps_all_from_being_changed_unless_it_is_allowed(
+    shell: Shell, sandbox: Sandbox, exported: Path
+) -> None:
+    shell.done("export", str(exported), RESYNCING)
+    edit(exported, IDLE, "cursor", "renamed")
+    edit(exported, RESYNCING, "cursor", "renamed")
+    apply = ("apply", str(exported), "--expected-version", plan_version(shell, exported))
+
+    refused = shell(*apply, "--json")
+
+    assert refused.code == 4
+    assert [each["error"]["code"] for each in refused.objects if "error" in each] == [
+        "resync_pending"
+    ]
+    assert not any(map(is_pause, sandbox.log))
+    shell.done(*apply, "--allow-resync")
+    assert "renamed" in state_of(sandbox, RESYNCING)
+    assert "renamed" in state_of(sandbox, IDLE)
 
 
 def test_a_deleted_connection_fails_the_plan(

@@ -52,6 +52,12 @@ def test_the_version_is_printed(shell: Shell) -> None:
     assert shell.done("--version").stdout == f"fivetran-state {__version__}\n"
 
 
+def test_a_command_line_is_understood_without_the_libraries_that_take_long_to_import() -> None:
+    loaded = "import sys, fivetran_state.cli.app; print(*{'dbos', 'httpx'} & sys.modules.keys())"
+
+    assert subprocess.check_output([sys.executable, "-c", loaded]) == b"\n"
+
+
 def test_a_shell_completes_commands(environment: dict[str, str], tmp_path: Path) -> None:
     completed = subprocess.run(
         [str(Path(sys.executable).parent / "fivetran-state")],

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from fivetran_state.sandbox import Sandbox
+from tests.conftest import Serve
 from tests.support.calls import IDLE, LARGE, is_pause, state_of
 from tests.support.hand_over import wait_until_nobody_is_left
+from tests.support.rest import post
 from tests.support.shell import Shell
 from tests.support.terminal import Terminal, terminal
 from tests.support.updates import SLOW, resumed
@@ -19,11 +22,10 @@ from tests.support.updates import SLOW, resumed
 FIVETRAN_STATE = [sys.executable, "-m", "fivetran_state"]
 REWIND = ("--merge-patch", '{"cursor":"2020"}')
 CTRL_C = "\x03"
-OUR_COLOURS = re.compile(r"\x1b\[(\d+m|0m)")
 QUESTION = "Type yes to agree:"
 
 
-def test_at_a_terminal_it_asks_and_shows_each_phase(
+def test_at_a_terminal_it_asks_and_shows_the_end(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = state_of(sandbox, IDLE)["cursor"]
@@ -37,7 +39,6 @@ def test_at_a_terminal_it_asks_and_shows_each_phase(
         assert screen.wait() == 0
 
     assert state_of(sandbox, IDLE) == {"cursor": "2020"}
-    assert "· The connection is back as it was." in screen.screen
     assert "\x1b[32mThe new state was written" in screen.screen
 
 
@@ -201,6 +202,32 @@ def test_an_update_that_waits_is_cancelled_from_another_shell(
     assert sandbox.connection(SLOW).paused is False
 
 
+async def test_connections_that_are_changed_together_are_watched_one_by_one(
+    http: Serve,
+    sandbox: Sandbox,
+    slow: dict[str, Any],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    def watched(group: str) -> str:
+        command = [*FIVETRAN_STATE, "status", group, "--watch"]
+        with terminal(command, environment, tmp_path) as screen:
+            screen.wait_for(f"· {SLOW}:1: Waiting for the running sync")
+            sandbox.finish_sync(SLOW)
+            assert screen.wait() == 0
+        return screen.screen
+
+    async with http() as server:
+        body = {"connection_ids": [IDLE, SLOW], "merge_patch": {"cursor": "2020"}}
+        group = await post(
+            server.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
+        )
+        shown = await to_thread.run_sync(watched, group["workflow_id"])
+
+    assert f"· {IDLE}:1: " in shown
+    assert f"{SLOW}:1: updated." in shown
+
+
 def colours(screen: Terminal) -> list[str]:
     assert screen.wait() == 0
     return re.findall(r"\x1b[^m]*m", screen.screen)
@@ -220,26 +247,6 @@ def test_there_are_colours_only_where_they_are_wanted(
     ):
         assert colours(screen) == []
     assert b"\x1b" not in (tmp_path / "stdout").read_bytes()
-
-
-def test_nothing_from_outside_moves_or_hides_anything_on_the_screen(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
-) -> None:
-    hostile = "\x1b[2J\x1b]0;owned\x07\u202egnp\u2066\x9b31m\r\n(1 of 1) /cursor: nothing\u3164"
-    sandbox.add_connection("odd", state=json.dumps({hostile: hostile}), schema=hostile)
-    change = ["--merge-patch", json.dumps({hostile: None, f"{hostile}!": hostile})]
-
-    with terminal([*FIVETRAN_STATE, "update", "odd", *change], environment, tmp_path) as screen:
-        screen.wait_for(QUESTION)
-        screen.type("no\n")
-        assert screen.wait() == 4
-    with terminal([*FIVETRAN_STATE, "get", "odd"], environment, tmp_path) as printed:
-        assert printed.wait() == 0
-
-    for shown in (screen.screen, printed.screen):
-        text = OUR_COLOURS.sub("", shown).replace("\r\n", "\n")
-        assert re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066\u3164]", text) == []
-        assert "\n(1 of 1) /cursor: nothing" not in text
 
 
 def test_a_state_flows_from_one_command_into_another(

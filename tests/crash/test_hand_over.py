@@ -111,7 +111,7 @@ async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
     with finishing(environment, tmp_path) as process:
         sandbox.wait_for(lambda request: request.index >= killed_at and is_poll_of_a_sync(request))
         process.send_signal(signal.Signals[how])
-        assert process.wait(10) == 1
+        assert process.wait(10) == 130
 
     sandbox.finish_sync(SLOW)
 

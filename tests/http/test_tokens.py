@@ -38,7 +38,7 @@ async def test_a_server_that_is_set_up_unsafely_says_so_in_one_line_and_does_not
         environment | variables, "--http", "--port", "0", *arguments
     )
 
-    assert (code, stdout) == (2, "")
+    assert (code, stdout) == (64, "")
     assert stderr.startswith("Cannot start: ")
     assert stderr.count("\n") == 1
     assert ("token create" if arguments else "https URL") in stderr
@@ -169,7 +169,7 @@ async def test_tokens_are_made_and_listed_at_the_command_line_and_only_their_has
     assert "expires" in listed
     assert token.removeprefix(f"fst_{token_id}_") not in tokens.read_text() + listed
     assert stat.filemode(tokens.stat().st_mode) == "-rw-------"
-    assert (missing, complaint) == (1, "There is no token 00000000.\n")
+    assert (missing, complaint) == (1, "Error: There is no token 00000000.\n")
 
 
 @pytest.mark.parametrize("era", [LEGACY, MODERN])

@@ -108,7 +108,7 @@ async def test_a_token_is_not_made_through_a_lock_that_somebody_has_planted(
         {"FIVETRAN_STATE_TOKENS_FILE": str(tokens)}, *["token", "create", "--scope", "read"]
     )
 
-    assert (code, stdout) == (1, "")
+    assert (code, stdout) == (64, "")
     assert f"{lock} is a symlink" in stderr
     assert victim.read_text() == "precious"
     assert not tokens.exists()

@@ -244,7 +244,7 @@ def test_an_invalid_setting_ends_the_server_with_one_line_that_names_it(
     start: Start, variable: str, value: str
 ) -> None:
     with start(**{variable: value}) as server:
-        assert server.exit_code() == 2
+        assert server.exit_code() == 64
 
         assert server.heard == []
         [line] = server.stderr.splitlines()

@@ -433,6 +433,7 @@ async def test_the_command_looks_once_and_says_what_it_did(
     refused = await to_thread.run_sync(run, environment, tmp_path, "watch", "--once")
 
     assert looked.returncode == 0, looked.stderr
+    assert "3 of 3 connections. It takes 3 more calls at most of the" in looked.stderr
     assert looked.stdout == "3 connections keep a state. 3 states were read, and 0 could not be.\n"
     assert refused.returncode == 1
     assert "The look ended early: unauthorized" in refused.stderr

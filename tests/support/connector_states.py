@@ -1,7 +1,7 @@
 """States as the examples of the public Connector SDK keep them, and how their syncs move them.
 
-Each class is modelled on one example of github.com/fivetran/fivetran_connector_sdk, which its docstring
-names.
+Most classes are modelled on one example of github.com/fivetran/fivetran_connector_sdk, which the docstring
+names; the others on the state of several.
 """
 
 import copy
@@ -53,8 +53,24 @@ def seconds(at: int) -> int:
     return at // SECOND
 
 
+def fractional_seconds(at: int) -> float:
+    return at / SECOND
+
+
 def milliseconds(at: int) -> int:
     return at
+
+
+def microseconds(at: int) -> int:
+    return at * 1000
+
+
+def in_new_york(at: int) -> str:
+    return _moment(at).astimezone(timezone(timedelta(hours=-4))).isoformat(timespec="seconds")
+
+
+def in_berlin(at: int) -> str:
+    return _moment(at).astimezone(timezone(timedelta(hours=2))).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,10 @@ class Connector(ABC):
 
     def numbers(self) -> list[Path]:
         """Numeric cursors that are not times."""
+        return []
+
+    def resets(self) -> list[tuple[Path, Any]]:
+        """Places that syncs themselves sometimes reset, and to what."""
         return []
 
     def lately(self, at: int) -> int:
@@ -450,6 +470,133 @@ class Streams(Connector):
         return [Cursor(("streams", index, "cursor"), zulu) for index in range(3)]
 
 
+class Shops(Connector):
+    """A time for each shop and table, in the shop's own zone; a shop is added now and then"""
+
+    ZONES = (in_berlin, in_new_york)
+
+    def begin(self, at: int) -> None:
+        self.state = {"shops": {}}
+        for number in range(3):
+            self._add(f"shop-{number}", at)
+
+    def _add(self, shop: str, at: int) -> None:
+        written = self.ZONES[len(shop) % 2]
+        tables = {table: {"updated_at": written(at)} for table in ("orders", "products")}
+        self.state["shops"][shop] = tables
+
+    def sync(self, at: int) -> None:
+        for shop, tables in self.state["shops"].items():
+            for table in tables.values():
+                if self.chance.random() < 0.6:
+                    table["updated_at"] = self.ZONES[len(shop) % 2](self.lately(at))
+        if self.chance.random() < 0.03:
+            self._add(f"shop-{self.chance.randrange(10, 1000)}", at)
+
+    def cursors(self) -> list[Cursor]:
+        return [
+            Cursor(("shops", shop, table, "updated_at"), self.ZONES[len(shop) % 2])
+            for shop in self.state["shops"]
+            for table in ("orders", "products")
+        ]
+
+
+class Hashes(Connector):
+    """Files of a bucket by their hashes, and the time of the sync with a fraction"""
+
+    def begin(self, at: int) -> None:
+        self.state = {
+            "files": {f"export-{n}.csv": self._hash() for n in range(10)},
+            "last_run": fractional_seconds(at),
+        }
+
+    def _hash(self) -> str:
+        return f"{self.chance.getrandbits(256):064x}"
+
+    def sync(self, at: int) -> None:
+        for name in self.state["files"]:
+            if self.chance.random() < 0.1:
+                self.state["files"][name] = self._hash()
+        if self.chance.random() < 0.5:
+            self.state["files"][f"export-{len(self.state['files'])}.csv"] = self._hash()
+        self.state["last_run"] = fractional_seconds(at)
+
+    def cursors(self) -> list[Cursor]:
+        return [Cursor(("last_run",), fractional_seconds)]
+
+
+class Seen(Connector):
+    """A set of ids that grows, and microseconds"""
+
+    def begin(self, at: int) -> None:
+        self.state = {"seen": [], "after": microseconds(at)}
+
+    def sync(self, at: int) -> None:
+        new = [self.chance.getrandbits(40) for _ in range(self.chance.randrange(5))]
+        self.state = {"seen": [*self.state["seen"], *new], "after": microseconds(self.lately(at))}
+
+    def cursors(self) -> list[Cursor]:
+        return [Cursor(("after",), microseconds)]
+
+
+class Wal(Connector):
+    """Log-based replication: PostgreSQL's position as text; MySQL's file, and the place in it"""
+
+    def begin(self, at: int) -> None:
+        self.file, self.position, self.lsn = 100, 4, 10**9
+        self.sync(at)
+
+    def sync(self, at: int) -> None:
+        self.lsn += self.chance.randrange(1, 10**7)
+        self.position += self.chance.randrange(1, 10**6)
+        if self.chance.random() < 0.2:
+            self.file, self.position = self.file + 1, 4
+        self.state = {
+            "lsn": f"{self.lsn >> 32:X}/{self.lsn & 0xFFFFFFFF:X}",
+            "binlog": {"file": f"mysql-bin.{self.file:06}", "position": self.position},
+        }
+
+
+class Reloaded(Connector):
+    """Tables that are loaded anew now and then: their cursor is empty and their page 0 until then"""
+
+    def begin(self, at: int) -> None:
+        tables = ("orders", "events")
+        self.state = {table: {"since": zulu(at), "page": 0} for table in tables}
+        self.state["events"] = {"since": "", "page": 0}
+
+    def sync(self, at: int) -> None:
+        for table in self.state.values():
+            is_anew = self.chance.random() < 0.1
+            table["since"] = "" if is_anew else zulu(self.lately(at))
+            table["page"] = 0 if is_anew else table["page"] + 1
+
+    def cursors(self) -> list[Cursor]:
+        return [Cursor((table, "since"), zulu) for table in self.state]
+
+    def resets(self) -> list[tuple[Path, Any]]:
+        return [((table, "since"), "") for table in self.state]
+
+
+class Days(Connector):
+    """A day as a number, and one page number for each region"""
+
+    def begin(self, at: int) -> None:
+        self.state = {"day": 0, "regions": {region: {"page": 1} for region in ("eu", "us", "ap")}}
+        self.sync(at)
+
+    def sync(self, at: int) -> None:
+        self.state["day"] = int(date(at).replace("-", ""))
+        for region in self.state["regions"].values():
+            region["page"] = 1 if self.chance.random() < 0.3 else region["page"] + 1
+
+    def numbers(self) -> list[Path]:
+        return [("day",)]
+
+    def resets(self) -> list[tuple[Path, Any]]:
+        return [(("regions", region, "page"), 1) for region in self.state["regions"]]
+
+
 CONNECTORS: tuple[type[Connector], ...] = (
     KeyBased,
     DataHandling,
@@ -470,6 +617,12 @@ CONNECTORS: tuple[type[Connector], ...] = (
     Tables,
     Github,
     Streams,
+    Shops,
+    Hashes,
+    Seen,
+    Wal,
+    Reloaded,
+    Days,
 )
 
 

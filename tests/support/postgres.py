@@ -109,7 +109,12 @@ class Postgres:
 
     def dump(self, url: str) -> bytes:
         """The output of `pg_dump` for the database."""
-        return subprocess.check_output([self._server.bin_path / "pg_dump", url])
+        return subprocess.check_output([self.programs / "pg_dump", url])
+
+    @property
+    def programs(self) -> Path:
+        """The folder of `pg_dump`, `pg_restore` and the like."""
+        return Path(self._server.bin_path)
 
     def _start(self) -> None:
         options = f"-h 127.0.0.1 -p {self._port} -k {self._data}"
