@@ -29,7 +29,7 @@ from fivetran_state.sandbox.connection import Connection, iso
 from fivetran_state.sandbox.keys import ApiKey, Keys
 from fivetran_state.sandbox.refusal import Refusal
 from fivetran_state.sandbox.spelling import pretty
-from fivetran_state.sandbox.world import Group, World
+from fivetran_state.sandbox.world import HOUR, Group, World
 
 _ACCEPTED = frozenset({"application/json", "application/json;version=2"})
 _ACTIONS: dict[tuple[str, ...], dict[str, Action]] = {
@@ -56,6 +56,8 @@ class Api:
     api_secret: str
     account_id: str = "sandbox_account"
     requests_per_hour: int = 20_000
+    """Or per `limit_window`, in seconds."""
+    limit_window: float = HOUR
     account_info_forbidden: bool = False
     """Every key is refused `account/info`."""
     stateless_status: int = 400
@@ -67,7 +69,7 @@ class Api:
     def answer(self, request: Request, body: bytes, seen: Callable[[Connection], None]) -> Answer:
         """Carries the request out; calls `seen` with the connection as it is before the effect."""
         with self.world.transaction():
-            left, wait = self.world.admit(self.requests_per_hour)
+            left, wait = self.world.admit(self.requests_per_hour, self.limit_window)
             limits = {
                 "X-Rate-Limit": str(self.requests_per_hour),
                 "X-Rate-Limit-Remaining": str(left),

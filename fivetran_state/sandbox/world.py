@@ -163,13 +163,13 @@ class World:
             )
             return [Group(*row) for row in rows]
 
-    def admit(self, limit: int) -> tuple[int, float]:
+    def admit(self, limit: int, window: float = HOUR) -> tuple[int, float]:
         """Counts a request in the rolling hour: how many are left, seconds to wait if refused."""
         with self.transaction():
             now = self.now()
-            self._db.execute("DELETE FROM requests WHERE at <= ?", (now - HOUR,))
+            self._db.execute("DELETE FROM requests WHERE at <= ?", (now - window,))
             used, oldest = self._db.execute("SELECT count(*), min(at) FROM requests").fetchone()
             if used >= limit:
-                return 0, HOUR if oldest is None else oldest + HOUR - now
+                return 0, window if oldest is None else oldest + window - now
             self._db.execute("INSERT INTO requests VALUES (?)", (now,))
             return limit - used - 1, 0.0
