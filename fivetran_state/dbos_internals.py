@@ -5,7 +5,7 @@ process polls. We recover the workflows of executors that have died, and we choo
 `tests/unit/test_dbos_internals.py` fails by name when a new version of DBOS takes something away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -20,6 +20,17 @@ from dbos._utils import GlobalParams, generate_uuid
 from fivetran_state.errors import UnusableKey
 
 _PENDING = WorkflowStatusString.PENDING.value
+_INDEXED = (
+    (_PENDING,),
+    (WorkflowStatusString.ENQUEUED.value, _PENDING),
+    (WorkflowStatusString.DELAYED.value,),
+    (
+        WorkflowStatusString.ERROR.value,
+        WorkflowStatusString.CANCELLED.value,
+        WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value,
+    ),
+)
+"""The statuses in each of DBOS's partial indexes. Others it does not index."""
 _ENDED = (WorkflowStatusString.SUCCESS.value, WorkflowStatusString.ERROR.value)
 
 
@@ -118,10 +129,103 @@ def schema(reader: DBOSClient) -> str | None:
     return found
 
 
-def ended(names: Sequence[str], *, attribute: str, or_versions: Sequence[str]) -> list[str]:
+def last_of_series(reader: DBOSClient, names: Collection[str]) -> sa.Select[tuple[str, str, int]]:
+    """A query for application, series and last number of all workflows with ids `{series}:{number}`.
+
+    It reads all workflows.
+    """
+    row = reader._sys_db.tables.workflow_status
+    beginning = sa.func.rtrim(row.c.workflow_uuid, "0123456789")
+    series = sa.func.substr(beginning, 1, sa.func.length(beginning) - 1)
+    digits = sa.func.substr(row.c.workflow_uuid, sa.func.length(beginning) + 1)
+    return (
+        sa.select(row.c.application_name, series, sa.func.max(sa.cast(digits, sa.BigInteger)))
+        .where(row.c.name.in_(names))
+        .where(row.c.application_name.is_not(None))
+        .where(beginning.like("_%:"))
+        .where(sa.func.length(digits).between(1, 18))
+        .group_by(row.c.application_name, series)
+    )
+
+
+def with_status(
+    reader: DBOSClient, statuses: Collection[str]
+) -> list[tuple[str, str, str | None, str, str | None]]:
+    """This application's workflows with one of these statuses, in any order.
+
+    Of each its id, name, executor, status and application version. DBOS's own list is in order of
+    time, for which SQLite reads all workflows.
+    """
+    row = reader._sys_db.tables.workflow_status
+    columns = row.c.workflow_uuid, row.c.name, row.c.executor_id, row.c.status
+    version = row.c.application_version.label("version")
+    query = sa.union_all(
+        *(
+            sa.select(*columns, version)
+            .where(_of_index(row, status))
+            .where(row.c.status == status)
+            .where(_is_ours(reader, row))
+            for status in statuses
+        )
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return [
+            (found.workflow_uuid, found.name, found.executor_id, found.status, found.version)
+            for found in connection.execute(query)
+        ]
+
+
+def _of_index(row: Any, status: str) -> sa.ColumnElement[bool]:
+    """The condition of the partial index that has this status, as DBOS wrote it.
+
+    Only so do both databases know that the index serves.
+    """
+    indexed = next(each for each in _INDEXED if status in each)
+    literals: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{each}'") for each in indexed]
+    condition: sa.ColumnElement[bool] = (
+        row.c.status == literals[0] if len(literals) == 1 else row.c.status.in_(literals)
+    )
+    return condition
+
+
+def completed_before(reader: DBOSClient, names: Collection[str], moment: int) -> list[str]:
+    """The ids of this application's workflows with these names that had ended by then."""
+    row = reader._sys_db.tables.workflow_status
+    query = (
+        sa.select(row.c.workflow_uuid)
+        .where(row.c.completed_at <= moment)
+        .where(row.c.name.in_(names))
+        .where(_is_ours(reader, row))
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return list(connection.scalars(query))
+
+
+def created_at(reader: DBOSClient, workflow_ids: Collection[str]) -> dict[str, int]:
+    """When these workflows were started, as far as they are this application's."""
+    row = reader._sys_db.tables.workflow_status
+    query = (
+        sa.select(row.c.workflow_uuid, row.c.created_at)
+        .where(row.c.workflow_uuid.in_(workflow_ids))
+        .where(_is_ours(reader, row))
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return {workflow_id: round(moment) for workflow_id, moment in connection.execute(query)}
+
+
+def _is_ours(reader: DBOSClient, row: Any) -> sa.ColumnElement[bool]:
+    # As in DBOS: what has no application belongs to every one.
+    name = row.c.application_name
+    return sa.or_(name == reader._sys_db.app_name, name.is_(None))
+
+
+def ended(
+    names: Sequence[str], *, attribute: str, or_versions: Sequence[str], after: int
+) -> list[str]:
     """The ids of ended workflows with this attribute, or of one of these application versions.
 
-    DBOS cannot find attributes on SQLite.
+    Only of those that ended after that moment, in milliseconds since 1970; 0 for all. DBOS cannot
+    find attributes on SQLite.
     """
     database = _get_dbos_instance()._sys_db
     row = database.tables.workflow_status
@@ -129,6 +233,7 @@ def ended(names: Sequence[str], *, attribute: str, or_versions: Sequence[str]) -
     with database.engine.begin() as connection:
         found = connection.execute(
             sa.select(row.c.workflow_uuid)
+            .where(row.c.completed_at > after if after else sa.true())
             .where(row.c.name.in_(names))
             .where(row.c.status.in_(_ENDED))
             .where(row.c.application_name == GlobalParams.app_name)

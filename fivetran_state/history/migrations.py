@@ -47,11 +47,11 @@ def upgrade(engine: sa.Engine, schema: str | None = None) -> None:
             if _taken(connection, schema) == len(STEPS):
                 return
         with engine.begin() as connection:
-            _lock(connection)
+            lock(connection)
             _take_steps(connection, schema)
 
 
-def _lock(connection: sa.Connection) -> None:
+def lock(connection: sa.Connection) -> None:
     """Wait until no other process changes the tables, until the end of the transaction."""
     if connection.dialect.name == "sqlite":
         # The driver begins no transaction before DDL.

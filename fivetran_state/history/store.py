@@ -188,6 +188,10 @@ class HistoryStore:
         """
         return await self._in_thread(self._thin, owner, retention_days, frozenset(named))
 
+    async def can_be_thinned(self, owner: str, *, retention_days: float) -> bool:
+        """True if `thin` would remove something, were nothing `named`."""
+        return await self._in_thread(lambda: bool(self._removable(owner, retention_days)[1]))
+
     async def forget(self, owner: str) -> None:
         """Remove all that is known about a connection, without opening any of it."""
         await self._in_thread(self._writer.forget, owner)
@@ -294,11 +298,17 @@ class HistoryStore:
             return self._rows.owners(connection)
 
     def _thin(self, owner: str, retention_days: float, named: frozenset[str]) -> int:
+        return self._thinner.remove(*self._removable(owner, retention_days, named))
+
+    def _removable(
+        self, owner: str, retention_days: float, named: frozenset[str] = frozenset()
+    ) -> tuple[list[Version], list[Version]]:
+        """The connection's versions, in order, and those of them that need not stay."""
         kept = [entry.version for entry in self._entries(owner)][::-1]
         found = thinning.removable(
             kept, now=self._clock(), retention_days=retention_days, named=named
         )
-        return self._thinner.remove(kept, found)
+        return kept, found
 
 
 def _position(cursor: str) -> tuple[int, int]:

@@ -265,8 +265,7 @@ class Engine:
         await asyncio.to_thread(self._locks.tidy)
         await asyncio.to_thread(launched.recovery.find_credentials)
         if self._settings.retention_days:
-            await launched.updates.retention.forget(self._settings.retention_days)
-            await launched.updates.retention.thin(self._settings.retention_days)
+            await launched.updates.retention.once_a_day(self._settings.retention_days)
 
     async def _close_to_0_1(self, launched: Launched) -> None:
         """When no update of 0.1 is in flight any more, read none of its values again."""

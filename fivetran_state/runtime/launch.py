@@ -17,13 +17,16 @@ from fivetran_state.runtime.lease import Lease, Refusals
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.recovery import Recovery, versions
 from fivetran_state.runtime.storage import TRANSACTION_TIMEOUT, Storage, open_storage
+from fivetran_state.updates import records
 from fivetran_state.updates.decisions import Decisions
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.series import Series
 from fivetran_state.updates.slots import Slots
 from fivetran_state.updates.store import Store
 from fivetran_state.updates.updates import Updates
-from fivetran_state.watch.look import LookWorkflow, prefix_of
+from fivetran_state.watch import look
+from fivetran_state.watch.look import LookWorkflow, series_name
 from fivetran_state.watch.watcher import Watcher
 
 MESSAGE_INTERVAL = 0.2
@@ -64,10 +67,11 @@ async def launch(
         )
     storage = await asyncio.to_thread(open_storage, settings, application)
     try:
-        store = Store(storage.reader, application)
+        series = Series(storage.reader, storage.marks)
+        store = Store(storage.reader, series, application)
         refusals = Refusals()
-        looks_prefix = prefix_of(application, settings)
-        lease = Lease(executor_id, settings, locks, store, refusals, looks_prefix)
+        looks_series = series_name(application, settings)
+        lease = Lease(executor_id, settings, locks, store, refusals, looks_series)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         running = Running()
@@ -82,11 +86,19 @@ async def launch(
             recorder,
         )
         updates = Updates(
-            runtime, storage.reader, storage.history, storage.texts, storage.serializer.digest
+            runtime,
+            storage.reader,
+            storage.marks,
+            storage.history,
+            storage.texts,
+            storage.serializer.digest,
         )
-        looks = LookWorkflow(storage.reader, storage.history, own.fivetran, settings, looks_prefix)
-        watcher = Watcher(storage.reader, own.fivetran, settings, looks, looks_prefix)
+        looks = LookWorkflow(
+            series, storage.reader, storage.history, own.fivetran, settings, looks_series
+        )
+        watcher = Watcher(series, storage.reader, own.fivetran, settings, looks, looks_series)
         await storage.history.prepare()
+        await asyncio.to_thread(storage.marks.prepare, (records.NAME, look.NAME))
         await asyncio.to_thread(locks.hold, executor_id)
         is_open = await asyncio.to_thread(_take_over_0_1, storage, updates, locks)
         DBOS(config=_config(settings, storage, application, executor_id))

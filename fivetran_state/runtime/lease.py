@@ -73,7 +73,7 @@ class Lease:
         refusals: Refusals,
         looks: str,
     ) -> None:
-        """`looks`: the prefix of the watcher's looks that see what this process may see."""
+        """`looks`: the series of the watcher's looks that see what this process may see."""
         self.executor_id = executor_id
         self._settings = settings
         self._locks = locks
@@ -90,7 +90,7 @@ class Lease:
         """True if the settings let this process go on with the update, or with the whole group."""
         settings = self._settings
         if is_look(workflow_id):
-            return workflow_id.startswith(self._looks)
+            return workflow_id.startswith(f"{self._looks}:")
         if not is_update(workflow_id):
             return True
         if settings.read_only:

@@ -13,6 +13,7 @@ from fivetran_state.config import Settings
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.runtime import migration
 from fivetran_state.updates.canary import Canary
+from fivetran_state.updates.marks import Marks
 from fivetran_state.updates.reader import Reader
 
 TRANSACTION_TIMEOUT = 10.0
@@ -29,6 +30,7 @@ class Storage:
     texts: vault.Texts
     canary: Canary
     history: HistoryStore
+    marks: Marks
     migration: migration.Migration
 
     def close(self) -> None:
@@ -76,6 +78,7 @@ def open_storage(settings: Settings, application: str) -> Storage:
             clock=lambda: time.time_ns() // 1_000_000,
             schema=dbos_internals.schema(client),
         ),
+        marks=Marks(client, application),
         migration=migration.Migration(
             client,
             application,

@@ -24,6 +24,8 @@ from fivetran_state.updates import records
 from fivetran_state.updates.updates import Updates
 
 SHOWN_WARNINGS = 5
+_VERSIONS_OF_UPDATE = 5
+"""An update makes two at most; the next update may make some in the second after it."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION = re.compile("[0-9a-fA-F]{8,32}")
@@ -277,6 +279,7 @@ async def _has_version(updates: Updates, owner: str, update: records.Update) -> 
         since=update.created_at,
         until=(update.completed_at or update.created_at) + 1000,
         kinds={SeenBy.UPDATE},
+        limit=_VERSIONS_OF_UPDATE,
     )
     return any(each.version.workflow_id == update.workflow_id for each in page.entries)
 

@@ -13,7 +13,7 @@ from fivetran_state.service.changes import OnProgress, ignore
 from fivetran_state.service.connections import MAX_PAGES_SEARCHED
 from fivetran_state.service.refusals import not_a_cursor
 from fivetran_state.updates import records
-from fivetran_state.updates.listings import READ_BATCH
+from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.updates import Updates
 
 

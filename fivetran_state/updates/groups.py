@@ -29,6 +29,7 @@ from fivetran_state.text import shown
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.group import GroupWorkflow, Result
+from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.records import (
     GROUP,
     GroupRequest,
@@ -99,6 +100,9 @@ class Groups:
             else self._of_key(account, key)
         )
         place = binding.input_of(workflow_id, GROUP)
+        await self._store.series.mark(
+            {owner(each): each["number"] for each in asked["members"] if "number" in each}
+        )
         with (
             database.answering(),
             SetWorkflowID(workflow_id),
@@ -113,8 +117,7 @@ class Groups:
         """The id of the group that `start` would attach to, if there is one."""
         if key is not None:
             return await self.with_key(asked, account, key)
-        last = await self._store.last_group(self._prefix_of(asked, account))
-        return last[0] if last is not None and last[1] else None
+        return await self._store.running_group(self._prefix_of(asked, account))
 
     async def with_key(self, asked: GroupRequest, account: str | None, key: str) -> str | None:
         """The id of the group with this key; raises `IdempotencyKeyReused`."""
@@ -130,18 +133,29 @@ class Groups:
         return workflow_id
 
     async def _running_or_next(self, asked: GroupRequest, account: str | None) -> str:
-        """The id of a running group with an equal request, or the next free id.
+        """The id of a running group with an equal request, or a free id.
 
         The ids count up, as those of updates do. If several processes start the same id, the database's
         primary key lets one win.
         """
         prefix = self._prefix_of(asked, account)
-        last = await self._store.last_group(prefix)
-        if last is None:
-            return f"{prefix}{1:0{_COUNTER}x}"
-        workflow_id, is_running = last
-        number = int(workflow_id.removeprefix(prefix), 16)
-        return workflow_id if is_running else f"{prefix}{number + 1:0{_COUNTER}x}"
+        # In this order, a group that is started in between is seen, not started beside.
+        free = await self._free(prefix)
+        return await self._store.running_group(prefix) or free
+
+    async def _free(self, prefix: str) -> str:
+        """A free id whose number follows a used one, or number 1."""
+        free = 1 << 4 * _COUNTER
+        used = 0
+        candidates = [1 << exponent for exponent in range(4 * _COUNTER)]
+        while candidates:
+            by_id = {f"{prefix}{number:0{_COUNTER}x}": number for number in candidates}
+            taken = await self._store.which_exist(list(by_id))
+            free = min((by_id[id_] for id_ in by_id.keys() - taken), default=free)
+            used = max((number for number in candidates if number < free), default=used)
+            step = max((free - used) // READ_BATCH, 1)
+            candidates = list(range(used + step, free, step))
+        return f"{prefix}{free:0{_COUNTER}x}"
 
     def _prefix_of(self, asked: GroupRequest, account: str | None) -> str:
         digest = self._digest(json.dumps([self._application, account, _what(asked)]))

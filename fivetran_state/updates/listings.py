@@ -1,5 +1,6 @@
 """Lists of updates, newest first, page by page."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -10,15 +11,14 @@ from dbos import WorkflowStatus
 from fivetran_state.errors import UnusableKey
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import records, statuses
-from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.reader import ID_BATCH, READ_BATCH, Reader
 from fivetran_state.updates.records import ABOUT, Update, UpdateRequest
+from fivetran_state.updates.series import MARKED_EVERY, RECENT
 from fivetran_state.updates.store import Store
 from fivetran_state.vault import Texts
 
-READ_BATCH = 50
-"""Updates that one look-up in the database reads."""
-ID_BATCH = 1000
-"""Ids in one look-up: the Postgres driver blocks the event loop for 10 µs for each."""
+MAX_OWNERS = 1000
+"""A guest's connections whose updates are listed."""
 
 
 class Listings:
@@ -75,14 +75,12 @@ class Listings:
         The page begins after `after`, the start time and id of an update. The requests come without the
         change. With a guest's account, these are the guest's updates; otherwise everybody's.
         """
+        if account is not None:
+            return await self._page_of_guest(account, after, limit)
 
         async def rows(**bounds: Any) -> list[WorkflowStatus]:
             return await self._reader.find(
-                name=records.NAME,
-                workflow_id_prefix=None if account is None else f"{account}/",
-                sort_desc=True,
-                load_output=True,
-                **bounds,
+                name=records.NAME, sort_desc=True, load_output=True, **bounds
             )
 
         async def started_at(moment: int) -> list[WorkflowStatus]:
@@ -110,6 +108,53 @@ class Listings:
             found += following + await started_at(last)
         return [statuses.update(row, None, await self._about(row)) for row in found]
 
+    async def _page_of_guest(
+        self, account: str, after: tuple[int, str] | None, limit: int
+    ) -> list[Update]:
+        # DBOS's list would walk through everybody else's updates to find the guest's.
+        owners = await self._store.series.owners(f"{account}/", MAX_OWNERS)
+        found = await self.by_ids(await self._newest_of(owners, after, limit))
+        return sorted(found, key=lambda each: (each.created_at, each.workflow_id), reverse=True)
+
+    async def _newest_of(
+        self, owners: Mapping[str, int], after: tuple[int, str] | None, limit: int
+    ) -> list[str]:
+        """The ids of these owners' newest updates, newest first, from the one after `after`.
+
+        With each owner comes about how far its numbers have come. It goes down from there, as far as
+        some owner may have an update that belongs to the page.
+        """
+        started: dict[str, int] = {}
+        page: list[tuple[int, str]] = []
+        tops = {owner: number + MARKED_EVERY for owner, number in owners.items()}
+        while tops:
+            chunks = {
+                owner: [str(UpdateId(owner, n)) for n in range(top, max(top - READ_BATCH, 0), -1)]
+                for owner, top in tops.items()
+            }
+            found = await self._started_at([id_ for chunk in chunks.values() for id_ in chunk])
+            started |= found
+            of_page = [
+                (at, id_) for id_, at in started.items() if after is None or (at, id_) < after
+            ]
+            page = sorted(of_page, reverse=True)[:limit]
+            edge = page[-1][0] if len(page) == limit else 0
+            tops = {
+                owner: top - READ_BATCH
+                for owner, top in tops.items()
+                if top > READ_BATCH
+                and min((found[id_] for id_ in chunks[owner] if id_ in found), default=-1) >= edge
+            }
+        return [id_ for _, id_ in page]
+
+    async def _started_at(self, workflow_ids: Sequence[str]) -> dict[str, int]:
+        """When these updates were started, as far as they are there."""
+        found: dict[str, int] = {}
+        for at in range(0, len(workflow_ids), ID_BATCH):
+            some = workflow_ids[at : at + ID_BATCH]
+            found |= await asyncio.to_thread(self._reader.created_at, some)
+        return found
+
     async def by_ids(self, workflow_ids: Sequence[str]) -> list[Update]:
         """These updates of this account, as far as they are kept; their requests come without the change."""
         return await self._read(workflow_ids) if workflow_ids else []
@@ -131,11 +176,20 @@ class Listings:
         ]
 
     async def newest(self, prefix: str, limit: int) -> list[str]:
-        """The ids of the newest updates with this prefix, newest first."""
-        rows = await self._reader.find(
-            name=records.NAME, workflow_id_prefix=prefix or None, sort_desc=True, limit=limit
-        )
-        return [row.workflow_id for row in rows]
+        """The ids of the newest updates with this prefix, newest first.
+
+        If more than `limit` connections have it, only the first of them are looked at.
+        """
+        if not prefix:
+            rows = await self._reader.find(name=records.NAME, sort_desc=True, limit=limit)
+            return [row.workflow_id for row in rows]
+        owner, colon, _ = prefix.rpartition(":")
+        owners = await self._store.series.owners(owner if colon else prefix, limit)
+        if colon:
+            owners = {name: number for name, number in owners.items() if name == owner}
+            limit = max(limit, RECENT)
+        ids = await self._newest_of(owners, None, limit)
+        return [id_ for id_ in ids if id_.startswith(prefix)]
 
     async def _about(self, status: WorkflowStatus) -> UpdateRequest:
         """The request, without the change.

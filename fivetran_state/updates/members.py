@@ -49,7 +49,11 @@ class Members:
     async def _next_number(self, request: UpdateRequest, tried: int) -> int:
         if await self._store.is_cancelled(request["part_of"]):
             raise Cancelled("The update was cancelled; nothing was written.")
-        return max(await self._store.latest_number(owner(request)), tried) + 1
+        if tried:
+            tried = max(tried, await self._store.series.last(owner(request)))
+        number = max(await self._store.latest_number(owner(request)), tried) + 1
+        await self._store.series.mark({owner(request): number})
+        return number
 
     @binding.step("until_free")
     async def until_free(self, request: UpdateRequest) -> None:

@@ -1,15 +1,24 @@
 """Reads DBOS's tables without DBOS, which would wait for a database that is gone."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from dbos import DBOSClient, StepInfo, WorkflowStatus
 
-from fivetran_state import database
+from fivetran_state import database, dbos_internals
+
+READ_BATCH = 50
+"""Workflows that one look-up reads with their output."""
+ID_BATCH = 1000
+"""Ids in one look-up: the Postgres driver blocks the event loop for 10 µs for each."""
 
 
 class Reader:
-    """Every method raises `DatabaseUnavailable`. The queries are those of `DBOSClient`."""
+    """Every method raises `DatabaseUnavailable`. The queries are those of `DBOSClient`.
+
+    It returns workflows in order of time. For that, SQLite and sometimes Postgres read all of them,
+    unless they are asked for by their ids, their parent, or the newest first.
+    """
 
     def __init__(self, client: DBOSClient) -> None:
         self.client = client
@@ -31,6 +40,23 @@ class Reader:
             return self.client.list_workflows(
                 load_input=load_input, load_output=load_output, **query
             )
+
+    def with_status(
+        self, statuses: Collection[str]
+    ) -> list[tuple[str, str, str | None, str, str | None]]:
+        """Id, name, executor, status and version of each; see `dbos_internals`. It blocks."""
+        with database.answering():
+            return dbos_internals.with_status(self.client, statuses)
+
+    def completed_before(self, names: Collection[str], moment: int) -> list[str]:
+        """The ids of workflows that had ended by then. It blocks."""
+        with database.answering():
+            return dbos_internals.completed_before(self.client, names, moment)
+
+    def created_at(self, workflow_ids: Collection[str]) -> dict[str, int]:
+        """When they were started, as far as they are there. It blocks."""
+        with database.answering():
+            return dbos_internals.created_at(self.client, workflow_ids)
 
     async def steps(self, workflow_id: str, *, load_output: bool = True) -> list[StepInfo]:
         with database.answering():

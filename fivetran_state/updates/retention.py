@@ -1,7 +1,8 @@
 """Deletes old updates, and guests' credentials once their update has ended."""
 
+import asyncio
+import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 
 from fivetran_state import database, dbos_internals
 from fivetran_state.errors import Tampered, UnusableKey
@@ -9,6 +10,7 @@ from fivetran_state.history.store import HistoryStore
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
 from fivetran_state.updates.listings import Listings
+from fivetran_state.updates.marks import Marks
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import GROUP, UpdateRequest
 from fivetran_state.updates.store import Store
@@ -17,37 +19,59 @@ from fivetran_state.vault import Bound
 KEPT = 10
 """Updates of each connection that are kept, whatever their age."""
 _AT_ONCE = 500
+_DAY = 86_400_000
+_NOT_AGAIN_FOR = 23 * 3_600_000
+"""Milliseconds."""
+_CHECKED = ":credentials"
+"""The mark of the time up to which no ended update has a guest's credentials any more."""
+_CHECKED_AGAIN = 2 * _DAY
+"""Milliseconds that are looked through again: the process may have died before it came to erase them."""
 
 
 class Retention:
     """Deletes for one account."""
 
     def __init__(
-        self, reader: Reader, store: Store, listings: Listings, history: HistoryStore
+        self, reader: Reader, marks: Marks, store: Store, listings: Listings, history: HistoryStore
     ) -> None:
         self._reader = reader
+        self._marks = marks
         self._store = store
         self._listings = listings
         self._history = history
+
+    async def once_a_day(self, days: float) -> None:
+        """Forget old updates and thin the history, unless some process did so in the last hours.
+
+        It looks at everything, so it must not happen at each start of a server.
+        """
+        # Another setting has to take effect at once.
+        name, now = f":retention {days:g}", _now()
+        if not 0 <= now - await asyncio.to_thread(self._marks.get, name) < _NOT_AGAIN_FOR:
+            await self.forget(days)
+            await self.thin(days)
+            await asyncio.to_thread(self._marks.put, {name: now})
 
     async def forget(self, days: float) -> int:
         """Delete updates that ended more than `days` ago, but never a connection's latest ones.
 
         Returns how many were deleted.
         """
-        before = datetime.now(timezone.utc) - timedelta(days=days)
-        old = await self._reader.find(name=records.NAME, completed_before=before.isoformat())
-        parents = await self._reader.find(name=GROUP, completed_before=before.isoformat())
-        await self._reader.delete([row.workflow_id for row in parents])
+        before = _now() - int(days * _DAY)
+        groups = await asyncio.to_thread(self._reader.completed_before, [GROUP], before)
+        for at in range(0, len(groups), _AT_ONCE):
+            await self._reader.delete(groups[at : at + _AT_ONCE])
+        old = await asyncio.to_thread(self._reader.completed_before, [records.NAME], before)
         by_owner: dict[str, list[int]] = {}
-        for row in old:
-            update = UpdateId.parse(row.workflow_id)
+        for update in map(UpdateId.parse, old):
             by_owner.setdefault(update.owner, []).append(update.number)
         forgotten = []
         for owner, numbers in by_owner.items():
             latest = await self._store.latest(owner, load_input=False)
             kept_from = 0 if latest is None else statuses.number(latest.workflow_id) - KEPT + 1
-            forgotten += [str(UpdateId(owner, number)) for number in numbers if number < kept_from]
+            forgotten += [
+                str(UpdateId(owner, number)) for number in sorted(numbers) if number < kept_from
+            ]
         for at in range(0, len(forgotten), _AT_ONCE):
             await self._reader.delete(forgotten[at : at + _AT_ONCE], children=True)
         return len(forgotten)
@@ -55,6 +79,8 @@ class Retention:
     async def thin(self, days: float) -> None:
         """Thin the history of every connection; a state that an update names is kept as long as that."""
         for owner in await self._history.owners():
+            if not await self._history.can_be_thinned(owner, retention_days=days):
+                continue
             named: set[str] = set()
             below: int | None = None
             while page := await self._listings.history(owner, below, _AT_ONCE):
@@ -88,9 +114,22 @@ class Retention:
     def with_credentials(self, versions: Sequence[str]) -> list[str]:
         """Ended workflows with a guest's credentials in their input.
 
-        Older `versions` did not mark them, so all of theirs are included.
+        Older `versions` did not mark them, so all of theirs are included. Those that ended long before
+        the last call are left out: they were returned then, and erased.
         """
+        until = _now() - _CHECKED_AGAIN
+        # The mark is not sealed: one in the future must not keep credentials from being erased.
+        checked = min(self._marks.get(_CHECKED), until)
         with database.answering():
-            return dbos_internals.ended(
-                (records.NAME, GROUP), attribute=records.GUEST, or_versions=versions
+            found = dbos_internals.ended(
+                (records.NAME, GROUP),
+                attribute=records.GUEST,
+                or_versions=versions,
+                after=checked,
             )
+        self._marks.put({_CHECKED: until})
+        return found
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

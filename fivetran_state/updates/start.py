@@ -110,6 +110,7 @@ class Starter:
         while True:
             number += 1
             workflow_id = str(UpdateId(records.owner(request), number))
+            await self._store.series.mark({records.owner(request): number})
             try:
                 with (
                     database.answering(),
@@ -121,7 +122,8 @@ class Starter:
                 taken = await self._store.status(workflow_id)
                 if taken is None or self._store.is_ours(taken):
                     return None
-                # Another account has a connection of this name in the same database: skip it.
+                # Another account has a connection of this name in the same database: skip all of its.
+                number = max(number, await self._store.series.last(records.owner(request)))
 
     async def begin(self, workflow_id: str, request: UpdateRequest) -> Handle:
         """Start the update under the workflow id of the surrounding `SetWorkflowID`."""

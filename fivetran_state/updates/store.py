@@ -1,5 +1,6 @@
 """Reads: one update, a connection's, a group's."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -29,22 +30,19 @@ from fivetran_state.updates.records import (
     Update,
     UpdateRequest,
 )
+from fivetran_state.updates.series import RECENT, Series
 from fivetran_state.updates.signals import VERDICT, Signal
 
 _AT_ONCE = 500
 """Ids in one look-up."""
-_RECENT = 50
-"""How many of the newest rows are looked at for the highest number.
-
-DBOS orders by creation times that may have a resolution of a second, and hosts' clocks differ.
-"""
 
 
 class Store:
     """Reads the updates of one account."""
 
-    def __init__(self, reader: Reader, application: str) -> None:
+    def __init__(self, reader: Reader, series: Series, application: str) -> None:
         self._reader = reader
+        self.series = series
         self._application = application
 
     async def status(self, workflow_id: str) -> WorkflowStatus | None:
@@ -66,10 +64,14 @@ class Store:
 
     async def recent(self, owner: str) -> list[WorkflowStatus]:
         """The owner's last updates, newest first, without input and output."""
-        recent = await self._reader.find(
-            name=records.NAME, workflow_id_prefix=f"{owner}:", sort_desc=True, limit=_RECENT
-        )
-        return sorted(recent, key=lambda row: statuses.number(row.workflow_id), reverse=True)
+        rows = await self.series.newest(owner)
+        # A row without an application belongs to every one.
+        ours = [
+            row
+            for row in rows
+            if row.name == records.NAME and row.application_name in (self._application, None)
+        ]
+        return ours[:RECENT]
 
     async def get(self, workflow_id: str) -> Update:
         """One update of this account; raises `WorkflowNotFound`."""
@@ -187,12 +189,15 @@ class Store:
             return Signal(binding.opened(found, binding.event_of(workflow_id, VERDICT)))
         return None
 
-    async def last_group(self, prefix: str) -> tuple[str, bool] | None:
-        """The highest group id with this prefix, and whether that group is running."""
-        rows = await self._reader.find(
-            name=GROUP, workflow_id_prefix=prefix, sort_desc=True, limit=_RECENT
-        )
-        return max(((row.workflow_id, statuses.is_running(row)) for row in rows), default=None)
+    async def running_group(self, prefix: str) -> str | None:
+        """The id of the running group whose id begins so."""
+        rows = await asyncio.to_thread(self._reader.with_status, records.UNFINISHED)
+        ids = [id_ for id_, name, *_ in rows if name == GROUP and id_.startswith(prefix)]
+        return max(ids, default=None)
+
+    async def which_exist(self, workflow_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that a workflow has, of whatever account."""
+        return {row.workflow_id for row in await self._reader.find(workflow_ids=list(workflow_ids))}
 
     async def state_before(self, workflow_id: str) -> str:
         """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""

@@ -4,13 +4,14 @@ Most methods block: call them in a thread.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from dbos import DBOS, WorkflowStatus, WorkflowStatusString
 
 from fivetran_state.errors import FivetranStateError, LeftPaused
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
-from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.reader import ID_BATCH, READ_BATCH, Reader
 from fivetran_state.updates.records import GROUP, PENDING, Unfinished
 from fivetran_state.updates.store import Store
 from fivetran_state.vault import Bound
@@ -25,11 +26,7 @@ class UnfinishedUpdates:
 
     def rows(self) -> list[Unfinished]:
         """This account's workflows that are running, waiting, or were ended in the database."""
-        rows = self._reader.find_now(status=records.UNFINISHED)
-        return [
-            Unfinished(row.workflow_id, row.name, row.executor_id, row.status, row.app_version)
-            for row in rows
-        ]
+        return [Unfinished(*row) for row in self._reader.with_status(records.UNFINISHED)]
 
     async def ids(self, executor_id: str | None = None) -> list[str]:
         """The ids of running updates: all, or those of one executor and those that wait for any."""
@@ -76,32 +73,46 @@ class UnfinishedUpdates:
         DBOS.update_workflow_attributes(workflow_id, {records.CANCEL: records.OUTSIDE}, merge=True)
         place = binding.message_to(workflow_id, records.CANCEL)
         DBOS.send(workflow_id, Bound(place, records.OUTSIDE), topic=records.CANCEL)
-        parts = self._reader.find_now(
-            name=records.NAME,
-            parent_workflow_id=workflow_id,
-            status=records.UNFINISHED,
-        )
-        for part in parts:
-            self.note_outside_end(part.workflow_id)
+        for part in self._reader.find_now(name=records.NAME, parent_workflow_id=workflow_id):
+            if statuses.is_running(part):
+                self.note_outside_end(part.workflow_id)
 
     async def left_paused(self) -> dict[str, str]:
         """Owner → workflow id of each latest update that still holds its connection paused.
 
         It is still trying, has given up (`left_paused`), or was ended by something else.
         """
-        rows = await self._reader.find(
-            name=records.NAME,
-            status=[*records.UNFINISHED, WorkflowStatusString.ERROR.value],
-            load_output=True,
-        )
+        wanted = [*records.UNFINISHED, WorkflowStatusString.ERROR.value]
+        rows = await asyncio.to_thread(self._reader.with_status, wanted)
+        last: dict[str, int] = {}
+        for workflow_id, name, *_ in rows:
+            if name == records.NAME:
+                update = UpdateId.parse(workflow_id)
+                last[update.owner] = max(update.number, last.get(update.owner, 0))
         found: dict[str, str] = {}
-        for row in rows:
+        for row in await self._without_following(last):
             owner = UpdateId.parse(row.workflow_id).owner
             if not await self._may_be_paused(row):
                 continue
             latest = await self._store.latest(owner, load_input=False)
             if latest is not None and latest.workflow_id == row.workflow_id:
                 found[owner] = row.workflow_id
+        return found
+
+    async def _without_following(self, numbers: Mapping[str, int]) -> list[WorkflowStatus]:
+        """Each owner's update with this number, where no other follows it, with its output."""
+        last = [UpdateId(*each) for each in numbers.items()]
+        found: list[WorkflowStatus] = []
+        for at in range(0, len(last), ID_BATCH):
+            some = {
+                str(UpdateId(each.owner, each.number + 1)): each for each in last[at:][:ID_BATCH]
+            }
+            following = await asyncio.to_thread(self._reader.created_at, list(some))
+            ids = [str(each) for next_id, each in some.items() if next_id not in following]
+            for start in range(0, len(ids), READ_BATCH):
+                found += await self._reader.find(
+                    workflow_ids=ids[start:][:READ_BATCH], load_output=True
+                )
         return found
 
     async def _may_be_paused(self, row: WorkflowStatus) -> bool:

@@ -7,6 +7,7 @@ from fivetran_state.updates.follow import Followers
 from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.listings import Listings
+from fivetran_state.updates.marks import Marks
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.retention import Retention
 from fivetran_state.updates.runtime import Runtime
@@ -23,6 +24,7 @@ class Updates:
         self,
         runtime: Runtime,
         reader: Reader,
+        marks: Marks,
         history: HistoryStore,
         texts: Texts,
         digest: Callable[[str], str],
@@ -37,5 +39,5 @@ class Updates:
         self.followers = Followers(self.store, runtime.running)
         self.listings = Listings(reader, self.store, texts)
         self.unfinished = UnfinishedUpdates(reader, self.store)
-        self.retention = Retention(reader, self.store, self.listings, history)
+        self.retention = Retention(reader, marks, self.store, self.listings, history)
         self.history = history

@@ -40,6 +40,7 @@ from fivetran_state.history.store import HistoryStore
 from fivetran_state.history.versions import SeenBy
 from fivetran_state.updates import binding, statuses
 from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.series import Series, number
 from fivetran_state.vault import Bound
 
 logger = logging.getLogger(__name__)
@@ -99,21 +100,17 @@ class Batch(TypedDict):
 _NOTHING = Looked(marks={}, troubles={}, absent=[], keeping=0, read=0, stopped_by=None)
 
 
-def prefix_of(application: str, settings: Settings) -> str:
-    """The prefix of the looks of one account at the connections that the operator allows.
+def series_name(application: str, settings: Settings) -> str:
+    """The name of the series of looks of one account at the connections that the operator allows.
 
     Processes that may use other connections look for themselves.
     """
     scope = f"{application}\n{settings.allowed_connections}"
-    return f"watch:{hashlib.sha256(scope.encode()).hexdigest()[:16]}:"
+    return f"watch:{hashlib.sha256(scope.encode()).hexdigest()[:16]}"
 
 
 def is_look(workflow_id: str) -> bool:
     return _ID.fullmatch(workflow_id) is not None
-
-
-def number(workflow_id: str) -> int:
-    return int(workflow_id.rpartition(":")[2])
 
 
 class LookWorkflow:
@@ -121,18 +118,20 @@ class LookWorkflow:
 
     def __init__(
         self,
+        series: Series,
         reader: Reader,
         history: HistoryStore,
         fivetran: Fivetran | None,
         settings: Settings,
-        prefix: str,
+        series_name: str,
     ) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
+        self._series = series
         self._reader = reader
         self._history = history
         self._fivetran = fivetran
         self._settings = settings
-        self._prefix = prefix
+        self._series_name = series_name
         self._is_over = False
         self.running: dict[str, asyncio.Task[Any] | None] = {}
         """The looks that run in this process, by workflow id."""
@@ -205,15 +204,17 @@ class LookWorkflow:
 
         Nothing if that cannot be read: then every state is read again, and none is missed.
         """
-        rows = await self._reader.find(name=NAME, workflow_id_prefix=self._prefix, load_output=True)
         ended = [
-            row
-            for row in rows
-            if statuses.succeeded(row) and number(row.workflow_id) < number(workflow_id)
+            row.workflow_id
+            for row in await self._series.newest(self._series_name)
+            if row.name == NAME
+            and statuses.succeeded(row)
+            and number(row.workflow_id) < number(workflow_id)
         ]
-        if not ended:
+        rows = await self._reader.find(workflow_ids=ended[:1], load_output=True) if ended else []
+        if not rows:
             return _NOTHING
-        last = max(ended, key=lambda row: number(row.workflow_id))
+        [last] = rows
         try:
             found: Looked = binding.opened(last.output, binding.output_of(last.workflow_id))
             return found

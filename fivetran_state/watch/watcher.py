@@ -19,8 +19,8 @@ from fivetran_state.errors import FivetranStateError, InternalError
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.updates import binding, statuses
 from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.series import Series, number
 from fivetran_state.vault import Bound
-from fivetran_state.watch import look
 from fivetran_state.watch.look import NAME, PAGE, Looked, LookWorkflow
 
 logger = logging.getLogger(__name__)
@@ -36,17 +36,19 @@ class Watcher:
 
     def __init__(
         self,
+        series: Series,
         reader: Reader,
         fivetran: Fivetran | None,
         settings: Settings,
         workflow: LookWorkflow,
-        prefix: str,
+        series_name: str,
     ) -> None:
+        self._series = series
         self._reader = reader
         self._settings = settings
         self._fivetran = fivetran
         self._workflow = workflow
-        self._prefix = prefix
+        self._series_name = series_name
 
     async def watch(self, interval: float) -> None:
         """Look every `interval` seconds, in turn with the other processes; never returns.
@@ -106,8 +108,9 @@ class Watcher:
         """
         await self._delete_old(rows)
         latest = self._latest(rows)
-        following = 1 if latest is None else look.number(latest.workflow_id) + 1
-        workflow_id = f"{self._prefix}{following}"
+        following = 1 if latest is None else number(latest.workflow_id) + 1
+        workflow_id = f"{self._series_name}:{following}"
+        await self._series.mark({self._series_name: following})
         try:
             with (
                 database.answering(),
@@ -121,22 +124,23 @@ class Watcher:
 
     async def _delete_old(self, rows: list[WorkflowStatus]) -> None:
         """Delete the looks that have ended before the last one that succeeded."""
-        succeeded = [look.number(row.workflow_id) for row in rows if statuses.succeeded(row)]
+        succeeded = [number(row.workflow_id) for row in rows if statuses.succeeded(row)]
         last = max(succeeded, default=0)
         old = [
             row.workflow_id
             for row in rows
-            if look.number(row.workflow_id) < last and not _is_unfinished(row)
+            if number(row.workflow_id) < last and not _is_unfinished(row)
         ]
         if old:
             await self._reader.delete(old)
 
     async def _rows(self) -> list[WorkflowStatus]:
-        return await self._reader.find(name=NAME, workflow_id_prefix=self._prefix)
+        rows = await self._series.newest(self._series_name)
+        return [row for row in rows if row.name == NAME]
 
     @staticmethod
     def _latest(rows: list[WorkflowStatus]) -> WorkflowStatus | None:
-        return max(rows, key=lambda row: look.number(row.workflow_id), default=None)
+        return max(rows, key=lambda row: number(row.workflow_id), default=None)
 
     async def _log_cost(self, fivetran: Fivetran, interval: float) -> None:
         """Log how many of the account's calls an hour the looks take, at least and at most."""

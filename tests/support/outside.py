@@ -47,10 +47,10 @@ def end_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_id: 
         client.cancel_workflow(workflow_id)
 
 
-def delete_in_database(environment: dict[str, str], sandbox: Sandbox, workflow_id: str) -> None:
-    """Deletes the update's row, and all that it has recorded."""
+def delete_in_database(environment: dict[str, str], sandbox: Sandbox, *workflow_ids: str) -> None:
+    """Deletes the updates' rows, and all that they have recorded."""
     with dbos_client(environment, sandbox) as client:
-        client.delete_workflows([workflow_id])
+        client.delete_workflows(list(workflow_ids))
 
 
 def delete_after(environment: dict[str, str], sandbox: Sandbox, step: str) -> None:

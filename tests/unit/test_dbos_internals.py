@@ -206,7 +206,7 @@ def test_the_input_of_an_ended_workflow_is_replaced_and_its_attribute_dropped(
         connection.execute(sa.update(row).values(attributes={"guest": True, "other": 1}))
 
     def found(*versions: str) -> list[str]:
-        return dbos_internals.ended((name,), attribute="guest", or_versions=versions)
+        return dbos_internals.ended((name,), attribute="guest", or_versions=versions, after=0)
 
     assert found() == [WORKFLOW_ID]
     dbos_internals.replace_input(WORKFLOW_ID, ("another",), drop_attribute="guest")
