@@ -11,94 +11,48 @@ paused flag is compared with what the group should have left.
 """
 
 import argparse
-import asyncio
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from fivetran_state import state
-from fivetran_state.changes import GroupOptions, Inline, for_each
-from fivetran_state.config import Settings
 from fivetran_state.models import Mode
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from fivetran_state.service import Service
 from tests.support.calls import API_KEY, API_SECRET
+from tests.support.grouped import AFTER, changing, not_as, only_grouped
 from tests.support.postgres import SECRET_KEY, Postgres
 
 LATENCY = 0.05
 CONCURRENCY = 20
 TARGET = 1.15
-PATIENCE = 3600.0
 MODES: tuple[Mode, ...] = ("independent", "all_or_nothing")
 
 
-def _ids(count: int) -> list[str]:
-    return [f"grouped_{number:04}" for number in range(count)]
-
-
-async def _change(count: int, mode: Mode) -> None:
-    """In the process that is measured: change all, and print the seconds and the CPU seconds."""
-    service = Service(Settings())
-    service.start()
-    await service.operations.left_paused()  # It is up.
-    change = Inline(state.Change("merge_patch", {"cursor": "2020"}))
-    wanted = for_each(_ids(count), change)
-    begin, cpu = time.monotonic(), time.process_time()
-    plan = await service.groups.plan_updates(wanted, GroupOptions(mode))
-    planned = time.monotonic() - begin
-    view = await service.groups.update_states(
-        wanted, GroupOptions(mode, expected_version=plan.version), wait_seconds=PATIENCE
-    )
-    print(
-        json.dumps(
-            {
-                "seconds": time.monotonic() - begin,
-                "planned": planned,
-                "cpu": time.process_time() - cpu,
-                "status": view.status,
-                "counts": view.counts,
-            }
-        )
-    )
-    await service.close()
-
-
 def _measure(
-    sandbox: Sandbox, environment: dict[str, str], count: int, mode: Mode, limit: int | None
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    folder: Path,
+    count: int,
+    mode: Mode,
+    limit: int | None,
 ) -> None:
-    for each in sandbox.world.connections():
-        sandbox.delete_connection(each.id)
-    for number, connection_id in enumerate(_ids(count)):
-        sandbox.add_connection(
-            connection_id, state='{"cursor":"2026","exact":1.10}', paused=number % 10 == 9
-        )
+    only_grouped(sandbox, count)
     sandbox.latency = LATENCY
     begin = len(sandbox.log)
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.groups", "--measured", str(count), mode],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    output, _ = changing(os.environ | environment, folder, count, mode).communicate()
     sandbox.latency = 0
-    found = json.loads(run.stdout)
+    found = json.loads(output)
     log = sandbox.log[begin:]
     calls = len(log)
     refused = sum(each.status == 429 for each in log)
     ideal = calls * LATENCY / CONCURRENCY
-    wrong = [
-        each.id
-        for number, each in enumerate(sandbox.world.connections())
-        if each.state != '{"cursor":"2020","exact":1.10}' or each.paused != (number % 10 == 9)
-    ]
+    wrong = not_as(sandbox, AFTER)
     ratio = found["seconds"] / ideal
-    allowed = "" if limit is None else f", {found['seconds'] / (calls / limit * 60):.2f} of the limit"
+    allowed = (
+        "" if limit is None else f", {found['seconds'] / (calls / limit * 60):.2f} of the limit"
+    )
     print(
         f"{count:5} {mode:14} {found['seconds']:6.1f} s (plan {found['planned']:.1f}), "
         f"{calls} calls, {refused} refused, ratio {ratio:.2f} (target {TARGET}){allowed}, "
@@ -112,12 +66,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="*", default=[20, 100, 500])
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--measured", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measured:
-        count, mode = arguments.measured
-        asyncio.run(_change(int(count), mode))
-        return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sandbox = Sandbox(api_key=API_KEY, api_secret=API_SECRET)
@@ -139,7 +88,7 @@ def main() -> None:
                 if postgres is not None:
                     environment["DBOS_SYSTEM_DATABASE_URL"] = postgres.new_database()
                     environment["FIVETRAN_STATE_SECRET_KEY"] = SECRET_KEY
-                _measure(sandbox, environment, count, mode, arguments.limit)
+                _measure(sandbox, environment, folder, count, mode, arguments.limit)
         if postgres is not None:
             postgres.close()
 

@@ -1,0 +1,128 @@
+"""Many connections as a group: after any failure, and any kill, every state and every flag is right."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import to_thread
+
+from fivetran_state.models import Mode
+from fivetran_state.sandbox import LoggedRequest, Sandbox
+from tests.support.calls import arrival, is_pause, is_resume
+from tests.support.commands import finish
+from tests.support.grouped import AFTER, BEFORE, changing, name, not_as, only_grouped
+from tests.support.matrix import each_with_each
+
+COUNT = 40
+WHICH = {"first": 0, "middle": COUNT // 2, "last": COUNT - 1}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a connection fails in one phase."""
+
+    kind: Any
+    method: str
+    path: str
+    code: str
+    status: int = 403
+    skip: int = 0
+    body: str | None = None
+
+
+FAILURES = {
+    "pause": Failure("status", "PATCH", "{}$", "forbidden"),
+    # After the plan's look and the update's own.
+    "snapshot": Failure("status", "GET", "{}/state$", "forbidden", skip=2),
+    "write": Failure("status", "PATCH", "{}/state$", "forbidden"),
+    "verify": Failure("wrong_state", "PATCH", "{}/state$", "verification_failed", body='{"x":1}'),
+}
+
+
+def is_write(request: LoggedRequest) -> bool:
+    return request.method == "PATCH" and request.path.endswith("/state")
+
+
+def is_read_back(request: LoggedRequest) -> bool:
+    return request.method == "GET" and request.state == AFTER
+
+
+PHASES = {"pause": is_pause, "write": is_write, "verify": is_read_back, "resume": is_resume}
+
+
+async def ended(process: Any) -> dict[str, Any]:
+    output, _ = await to_thread.run_sync(process.communicate)
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> None:
+    """Kills the process at the call of this phase that half of the connections have reached."""
+    seen: set[str | None] = set()
+
+    def is_half_way(request: LoggedRequest) -> bool:
+        if PHASES[phase](request):
+            seen.add(request.connection_id)
+        return len(seen) >= COUNT // 2
+
+    await arrival(sandbox, is_half_way)
+    os.kill(process.pid, signal.SIGKILL)
+    await to_thread.run_sync(process.wait)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "which"), each_with_each(FAILURES, WHICH))
+async def test_a_failure_of_one_leaves_all_as_they_were(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, phase: str, which: str
+) -> None:
+    only_grouped(sandbox, COUNT)
+    failure = FAILURES[phase]
+    sandbox.fault(
+        failure.kind,
+        method=failure.method,
+        path=failure.path.format(name(WHICH[which])),
+        status=failure.status,
+        skip=failure.skip,
+        body=failure.body,
+    )
+
+    told = await ended(changing(on_either, tmp_path, COUNT, "all_or_nothing"))
+
+    assert (told["status"], told["counts"]) == ("failed", {failure.code: 1})
+    assert not not_as(sandbox, BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("phase", "mode"), each_with_each(PHASES, ["all_or_nothing", "independent"])
+)
+async def test_killed_half_way_all_are_changed_by_the_next_process(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, phase: str, mode: Mode
+) -> None:
+    only_grouped(sandbox, COUNT)
+    process = changing(on_either, tmp_path, COUNT, mode)
+
+    await killed_when_half_way(process, sandbox, phase)
+    finished = await to_thread.run_sync(finish, on_either, tmp_path)
+
+    assert finished.returncode == 0, finished.stderr
+    assert not not_as(sandbox, AFTER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+async def test_killed_while_a_failure_is_undone_all_are_put_back_by_the_next_process(
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, phase: str
+) -> None:
+    only_grouped(sandbox, COUNT)
+    sandbox.fault("status", method="PATCH", path=f"{name(COUNT - 1)}/state$", status=403)
+    process = changing(on_either, tmp_path, COUNT, "all_or_nothing")
+
+    await killed_when_half_way(process, sandbox, phase)
+    finished = await to_thread.run_sync(finish, on_either, tmp_path)
+
+    assert finished.returncode == 0, finished.stderr
+    assert not not_as(sandbox, BEFORE)
