@@ -12,12 +12,14 @@ from anyio import to_thread
 
 from fivetran_state.models import Mode
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from tests.support.calls import arrival, is_pause, is_resume
+from tests.support.calls import is_pause, is_resume
 from tests.support.commands import finish
 from tests.support.grouped import AFTER, BEFORE, changing, name, not_as, only_grouped
 from tests.support.matrix import each_with_each
 
-COUNT = 40
+COUNT = int(os.environ.get("GROUPED_CONNECTIONS", "40"))
+PATIENCE = 30 + COUNT
+"""Seconds."""
 WHICH = {"first": 0, "middle": COUNT // 2, "last": COUNT - 1}
 
 
@@ -69,7 +71,7 @@ async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> No
             seen.add(request.connection_id)
         return len(seen) >= COUNT // 2
 
-    await arrival(sandbox, is_half_way)
+    await to_thread.run_sync(sandbox.wait_for, is_half_way, PATIENCE)
     os.kill(process.pid, signal.SIGKILL)
     await to_thread.run_sync(process.wait)
 
@@ -106,7 +108,7 @@ async def test_killed_half_way_all_are_changed_by_the_next_process(
     process = changing(on_either, tmp_path, COUNT, mode)
 
     await killed_when_half_way(process, sandbox, phase)
-    finished = await to_thread.run_sync(finish, on_either, tmp_path)
+    finished = await to_thread.run_sync(finish, on_either, tmp_path, PATIENCE)
 
     assert finished.returncode == 0, finished.stderr
     assert not not_as(sandbox, AFTER)
@@ -122,7 +124,7 @@ async def test_killed_while_a_failure_is_undone_all_are_put_back_by_the_next_pro
     process = changing(on_either, tmp_path, COUNT, "all_or_nothing")
 
     await killed_when_half_way(process, sandbox, phase)
-    finished = await to_thread.run_sync(finish, on_either, tmp_path)
+    finished = await to_thread.run_sync(finish, on_either, tmp_path, PATIENCE)
 
     assert finished.returncode == 0, finished.stderr
     assert not not_as(sandbox, BEFORE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def run(
-    environment: dict[str, str], folder: Path, *arguments: str
+    environment: dict[str, str], folder: Path, *arguments: str, timeout: float = 60
 ) -> "subprocess.CompletedProcess[str]":
     """Runs `fivetran-state ...` to its end."""
     return subprocess.run(
@@ -16,7 +16,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
         env=environment,
         cwd=folder,
@@ -30,9 +30,11 @@ def doctor(
     return run(environment, folder, "doctor", *arguments)
 
 
-def finish(environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+def finish(
+    environment: dict[str, str], folder: Path, timeout: float = 60
+) -> "subprocess.CompletedProcess[str]":
     """`fivetran-state finish`"""
-    return run(environment, folder, "finish")
+    return run(environment, folder, "finish", timeout=timeout)
 
 
 @contextmanager
