@@ -7,7 +7,8 @@ says about how far each series has come, and the ids around it are looked up.
 
 A mark is believed only if there are rows around it. If it lags behind, the rows lead on from there:
 numbers follow each other, and retention leaves the newest. If there are none, because somebody has
-deleted them or changed the mark, all rows are searched.
+deleted them or changed the mark, all rows are searched. Without a mark, the series counts as new, unless
+one of its workflows has not ended: no update may be started beside it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from dbos import WorkflowStatus
 
 from fivetran_state.updates.marks import Marks
 from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.records import UNFINISHED
 
 RECENT = 50
 """Workflows that `newest` returns at least, if the series has so many."""
@@ -56,14 +58,19 @@ class Series:
             top = max(found, default=0)
             if top <= start + MARKED_EVERY:
                 break
-        if mark and not found:
-            prefix = f"{series}:"
+        prefix = f"{series}:"
+        if not found and (mark or self._has_unfinished(prefix)):
             rows = self._reader.find_now(workflow_id_prefix=prefix, sort_desc=True, limit=RECENT)
             # SQLite finds `A:1` too if it looks for `a:`.
             found = {
                 number(row.workflow_id): row for row in rows if row.workflow_id.startswith(prefix)
             }
         return [found[each] for each in sorted(found, reverse=True)]
+
+    def _has_unfinished(self, prefix: str) -> bool:
+        """True if one of them has not ended: then somebody has deleted the mark, or put it back."""
+        rows = self._reader.with_status(UNFINISHED)
+        return any(workflow_id.startswith(prefix) for workflow_id, *_ in rows)
 
     def _around(self, series: str, start: int) -> list[WorkflowStatus]:
         first = max(start - RECENT, 0) + 1

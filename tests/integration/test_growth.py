@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from fivetran_state import state
 from fivetran_state.changes import Inline
+from fivetran_state.errors import UpdateInProgress
 from fivetran_state.runtime.launch import Launched
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
@@ -194,6 +195,21 @@ async def test_numbers_go_on_where_old_updates_are_gone_and_the_mark_is_put_back
         for following, mark in enumerate((300, 280, 100, 10**9), 301):
             set_mark(on_each, "a", mark)
             assert await update(service, "a") == f"a:{following}"
+
+
+async def test_beside_a_running_update_none_is_started_though_its_mark_is_gone(
+    sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(sandbox, "a")
+    async with launched_in(on_each, monkeypatch) as (service, _):
+        await update(service, "a")
+        # Of a later program, so that this one does not take it over.
+        copy(on_each, "a:1", ["a:300"], status="PENDING", application_version="later")
+        delete_in_database(on_each, sandbox, "a:1")
+        set_mark(on_each, "a", None)
+
+        with pytest.raises(UpdateInProgress):
+            await update(service, "a")
 
 
 async def test_the_numbers_of_another_account_are_skipped_at_once(
