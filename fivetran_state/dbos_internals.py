@@ -55,6 +55,11 @@ def _only_a_number(serialized_data: str) -> float:
         _refuse(serialized_data)
 
 
+def running_here() -> set[str]:
+    """The ids of the workflows that run in this process, until DBOS has recorded their end."""
+    return set(_get_dbos_instance()._active_workflows_set.activeList())
+
+
 def next_step_number() -> int:
     """The `function_id` that the workflow's next step will be recorded under."""
     context = get_local_dbos_context()

@@ -187,12 +187,14 @@ class Recovery:
         for row in mine:
             if row.was_ended_from_outside and row.workflow_id not in self._running.changing:
                 self._break_off(row.workflow_id)
+        running = dbos_internals.running_here()
         stopped = {
             row.workflow_id: row
             for row in mine
             if is_update(row.workflow_id)
             and row.workflow_id not in self._running.progress
             and row.workflow_id not in self._looks
+            and row.workflow_id not in running
         }
         # Look twice: an update that was just started is not running yet.
         for workflow_id in stopped.keys() & self._stopped_before:

@@ -28,6 +28,8 @@ WORKFLOW_ID = "one"
 
 runs: list[str] = []
 """The ids of the workflows that have run."""
+here: list[set[str]] = []
+"""The workflows that ran here while each of them did."""
 
 
 @pytest.fixture
@@ -48,11 +50,13 @@ def database(tmp_path: Path) -> Iterator[SystemDatabase]:
     @DBOS.workflow(name="test_dbos_internals", max_recovery_attempts=None)
     def remember_run() -> None:
         runs.append(DBOS.workflow_id or "")
+        here.append(dbos_internals.running_here())
 
     DBOS.launch()
     with SetWorkflowID(WORKFLOW_ID):
         remember_run()
     runs.clear()
+    here.clear()
     yield _get_dbos_instance()._sys_db
     DBOS.destroy(destroy_registry=True)
 
@@ -140,6 +144,16 @@ def test_a_claimed_workflow_is_run(database: SystemDatabase) -> None:
 
     assert runs == [WORKFLOW_ID]
     assert (found().executor_id, found().status) == (OURS, "SUCCESS")
+
+
+def test_it_is_known_which_workflows_run_here(database: SystemDatabase) -> None:
+    assert dbos_internals.running_here() == set()
+    left_by(database, THEIRS)
+
+    assert claim()
+    DBOS.retrieve_workflow(WORKFLOW_ID).get_result()
+
+    assert here == [{WORKFLOW_ID}]
 
 
 def test_of_two_claims_one_wins(database: SystemDatabase) -> None:
