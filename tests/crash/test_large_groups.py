@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
+from fivetran_state import state
+from fivetran_state.changes import GroupOptions, Inline, for_each
+from fivetran_state.errors import TooLateToCancel
 from fivetran_state.models import Mode
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from tests.support.calls import is_pause, is_resume
 from tests.support.commands import finish
 from tests.support.grouped import AFTER, BEFORE, changing, name, not_as, only_grouped
 from tests.support.matrix import each_with_each
+from tests.support.watching import service_in
 
 COUNT = int(os.environ.get("GROUPED_CONNECTIONS", "40"))
 PATIENCE = 30 + COUNT
@@ -62,8 +67,8 @@ async def ended(process: Any) -> dict[str, Any]:
     return found
 
 
-async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> None:
-    """Kills the process at the call of this phase that half of the connections have reached."""
+async def half_way(sandbox: Sandbox, phase: str) -> None:
+    """Returns when half of the connections have reached this phase."""
     seen: set[str | None] = set()
 
     def is_half_way(request: LoggedRequest) -> bool:
@@ -72,6 +77,10 @@ async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> No
         return len(seen) >= COUNT // 2
 
     await to_thread.run_sync(sandbox.wait_for, is_half_way, PATIENCE)
+
+
+async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> None:
+    await half_way(sandbox, phase)
     os.kill(process.pid, signal.SIGKILL)
     await to_thread.run_sync(process.wait)
 
@@ -128,3 +137,32 @@ async def test_killed_while_a_failure_is_undone_all_are_put_back_by_the_next_pro
 
     assert finished.returncode == 0, finished.stderr
     assert not not_as(sandbox, BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("phase", "mode"), each_with_each(PHASES, ["all_or_nothing", "independent"])
+)
+async def test_cancelled_half_way_no_connection_is_left_between(
+    sandbox: Sandbox,
+    on_either: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    mode: Mode,
+) -> None:
+    only_grouped(sandbox, COUNT)
+    change = Inline(state.Change("merge_patch", {"cursor": "2020"}))
+    wanted = for_each([name(number) for number in range(COUNT)], change)
+    async with service_in(on_either, monkeypatch) as service:
+        started = await service.groups.update_states(wanted, GroupOptions(mode))
+        await half_way(sandbox, phase)
+        with suppress(TooLateToCancel):
+            await service.groups.cancel_updates(started.workflow_id, wait_seconds=PATIENCE)
+        ended = await service.groups.updates_status(started.workflow_id, wait_seconds=PATIENCE)
+
+    unlike_before, unlike_after = not_as(sandbox, BEFORE), not_as(sandbox, AFTER)
+    assert not set(unlike_before) & set(unlike_after), "a flag is wrong, or a state"
+    if mode == "all_or_nothing":
+        assert not (unlike_after if ended.status == "updated" else unlike_before)
+    else:
+        assert ended.counts.get("updated", 0) == len(unlike_before)
+        assert ended.counts.get("cancelled", 0) == len(unlike_after)
