@@ -206,11 +206,8 @@ class Groups:
     async def _progress(self, workflow_id: str, known: _Known) -> Status:
         started = await self._store.parts_of(workflow_id, known.owners)
         running = set(await self._store.unfinished(list(started.values())))
-        ends = {
-            connection_id: await self._store.end_of(update_id)
-            for connection_id, update_id in started.items()
-            if update_id not in running
-        }
+        ended = await self._store.ends_of([id_ for id_ in started.values() if id_ not in running])
+        ends = {end["connection_id"]: end for end in ended}
         return Status(known.mode, tuple(known.owners), started, ends, False, None)
 
     async def connections_of(self, workflow_id: str, account: str | None) -> list[str]:
@@ -244,7 +241,7 @@ class Groups:
     async def _ends(self, result: Result) -> list[End]:
         if "ends" in result:
             return result["ends"]
-        return [await self._store.end_of(each) for each in result["workflow_ids"]]
+        return await self._store.ends_of(result["workflow_ids"])
 
 
 def is_id(workflow_id: str) -> bool:

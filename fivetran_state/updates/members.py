@@ -78,4 +78,4 @@ class Members:
         while left := await self._store.unfinished(left):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _MAX_POLL_SECONDS)
-        return [await self._store.end_of(workflow_id) for workflow_id in workflow_ids]
+        return await self._store.ends_of(workflow_ids)

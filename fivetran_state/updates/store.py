@@ -19,7 +19,7 @@ from fivetran_state.ids import UpdateId
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
 from fivetran_state.updates.ends import End, failed
-from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.reader import READ_BATCH, Reader
 from fivetran_state.updates.records import (
     GROUP,
     PENDING,
@@ -158,24 +158,15 @@ class Store:
             found |= {row.workflow_id for row in rows}
         return [each for each in workflow_ids if each in found]
 
-    async def end_of(self, workflow_id: str) -> End:
-        """How an update of a group has ended."""
-        connection_id = UpdateId.parse(workflow_id).connection_id
-        rows = await self._reader.find(workflow_ids=[workflow_id], load_output=True)
-        try:
-            outcome = statuses.outcome(rows[0]) if rows else None
-            error = statuses.error(rows[0]) if rows else None
-        except FivetranStateError as unreadable:
-            return failed(connection_id, workflow_id, unreadable)
-        if outcome is None:
-            gone = InternalError("Somebody has ended or deleted it in the database.")
-            return failed(connection_id, workflow_id, error or gone)
-        return End(
-            connection_id=connection_id,
-            workflow_id=workflow_id,
-            how=outcome["outcome"],
-            message=None,
-        )
+    async def ends_of(self, workflow_ids: Sequence[str]) -> list[End]:
+        """How these updates of a group have ended, in their order."""
+        found: dict[str, WorkflowStatus] = {}
+        for at in range(0, len(workflow_ids), READ_BATCH):
+            rows = await self._reader.find(
+                workflow_ids=list(workflow_ids[at : at + READ_BATCH]), load_output=True
+            )
+            found |= {row.workflow_id: row for row in rows}
+        return [_end_of(workflow_id, found.get(workflow_id)) for workflow_id in workflow_ids]
 
     async def error_of(self, workflow_id: str) -> FivetranStateError | None:
         """The error of an update that failed."""
@@ -254,6 +245,21 @@ class Store:
 
     def is_ours(self, status: WorkflowStatus) -> bool:
         return status.application_name == self._application
+
+
+def _end_of(workflow_id: str, row: WorkflowStatus | None) -> End:
+    connection_id = UpdateId.parse(workflow_id).connection_id
+    try:
+        outcome = None if row is None else statuses.outcome(row)
+        error = None if row is None else statuses.error(row)
+    except FivetranStateError as unreadable:
+        return failed(connection_id, workflow_id, unreadable)
+    if outcome is None:
+        gone = InternalError("Somebody has ended or deleted it in the database.")
+        return failed(connection_id, workflow_id, error or gone)
+    return End(
+        connection_id=connection_id, workflow_id=workflow_id, how=outcome["outcome"], message=None
+    )
 
 
 def in_progress(latest: WorkflowStatus) -> UpdateInProgress:
