@@ -114,11 +114,17 @@ class GroupPlan:
         ]
 
     def _message(self, changed: int, failed: int) -> str:
+        total = len(self.members)
+        if not changed and failed:
+            others = " The others would stay as they are." if failed < total else ""
+            return (
+                f"Nothing was written. {failed} of {total} connections cannot be changed.{others}"
+            )
         if not changed:
             return "The change would leave every connection as it is. Nothing was written."
         if failed and self.mode == "all_or_nothing":
             return (
-                f"Nothing was written. {failed} of {len(self.members)} connections cannot be "
+                f"Nothing was written. {failed} of {total} connections cannot be "
                 "changed, so all_or_nothing would be refused."
             )
         left_out = f" {failed} cannot be changed and would be left out." if failed else ""

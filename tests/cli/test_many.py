@@ -179,6 +179,13 @@ def test_a_connection_that_cannot_be_changed_keeps_all_or_nothing_from_beginning
     assert not any(map(is_pause, sandbox.log))
 
 
+def test_a_plan_of_nothing_but_failures_says_so(shell: Shell) -> None:
+    ended = shell("update-many", STATELESS, *REWIND, *INDEPENDENT)
+
+    assert ended.code == 1
+    assert "1 of 1 connections cannot be changed" in ended.stdout
+
+
 def test_independent_leaves_out_what_the_plan_names(shell: Shell, sandbox: Sandbox) -> None:
     asked = (IDLE, STATELESS, *REWIND, *INDEPENDENT)
     looked = shell("update-many", *asked, "--dry-run", "--json")
