@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from fivetran_state import __version__
-from fivetran_state.cli import changing, folders, following, history, operating, reading, tokens
+from fivetran_state.cli import (
+    changing,
+    folders,
+    following,
+    history,
+    many,
+    operating,
+    reading,
+    tokens,
+)
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import SandboxOption
 from fivetran_state.cli.output import Output
@@ -149,6 +158,7 @@ for _command in (
     history.history,
     reading.diff,
     changing.update,
+    many.update_many,
     changing.edit,
     changing.restore,
     changing.copy,

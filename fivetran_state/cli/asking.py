@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,26 @@ class TerminalConfirmation:
 
 async def agree(output: Output, question: str) -> None:
     """Put the question; raise `NotConfirmed` unless the answer is a yes."""
-    output.question(f"\n{question}\n\nType yes to agree:")
+    await agree_or_look(output, question, "Type yes to agree:", ())
+
+
+async def agree_or_look(
+    output: Output, question: str, prompt: str, names: Collection[str]
+) -> str | None:
+    """Put the question; the one of the names that was answered, or None for a yes.
+
+    Raises `NotConfirmed` for every other answer.
+    """
+    output.question(f"\n{question}\n\n{prompt}")
     try:
-        answer = await _line()
+        answer = (await _line()).strip()
     except asyncio.CancelledError:
         raise NotConfirmed("The question was interrupted; nothing was written.") from None
-    if answer.strip().lower() not in _YES:
+    if answer.lower() in _YES:
+        return None
+    if answer not in names:
         raise NotConfirmed("You have not agreed; nothing was written.")
+    return answer
 
 
 async def _line() -> str:

@@ -16,6 +16,9 @@ from fivetran_state.cli.options import (
     DryRunOption,
     ExpectedVersionOption,
     JsonOption,
+    JsonPatchOption,
+    MergePatchOption,
+    NewStateOption,
     OnlyOption,
     ReasonOption,
     SandboxOption,
@@ -30,16 +33,9 @@ from fivetran_state.errors import InvalidRequest, NotConfirmed
 
 def update(
     connection: ConnectionArgument,
-    merge_patch: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="RFC 7386: the members to set; null removes one."),
-    ] = None,
-    json_patch: Annotated[
-        str | None, typer.Option(metavar="JSON", help="RFC 6902: a list of operations.")
-    ] = None,
-    new_state: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The whole new state.")
-    ] = None,
+    merge_patch: MergePatchOption = None,
+    json_patch: JsonPatchOption = None,
+    new_state: NewStateOption = None,
     expected_version: ExpectedVersionOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -61,11 +57,8 @@ def update(
 
     async def action(shell: Shell) -> ExitCode:
         given = {"merge_patch": merge_patch, "json_patch": json_patch, "new_state": new_state}
-        texts = {
-            kind: None if value is None else inputs.text_of(value, f"--{kind.replace('_', '-')}")
-            for kind, value in given.items()
-        }
-        return await change_state(shell, connection, await changes.parse(texts), how)
+        change = await changes.parse(inputs.texts_of(given))
+        return await change_state(shell, connection, change, how)
 
     run(action, sandbox=sandbox, as_json=as_json)
 

@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fivetran_state.cli import showing
+from fivetran_state.cli import group, showing
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.making import of_update
 from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgument
 from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import FOREVER, Shell, run
-from fivetran_state.models import Update, UpdatesView, WorkflowView
+from fivetran_state.models import WorkflowView
 
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
-
-
-_PROGRESS = ("workflow_id", "status", "phase", "message", "was_paused", "paused_by_update")
-"""The members of a record for each phase."""
 
 
 def status(
@@ -32,17 +28,21 @@ def status(
 ) -> None:
     """Show how far an update is, or how it ended.
 
-    The exit code tells too: 0 it runs or ended well, 1 it failed, 3 its connection is paused.
+    The exit code tells too: 0 it runs or ended well, 1 it failed, 3 its connection is paused. Of
+    connections that are changed together, 5: some were changed, others not.
     """
 
     async def action(shell: Shell) -> ExitCode:
         wait = FOREVER if watch else 0
         try:
             if shell.service.groups.is_group(workflow_id):
-                group = await shell.service.groups.updates_status(
-                    workflow_id, wait_seconds=wait, on_update=_member(shell) if watch else None
+                found = await (
+                    group.follow(shell, workflow_id, records=True)
+                    if watch
+                    else shell.service.groups.updates_status(workflow_id)
                 )
-                return _show_group(shell.output, group)
+                group.show(shell, found)
+                return await group.exit_code(shell, found)
             view = await shell.service.workflows.workflow_status(
                 workflow_id, wait_seconds=wait, on_progress=_live(shell, workflow_id)
             )
@@ -66,8 +66,10 @@ def cancel(
     async def action(shell: Shell) -> ExitCode:
         try:
             if shell.service.groups.is_group(workflow_id):
-                group = await shell.service.groups.cancel_updates(workflow_id, wait_seconds=FOREVER)
-                _show_group(shell.output, group)
+                found = await shell.service.groups.cancel_updates(workflow_id, wait_seconds=FOREVER)
+                group.show(shell, found)
+                if group.is_paused(found):
+                    return ExitCode.STILL_PAUSED
             else:
                 ended = await shell.service.changes.cancel_update(workflow_id, wait_seconds=FOREVER)
                 showing.update(shell, ended)
@@ -95,17 +97,6 @@ def _live(shell: Shell, workflow_id: str) -> "Callable[[Progress], Awaitable[Non
                     "paused_by_update": progress["still_paused"],
                 }
             )
-
-    return show
-
-
-def _member(shell: Shell) -> "Callable[[Update], Awaitable[None]]":
-    """Prints how far each update of a group is."""
-
-    async def show(update: Update) -> None:
-        shell.output.note(f"· {update.workflow_id}: {update.message}")
-        if shell.output.as_json:
-            shell.output.record({name: getattr(update, name) for name in _PROGRESS})
 
     return show
 
@@ -139,17 +130,3 @@ def _show(output: Output, view: WorkflowView) -> None:
             ),
         )
     showing.changes(output, view)
-
-
-def _show_group(output: Output, view: UpdatesView) -> ExitCode:
-    if output.as_json:
-        output.record(view)
-    else:
-        output.text(f"{view.workflow_id}: {view.status}", showing.COLOURS.get(view.status))
-        if view.error is not None:
-            output.text(view.error.message)
-        for each in view.updates:
-            output.text(f"{each.workflow_id}: {each.status}. {each.message}")
-    if any(each.paused_by_update for each in view.updates):
-        return ExitCode.STILL_PAUSED
-    return ExitCode.FAILED if view.status in ("failed", "cancelled") else ExitCode.DONE

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from fivetran_state.errors import InvalidRequest
@@ -22,6 +23,14 @@ def text_of(given: str, option: str) -> str:
         raise InvalidRequest(
             f"{option}: the file {path} cannot be read: {error.strerror}."
         ) from error
+
+
+def texts_of(given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The texts of a command's changes, each of which may be named as for `text_of`, by kind."""
+    return {
+        kind: None if value is None else text_of(value, f"--{kind.replace('_', '-')}")
+        for kind, value in given.items()
+    }
 
 
 def edited(path: Path) -> None:

@@ -22,6 +22,14 @@ OnlyOption = Annotated[
     str | None,
     typer.Option("--only", metavar="PATH", help="JSON Pointer: change this part only."),
 ]
+MergePatchOption = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="RFC 7386: the members to set; null removes one."),
+]
+JsonPatchOption = Annotated[
+    str | None, typer.Option(metavar="JSON", help="RFC 6902: a list of operations.")
+]
+NewStateOption = Annotated[str | None, typer.Option(metavar="JSON", help="The whole new state.")]
 ExpectedVersionOption = Annotated[
     str | None,
     typer.Option(

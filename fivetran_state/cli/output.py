@@ -31,6 +31,7 @@ Colour = Literal["red", "green", "yellow", "bright_black"]
 _COMMANDS = {
     "list_connections": "fivetran-state connections",
     "get_state": "fivetran-state get",
+    "update_states": "fivetran-state update-many",
     "update_state": "fivetran-state update",
     "workflow_status": "fivetran-state status",
     "list_workflows": "fivetran-state history",

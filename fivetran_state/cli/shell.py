@@ -46,10 +46,16 @@ class Shell:
         return " ".join(("fivetran-state", *words, *sandbox))
 
     def goes_on(self, workflow_id: str) -> None:
-        """Say that the update is left running."""
+        """Say that the update, or the group, is left running."""
+        is_group = self.service.groups.is_group(workflow_id)
         self.output.note(
-            f"The update {workflow_id} goes on by itself, and resumes the connection at its end.\n"
-            f"Follow it: {self.command('status', workflow_id, '--watch')}\n"
+            (
+                f"The group {workflow_id} goes on by itself, and resumes each connection at its end.\n"
+                if is_group
+                else f"The update {workflow_id} goes on by itself, and resumes the connection at its "
+                "end.\n"
+            )
+            + f"Follow it: {self.command('status', workflow_id, '--watch')}\n"
             f"End it before it writes: {self.command('cancel', workflow_id)}"
         )
         if self.output.as_json:

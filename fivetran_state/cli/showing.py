@@ -7,7 +7,7 @@ from fivetran_state import question, state
 from fivetran_state.cli.output import Colour, Output
 from fivetran_state.cli.shell import Shell
 from fivetran_state.errors import TooLargeToConfirm
-from fivetran_state.models import ConnectionFacts, StateView, Update
+from fivetran_state.models import Change, ConnectionFacts, StateView, Update
 from fivetran_state.state import DiffEntry, OutlineEntry
 from fivetran_state.text import quoted
 
@@ -59,7 +59,7 @@ def changes(output: Output, update: Update) -> None:
     """The first changes of an update, cut where they are long."""
     listed = update.changes or []
     for change in listed:
-        _change(output, change.op, change.path, change.before or "", change.after or "")
+        output.text(change_line(change), COLOURS[change.op])
     more = (update.changes_total or 0) - len(listed)
     if more:
         output.text(f"… and {more:,} more changes")
@@ -74,7 +74,7 @@ def differences(output: Output, found: Iterable[DiffEntry]) -> int:
             output.record(_fields(entry))
         else:
             before, after = state.dump(entry.before), state.dump(entry.after)
-            _change(output, entry.op, entry.path, before, after)
+            output.text(_line(entry.op, entry.path, before, after), COLOURS[entry.op])
     return number
 
 
@@ -114,14 +114,18 @@ def status(found: ConnectionFacts | StateView) -> list[str]:
     return said
 
 
-def _change(output: Output, op: str, path: str, before: str, after: str) -> None:
+def change_line(change: Change) -> str:
+    """One change as a line; its values are cut where they are long."""
+    return _line(change.op, change.path, change.before or "", change.after or "")
+
+
+def _line(op: str, path: str, before: str, after: str) -> str:
     where = quoted(path) if path else "(everything)"
-    line = {
+    return {
         "add": f"+ {where}: {after}",
         "remove": f"- {where}: {before}",
         "replace": f"~ {where}: {before} -> {after}",
     }[op]
-    output.text(line, COLOURS[op])
 
 
 def _matched(entry: OutlineEntry) -> str:

@@ -39,12 +39,13 @@ class Looked:
     def is_changed(self) -> bool:
         return self.error is None and self.changes_total > 0
 
-    def view(self) -> MemberPlan:
+    def view(self, *, in_full: bool = False) -> MemberPlan:
+        shown = self.changes if in_full else self.changes[:SHOWN_CHANGES]
         return MemberPlan(
             connection_id=self.connection_id,
             version_before=self.version_before,
             version_after=self.version_after,
-            changes=list(self.changes[:SHOWN_CHANGES]) or None,
+            changes=list(shown) or None,
             changes_total=None if self.error else self.changes_total,
             warnings=list(self.warnings) or None,
             error=None if self.error is None else views.failure(self.error),
@@ -83,8 +84,9 @@ class GroupPlan:
     def calls(self) -> int:
         return sum(each.calls for each in self.changed)
 
-    def view(self) -> GroupPlanView:
+    def view(self, *, in_full: bool = False) -> GroupPlanView:
         changed, failures = self.changed, self.failures
+        shown = changed if in_full else changed[:SHOWN_MEMBERS]
         return GroupPlanView(
             message=self._message(len(changed), len(failures)),
             version=self.version,
@@ -97,8 +99,8 @@ class GroupPlan:
             seconds=round(self.seconds, 1),
             kinds=self._kinds(),
             failures=[each.view() for each in failures],
-            connections=[each.view() for each in changed[:SHOWN_MEMBERS]],
-            more=max(len(changed) - SHOWN_MEMBERS, 0) or None,
+            connections=[each.view(in_full=in_full) for each in shown],
+            more=len(changed) - len(shown) or None,
         )
 
     def _kinds(self) -> list[Kind]:
@@ -112,11 +114,17 @@ class GroupPlan:
         ]
 
     def _message(self, changed: int, failed: int) -> str:
+        total = len(self.members)
+        if not changed and failed:
+            others = " The others would stay as they are." if failed < total else ""
+            return (
+                f"Nothing was written. {failed} of {total} connections cannot be changed.{others}"
+            )
         if not changed:
             return "The change would leave every connection as it is. Nothing was written."
         if failed and self.mode == "all_or_nothing":
             return (
-                f"Nothing was written. {failed} of {len(self.members)} connections cannot be "
+                f"Nothing was written. {failed} of {total} connections cannot be "
                 "changed, so all_or_nothing would be refused."
             )
         left_out = f" {failed} cannot be changed and would be left out." if failed else ""

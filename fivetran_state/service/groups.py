@@ -10,6 +10,7 @@ from dataclasses import replace
 from fivetran_state import changes, large, state
 from fivetran_state.errors import (
     Cancelled,
+    Conflict,
     FivetranStateError,
     InvalidRequest,
     NothingToUndo,
@@ -35,7 +36,7 @@ from fivetran_state.updates import groups, statuses
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.groups import Status
 from fivetran_state.updates.records import GroupRequest
-from fivetran_state.updates.refusals import conflict, refuse_pending_resync
+from fivetran_state.updates.refusals import refuse_pending_resync
 from fivetran_state.updates.store import in_progress
 
 MAX_BYTES = 5 * state.MAX_BYTES
@@ -82,7 +83,7 @@ class Groups:
                 break
         if not found:
             raise InvalidRequest(
-                "No connection that keeps a state fits the filter. list_connections shows what there is."
+                "No connection that keeps a state fits the filter. Look at the list of connections."
             )
         return sorted(found)
 
@@ -101,11 +102,20 @@ class Groups:
         return dict(undone)
 
     async def plan_updates(
-        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        *,
+        in_full: bool = False,
     ) -> GroupPlanView:
-        """Look at all connections; nothing is written."""
+        """Look at all connections; nothing is written. Raises `Conflict` for another version.
+
+        `in_full`: with every connection that would change, not only the first ones.
+        """
         self._check(wanted, options)
-        return (await self._plan(wanted, options)).view()
+        plan = await self._plan(wanted, options)
+        _check_expected(plan, options)
+        return plan.view(in_full=in_full)
 
     async def update_states(
         self,
@@ -129,8 +139,7 @@ class Groups:
         workflow_id = await updates.groups.attach(asked, account, idempotency_key)
         if workflow_id is None:
             plan = await self._plan(wanted, options)
-            if options.expected_version not in (None, plan.version):
-                raise conflict(str(options.expected_version), plan.version)
+            _check_expected(plan, options)
             if options.mode == "all_or_nothing" and plan.failures:
                 raise _refused(plan)
             chosen = plan.members if options.mode == "all_or_nothing" else plan.changed
@@ -340,6 +349,15 @@ class Groups:
             ][:SHOWN_UPDATES]
             or None,
             error=None if found.error is None else views.failure(found.error),
+        )
+
+
+def _check_expected(plan: GroupPlan, options: changes.GroupOptions) -> None:
+    if options.expected_version not in (None, plan.version):
+        raise Conflict(
+            f"The plan has the version {plan.version}, not {options.expected_version}: a state has "
+            "moved, or other connections cannot be changed. Nothing was written.",
+            current_version=plan.version,
         )
 
 

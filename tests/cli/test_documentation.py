@@ -20,9 +20,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_scripts_work(sandbox: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    job, files = blocks("bash")
-
-    for script in (job, files):
+    for script in blocks("bash"):
         ended = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             stdin=subprocess.DEVNULL,
@@ -45,7 +43,7 @@ def test_what_is_typed_at_a_terminal_is_understood(shell: Shell) -> None:
 
     commands = [line for block in blocks("sh") for line in block.splitlines()]
 
-    assert len(commands) == 8
+    assert len(commands) == 10
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "fivetran-state"

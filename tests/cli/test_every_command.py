@@ -14,6 +14,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, PAUSED, state_of
 from tests.support.commands import run
 from tests.support.terminal import terminal
+from tests.support.warm import warm_terminal
 
 FIVETRAN_STATE = [sys.executable, "-m", "fivetran_state"]
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -54,8 +55,7 @@ def at_terminal(environment: dict[str, str], tmp_path: Path) -> AtTerminal:
         types: str | None = None,
         **variables: str,
     ) -> str:
-        command = [*FIVETRAN_STATE, *arguments]
-        with terminal(command, environment | variables, tmp_path) as screen:
+        with warm_terminal(arguments, environment | variables, tmp_path) as screen:
             if types is not None:
                 screen.wait_for(after)
                 screen.type(types)
@@ -103,6 +103,29 @@ def test_at_a_terminal_one_state_is_read_changed_and_put_back(
     assert state_of(sandbox, "even") == before
     at_terminal("edit", "even", types="yes\n", EDITOR="sed -i s/1234/1235/")
     assert state_of(sandbox, "even") == before | {"page": 1235}
+
+
+@pytest.mark.usefixtures("odd")
+def test_at_a_terminal_several_states_are_changed_together(
+    at_terminal: AtTerminal, sandbox: Sandbox
+) -> None:
+    sandbox.add_connection("other", state="{}", group_id="hostile", schema=HOSTILE)
+    before = state_of(sandbox, "odd")
+    change = ("--merge-patch", json.dumps({HOSTILE: [HOSTILE], "page": 1}))
+    together = ("update-many", "--mode", "independent")
+    asked = "Type yes to agree, or"
+
+    shown = at_terminal(*together, "odd", "even", *change, after=asked, types="odd\nno\n", code=4)
+    assert "/page" in shown
+    refuse(sandbox, "/other/state$", 403, method="PATCH")
+    chosen = (*together, "--group", "hostile", *change, "--reason", HOSTILE)
+    ended = at_terminal(*chosen, after=asked, types="yes\n", code=5)
+    assert "2 connections: 1 forbidden, 1 updated" in ended
+    group = re.findall(r"--undo (together:\w+)", ended)[0]
+    assert "other:1: failed." in at_terminal("status", group, code=5)
+    at_terminal("cancel", group, code=0)
+    at_terminal("update-many", "--undo", group, after=asked, types="yes\n")
+    assert state_of(sandbox, "odd") == before
 
 
 @pytest.mark.usefixtures("odd")
@@ -164,7 +187,9 @@ def test_at_a_terminal_operators_see_how_things_are(
 def test_at_a_terminal_what_runs_on_is_ended_by_a_key(
     at_terminal: AtTerminal, command: tuple[str, ...], after: str, types: str, code: int
 ) -> None:
-    at_terminal(*command, after=after, types=types, code=code)
+    # The tests' environment does not watch.
+    variables = {"FIVETRAN_STATE_WATCH_INTERVAL": "900"}
+    at_terminal(*command, after=after, types=types, code=code, **variables)
 
 
 def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
@@ -175,7 +200,7 @@ def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Pat
 
 
 # In pipes. Other tests pipe what is not here: test_terminal.py connections, get and update;
-# test_changing.py status and cancel; test_documentation.py export, plan and apply; test_operating.py
+# test_changing.py status and cancel; test_documentation.py update-many, export, plan and apply; test_operating.py
 # doctor and finish; tests/integration/test_watcher.py watch --once, and tests/http/test_tokens.py token.
 
 

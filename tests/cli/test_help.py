@@ -22,8 +22,9 @@ from tests.support.calls import ROOT
 from tests.support.shell import Shell
 
 COMMANDS = [
-    "connections", "get", "history", "diff", "update", "edit", "restore", "copy", "status",
-    "cancel", "export", "plan", "apply", "serve", "doctor", "finish", "watch", "demo", "token",
+    "connections", "get", "history", "diff", "update", "update-many", "edit", "restore", "copy",
+    "status", "cancel", "export", "plan", "apply", "serve", "doctor", "finish", "watch", "demo",
+    "token",
 ]  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_help_reads_well_in_80_columns(
 def test_the_overview_names_every_command(shell: Shell) -> None:
     overview = shell.done("--help").stdout.partition("Commands:")[2]
 
-    assert re.findall(r"^  (\w+)", overview, re.MULTILINE) == COMMANDS
+    assert re.findall(r"^  ([\w-]+)", overview, re.MULTILINE) == COMMANDS
 
 
 def test_the_version_is_printed(shell: Shell) -> None:

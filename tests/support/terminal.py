@@ -10,14 +10,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 SECONDS = 60
+
+
+class Process(Protocol):
+    """What runs at a terminal."""
+
+    def wait(self, timeout: float) -> int:
+        """The exit code, once it has ended."""
 
 
 class Terminal:
     """Type into it, and wait for what it shows."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
+    def __init__(self, process: Process, descriptor: int) -> None:
         self._process = process
         self._descriptor = descriptor
         self.screen = ""
