@@ -4,7 +4,7 @@ import asyncio
 import fnmatch
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fivetran_state import changes, large, state
@@ -20,7 +20,6 @@ from fivetran_state.models import (
     GroupPlanView,
     GroupState,
     MemberPlan,
-    Update,
     UpdatesView,
 )
 from fivetran_state.plan import Wanted
@@ -42,10 +41,6 @@ from fivetran_state.updates.store import in_progress
 MAX_BYTES = 5 * state.MAX_BYTES
 """Of all the changes of one group."""
 SHOWN_UPDATES = 100
-LOOK_SECONDS = 1.0
-"""Seconds between two looks at a group that somebody follows."""
-
-OnUpdate = Callable[[Update], Awaitable[None]]
 
 
 class Groups:
@@ -258,31 +253,9 @@ class Groups:
         """True for the id of a group."""
         return groups.is_id(workflow_id)
 
-    async def updates_status(
-        self, workflow_id: str, *, wait_seconds: float = 0, on_update: OnUpdate | None = None
-    ) -> UpdatesView:
-        """The group's progress, or its end.
-
-        While it runs, `on_update` gets each of its updates that begins, moves on or ends.
-        """
-        if on_update is None:
-            return await self._view(workflow_id, await self._status(workflow_id, wait_seconds))
-        now = asyncio.get_running_loop().time
-        deadline = now() + wait_seconds
-        told: dict[str | None, str] = {}
-        pause = 0.0
-        while True:
-            left = max(0.0, deadline - now())
-            view = await self._view(workflow_id, await self._status(workflow_id, min(left, pause)))
-            if view.status != "running":
-                return view
-            for update in view.updates:
-                if told.get(update.workflow_id) != update.message:
-                    told[update.workflow_id] = update.message
-                    await on_update(update)
-            if not left:
-                return view
-            pause = LOOK_SECONDS
+    async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
+        """The group's progress, or its end."""
+        return await self._view(workflow_id, await self._status(workflow_id, wait_seconds))
 
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Cancel a group: nothing more is written, and `all_or_nothing` changes nothing.
