@@ -117,19 +117,20 @@ def _closing(plan: GroupPlanView) -> Iterator[str]:
 
 
 async def follow(shell: Shell, workflow_id: str, *, records: bool = False) -> UpdatesView:
-    """Wait for the group's end; note its counts and its failures as they come.
+    """Wait for the group's end; note its counts and its failures as they come, of few every update.
 
     `records`: with `--json`, the counts each time they change.
     """
     counts: dict[str, int] = {}
-    told: set[str] = set()
+    told: dict[str, str] = {}
     wait = 0.0
     while True:
         view = await shell.service.groups.updates_status(workflow_id, wait_seconds=wait)
-        for connection_id, line in _failed(view):
-            if connection_id not in told:
-                told.add(connection_id)
-                shell.output.note(f"· {line}", "red")
+        failed = dict(_failed(view))
+        for connection_id, line in (_running(view) | failed).items():
+            if told.get(connection_id) != line:
+                told[connection_id] = line
+                shell.output.note(f"· {line}", "red" if connection_id in failed else None)
         if view.status != "running":
             return view
         if view.counts != counts:
@@ -186,6 +187,13 @@ def _failed(view: UpdatesView) -> Iterable[tuple[str, str]]:
             yield update.connection_id, f"{update.workflow_id}: {update.status}. {update.message}"
     for member in view.not_started or []:
         yield member.connection_id, f"{member.connection_id}: not started. {_message(member.error)}"
+
+
+def _running(view: UpdatesView) -> dict[str, str]:
+    """How far each update is, of as few connections as fit on a screen."""
+    if view.status != "running" or view.total > SHOWN_MEMBERS:
+        return {}
+    return {each.connection_id: f"{each.workflow_id}: {each.message}" for each in view.updates}
 
 
 def _has_failed(update: Update) -> bool:
