@@ -217,7 +217,9 @@ class GroupPlanView(Model):
 
     status: Literal["planned"] = "planned"
     message: str
-    version: str = Field(description="For expected_version.")
+    version: str | None = Field(
+        None, description="For expected_version. Left out for a further page, which is only a part."
+    )
     mode: Mode
     total: int
     changed: int
@@ -226,9 +228,12 @@ class GroupPlanView(Model):
     calls: int = Field(description="To Fivetran's API, of which an hour has a limited number.")
     seconds: float = Field(description="About how long it takes.")
     kinds: list[Kind]
-    failures: list[MemberPlan]
+    failures: list[MemberPlan] = Field(description="The first that cannot be changed.")
     connections: list[MemberPlan] = Field(description="The first that would change.")
     more: int | None = Field(None, description="How many more would.")
+    next_cursor: str | None = Field(
+        None, description="Pass it as cursor to see what is not shown, connection by connection."
+    )
 
 
 class UpdatesView(Model):
@@ -236,13 +241,17 @@ class UpdatesView(Model):
 
     workflow_id: str
     status: GroupState
+    message: str
+    """What happened, and what to do next."""
     mode: Mode
     total: int
     counts: dict[str, int] = Field(description="Connections by outcome, error code or progress.")
     updates: list[Update] = Field(
         description="The updates in order; of more than a hundred, those that failed or run first."
     )
-    not_started: list[MemberPlan] | None = None
+    not_started: list[MemberPlan] | None = Field(
+        None, description="The first connections without an update that failed."
+    )
     error: Failure | None = Field(None, description="The worst that went wrong.")
 
 
@@ -262,6 +271,8 @@ class StepView(Model):
 
 
 class WorkflowView(Update):
+    part_of: str | None = None
+    """The workflow_id of its group."""
     steps: list[StepView]
     reason: str | None = None
     started_at: str
@@ -272,6 +283,7 @@ class WorkflowView(Update):
 
 class WorkflowSummary(Model):
     workflow_id: str
+    part_of: str | None = Field(None, description="The workflow_id of its group.")
     status: str
     change: str = Field(description="Its kind, or where the state came from.")
     reason: str | None = None
@@ -304,6 +316,8 @@ class HistoryEntry(Model):
     """The first of what moved."""
     changes_total: int | None = None
     workflow_id: str | None = None
+    part_of: str | None = None
+    """The workflow_id of its group."""
     status: str | None = None
     change: str | None = None
     """Its kind, or where the state came from."""

@@ -123,8 +123,12 @@ class Plan:
     @property
     def consequences(self) -> list[str]:
         """Sentences on what happens to the connection, and warnings."""
+        return [*self._pause(), *self.cautions]
+
+    @property
+    def cautions(self) -> list[str]:
+        """The consequences that are unusual."""
         return [
-            *self._pause(),
             *self._oddities(),
             *self.warnings,
             *self._losses(),

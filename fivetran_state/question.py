@@ -69,6 +69,16 @@ def changes_in_full(
     Raises TooLarge if there are more than MAX_CHANGES, or the lines have more than `limit`
     characters in total. A RawDocument is shown as `the text "…"`, a JSON string of its text.
     """
+    lines = numbered(unnumbered(before, after, limit=limit))
+    if sum(len(line) + len(_LINE_END) for line in lines) > limit:
+        raise TooLarge(len(lines))
+    return lines
+
+
+def unnumbered(
+    before: JsonValue | RawDocument, after: JsonValue | RawDocument, *, limit: int = MAX_QUESTION
+) -> list[str]:
+    """The lines of `changes_in_full` without their numbers; raises TooLarge."""
     differences = state.differences(before, after)
     first = list(islice(differences, MAX_CHANGES))
     total = len(first) + sum(1 for _ in differences)
@@ -78,11 +88,16 @@ def changes_in_full(
     room = limit
     # The sort is stable: each kind keeps the document's order.
     for entry in sorted(first, key=lambda entry: entry.op == "add"):
-        lines.append(f"({len(lines) + 1} of {total}) {_line(entry, room)}")
+        lines.append(_line(entry, room))
         room -= len(lines[-1]) + len(_LINE_END)
         if room < 0:
             raise TooLarge(total)
     return lines
+
+
+def numbered(lines: list[str]) -> list[str]:
+    """Each line after its number: `(2 of 3) …`."""
+    return [f"({at} of {len(lines)}) {line}" for at, line in enumerate(lines, 1)]
 
 
 def message(heading: list[str], changes: list[str], closing: list[str]) -> str:

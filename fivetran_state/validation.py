@@ -37,6 +37,7 @@ _RULES = {
     "missing": "is missing",
     "extra_forbidden": "is not an argument",
     "unexpected_keyword_argument": "is not an argument",
+    "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
     "string_too_long": "must have at most {max_length} characters",
@@ -60,7 +61,7 @@ def problems_of(error: ValidationError | Sequence[Mapping[str, Any]]) -> str:
     found = error.errors(include_url=False) if isinstance(error, ValidationError) else error
     by_place: dict[_Place, list[Mapping[str, Any]]] = {}
     for each in found:
-        by_place.setdefault(_place_of(each["loc"]), []).append(each)
+        by_place.setdefault(_place_of(each["loc"], each["type"]), []).append(each)
     # If an argument may have one of several types, pydantic reports a problem for each type. Keep
     # the problem furthest inside the argument: it is that of the type that fits best.
     outer = {place[:length] for place in by_place for length in range(len(place))}
@@ -97,18 +98,21 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"{shown(name)} {_RULES['extra_forbidden']}{meant}"
 
 
-def _place_of(location: Sequence[str | int]) -> _Place:
-    """The argument's name, and the indexes inside it."""
+def _place_of(location: Sequence[str | int], kind: str) -> _Place:
+    """The argument's name, the indexes inside it, and the field there that is missing or unknown."""
     if not location:
         return ("an argument's name",)
     name, *inside = location
     # If several types are allowed, pydantic adds the name of the type that it tried.
-    return str(name), *(str(index) for index in inside if isinstance(index, int))
+    field = [f".{inside[-1]}"] if inside and kind in ("missing", "extra_forbidden") else []
+    return str(name), *(str(index) for index in inside if isinstance(index, int)), *field
 
 
 def _name_of(place: _Place) -> str:
     name, *indexes = place
-    return shown(name) + "".join(f"[{index}]" for index in indexes)
+    return shown(name) + "".join(
+        shown(each) if each.startswith(".") else f"[{each}]" for each in indexes
+    )
 
 
 def _problem(errors: Sequence[Mapping[str, Any]]) -> str:

@@ -62,12 +62,15 @@ ROUTES = {
     "list_connections": "GET /connections",
     "get_state": "POST /state/get",
     "update_state": "POST /state/update",
+    "update_states": "POST /states/update",
     "cancel_update": "POST /workflows/{workflow_id}/cancel",
     "workflow_status": "GET /workflows/{workflow_id}",
     "state_history": "GET /connections/{connection_id}/history",
 }
 """The REST route for the name of each MCP tool."""
 
+_MEMBERS = {"updates", "not_started", "failures", "connections"}
+"""The fields of an answer that have a message or an error for each connection."""
 _NAMES = "|".join(ROUTES)
 _TOOL = re.compile(rf"\b({_NAMES})\b")
 # A message may also quote external text, such as a path or a connection's id.
@@ -134,8 +137,8 @@ def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
         told["hint"] = with_routes(told["hint"])
     if isinstance(told.get("error"), dict):
         told["error"] = for_rest(told["error"])
-    if "updates" in told:
-        told["updates"] = [for_rest(update) for update in told["updates"]]
+    for name in _MEMBERS & told.keys():
+        told[name] = [for_rest(member) for member in told[name]]
     return told
 
 

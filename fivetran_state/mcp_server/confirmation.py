@@ -31,6 +31,7 @@ from fivetran_state.question import of_plan
 
 if TYPE_CHECKING:
     from fivetran_state.plan import Plan
+    from fivetran_state.service.group_plan import GroupPlan
 
 VALID_SECONDS = 3600.0
 """The time for an answer. The version in the question limits what the answer can do."""
@@ -61,19 +62,16 @@ class Asking(Exception):
 
 @dataclass(frozen=True)
 class _Answered:
-    """The confirmed change. `latest` was the number of the connection's newest update then: an old
-    confirmation does not allow the change again after other updates."""
+    """The confirmed change. `latest` was the number of the connection's newest update then, or the
+    sum of a group's: an old confirmation does not allow the change again after other updates."""
 
     version_before: str
     version_after: str
     latest: int
 
 
-class ElicitedConfirmation:
-    """A `plan.Confirmation` by the human behind one tool call.
-
-    Raises `NotConfirmed`, `TooLargeToConfirm`, and `Asking`.
-    """
+class _Elicited:
+    """The human behind one tool call, and what they have agreed to."""
 
     def __init__(self, context: Context[Any, Any]) -> None:
         self._context = context
@@ -87,11 +85,11 @@ class ElicitedConfirmation:
     def version(self) -> str | None:
         return None if self._answered is None else self._answered.version_before
 
-    async def covers(self, plan: "Plan", latest: int) -> bool:
-        asked = _Answered(plan.version_before, plan.version_after, latest)
-        if asked == self._answered:
-            return True
-        text = await large.run_if(plan.is_large, of_plan, plan)
+    def _was_answered(self, asked: _Answered) -> bool:
+        return asked == self._answered
+
+    async def _ask(self, asked: _Answered, text: str) -> None:
+        """Ask within the call; raises `Asking` where the protocol asks between two rounds."""
         if _asks_between_rounds(self._context):
             parameters = ElicitRequestFormParams(message=text, requested_schema=_NOTHING_TO_FILL_IN)
             raise Asking(
@@ -110,6 +108,31 @@ class ElicitedConfirmation:
             answer = None
         _check(answer)
         self._answered = asked
+
+
+class ElicitedConfirmation(_Elicited):
+    """A `plan.Confirmation` by the human behind one tool call.
+
+    Raises `NotConfirmed`, `TooLargeToConfirm`, and `Asking`.
+    """
+
+    async def covers(self, plan: "Plan", latest: int) -> bool:
+        asked = _Answered(plan.version_before, plan.version_after, latest)
+        if self._was_answered(asked):
+            return True
+        await self._ask(asked, await large.run_if(plan.is_large, of_plan, plan))
+        return False
+
+
+class ElicitedGroupConfirmation(_Elicited):
+    """A `groups.GroupConfirmation`, likewise."""
+
+    async def covers(self, plan: "GroupPlan") -> bool:
+        # The plan's version is of the states before and after.
+        asked = _Answered(plan.version, plan.version, plan.numbers)
+        if self._was_answered(asked):
+            return True
+        await self._ask(asked, plan.question())
         return False
 
 

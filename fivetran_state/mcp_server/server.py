@@ -28,7 +28,8 @@ INSTRUCTIONS = """\
 Reads and safely changes the state (the sync cursors) of Fivetran connections.
 To change a state, call get_state, then update_state without expected_version. Either the call asks \
 the user itself, or it returns the plan: show the plan and, when the user agrees, repeat the call \
-with the plan's version_before as expected_version. After a conflict, repeat the call without \
+with the plan's version_before as expected_version. For several connections, do the same with \
+update_states; its plan has a version of its own. After a conflict, repeat the call without \
 expected_version for a new plan.
 The server pauses the connection, which stops a running sync, then writes, verifies and resumes. \
 Never pause or resume a connection by other means for this. An update survives crashes and goes on \

@@ -9,7 +9,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -27,7 +27,7 @@ from fivetran_state.errors import (
     InvalidRequest,
 )
 from fivetran_state.mcp_server.scopes import held
-from fivetran_state.models import Model
+from fivetran_state.models import ConnectionPage, HistoryPage, Model
 from fivetran_state.validation import problems_of, unknown_arguments
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
     tool.fn_metadata = _Metadata(
         arg_model=metadata.arg_model,
         output_model=metadata.output_model,
-        output_schema=_compact(_open(metadata.output_schema)),
+        output_schema=_of_answers(function),
     )
     assert isinstance(tool, StrictTool)
     return tool
@@ -146,16 +146,57 @@ def _for_adapters(schema: Any) -> Any:
     }
 
 
-_CLOSED = {"additionalProperties", "enum", "default"}
+def _of_answers(function: Callable[..., Any]) -> dict[str, Any]:
+    """The schema of what the function returns: its fields, and those of the entries of a page.
+
+    If it returns one of several models, the schema has the fields of all, and requires what all have.
+    A model reads results, not this: so it has no descriptions, and nothing of what is deeper.
+    """
+    returned = inspect.signature(function).return_annotation
+    models = [each for each in get_args(returned) or (returned,) if issubclass(each, Model)]
+    properties: dict[str, Any] = {}
+    required: list[set[str]] = []
+    for model in models:
+        schema = _compact(_open(model.model_json_schema()))
+        depth = 2 if model in _PAGES else 0
+        for name, field in schema["properties"].items():
+            properties.setdefault(name, _down_to(depth, field, schema.get("$defs", {})))
+        required.append(set(schema["required"]))
+    by_all = set.intersection(*required)
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name in by_all],
+    }
+
+
+def _down_to(depth: int, field: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field, without that of what is deeper in it."""
+    field = defs[field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+    kind = field.get("type")
+    if kind not in ("array", "object"):
+        return field
+    if depth and kind == "array":
+        return {"type": kind, "items": _down_to(depth - 1, field["items"], defs)}
+    if depth and "properties" in field:
+        inside = {
+            name: _down_to(depth - 1, each, defs) for name, each in field["properties"].items()
+        }
+        return {"type": kind, "properties": inside, "required": field["required"]}
+    return {"type": kind}
+
+
+_PAGES = (ConnectionPage, HistoryPage)
+_LEFT_OUT = {"additionalProperties", "enum", "const", "default", "description"}
 
 
 def _open(schema: Any) -> Any:
-    """The schema of a result, still valid when a later version adds a field or a status."""
+    """The schema of a result, still valid when a later version adds a field or a status; without text."""
     if isinstance(schema, list):
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _open(value) for key, value in schema.items() if key not in _CLOSED}
+    return {key: _open(value) for key, value in schema.items() if key not in _LEFT_OUT}
 
 
 _SAYS_NOTHING = [("default", None), ("additionalProperties", True)]

@@ -7,7 +7,7 @@ https://github.com/modelcontextprotocol/ext-tasks
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Extension, MethodBinding, require_client_extension
@@ -35,7 +35,11 @@ from fivetran_state.mcp_server.strict import error_result, success_result
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
+    from fivetran_state.models import Update, UpdatesView
+    from fivetran_state.service import Service
     from fivetran_state.service.views import Task
+
+    AnyTask: TypeAlias = Task[Update] | Task[UpdatesView]
 
 PROTOCOL_VERSIONS = frozenset({"2026-07-28"})
 POLL_INTERVAL_MS = 1000
@@ -69,7 +73,7 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: RequestContext, call_next: CallNext
     ) -> HandlerResult:
-        if params.name != "update_state" or not self._is_declared(ctx):
+        if params.name not in ("update_state", "update_states") or not self._is_declared(ctx):
             return await call_next(ctx)
         if params.arguments is not None:
             # A client that can follow a task does not need to wait within the call.
@@ -79,7 +83,7 @@ class Tasks(Extension):
         if workflow_id is None:
             return result
         async with _protocol_errors():
-            task = await (await self._backend.service()).workflows.task(workflow_id)
+            task = await _task_of(await self._backend.service(), workflow_id)
         if _status(task) == "working":
             return {"resultType": "task", **_fields(task)}
         return _result(task)
@@ -110,17 +114,20 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             with suppress(TooLateToCancel):
-                await service.changes.cancel_update(params.task_id)
+                if service.groups.is_group(params.task_id):
+                    await service.groups.cancel_updates(params.task_id)
+                else:
+                    await service.changes.cancel_update(params.task_id)
         return {}
 
-    async def _task(self, ctx: RequestContext, params: TaskParams) -> "Task":
+    async def _task(self, ctx: RequestContext, params: TaskParams) -> "AnyTask":
         """The requested task, if this client may see it."""
         require_client_extension(ctx, self.identifier)
         _check_name_header(ctx, params.task_id)
         async with _protocol_errors():
             service = await self._backend.service()
             try:
-                return await service.workflows.task(params.task_id)
+                return await _task_of(service, params.task_id)
             except (WorkflowNotFound, InvalidRequest, NotAllowed):
                 # The same answer for all: otherwise it would reveal hidden connections.
                 raise MCPError(INVALID_PARAMS, "There is no such task.") from None
@@ -134,6 +141,12 @@ class Tasks(Extension):
         )
 
 
+async def _task_of(service: "Service", workflow_id: str) -> "AnyTask":
+    if service.groups.is_group(workflow_id):
+        return await service.groups.task(workflow_id)
+    return await service.workflows.task(workflow_id)
+
+
 def _running_update(result: HandlerResult) -> str | None:
     """The workflow id, if the tool's answer is a running update."""
     content = result.structured_content if isinstance(result, CallToolResult) else None
@@ -142,7 +155,7 @@ def _running_update(result: HandlerResult) -> str | None:
     return None
 
 
-def _status(task: "Task") -> str:
+def _status(task: "AnyTask") -> str:
     if isinstance(task.answer, Cancelled):
         return "cancelled"
     is_running = not isinstance(task.answer, FivetranStateError) and task.answer.status == "running"
@@ -150,7 +163,7 @@ def _status(task: "Task") -> str:
     return "working" if is_running else "completed"
 
 
-def _fields(task: "Task") -> dict[str, Any]:
+def _fields(task: "AnyTask") -> dict[str, Any]:
     return {
         "taskId": task.workflow_id,
         "status": _status(task),
@@ -162,7 +175,7 @@ def _fields(task: "Task") -> dict[str, Any]:
     }
 
 
-def _result(task: "Task") -> CallToolResult:
+def _result(task: "AnyTask") -> CallToolResult:
     """The result that the tool would return now."""
     if isinstance(task.answer, FivetranStateError):
         return error_result(task.answer)

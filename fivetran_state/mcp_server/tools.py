@@ -7,14 +7,24 @@ from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from fivetran_state import changes, phases
-from fivetran_state.mcp_server.confirmation import Asking, ElicitedConfirmation, can_ask
+from fivetran_state import phases
+from fivetran_state.changes import Filter, GroupOptions, parse, refuse_cursor
+from fivetran_state.errors import FivetranStateError
+from fivetran_state.mcp_server import several
+from fivetran_state.mcp_server.confirmation import (
+    Asking,
+    ElicitedConfirmation,
+    ElicitedGroupConfirmation,
+    can_ask,
+)
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import (
     ConnectionPage,
+    GroupPlanView,
     HistoryPage,
     StateView,
     Update,
+    UpdatesView,
     WorkflowView,
 )
 from fivetran_state.startup import Backend
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
 
 ConnectionId = Annotated[str, Field(description="The connection's id, such as speak_inexpensive.")]
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 WaitSeconds = Annotated[
     float, Field(ge=0, le=50, description="Seconds to wait for the update to end.")
 ]
@@ -44,6 +55,16 @@ class Tools:
                 self.update_state,
                 annotations=ToolAnnotations(
                     title="Change a connection's state",
+                    read_only_hint=False,
+                    destructive_hint=True,
+                    idempotent_hint=True,
+                    open_world_hint=True,
+                ),
+            )
+            yield strict_tool(
+                self.update_states,
+                annotations=ToolAnnotations(
+                    title="Change many connections' states",
                     read_only_hint=False,
                     destructive_hint=True,
                     idempotent_hint=True,
@@ -154,7 +175,7 @@ class Tools:
             Field(description="RFC 7386: the members to set; null removes one."),
         ] = None,
         json_patch: Annotated[
-            Annotated[list[dict[str, Any]], Field(fail_fast=True)] | str | None,
+            Objects | str | None,
             Field(description="RFC 6902 operations."),
         ] = None,
         restore_from: Annotated[
@@ -221,14 +242,14 @@ class Tools:
         if dry_run or (expected_version is None and not asks):
             return await service.changes.plan_update(
                 connection_id,
-                await changes.parse(given, only),
+                await parse(given, only),
                 expected_version=expected_version,
                 then_sync=then_sync,
             )
         try:
             update = await service.changes.update_state(
                 connection_id,
-                await changes.parse(given, only),
+                await parse(given, only),
                 expected_version=expected_version,
                 then_sync=then_sync,
                 allow_resync=allow_resync,
@@ -244,32 +265,136 @@ class Tools:
             await context.report_progress(len(phases.USUAL), len(phases.USUAL), update.message)
         return update
 
+    async def update_states(
+        self,
+        context: Context[Any, Any],
+        connection_ids: Annotated[
+            Annotated[list[str], Field(fail_fast=True)] | None, Field(description="Up to 1,000.")
+        ] = None,
+        name: Annotated[
+            str | None, Field(description="Glob on ids and names, such as orders_*.")
+        ] = None,
+        group: Annotated[str | None, Field(description="A group's id or name.")] = None,
+        service: str | None = None,
+        changes: Annotated[
+            Objects | str | None,
+            Field(
+                description="A change for each: objects with connection_id and a kind of change."
+            ),
+        ] = None,
+        new_state: dict[str, Any] | str | None = None,
+        merge_patch: dict[str, Any] | str | None = None,
+        json_patch: Objects | str | None = None,
+        restore_from: Annotated[
+            str | None,
+            Field(
+                description="A group's workflow_id undoes it; choose no connections then. Or a time."
+            ),
+        ] = None,
+        copy_from: str | None = None,
+        only: str | None = None,
+        independent: Annotated[
+            bool, Field(description="Each succeeds or fails by itself, not all or nothing.")
+        ] = False,
+        expected_version: Annotated[
+            str | None, Field(description="The plan's version: pins every state.")
+        ] = None,
+        dry_run: bool = False,
+        cursor: Annotated[
+            str | None, Field(description="With dry_run: the plan's next_cursor.")
+        ] = None,
+        then_sync: bool = False,
+        allow_resync: bool = False,
+        wait_if_busy: Annotated[
+            bool, Field(description="Wait for running updates, not refuse.")
+        ] = False,
+        reason: Annotated[str | None, Field(max_length=500)] = None,
+        idempotency_key: Annotated[str | None, Field(max_length=200)] = None,
+        wait_seconds: WaitSeconds = 20,
+    ) -> GroupPlanView | UpdatesView | InputRequiredResult:
+        """Change several connections' states together, each as update_state would.
+
+        Choose by connection_ids; or by name, group, service (those that fit all); with one change
+        for all. Or give changes. Without expected_version, the user is asked if the client can ask;
+        else the answer is the plan: show it, then call again with its version as expected_version.
+        If one fails, none is changed, unless independent. Follow "running" with workflow_status.
+        """
+        found = await self._backend.service()
+        given = {
+            "new_state": new_state,
+            "merge_patch": merge_patch,
+            "json_patch": json_patch,
+            "restore_from": restore_from,
+            "copy_from": copy_from,
+        }
+        filter_ = Filter(name=name, group=group, service=service)
+        wanted = await several.wanted(found, connection_ids, filter_, changes, given, only)
+        options = GroupOptions(
+            mode="independent" if independent else "all_or_nothing",
+            expected_version=expected_version,
+            waits=wait_if_busy,
+            then_sync=then_sync,
+            allow_resync=allow_resync,
+            reason=reason,
+        )
+        asks = self._confirms and can_ask(context)
+        if dry_run or (expected_version is None and not asks):
+            return await found.groups.plan_updates(wanted, options, cursor=cursor)
+        refuse_cursor(cursor)
+        try:
+            view = await found.groups.update_states(
+                wanted,
+                options,
+                idempotency_key=idempotency_key,
+                wait_seconds=wait_seconds,
+                on_look=several.counter(context),
+                confirmation=ElicitedGroupConfirmation(context) if asks else None,
+            )
+        except Asking as asking:
+            return asking.question
+        except FivetranStateError as error:
+            several.shorten(error)
+            raise
+        if isinstance(view, GroupPlanView):
+            return view
+        if view.status != "running":
+            await context.report_progress(view.total, view.total, view.message)
+        return several.brief(view)
+
     async def workflow_status(
         self,
-        workflow_id: Annotated[str, Field(description="From update_state.")],
+        workflow_id: Annotated[str, Field(description="Of an update or a group.")],
         context: Context[Any, Any],
         wait_seconds: WaitSeconds = 0,
-    ) -> WorkflowView:
+    ) -> WorkflowView | UpdatesView:
         """See how far an update is, or how it ended and what has happened since.
 
         While it runs, call again with wait_seconds instead of calling often. Once it has ended,
         `since` says whether a sync has run and whether the state has moved.
         """
         service = await self._backend.service()
+        if service.groups.is_group(workflow_id):
+            view = await service.groups.updates_status(
+                workflow_id, wait_seconds=wait_seconds, on_look=several.counter(context)
+            )
+            return several.brief(view)
         return await service.workflows.workflow_status(
             workflow_id, wait_seconds=wait_seconds, on_progress=_reporter(context)
         )
 
     async def cancel_update(
         self,
-        workflow_id: Annotated[str, Field(description="From update_state.")],
+        workflow_id: Annotated[str, Field(description="Of an update or a group.")],
         wait_seconds: WaitSeconds = 20,
-    ) -> Update:
+    ) -> Update | UpdatesView:
         """Cancel an update before it writes: the connection stays as it was.
 
         Refused once it writes. Then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
+        if service.groups.is_group(workflow_id):
+            view = await service.groups.cancel_updates(workflow_id, wait_seconds=wait_seconds)
+            return several.brief(view)
         return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
 
 

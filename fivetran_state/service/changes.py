@@ -71,7 +71,7 @@ class Changes:
         plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
         if not allow_resync:
             refuse_pending_resync(plan.connection)
-        return await self._with_warnings(plan)
+        return await self.with_warnings(plan)
 
     async def plan_of(
         self,
@@ -102,7 +102,8 @@ class Changes:
             refuse_impossible_sync(connection)
         return plan
 
-    async def _with_warnings(self, plan: Plan) -> Plan:
+    async def with_warnings(self, plan: Plan) -> Plan:
+        """The plan, with what is unusual about it by the state history."""
         warnings = await self._history.warnings(plan.connection.id, plan.before, plan.applied.after)
         return replace(plan, warnings=warnings)
 
@@ -189,7 +190,7 @@ class Changes:
                     return await large.run_if(plan.is_large, plan.to_update)
                 if not options.allow_resync:
                     refuse_pending_resync(plan.connection)
-                plan = await self._with_warnings(plan)
+                plan = await self.with_warnings(plan)
                 if not await confirmation.covers(plan, latest):
                     continue  # The user may have taken a while: look again.
             handle = handle or await updates.starter.start(request, after=latest)

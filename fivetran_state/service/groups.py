@@ -1,25 +1,22 @@
 """Changes of several connections: planned, made and undone together."""
 
-import asyncio
 import fnmatch
-import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
+from typing import Protocol, overload
 
 from fivetran_state import changes, large, state
+from fivetran_state.changes import MAX_CONNECTIONS
 from fivetran_state.errors import (
-    Cancelled,
     Conflict,
     FivetranStateError,
     InvalidRequest,
     NothingToUndo,
+    TooLargeToConfirm,
 )
 from fivetran_state.models import (
-    Failure,
     GroupPlanView,
-    GroupState,
-    MemberPlan,
     UpdatesView,
 )
 from fivetran_state.plan import Wanted
@@ -27,20 +24,39 @@ from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.connections import MAX_PAGE
-from fivetran_state.service.group_plan import MAX_CONNECTIONS, GroupPlan, Looked, calls_of
-from fivetran_state.service.refusals import too_late
-from fivetran_state.service.requests import Options
+from fivetran_state.service.group_plan import (
+    SHOWN_MEMBERS,
+    GroupPlan,
+    Planner,
+    options_of_members,
+)
+from fivetran_state.service.group_status import (
+    SHOWN_UPDATES,
+    GroupFollower,
+    OnLook,
+)
+from fivetran_state.service.refusals import not_a_cursor, too_late
 from fivetran_state.service.sources import Sources
-from fivetran_state.updates import groups, statuses
-from fivetran_state.updates.ends import End
-from fivetran_state.updates.groups import Status
+from fivetran_state.updates import groups
 from fivetran_state.updates.records import GroupRequest
-from fivetran_state.updates.refusals import refuse_pending_resync
-from fivetran_state.updates.store import in_progress
 
 MAX_BYTES = 5 * state.MAX_BYTES
 """Of all the changes of one group."""
-SHOWN_UPDATES = 100
+
+
+class GroupConfirmation(Protocol):
+    """Asks the person who decides."""
+
+    @property
+    def version(self) -> str | None:
+        """The version of the plan that the person has confirmed, if any."""
+
+    async def covers(self, plan: GroupPlan) -> bool:
+        """True if exactly this was confirmed, and none of its connections was updated since.
+
+        If not, it asks; the answer counts the next time. Raises `NotConfirmed`, or
+        `TooLargeToConfirm` if the question could not show every change in full.
+        """
 
 
 class Groups:
@@ -48,8 +64,9 @@ class Groups:
 
     def __init__(self, caller: Caller, sources: Sources, changes: Changes) -> None:
         self._caller = caller
-        self._sources = sources
         self._changes = changes
+        self._planner = Planner(caller, sources, changes)
+        self._follower = GroupFollower(caller)
 
     async def chosen(
         self, *, name: str | None = None, group: str | None = None, service: str | None = None
@@ -78,13 +95,13 @@ class Groups:
                 break
         if not found:
             raise InvalidRequest(
-                "No connection that keeps a state fits the filter. Look at the list of connections."
+                "No connection that keeps a state fits the filter. list_connections shows what there is."
             )
         return sorted(found)
 
     async def undo_of(self, workflow_id: str) -> dict[str, changes.Change]:
         """The change that undoes a group: for each connection that it changed, the state before that."""
-        found = await self._status(workflow_id, 0)
+        found = await self._follower.status(workflow_id, 0)
         if not found.has_ended:
             raise InvalidRequest(f"{workflow_id} is still running; wait for its end, or cancel it.")
         undone = {
@@ -96,21 +113,68 @@ class Groups:
             raise NothingToUndo(f"{workflow_id} wrote nothing, so there is nothing to undo.")
         return dict(undone)
 
+    async def resolved(self, change: changes.GroupChange) -> Mapping[str, changes.Change]:
+        """The change of each connection; raises `InvalidRequest` and `NothingToUndo`."""
+        match change:
+            case changes.Fitting():
+                fitting = change.filter
+                found = await self.chosen(
+                    name=fitting.name, group=fitting.group, service=fitting.service
+                )
+                return changes.for_each(found, change.change)
+            case changes.Undo():
+                return await self.undo_of(change.workflow_id)
+            case _:
+                return change
+
     async def plan_updates(
         self,
         wanted: Mapping[str, changes.Change],
         options: changes.GroupOptions,
         *,
+        cursor: str | None = None,
         in_full: bool = False,
     ) -> GroupPlanView:
         """Look at all connections; nothing is written. Raises `Conflict` for another version.
 
+        With the `next_cursor` of a plan, only the next ones are looked at. Raises `InvalidRequest`.
         `in_full`: with every connection that would change, not only the first ones.
         """
         self._check(wanted, options)
-        plan = await self._plan(wanted, options)
-        _check_expected(plan, options)
-        return plan.view(in_full=in_full)
+        if cursor is None:
+            plan = await self._planner.plan(wanted, options, is_shown=True)
+            if options.expected_version not in (None, plan.version):
+                raise _conflict(str(options.expected_version), plan.version)
+            return plan.view(in_full=in_full)
+        first = next((at for at, each in enumerate(wanted, 1) if each == cursor), len(wanted))
+        part = dict(islice(wanted.items(), first, first + SHOWN_MEMBERS))
+        if not part:
+            raise not_a_cursor(cursor)
+        plan = await self._planner.plan(part, options, is_shown=True)
+        return plan.page(len(wanted), first + 1)
+
+    @overload
+    async def update_states(
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        *,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+        on_look: OnLook | None = None,
+    ) -> UpdatesView: ...
+
+    @overload
+    async def update_states(
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        *,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+        on_look: OnLook | None = None,
+        confirmation: GroupConfirmation | None,
+    ) -> UpdatesView | GroupPlanView: ...
 
     async def update_states(
         self,
@@ -119,37 +183,96 @@ class Groups:
         *,
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
-    ) -> UpdatesView:
+        on_look: OnLook | None = None,
+        confirmation: GroupConfirmation | None = None,
+    ) -> UpdatesView | GroupPlanView:
         """Change several connections, each by an update of its own.
 
         All are looked at before any is touched. `wanted` has the change of each, by connection id. An
-        equal request attaches to the group that is running. Raises the worst error, with `updates` in its
-        details, unless the mode is `independent`.
+        equal request attaches to the group that is running; one with `expected_version` also to the
+        last one that changed something. Raises the worst error, with `updates` in its details, unless
+        the mode is `independent`.
+
+        With a `confirmation`, only a version that it covers is changed. If nothing would change, the
+        answer is the plan. `on_look` gets the progress.
         """
         self._caller.check_writable()
         self._check(wanted, options)
+        started = await self._started(wanted, options, idempotency_key, confirmation)
+        if isinstance(started, GroupPlanView):
+            return started
+        large.let_others()
+        found = await self._follower.follow(started, wait_seconds, on_look)
+        return await self._follower.answer(started, found)
+
+    async def _started(
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        key: str | None,
+        confirmation: GroupConfirmation | None,
+    ) -> str | GroupPlanView:
+        """The id of the group; or the plan, if a confirmed change changes nothing."""
         updates = await self._caller.updates()
         account = (await self._caller.account()).id
-        asked = await self._asked_unread(wanted, options)
-        workflow_id = await updates.groups.attach(asked, account, idempotency_key)
-        if workflow_id is None:
-            plan = await self._plan(wanted, options)
-            _check_expected(plan, options)
+        while True:
+            version = options.expected_version
+            if version is None and confirmation is not None:
+                version = confirmation.version
+            pinned = replace(options, expected_version=version)
+            asked = await self._asked_unread(wanted, pinned)
+            if version is not None or confirmation is None:
+                attached = await updates.groups.attach(asked, account, key)
+                if attached is not None:
+                    return attached
+            plan = await self._planner.plan(wanted, pinned, is_shown=confirmation is not None)
+            if version not in (None, plan.version):
+                repeated = await self._that_wrote(asked) if key is None else None
+                if repeated is not None:
+                    return repeated
+                if options.expected_version is not None:
+                    raise _conflict(options.expected_version, plan.version)
             if options.mode == "all_or_nothing" and plan.failures:
                 raise _refused(plan)
-            chosen = plan.members if options.mode == "all_or_nothing" else plan.changed
-            asked["members"] = [each.request for each in chosen if each.request is not None]
-            if not asked["members"]:
-                raise (
-                    _refused(plan)
-                    if plan.failures
-                    else InvalidRequest(
-                        "The change would leave every connection as it is. Nothing was written."
-                    )
-                )
-            workflow_id = await updates.groups.start(asked, account, idempotency_key)
-        large.let_others()
-        return await self._end(workflow_id, wait_seconds)
+            if confirmation is not None and not plan.changed:
+                return plan.view()
+            if confirmation is None or await self._is_covered(plan, options, confirmation):
+                return await self._start(asked, plan, key)
+            # The user may have taken a while: look again.
+
+    async def _is_covered(
+        self, plan: GroupPlan, options: changes.GroupOptions, confirmation: GroupConfirmation
+    ) -> bool:
+        try:
+            return await confirmation.covers(plan)
+        except TooLargeToConfirm:
+            # No question can show a thousand connections. The caller names the plan that it has seen.
+            if options.expected_version is None:
+                raise
+            return True
+
+    async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
+        chosen = plan.members
+        if plan.mode == "independent":
+            chosen = plan.changed or [each for each in plan.members if each.error is None]
+        if not chosen:
+            raise _refused(plan)
+        asked["members"] = [each.request for each in chosen if each.request is not None]
+        members = {each["connection_id"] for each in asked["members"]}
+        asked["left_out"] = [each.end for each in plan.members if each.connection_id not in members]
+        updates = await self._caller.updates()
+        return await updates.groups.start(asked, (await self._caller.account()).id, key)
+
+    async def _that_wrote(self, asked: GroupRequest) -> str | None:
+        """The id of the group that an equal request has started, if that changed something."""
+        updates = await self._caller.updates()
+        account = (await self._caller.account()).id
+        last = await updates.groups.last(asked, account)
+        if last is None:
+            return None
+        found = await updates.groups.follow(last, account, 0)
+        wrote = any(end["how"] == "updated" for end in found.ends.values())
+        return last if wrote or not found.has_ended else None
 
     def _check(self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions) -> None:
         check_version(options.expected_version)
@@ -182,7 +305,7 @@ class Groups:
                 )
             members.append(
                 await self._changes.request(
-                    connection_id, named, _of_members(options), texts[id(change)]
+                    connection_id, named, options_of_members(options), texts[id(change)]
                 )
             )
         return GroupRequest(
@@ -190,72 +313,26 @@ class Groups:
             mode=options.mode,
             expected_version=options.expected_version,
             waits=options.waits,
-        )
-
-    async def _plan(
-        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions
-    ) -> GroupPlan:
-        """Look at every connection. What keeps one from being changed is in the plan."""
-        at_once = self._caller.settings.concurrency
-        few = asyncio.Semaphore(at_once)
-        sources: dict[int, asyncio.Task[Wanted]] = {}
-
-        async def look(connection_id: str, change: changes.Change) -> Looked:
-            async with few:
-                try:
-                    if isinstance(change, changes.RestoreFrom):
-                        source = await self._sources.read(connection_id, change)
-                    else:  # The same for all that share it.
-                        if id(change) not in sources:
-                            reading = self._sources.read(connection_id, change)
-                            sources[id(change)] = asyncio.create_task(reading)
-                        source = await sources[id(change)]
-                    return await self._look(connection_id, source, options)
-                except FivetranStateError as error:
-                    return Looked(connection_id, error=error)
-
-        begin = time.monotonic()
-        members = await asyncio.gather(*(look(*each) for each in wanted.items()))
-        a_call = (time.monotonic() - begin) * min(at_once, len(wanted)) / (2 * len(wanted))
-        calls = sum(each.calls for each in members if each.is_changed)
-        return GroupPlan(options.mode, members, calls * a_call / at_once, options.then_sync)
-
-    async def _look(
-        self, connection_id: str, source: Wanted, options: changes.GroupOptions
-    ) -> Looked:
-        updates = await self._caller.updates()
-        plan = await self._changes.plan_of(connection_id, source, None, then_sync=options.then_sync)
-        if not options.allow_resync:
-            refuse_pending_resync(plan.connection)
-        latest = await updates.store.latest(
-            await self._caller.owner(connection_id), load_input=False
-        )
-        if latest is not None and statuses.is_running(latest) and not options.waits:
-            raise in_progress(latest)
-        of_member = _of_members(options).with_version(
-            None if options.expected_version is None else plan.version_before
-        )
-        request = await self._changes.request(connection_id, source, of_member)
-        request["mode"] = options.mode
-        request["number"] = 1 if latest is None else statuses.number(latest.workflow_id) + 1
-        return Looked(
-            connection_id,
-            request=request,
-            version_before=plan.version_before,
-            version_after=plan.version_after,
-            changes=tuple(plan.changes),
-            changes_total=plan.changes_total,
-            warnings=plan.warnings,
-            calls=calls_of(is_paused=plan.connection.paused, then_sync=options.then_sync),
+            left_out=[],
+            fingerprint=await large.run(
+                groups.fingerprint, options.mode, options.expected_version, members
+            ),
         )
 
     def is_group(self, workflow_id: str) -> bool:
         """True for the id of a group."""
         return groups.is_id(workflow_id)
 
-    async def updates_status(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
-        """The group's progress, or its end."""
-        return await self._view(workflow_id, await self._status(workflow_id, wait_seconds))
+    async def updates_status(
+        self, workflow_id: str, *, wait_seconds: float = 0, on_look: OnLook | None = None
+    ) -> UpdatesView:
+        """The group's progress, or its end; `on_look` gets it every `LOOK_SECONDS` while it runs."""
+        found = await self._follower.follow(workflow_id, wait_seconds, on_look)
+        return await self._follower.view(workflow_id, found)
+
+    async def task(self, workflow_id: str) -> views.Task[UpdatesView]:
+        """The group with the present answer of `update_states`."""
+        return await self._follower.task(workflow_id)
 
     async def cancel_updates(self, workflow_id: str, *, wait_seconds: float = 0) -> UpdatesView:
         """Cancel a group: nothing more is written, and `all_or_nothing` changes nothing.
@@ -266,76 +343,12 @@ class Groups:
         updates = await self._caller.updates()
         await self._caller.check_group(workflow_id)
         await updates.groups.cancel(workflow_id, (await self._caller.account()).id)
-        view = await self._view(workflow_id, await self._status(workflow_id, wait_seconds))
+        view = await self._follower.view(
+            workflow_id, await self._follower.status(workflow_id, wait_seconds)
+        )
         if view.status in ("updated", "failed"):
             raise too_late(workflow_id, view.status)
         return view
-
-    async def _status(self, workflow_id: str, wait_seconds: float) -> Status:
-        await self._caller.check_group(workflow_id)
-        updates = await self._caller.updates()
-        return await updates.groups.follow(
-            workflow_id, (await self._caller.account()).id, wait_seconds
-        )
-
-    async def _end(self, workflow_id: str, wait_seconds: float) -> UpdatesView:
-        """The group's progress, or its end; raises its error if it changed nothing."""
-        found = await self._status(workflow_id, wait_seconds)
-        view = await self._view(workflow_id, found)
-        if found.error is not None and found.mode == "all_or_nothing":
-            found.error.details |= {
-                "workflow_id": workflow_id,
-                "updates": [update.to_json() for update in view.updates],
-            }
-            raise found.error
-        return view
-
-    async def _view(self, workflow_id: str, found: Status) -> UpdatesView:
-        """Bounded: the failures and the running updates come first if there are many."""
-        updates = await self._caller.updates()
-        ids = _most_telling(found)
-        shown = {
-            each.workflow_id: replace(each, progress=await updates.store.progress(each.workflow_id))
-            if each.status == "running"
-            else each
-            for each in await updates.listings.by_ids(ids)
-        }
-        counts = Counter(
-            end["how"] if (end := found.ends.get(id_)) else _how_far(id_, found)
-            for id_ in found.members
-        )
-        return UpdatesView(
-            workflow_id=workflow_id,
-            status=_status_of(found),
-            mode=found.mode,
-            total=len(found.members),
-            counts=dict(sorted(counts.items())),
-            updates=[
-                views.update(shown[id_], await updates.store.steps(id_))
-                for id_ in ids
-                if id_ in shown
-            ],
-            not_started=[
-                MemberPlan(connection_id=id_, error=_failure(end))
-                for id_, end in found.ends.items()
-                if end["workflow_id"] is None
-            ][:SHOWN_UPDATES]
-            or None,
-            error=None if found.error is None else views.failure(found.error),
-        )
-
-
-def _check_expected(plan: GroupPlan, options: changes.GroupOptions) -> None:
-    if options.expected_version not in (None, plan.version):
-        raise Conflict(
-            f"The plan has the version {plan.version}, not {options.expected_version}: a state has "
-            "moved, or other connections cannot be changed. Nothing was written.",
-            current_version=plan.version,
-        )
-
-
-def _of_members(options: changes.GroupOptions) -> Options:
-    return Options(None, options.reason, None, options.then_sync, options.allow_resync)
 
 
 def _named(change: changes.Change) -> Wanted:
@@ -351,6 +364,14 @@ def _fits(glob: str, text: str) -> bool:
     return fnmatch.fnmatchcase(text.lower(), glob.lower())
 
 
+def _conflict(expected: str, version: str) -> Conflict:
+    return Conflict(
+        f"The plan is version {version}, not {expected}: the state of a connection has changed "
+        "since, or other connections are chosen, or another mode. Nothing was written.",
+        current_version=version,
+    )
+
+
 def _refused(plan: GroupPlan) -> FivetranStateError:
     """The error for a group with connections that cannot be changed: that of the first one."""
     failures = plan.failures
@@ -359,37 +380,3 @@ def _refused(plan: GroupPlan) -> FivetranStateError:
     if len(failures) > 1:
         error.details["failures"] = [each.view().to_json() for each in failures[:SHOWN_UPDATES]]
     return error
-
-
-def _most_telling(found: Status) -> list[str]:
-    """The ids of the updates to show: all in order, or of many those that failed or run."""
-    ids = [found.started[id_] for id_ in found.members if id_ in found.started]
-    if len(ids) <= SHOWN_UPDATES:
-        return ids
-    ended = {end["workflow_id"]: end for end in found.ends.values()}
-
-    def weight(workflow_id: str) -> int:
-        end = ended.get(workflow_id)
-        return 1 if end is None else 2 if end["message"] is None else 0
-
-    return sorted(ids, key=weight)[:SHOWN_UPDATES]
-
-
-def _how_far(connection_id: str, found: Status) -> str:
-    return "running" if connection_id in found.started else "waiting"
-
-
-def _status_of(found: Status) -> GroupState:
-    if not found.has_ended:
-        return "running"
-    if found.error is None:
-        return "updated"
-    if any(end["message"] is None for end in found.ends.values()):
-        return "partly_updated"
-    return "cancelled" if isinstance(found.error, Cancelled) else "failed"
-
-
-def _failure(end: End) -> Failure:
-    return views.failure(
-        FivetranStateError.from_json({"code": end["how"], "message": end["message"]})
-    )

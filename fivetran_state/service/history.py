@@ -252,7 +252,8 @@ def _update(update: records.Update) -> _Placed:
 
 def _about(update: records.Update) -> dict[str, Any]:
     summary = views.summary(update)
-    return summary.model_dump(include={"workflow_id", "status", "change", "reason", "error"})
+    shown = {"workflow_id", "part_of", "status", "change", "reason", "error"}
+    return summary.model_dump(include=shown)
 
 
 async def _without_version(

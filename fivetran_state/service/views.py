@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from fivetran_state import state
 from fivetran_state.errors import Cancelled, FivetranStateError
@@ -16,6 +16,7 @@ from fivetran_state.models import (
     Since,
     StepView,
     Update,
+    UpdatesView,
     WorkflowSummary,
     WorkflowView,
 )
@@ -28,16 +29,18 @@ _SET_UP = ("connected", "unknown")
 _RUNNING = "The connection is running."
 
 
-@dataclass(frozen=True)
-class Task:
-    """An update as a task, for a caller who returns for its answer.
+Answer = TypeVar("Answer", Update, UpdatesView)
 
-    `answer` is the current answer of `update_state`, or the error that it would raise. `kept_ms`
-    counts from `created_at`; None while the update runs, or if it is kept forever.
+
+@dataclass(frozen=True)
+class Task(Generic[Answer]):
+    """An update, or a group of them, as a task, for a caller who returns for its answer.
+
+    `answer` is the current answer of the tool, or the error that it would raise. `kept_ms` counts from `created_at`; None while the update runs, or if it is kept forever.
     """
 
     workflow_id: str
-    answer: Update | FivetranStateError
+    answer: Answer | FivetranStateError
     message: str
     created_at: str
     updated_at: str
@@ -159,6 +162,7 @@ def workflow(
         ended = max(step.completed_at or 0 for step in steps) if steps else ended
     return WorkflowView(
         **_fields(update, steps),
+        part_of=update.request.get("part_of"),
         steps=[_step(step) for step in steps],
         reason=reason_of(update),
         started_at=time_text(started),
@@ -195,7 +199,9 @@ def _is_later(one: str | None, other: str | None) -> bool:
     return one is not None and (other is None or one > other)
 
 
-def task(update: records.Update, steps: Sequence[records.Step], retention_days: float) -> Task:
+def task(
+    update: records.Update, steps: Sequence[records.Step], retention_days: float
+) -> Task[Update]:
     """The update as a task. It is kept for `retention_days` after its end; 0 means forever."""
     answered: Update | FivetranStateError
     try:
@@ -211,9 +217,7 @@ def task(update: records.Update, steps: Sequence[records.Step], retention_days: 
         message = answered.message
         ended_at = update.completed_at or times[-1]
         times.append(ended_at)
-        if retention_days:
-            kept = timedelta(days=retention_days) // timedelta(milliseconds=1)
-            kept_ms = ended_at - update.created_at + kept
+        kept_ms = _kept_ms(update.created_at, ended_at, retention_days)
     return Task(
         workflow_id=update.workflow_id,
         answer=answered,
@@ -224,10 +228,38 @@ def task(update: records.Update, steps: Sequence[records.Step], retention_days: 
     )
 
 
+def group_task(
+    workflow_id: str,
+    answer: UpdatesView | FivetranStateError,
+    *,
+    created_at: int,
+    completed_at: int | None,
+    retention_days: float,
+) -> Task[UpdatesView]:
+    """The group as a task; `completed_at` is None while it runs."""
+    return Task(
+        workflow_id=workflow_id,
+        answer=answer,
+        message=answer.message,
+        created_at=time_text(created_at),
+        updated_at=time_text(completed_at or created_at),
+        kept_ms=None
+        if completed_at is None
+        else _kept_ms(created_at, completed_at, retention_days),
+    )
+
+
+def _kept_ms(created_at: int, ended_at: int, retention_days: float) -> int | None:
+    if not retention_days:
+        return None
+    return ended_at - created_at + timedelta(days=retention_days) // timedelta(milliseconds=1)
+
+
 def summary(update: records.Update) -> WorkflowSummary:
     view = _fields(update)
     return WorkflowSummary(
         workflow_id=update.workflow_id,
+        part_of=update.request.get("part_of"),
         status=view["status"],
         change=update.request["source"] or update.request["change_kind"],
         reason=reason_of(update),

@@ -6,7 +6,7 @@ from typing import Any, cast
 from fivetran_state import large
 from fivetran_state.errors import FivetranError, UnusableKey
 from fivetran_state.ids import UpdateId, is_update_number
-from fivetran_state.models import Since, WorkflowPage, WorkflowView
+from fivetran_state.models import Since, Update, WorkflowPage, WorkflowView
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import OnProgress, ignore
@@ -59,7 +59,7 @@ class Workflows:
         is_large = document is not None and large.is_any(document)
         return await large.run_if(is_large, views.since, update.outcome, connection, document)
 
-    async def task(self, workflow_id: str) -> views.Task:
+    async def task(self, workflow_id: str) -> views.Task[Update]:
         """One update with the present answer of `update_state`."""
         updates = await self._caller.updates()
         await self._caller.check_update(workflow_id)

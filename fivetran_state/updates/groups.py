@@ -7,7 +7,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
@@ -59,11 +58,11 @@ class Status:
 
     mode: Mode
     members: tuple[str, ...]
-    """Every connection, in the order of the request."""
+    """Every connection, in the order of the request; those that were left out come last."""
     started: dict[str, str]
     """Connection → the workflow id of its update."""
     ends: dict[str, End]
-    """By connection: the updates that have ended, and those that were not started."""
+    """By connection: the updates that have ended, and those that are not started."""
     has_ended: bool
     error: FivetranStateError | None
     """What went wrong, once the group has ended."""
@@ -76,6 +75,12 @@ class _Known:
     mode: Mode
     owners: dict[str, str]
     """Connection → the prefix of its updates' ids, in the order of the request."""
+    left_out: dict[str, End]
+    """Connection → why it is not a member, although it was asked for."""
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        return (*self.owners, *self.left_out)
 
 
 class Groups:
@@ -119,6 +124,12 @@ class Groups:
             return await self.with_key(asked, account, key)
         return await self._store.running_group(self._prefix_of(asked, account))
 
+    async def last(self, asked: GroupRequest, account: str | None) -> str | None:
+        """The id of the last group that an equal request without a key has started."""
+        prefix = self._prefix_of(asked, account)
+        free = int((await self._free(prefix)).removeprefix(prefix), 16)
+        return None if free == 1 else f"{prefix}{free - 1:0{_COUNTER}x}"
+
     async def with_key(self, asked: GroupRequest, account: str | None, key: str) -> str | None:
         """The id of the group with this key; raises `IdempotencyKeyReused`."""
         workflow_id = self._of_key(account, key)
@@ -126,7 +137,7 @@ class Groups:
             started = await self._store.group_request(workflow_id)
         except WorkflowNotFound:
             return None
-        if _what(started) != _what(asked):
+        if _fingerprint(started) != asked["fingerprint"]:
             raise IdempotencyKeyReused(
                 "This idempotency key was used for a different request.", workflow_id=workflow_id
             )
@@ -158,7 +169,7 @@ class Groups:
         return f"{prefix}{free:0{_COUNTER}x}"
 
     def _prefix_of(self, asked: GroupRequest, account: str | None) -> str:
-        digest = self._digest(json.dumps([self._application, account, _what(asked)]))
+        digest = self._digest(json.dumps([self._application, account, asked["fingerprint"]]))
         return f"{_prefix(account)}{digest[:-_COUNTER]}"
 
     def _of_key(self, account: str | None, key: str) -> str:
@@ -190,9 +201,9 @@ class Groups:
         finally:
             end.cancel()
         started = {UpdateId.parse(each).connection_id: each for each in result["workflow_ids"]}
-        ends = {each["connection_id"]: each for each in await self._ends(result)}
+        ends = {each["connection_id"]: each for each in await self._ends(result)} | known.left_out
         error = await self._error(_worst(ends.values())) or _error_of(result)
-        return Status(known.mode, tuple(known.owners), started, ends, True, error)
+        return Status(known.mode, known.connections, started, ends, True, error)
 
     async def _end(self, workflow_id: str) -> Result:
         handle: WorkflowHandleAsync[Bound] = await DBOS.retrieve_workflow_async(workflow_id)
@@ -208,11 +219,11 @@ class Groups:
         running = set(await self._store.unfinished(list(started.values())))
         ended = await self._store.ends_of([id_ for id_ in started.values() if id_ not in running])
         ends = {end["connection_id"]: end for end in ended}
-        return Status(known.mode, tuple(known.owners), started, ends, False, None)
+        return Status(known.mode, known.connections, started, ends | known.left_out, False, None)
 
     async def connections_of(self, workflow_id: str, account: str | None) -> list[str]:
         """The connections of the group, started or not; raises `WorkflowNotFound`."""
-        return list((await self._what_is_known(workflow_id, account)).owners)
+        return list((await self._what_is_known(workflow_id, account)).connections)
 
     async def _what_is_known(self, workflow_id: str, account: str | None) -> _Known:
         """What was asked of the group; raises `WorkflowNotFound`."""
@@ -223,7 +234,9 @@ class Groups:
             asked = await self._store.group_request(workflow_id)
             owners = {each["connection_id"]: owner(each) for each in members_of(asked)}
             mode: Mode = "all_or_nothing" if isinstance(asked, list) else asked["mode"]
-            self._known[workflow_id] = _Known(mode, owners)
+            left_out = [] if isinstance(asked, list) else asked["left_out"]
+            by_connection = {each["connection_id"]: each for each in left_out}
+            self._known[workflow_id] = _Known(mode, owners, by_connection)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[workflow_id]
@@ -257,17 +270,16 @@ def _prefix(account: str | None) -> str:
     return f"{GROUP}:" if account is None else f"{account}/{GROUP}:"
 
 
-def _what(asked: list[UpdateRequest] | GroupRequest) -> list[Any]:
+def fingerprint(mode: Mode, version: str | None, members: Iterable[UpdateRequest]) -> str:
     """What makes two requests the same. The versions of single members come from the plan."""
-    mode, version = (
-        ("all_or_nothing", None)
-        if isinstance(asked, list)
-        else (asked["mode"], asked["expected_version"])
-    )
-    members = [
-        [each["connection_id"], *request_fingerprint(each)[1:]] for each in members_of(asked)
-    ]
-    return [mode, version, members]
+    changes = [[each["connection_id"], *request_fingerprint(each)[1:]] for each in members]
+    return hashlib.sha256(json.dumps([mode, version, changes]).encode()).hexdigest()
+
+
+def _fingerprint(asked: list[UpdateRequest] | GroupRequest) -> str:
+    if isinstance(asked, list):
+        return fingerprint("all_or_nothing", None, asked)
+    return asked["fingerprint"]
 
 
 def _worst(ends: Iterable[End]) -> End | None:

@@ -9,6 +9,7 @@ from typing_extensions import NotRequired, TypedDict
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.models import Mode
 from fivetran_state.phases import Phase
+from fivetran_state.updates.ends import End
 
 NAME = "update_state"
 GROUP = "together"
@@ -85,6 +86,11 @@ class GroupRequest(TypedDict):
     """Of the group, as the caller gave it; that of each member is in its request."""
     waits: bool
     """Wait for a connection's running update. Otherwise that is a failure of the connection."""
+    left_out: list[End]
+    """Connections that were asked for and are no members: `independent` neither starts what cannot
+    be changed nor what is as it should be."""
+    fingerprint: str
+    """Of all that was asked for, by `groups.fingerprint`: the same for an equal request."""
 
 
 def members_of(asked: list[UpdateRequest] | GroupRequest) -> list[UpdateRequest]:

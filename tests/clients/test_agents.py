@@ -26,7 +26,7 @@ Start = Callable[[], AbstractContextManager[Agent]]
 LIBRARIES = ["langchain", "openai"]
 MORE = ["crewai", "google", "llamaindex", "pydantic", "smolagents", "strands"]
 TOOLS = {
-    *("list_connections", "get_state", "update_state", "cancel_update"),
+    *("list_connections", "get_state", "update_state", "update_states", "cancel_update"),
     *("workflow_status", "state_history"),
 }
 

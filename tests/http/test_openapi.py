@@ -75,6 +75,7 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
         "POST /state/get-multiple",
         "POST /state/update",
         "POST /state/update-multiple",
+        "POST /states/update",
         "GET /connections",
         "GET /connections/{connection_id}/state",
         "GET /connections/{connection_id}/history",

@@ -112,8 +112,11 @@ async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: San
         nowhere = await post(
             server.client, "/state/get", {"connection_id": IDLE, "path": "/no"}, status=422
         )
-        missing = await post(
-            server.client, "/state/get-multiple", {"connection_ids": [IDLE, MISSING]}, status=404
+        some = await post(
+            server.client, "/state/get-multiple", {"connection_ids": [IDLE, MISSING, EMPTY]}
+        )
+        none = await post(
+            server.client, "/state/get-multiple", {"connection_ids": [MISSING, EMPTY]}, status=404
         )
 
     assert large["state"] == state_of(sandbox, LARGE)
@@ -124,7 +127,10 @@ async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: San
     assert many[PAUSED]["paused"] is True
     assert nowhere["code"] == "invalid_request"
     assert not_yet["code"] == "no_state_yet"
-    assert missing["code"] == "connection_not_found"
+    assert some[IDLE] == many[IDLE]
+    assert some[MISSING]["error"]["code"] == none["code"] == "connection_not_found"
+    assert "GET /connections" in some[MISSING]["error"]["hint"]
+    assert some[EMPTY]["error"]["code"] == "no_state_yet"
 
 
 async def test_a_search_of_a_state_lists_all_pages_now_and_in_the_past(
@@ -581,10 +587,11 @@ async def test_what_may_not_be_touched_is_refused(http: Serve, sandbox: Sandbox)
     async with http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=f"{IDLE},{STATELESS}") as server:
         for path, body in (
             ("/state/get", {"connection_id": PAUSED}),
-            ("/state/get-multiple", {"connection_ids": [IDLE, PAUSED]}),
+            ("/state/get-multiple", {"connection_ids": [PAUSED]}),
             ("/state/update", {"connection_id": PAUSED} | change),
             ("/state/update", {"connection_id": IDLE, "copy_from": PAUSED}),
             ("/state/update-multiple", {"connection_ids": [IDLE, PAUSED]} | change),
+            ("/states/update", {"connection_ids": [IDLE, PAUSED]} | change),
         ):
             assert (await post(server.client, path, body, status=403))["code"] == "not_allowed"
         hidden = await get(server.client, f"/workflows/{PAUSED}:1", status=403)

@@ -64,7 +64,14 @@ async def update(service: Service, connection_id: str, key: str | None = None) -
 
 
 def group_of(request: UpdateRequest) -> GroupRequest:
-    return GroupRequest(mode="independent", waits=False, members=[request], expected_version=None)
+    return GroupRequest(
+        mode="independent",
+        waits=False,
+        members=[request],
+        expected_version=None,
+        left_out=[],
+        fingerprint="the same",
+    )
 
 
 async def listed(service: Service, connection_id: str) -> list[str]:

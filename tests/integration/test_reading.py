@@ -729,6 +729,7 @@ EVERY_TOOL: dict[str, dict[str, Any]] = {
         "merge_patch": {"a": 1},
         "expected_version": NO_VERSION,
     },
+    "update_states": {"connection_ids": [IDLE], "merge_patch": {"a": 1}},
     "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},
     "state_history": {"connection_id": IDLE},

@@ -42,15 +42,18 @@ TOOLS = {
     "list_connections": "List connections",
     "get_state": "Read a connection's state",
     "update_state": "Change a connection's state",
+    "update_states": "Change many connections' states",
     "cancel_update": "Cancel an update",
     "workflow_status": "Follow an update",
     "state_history": "See how a state moved",
 }
+CHANGING = ("update_state", "update_states")
 UPDATE = {"connection_id": IDLE, "merge_patch": {"rewound": True}}
 VALID: dict[str, dict[str, Any]] = {
     "list_connections": {},
     "get_state": {"connection_id": IDLE},
     "update_state": UPDATE,
+    "update_states": {"connection_ids": [IDLE], "merge_patch": {"rewound": True}},
     "cancel_update": {"workflow_id": f"{IDLE}:1"},
     "workflow_status": {"workflow_id": f"{IDLE}:1"},
     "state_history": {"connection_id": IDLE},
@@ -97,8 +100,8 @@ async def test_the_tools_are_listed_with_titles_hints_and_schemas(
     for name, tool in tools.items():
         hints = tool.annotations
         assert hints is not None
-        assert hints.read_only_hint is (name not in ("update_state", "cancel_update"))
-        assert bool(hints.destructive_hint) is (name == "update_state")
+        assert hints.read_only_hint is (name not in (*CHANGING, "cancel_update"))
+        assert bool(hints.destructive_hint) is (name in CHANGING)
         assert hints.open_world_hint
         # By the protocol, the hint has a meaning only for a tool that changes something.
         assert hints.idempotent_hint is (None if hints.read_only_hint else True)
@@ -297,6 +300,7 @@ async def test_a_large_change_is_answered_in_few_bytes(connect: Connect) -> None
 UNKNOWN = (
     ("update_state", "expected_verison", "expected_version"),
     ("update_state", "mergePatch", "merge_patch"),
+    ("update_states", "connection_id", "connection_ids"),
     ("cancel_update", "workflow", "workflow_id"),
 )
 

@@ -27,6 +27,11 @@ TOOLS: dict[str, dict[str, Any]] = {
         "connection_id": IDLE, "merge_patch": {"cursor": 1}, "expected_version": "no version of it",
         "dry_run": False, "reason": "why", "idempotency_key": "key", "wait_seconds": 0,
     },
+    "update_states": {
+        "connection_ids": [IDLE, PAUSED], "name": "*", "changes": [{"connection_id": IDLE, "new_state": {}}],
+        "merge_patch": {"cursor": 1}, "expected_version": "no version of it", "dry_run": False,
+        "independent": True, "cursor": IDLE, "wait_seconds": 0,
+    },
     "cancel_update": {"workflow_id": WORKFLOW, "wait_seconds": 0},
     "workflow_status": {"workflow_id": WORKFLOW, "wait_seconds": 0},
     "state_history": {"connection_id": PAUSED, "cursor": "c", "limit": 1},

@@ -62,16 +62,17 @@ async def task_of(
     *,
     answers: InputResponses | None = None,
     request_state: str | None = None,
+    tool: str = "update_state",
     **arguments: Any,
 ) -> Fields:
-    """The task that update_state answers with; fails the test if the answer is something else or
+    """The task that the tool answers with; fails the test if the answer is something else or
     late.
 
     With `answers` and `request_state` this is the second round of a call.
     """
     with anyio.fail_after(15):
         result = await client.session.call_tool(
-            "update_state",
+            tool,
             arguments,
             input_responses=answers,
             request_state=request_state,

@@ -14,11 +14,10 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from fivetran_state import large, state
-from fivetran_state.models import (
-    Model,
-    Update,
-)
+from fivetran_state import changes, large, state
+from fivetran_state.changes import MAX_CONNECTIONS as MAX_MEMBERS
+from fivetran_state.changes import GroupChange
+from fivetran_state.models import Failure, Mode, Model, Update
 
 MAX_CONNECTIONS = 100
 """Connections in one request."""
@@ -71,7 +70,9 @@ class GetStates(Body):
     connection_ids: ConnectionIds
 
 
-class _Changing(Body):
+class _Change(BaseModel):
+    """A change of a state, with exact numbers."""
+
     new_state: Annotated[dict[str, Any] | None, Field(description="The whole new state.")] = None
     merge_patch: Annotated[dict[str, Any] | None, Field(description="RFC 7386.")] = None
     json_patch: Annotated[
@@ -86,11 +87,6 @@ class _Changing(Body):
         ),
         _NONE_IF_EMPTY,
     ] = None
-    then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
-    allow_resync: Annotated[
-        bool, Field(description="Write even if a pending historical re-sync will overwrite it.")
-    ] = False
-    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
     _read: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
@@ -115,12 +111,15 @@ class _Changing(Body):
         return exact | {"copy_from": self.copy_from}
 
 
-class UpdateState(_Changing):
-    model_config = _with_example(
-        connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
-    )
+class _Changing(_Change, Body):
+    then_sync: Annotated[bool, Field(description="Start a sync afterwards.")] = False
+    allow_resync: Annotated[
+        bool, Field(description="Write even if a pending historical re-sync will overwrite it.")
+    ] = False
+    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
 
-    connection_id: ConnectionId
+
+class _Restoring(_Change):
     restore_from: Annotated[
         str | None,
         Field(
@@ -135,19 +134,31 @@ class UpdateState(_Changing):
         Field(description="JSON Pointer: with restore_from or copy_from, changes this part only."),
         _NONE_IF_EMPTY,
     ] = None
-    expected_version: Annotated[
-        str | None,
-        # An empty text may come from a variable that was never set: it must not mean any version.
-        Field(
-            min_length=1,
-            max_length=500,
-            description="The version that you saw. Without it, the change applies to any version.",
-        ),
-    ] = None
-    dry_run: Annotated[bool, Field(description="Only return the plan.")] = False
 
     async def change(self) -> dict[str, object]:
         return await super().change() | {"restore_from": self.restore_from}
+
+
+ExpectedVersion = Annotated[
+    str | None,
+    # An empty text may come from a variable that was never set: it must not mean any version.
+    Field(
+        min_length=1,
+        max_length=500,
+        description="The version that you saw. Without it, the change applies to any version.",
+    ),
+]
+DryRun = Annotated[bool, Field(description="Only return the plan.")]
+
+
+class UpdateState(_Restoring, _Changing):
+    model_config = _with_example(
+        connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
+    )
+
+    connection_id: ConnectionId
+    expected_version: ExpectedVersion = None
+    dry_run: DryRun = False
 
     @property
     def says_more(self) -> bool:
@@ -164,6 +175,96 @@ class UpdateStates(_Changing):
     )
 
     connection_ids: ConnectionIds
+
+
+class ConnectionFilter(BaseModel):
+    """Chooses the connections that keep a state and fit all that is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[
+        str | None,
+        Field(max_length=200, description="A glob on the id or the name, such as orders_*."),
+        _NONE_IF_EMPTY,
+    ] = None
+    group: Annotated[
+        str | None, Field(max_length=200, description="A group's id or name."), _NONE_IF_EMPTY
+    ] = None
+    service: Annotated[
+        str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
+    ] = None
+
+
+class OneChange(_Restoring):
+    """The change of one of several connections."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    connection_id: ConnectionId
+
+
+class ChangeStates(_Restoring, _Changing):
+    model_config = _with_example(
+        filter={"group": "warehouse"}, merge_patch={"orders": {"cursor": "2026-01-01T00:00:00Z"}}
+    )
+
+    connection_ids: Annotated[list[ConnectionId] | None, Field(max_length=MAX_MEMBERS)] = None
+    filter: ConnectionFilter | None = None
+    changes: Annotated[
+        list[OneChange] | None,
+        Field(
+            max_length=MAX_MEMBERS,
+            description="A change for each, in place of one for all.",
+        ),
+    ] = None
+    undo: Annotated[
+        str | None,
+        Field(max_length=500, description="The workflow_id of a group: puts back what it changed."),
+        _NONE_IF_EMPTY,
+    ] = None
+    mode: Annotated[
+        Mode,
+        Field(description="independent: each connection succeeds or fails by itself."),
+    ] = "all_or_nothing"
+    if_busy: Annotated[
+        Literal["refuse", "wait"],
+        Field(description="What to do about a connection whose update is running."),
+    ] = "refuse"
+    expected_version: ExpectedVersion = None
+    dry_run: DryRun = False
+    cursor: Annotated[
+        str | None,
+        Field(
+            max_length=2000,
+            description="With dry_run, a plan's next_cursor: only the next connections are looked at.",
+        ),
+        _NONE_IF_EMPTY,
+    ] = None
+
+    async def chosen(self) -> GroupChange:
+        """The change of each connection; raises `InvalidRequest`."""
+        given = await self.change()
+        choice = changes.the_one_choice(
+            {
+                "connection_ids": self.connection_ids,
+                "filter": self.filter,
+                "changes": self.changes,
+                "undo": self.undo,
+            }
+        )
+        if choice in ("connection_ids", "filter"):
+            change = await changes.parse(given, self.only)
+            if self.filter is None:
+                return changes.for_each(self.connection_ids or (), change)
+            return changes.fitting(changes.Filter(**self.filter.model_dump()), change)
+        changes.refuse_another(choice, given, self.only)
+        if self.undo is not None:
+            return changes.Undo(self.undo)
+        each = [
+            {"connection_id": one.connection_id, "only": one.only} | await one.change()
+            for one in self.changes or ()
+        ]
+        return await changes.parse_each(each)
 
 
 NotUsable = Annotated[
@@ -183,6 +284,13 @@ class Unchanged(Model):
     current_state: Any = None
     current_state_json: NotUsable = None
     problem: Annotated[str | None, Field(description="Why it is not a usable state.")] = None
+
+
+class NotRead(Model):
+    """In place of a state that cannot be read."""
+
+    connection_id: str
+    error: Failure
 
 
 class Updated(Update):

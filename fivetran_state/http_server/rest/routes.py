@@ -11,11 +11,12 @@ from fivetran_state.http_server.gate import requires
 from fivetran_state.http_server.problems import PROBLEMS
 from fivetran_state.http_server.rest import history, states, workflows
 from fivetran_state.http_server.rest.answers import accepted, ok
-from fivetran_state.http_server.rest.bodies import Unchanged, Updated
+from fivetran_state.http_server.rest.bodies import NotRead, Unchanged, Updated
 from fivetran_state.http_server.rest.requests import ExactRoute
 from fivetran_state.models import (
     ConnectionPage,
     Difference,
+    GroupPlanView,
     HistoryPage,
     StateView,
     Update,
@@ -39,7 +40,7 @@ def router() -> APIRouter:
         "/state/get-multiple",
         tags=["State"],
         dependencies=[requires(READ)],
-        responses=ok(dict[str, StateView]),
+        responses=ok(dict[str, StateView | NotRead]),
     )(states.get_states)
     routes.post(
         "/state/update",
@@ -53,6 +54,12 @@ def router() -> APIRouter:
         dependencies=[requires(WRITE)],
         responses=ok(dict[str, Update]) | accepted(UpdatesView),
     )(states.update_states)
+    routes.post(
+        "/states/update",
+        tags=["State"],
+        dependencies=[requires(READ)],
+        responses=ok(GroupPlanView | UpdatesView) | accepted(UpdatesView),
+    )(states.change_states)
     routes.get(
         "/connections",
         tags=["Connections"],

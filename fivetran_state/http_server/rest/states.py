@@ -1,19 +1,20 @@
 """Handlers that read and change states."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import Request, Response
 
 from fivetran_state import changes, state
 from fivetran_state.access import WRITE
-from fivetran_state.errors import InvalidRequest
+from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.http_server.gate import demand
 from fivetran_state.http_server.rest.answers import answer, running, text_of
 from fivetran_state.http_server.rest.bodies import (
+    ChangeStates,
     GetState,
     GetStates,
+    NotRead,
     Unchanged,
     Updated,
     UpdateState,
@@ -27,7 +28,7 @@ from fivetran_state.http_server.rest.requests import (
     agreed,
     service_in,
 )
-from fivetran_state.models import StateView
+from fivetran_state.models import Failure, StateView
 
 READ_AT_ONCE = 4
 MAX_RESPONSE_BYTES = 20_000_000
@@ -42,30 +43,46 @@ async def get_state(body: GetState, headers: Headers, own: OwnService) -> Respon
 
 
 async def get_states(body: GetStates, headers: Headers, own: OwnService) -> Response:
-    """The states of several connections, by id."""
+    """The states of several connections, by id; an error for each that cannot be read.
+
+    If none can be read, the first error is the answer.
+    """
     service = await service_in(own, agreed(headers, body))
     few = asyncio.Semaphore(READ_AT_ONCE)
-
     left = MAX_RESPONSE_BYTES
 
-    async def read(connection_id: str) -> str:
+    async def read(connection_id: str) -> str | FivetranStateError:
         nonlocal left
         async with few:
-            view = await service.states.get_state(connection_id, exact=True)
+            try:
+                view = await service.states.get_state(connection_id, exact=True)
+            except FivetranStateError as error:
+                return error
             text = await text_of(view)
-        left -= len(text)
-        if left < 0:
-            raise InvalidRequest(
+        if len(text) > left:
+            return InvalidRequest(
                 f"These states have more than {MAX_RESPONSE_BYTES:,} bytes in total: "
                 "request fewer at a time."
             )
+        left -= len(text)
         return text
 
     wanted = list(dict.fromkeys(body.connection_ids))
-    texts = await _all(map(read, wanted))
-    members = zip(map(state.dump, wanted), texts, strict=True)
-    content = "{" + ",".join(f"{name}:{text}" for name, text in members) + "}"
-    return Response(content, media_type="application/json")
+    found = dict(zip(wanted, await asyncio.gather(*map(read, wanted)), strict=True))
+    errors = [each for each in found.values() if isinstance(each, FivetranStateError)]
+    if len(errors) == len(found):
+        raise errors[0]
+    texts = {
+        connection_id: each if isinstance(each, str) else await _not_read(connection_id, each)
+        for connection_id, each in found.items()
+    }
+    content = ",".join(f"{state.dump(name)}:{text}" for name, text in texts.items())
+    return Response("{" + content + "}", media_type="application/json")
+
+
+async def _not_read(connection_id: str, error: FivetranStateError) -> str:
+    failure = Failure(code=error.code, message=error.message, hint=error.hint)
+    return await text_of(NotRead(connection_id=connection_id, error=failure))
 
 
 async def update_state(
@@ -129,7 +146,7 @@ async def update_states(
     prefer: Prefer,
     key: IdempotencyKey,
 ) -> Response:
-    """Make one change to several connections, in order: to all of them, or to none.
+    """Make one change to several connections: to all of them, or to none.
 
     All are looked at before any is paused. They stay paused until all are written and verified.
     After a failure each state is put back before its connection is resumed.
@@ -152,6 +169,44 @@ async def update_states(
     return await answer({update.connection_id: update for update in view.updates}, prefer)
 
 
+async def change_states(
+    body: ChangeStates,
+    request: Request,
+    headers: Headers,
+    own: OwnService,
+    prefer: Prefer,
+    key: IdempotencyKey,
+) -> Response:
+    """Change the states of many connections together: all or nothing, or each by itself.
+
+    Choose them by one of connection_ids, filter, changes, undo. The first two need one change for
+    all of them: new_state, merge_patch, json_patch, restore_from or copy_from. All are looked at
+    before any is paused. dry_run returns the plan; its version, given as expected_version, pins
+    every state and which connections they are.
+    """
+    if not body.dry_run:
+        demand(WRITE, request)
+    service = await service_in(own, agreed(headers, body))
+    options = changes.GroupOptions(
+        mode=body.mode,
+        expected_version=body.expected_version,
+        waits=body.if_busy == "wait",
+        then_sync=body.then_sync,
+        allow_resync=body.allow_resync,
+        reason=body.reason,
+    )
+    wanted = await service.groups.resolved(await body.chosen())
+    if body.dry_run:
+        return await answer(await service.groups.plan_updates(wanted, options, cursor=body.cursor))
+    changes.refuse_cursor(body.cursor)
+    view = await service.groups.update_states(
+        wanted, options, idempotency_key=key, wait_seconds=prefer.seconds
+    )
+    if view.status == "running":
+        return await running(view, prefer, request)
+    return await answer(view, prefer)
+
+
 def _change_is_missing(change: Mapping[str, object]) -> InvalidRequest:
     return InvalidRequest(f"The change is missing: give exactly one of {', '.join(change)}.")
 
@@ -165,13 +220,3 @@ def _unchanged(view: StateView) -> Unchanged:
         current_state_json=view.state_json,
         problem=view.problem,
     )
-
-
-async def _all(coroutines: Iterable[Coroutine[Any, Any, str]]) -> list[str]:
-    """The results of all; after the first error the others are cancelled."""
-    tasks = [asyncio.create_task(each) for each in coroutines]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
