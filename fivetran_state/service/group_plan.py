@@ -9,7 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fivetran_state import changes, large
-from fivetran_state.errors import FivetranStateError, TooLargeToConfirm
+from fivetran_state.errors import (
+    DatabaseUnavailable,
+    EngineNotReady,
+    FivetranStateError,
+    MissingCredentials,
+    TooLargeToConfirm,
+    Unauthorized,
+    UnusableKey,
+    UnusableSettings,
+)
 from fivetran_state.models import Change, GroupPlanView, Kind, MemberPlan, Mode
 from fivetran_state.plan import Plan, Wanted
 from fivetran_state.question import (
@@ -38,6 +47,15 @@ SHOWN_FAILURES = 50
 SHOWN_CHANGES = 3
 NAMED_CONNECTIONS = 5
 """Connections that a sentence of the question names."""
+_OF_THE_ACCOUNT = (
+    MissingCredentials,
+    Unauthorized,
+    EngineNotReady,
+    DatabaseUnavailable,
+    UnusableKey,
+    UnusableSettings,
+)
+"""Errors that are not about one connection."""
 _CALLS = 7
 _CALLS_IF_PAUSED = 4
 
@@ -270,7 +288,8 @@ class Planner:
         *,
         is_shown: bool = False,
     ) -> GroupPlan:
-        """Look at every connection. What keeps one from being changed is in the plan.
+        """Look at every connection. What keeps one from being changed is in the plan; what keeps
+        the account from it is raised.
 
         `is_shown`: a person or an agent will read it, so it has what is unusual, and the question.
         """
@@ -294,6 +313,9 @@ class Planner:
 
         begin = time.monotonic()
         members = await asyncio.gather(*(look(*each) for each in wanted.items()))
+        for each in members:
+            if isinstance(each.error, _OF_THE_ACCOUNT):
+                raise each.error
         a_call = (time.monotonic() - begin) * min(at_once, len(wanted)) / (2 * len(wanted))
         calls = sum(each.calls for each in members if each.is_changed)
         return GroupPlan(options.mode, members, calls * a_call / at_once, options.then_sync)

@@ -293,11 +293,11 @@ async def test_a_change_that_is_too_large_for_so_many_connections_is_refused(
     http: Serve, sandbox: Sandbox
 ) -> None:
     names = [f"one_of_many_{n}" for n in range(100)]
-    change = {"connection_ids": names, "new_state": {"a": "x" * 200_000}}
+    change = {"connection_ids": names, "new_state": {"a": "x" * 600_000}}
     async with http() as server:
         problem = await post(server.client, "/state/update-multiple", change, status=422)
 
-    assert "too large for 100 connections" in problem["detail"]
+    assert "These changes have more than 49,999,995 bytes in total" in problem["detail"]
     assert api_calls(sandbox, names[0]) == []
 
 

@@ -606,6 +606,27 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
     assert [id_ for id_ in kept if kept[id_]] == []
 
 
+async def test_a_guest_plans_changes_and_undoes_a_group_that_nobody_else_sees(
+    http: Serve, sandbox: Accounts, ann: Guest, bob: Guest
+) -> None:
+    path, own = "/states/update", state_of(sandbox, IDLE)
+    before = [state_of(ann.account, each) for each in (IDLE, PAUSED)]
+    body = ann.body | {"connection_ids": [IDLE, PAUSED], "new_state": CURSOR}
+    async with http() as server:
+        plan = await post(server.client, path, body | {"dry_run": True})
+        made = await post(server.client, path, body | {"expected_version": plan["version"]})
+        changed = [state_of(ann.account, each) for each in (IDLE, PAUSED)]
+        undo = {"undo": made["workflow_id"]}
+        foreign = await post(server.client, path, bob.body | undo, status=404)
+        await post(server.client, path, ann.body | undo)
+
+    assert made["workflow_id"].startswith(f"{ann.account.api.account_id}/together:")
+    assert changed == [CURSOR, CURSOR]
+    assert foreign["code"] == "workflow_not_found"
+    assert [state_of(ann.account, each) for each in (IDLE, PAUSED)] == before
+    assert state_of(sandbox, IDLE) == own
+
+
 async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no_answer(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path, ann: Guest, bob: Guest
 ) -> None:
@@ -619,6 +640,7 @@ async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no
             ("/state/update", {"connection_id": IDLE, "new_state": CURSOR}, 200),
             ("/state/update", {"connection_id": IDLE, "wrong": 1}, 422),
             ("/state/update-multiple", {"connection_ids": [PAUSED], "new_state": CURSOR}, 200),
+            ("/states/update", {"filter": {"name": PAUSED}, "new_state": {}}, 200),
         ):
             answer = await post(server.client, path, ann.body | body, status=status)
             answers.append(json.dumps(answer, default=str))

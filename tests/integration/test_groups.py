@@ -338,7 +338,7 @@ async def test_a_group_is_a_task_that_ends_with_the_result_of_the_tool(
 ) -> None:
     async with connect(extensions=[FollowsTasks()]) as client:
         plan = await call(client, "update_states", **CHANGE)
-        request = CHANGE | {"expected_version": plan["version"]}
+        request: dict[str, Any] = CHANGE | {"expected_version": plan["version"]}
         hold = sandbox.fault("hang", method="PATCH", path="/state$")
         created = await task_of(client, tool="update_states", **request)
         await arrival(sandbox, lambda each: each.fault == "hang")
@@ -359,7 +359,7 @@ async def test_a_task_of_a_group_is_cancelled(connect: Connect, sandbox: Sandbox
     ids = [IDLE, SYNCING]
     before = states(sandbox, ids)
     async with connect(extensions=[FollowsTasks()]) as client:
-        change = {"connection_ids": ids, "merge_patch": PATCH}
+        change: dict[str, Any] = {"connection_ids": ids, "merge_patch": PATCH}
         plan = await call(client, "update_states", **change)
         created = await task_of(
             client, tool="update_states", **change, expected_version=plan["version"]

@@ -346,7 +346,7 @@ async def test_over_http_the_header_has_to_name_the_task(
 async def test_once_the_human_has_agreed_the_update_is_a_task(
     connect: Connect, sandbox: Sandbox
 ) -> None:
-    request = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
+    request: dict[str, Any] = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
     async with connect(ask=Human(), extensions=TASKS) as client:
         question = await client.session.call_tool(
             "update_state", request, allow_input_required=True, allow_claimed=True
