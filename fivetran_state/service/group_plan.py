@@ -219,8 +219,8 @@ class GroupPlan:
         if len(lines) < total or len(text) > MAX_QUESTION:
             raise TooLargeToConfirm(
                 f"One question cannot show {total:,} changes of {len(changed):,} connections in "
-                "full. The user was not asked, and nothing was written. Show the user the plan of "
-                "a dry_run, and call again with its version as expected_version."
+                "full. The user was not asked, and nothing was written. Change fewer connections "
+                "at a time, or in the shell (fivetran-state update-many), where a person sees the plan."
             )
         return text
 

@@ -13,7 +13,6 @@ from fivetran_state.errors import (
     FivetranStateError,
     InvalidRequest,
     NothingToUndo,
-    TooLargeToConfirm,
 )
 from fivetran_state.models import (
     GroupPlanView,
@@ -236,20 +235,9 @@ class Groups:
                 raise _refused(plan)
             if confirmation is not None and not plan.changed:
                 return plan.view()
-            if confirmation is None or await self._is_covered(plan, options, confirmation):
+            if confirmation is None or await confirmation.covers(plan):
                 return await self._start(asked, plan, key)
             # The user may have taken a while: look again.
-
-    async def _is_covered(
-        self, plan: GroupPlan, options: changes.GroupOptions, confirmation: GroupConfirmation
-    ) -> bool:
-        try:
-            return await confirmation.covers(plan)
-        except TooLargeToConfirm:
-            # No question can show a thousand connections. The caller names the plan that it has seen.
-            if options.expected_version is None:
-                raise
-            return True
 
     async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
         chosen = plan.members

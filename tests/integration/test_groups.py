@@ -249,22 +249,20 @@ async def test_a_state_that_moved_meanwhile_is_asked_about_again(
     assert made["counts"] == {"updated": 2}
 
 
-async def test_what_cannot_be_shown_is_not_asked_and_needs_the_version_of_a_plan(
+async def test_what_cannot_be_shown_is_not_asked_and_not_made_whatever_version_is_given(
     connect: Connect, sandbox: Sandbox, era: str
 ) -> None:
     change = {"connection_ids": BOTH, "merge_patch": {f"table_{at}": at for at in range(60)}}
     human = Human()
     async with connect(era, ask=human) as client:
         error = await refused(client, "update_states", **change)
-        untouched = writes(sandbox)
         plan = await call(client, "update_states", **change, dry_run=True)
-        seen = {"expected_version": plan["version"], "wait_seconds": 50}
-        made = await call(client, "update_states", **change, **seen)
+        pinned = await refused(client, "update_states", **change, expected_version=plan["version"])
 
-    assert (error["code"], untouched) == ("too_large_to_confirm", [])
-    assert "expected_version" in error["message"]
-    assert made["status"] == "updated"
+    assert error["code"] == pinned["code"] == "too_large_to_confirm"
+    assert "update-many" in error["message"]
     assert human.questions == []
+    assert writes(sandbox) == []
 
 
 async def test_what_can_be_shown_is_asked_even_with_a_version(
