@@ -23,6 +23,7 @@ from tests.support.calls import (
     refused,
     status_once,
     sync_runs_on,
+    until,
     version_of,
     written_down,
 )
@@ -286,19 +287,24 @@ async def test_a_group_that_is_ended_is_undone(
         started = await post(server.client, path, body, status=202, Prefer="respond-async")
         workflow_id = started["workflow_id"]
         await arrival(sandbox, lambda each: each.connection_id == SYNCING and is_pause(each))
-        assert sandbox.connection(IDLE).paused
+
+        async def first_is_held() -> bool:
+            found = await get(server.client, f"/workflows/{IDLE}:1")
+            return bool(found.get("phase") == "hold")
+
+        await until(first_is_held)
         end_in_database(environment, sandbox, workflow_id)
         if is_killed:
             await server.kill()
         else:
             for name in (IDLE, SYNCING):
                 await arrival(sandbox, resumed(name))
-    async with http() as server:
+    async with http() as next_one:
         for name in (IDLE, SYNCING):
             await arrival(sandbox, resumed(name))
-        first = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
-        second = await get(server.client, f"/workflows/{SYNCING}:1", wait=50)
-        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+        first = await get(next_one.client, f"/workflows/{IDLE}:1", wait=50)
+        second = await get(next_one.client, f"/workflows/{SYNCING}:1", wait=50)
+        ended = await get(next_one.client, f"/workflows/{workflow_id}", wait=50)
 
     assert first["error"]["code"] == "undone"
     assert second["status"] == ended["status"] == "cancelled"
