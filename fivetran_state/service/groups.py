@@ -73,7 +73,7 @@ class Groups:
         """The ids of the connections that keep a state and fit every filter.
 
         `name` is a glob on the id or the name, `group` a group's id or name. Raises `InvalidRequest` if
-        there are none, or too many.
+        there are none.
         """
         fivetran = (await self._caller.account()).fivetran
         names = await fivetran.group_names()

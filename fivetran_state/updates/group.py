@@ -15,7 +15,7 @@ from fivetran_state.errors import FivetranStateError, UpdateInProgress
 from fivetran_state.updates import binding, in_order
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.members import Members
-from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest, members_of, owner
+from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest, members_of
 from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.run import MAX_RETRY_PAUSE
 from fivetran_state.updates.runtime import Runtime
@@ -80,10 +80,9 @@ class _Group:
         self._workflow_id = workflow_id
         self._asked = asked
         self._members = members
-        self._started: dict[str, Handle] = {}
-        """By owner, in the order of the request."""
+        self._started: list[Handle] = []
         self._refused: dict[str, End] = {}
-        """By owner: those that could not be started."""
+        """By connection: those that could not be started."""
         self._done: set[str] = set()
         """Owners whose member is written and verified, and held."""
         self._is_called_off = False
@@ -100,12 +99,11 @@ class _Group:
             if not self._is_called_off:
                 await self._members.until_free(request)
             await self._start(request, None)
-        ids = [update.workflow_id for update in self._started.values()]
+        ids = [update.workflow_id for update in self._started]
         if self._asked["mode"] == "all_or_nothing":
             await self._decide(ids)
         ended = {end["connection_id"]: end for end in await self._members.ends(ids)}
-        refused = {end["connection_id"]: end for end in self._refused.values()}
-        by_connection = refused | ended
+        by_connection = self._refused | ended
         return Result(
             workflow_ids=ids,
             error=None,
@@ -117,12 +115,13 @@ class _Group:
         try:
             if self._is_called_off:
                 raise called_off(was_cancelled=self._was_cancelled)
-            self._started[owner(request)] = await self._members.start(request)
+            self._started.append(await self._members.start(request))
         except FivetranStateError as error:
             if busy is not None and self._asked["waits"] and isinstance(error, UpdateInProgress):
                 busy.append(request)
                 return
-            self._refused[owner(request)] = failed(request["connection_id"], None, error)
+            connection_id = request["connection_id"]
+            self._refused[connection_id] = failed(connection_id, None, error)
             self._is_called_off |= self._asked["mode"] == "all_or_nothing"
 
     async def _decide(self, ids: list[str]) -> None:
