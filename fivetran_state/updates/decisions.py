@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from fivetran_state.errors import DatabaseUnavailable, FivetranStateError
+from dbos import WorkflowStatus
+
+from fivetran_state.errors import DatabaseUnavailable, Undone
 from fivetran_state.updates import binding, statuses
-from fivetran_state.updates.records import CANCEL
+from fivetran_state.updates.records import CANCEL, ENDED_FROM_OUTSIDE, GROUP, OUTSIDE
 from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.signals import Signal
@@ -26,7 +28,8 @@ class Decisions:
         self._running = running
         self._members: defaultdict[str, set[str]] = defaultdict(set)
         self._looking: dict[str, asyncio.Task[Signal]] = {}
-        self._called_off: dict[str, FivetranStateError] = {}
+        self._called_off: dict[str, str] = {}
+        """Group → why."""
 
     @contextmanager
     def member(self, group: str, workflow_id: str) -> Iterator[None]:
@@ -52,8 +55,7 @@ class Decisions:
     def check(self, group: str | None) -> None:
         """Raise `Cancelled` or `Undone` if the group is known to be called off. None: there is no group."""
         if group in self._called_off:
-            error = self._called_off[group]
-            raise type(error)(error.message)
+            raise called_off(self._called_off[group])
 
     async def _look(self, group: str) -> Signal:
         while True:
@@ -66,11 +68,22 @@ class Decisions:
                 continue
             if decision is None and (row is None or not statuses.is_running(row)):
                 decision = Signal.UNDO
-            was_cancelled = row is not None and bool(statuses.is_cancelled(row))
-            if group not in self._called_off and (was_cancelled or decision == Signal.UNDO):
-                self._called_off[group] = called_off(was_cancelled=was_cancelled)
+            why = _called_off_because(row, decision)
+            if group not in self._called_off and why is not None:
+                self._called_off[group] = why
                 for workflow_id in self._members[group] & self._running.asleep:
-                    await binding.send(workflow_id, True, CANCEL)
+                    await binding.send(workflow_id, why, CANCEL)
             if decision is not None:
                 return decision
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _called_off_because(row: WorkflowStatus | None, decision: Signal | None) -> str | None:
+    """Why this group goes no further, as `refusals.called_off` takes it; None: it may go on."""
+    if row is not None:
+        cancel = statuses.is_cancelled(row)
+        if cancel == OUTSIDE or row.status in ENDED_FROM_OUTSIDE:
+            return OUTSIDE
+        if cancel:
+            return GROUP
+    return Undone.code if decision == Signal.UNDO else None

@@ -11,7 +11,7 @@ from typing import Any
 from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict
 
-from fivetran_state.errors import FivetranStateError, UpdateInProgress
+from fivetran_state.errors import FivetranStateError, Undone, UpdateInProgress
 from fivetran_state.updates import binding, in_order
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.members import Members
@@ -114,7 +114,7 @@ class _Group:
         """Start a member, unless the group is called off. One that must wait is added to `busy`."""
         try:
             if self._is_called_off:
-                raise called_off(was_cancelled=self._was_cancelled)
+                raise called_off(GROUP if self._was_cancelled else Undone.code)
             self._started.append(await self._members.start(request))
         except FivetranStateError as error:
             if busy is not None and self._asked["waits"] and isinstance(error, UpdateInProgress):

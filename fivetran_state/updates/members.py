@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dbos import SetWorkflowAttributes, SetWorkflowID
 from dbos import error as dbos_error
 
-from fivetran_state.errors import Cancelled, InternalError
+from fivetran_state.errors import InternalError
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
-from fivetran_state.updates.records import UpdateRequest, owner
+from fivetran_state.updates.records import GROUP, UpdateRequest, owner
+from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.start import Handle, Starter
 from fivetran_state.updates.store import Store
 
@@ -48,7 +49,7 @@ class Members:
     @binding.step("next_number")
     async def _next_number(self, request: UpdateRequest, tried: int) -> int:
         if await self._store.is_cancelled(request["part_of"]):
-            raise Cancelled("The update was cancelled; nothing was written.")
+            raise called_off(GROUP)
         if tried:
             tried = max(tried, await self._store.series.last(owner(request)))
         number = max(await self._store.latest_number(owner(request)), tried) + 1

@@ -13,7 +13,7 @@ from fivetran_state.errors import (
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import changes_between
 from fivetran_state.text import shown
-from fivetran_state.updates.records import OUTSIDE
+from fivetran_state.updates.records import GROUP, OUTSIDE
 
 
 def state_not_kept(connection: Connection) -> StateNotKept:
@@ -53,16 +53,17 @@ def conflict(expected: str, version: str) -> Conflict:
     )
 
 
-def called_off(*, was_cancelled: bool) -> Cancelled | Undone:
-    """The error for a member of a group that was called off before the member had written."""
-    if was_cancelled:
+def called_off(why: object) -> Cancelled | Undone:
+    """The error for an update that is called off before it has written.
+
+    `why` is the message that says so: `True` from a caller, `OUTSIDE` from who finds the workflow ended,
+    and for a member of a group `GROUP` if the group was cancelled, `undone` if another member failed.
+    """
+    if why == Undone.code:
+        return Undone("Another of the connections could not be updated; nothing was written here.")
+    if why == GROUP:
         return Cancelled("The group was cancelled; nothing was written here.")
-    return Undone("Another of the connections could not be updated; nothing was written here.")
-
-
-def cancelled(cancel: object) -> Cancelled:
-    """The error for a cancelled update; `cancel` is the message that asked for it."""
-    if cancel == OUTSIDE:
+    if why == OUTSIDE:
         return Cancelled("Somebody ended the workflow in the database. Nothing was written.")
     return Cancelled("The update was cancelled; nothing was written.")
 

@@ -34,7 +34,7 @@ from fivetran_state.updates.records import (
     UpdateRequest,
     owner,
 )
-from fivetran_state.updates.refusals import cancelled, conflict
+from fivetran_state.updates.refusals import called_off, conflict
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.slots import Slot
 from fivetran_state.updates.steps import Steps
@@ -229,7 +229,7 @@ class Run:
         finally:
             self._running.asleep.discard(self.workflow_id)
         if cancel is not None:
-            raise cancelled(cancel)
+            raise called_off(cancel)
 
     @asynccontextmanager
     async def without_slot(self) -> AsyncIterator[None]:

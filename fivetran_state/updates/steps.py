@@ -26,8 +26,15 @@ from fivetran_state.errors import (
 )
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.updates import binding
-from fivetran_state.updates.records import Inspection, Readback, Snapshot, Written
-from fivetran_state.updates.refusals import cancelled
+from fivetran_state.updates.records import (
+    GROUP,
+    OUTSIDE,
+    Inspection,
+    Readback,
+    Snapshot,
+    Written,
+)
+from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.runtime import Runtime
 
 MAX_AGE = 24 * 3600.0
@@ -84,7 +91,7 @@ class Steps:
             if not is_first_run and (
                 cancel := await self._store.is_cancelled(DBOS.workflow_id or "")
             ):
-                raise cancelled(cancel)
+                raise called_off(cancel)
             if look:
                 connection = await self._fivetran.get_connection(self._connection_id)
                 if connection.paused:
@@ -136,10 +143,10 @@ class Steps:
                     current_version=version,
                 )
         self._decisions.check(part_of)
-        for workflow_id in (DBOS.workflow_id, part_of):
-            cancel = workflow_id is not None and await self._store.is_cancelled(workflow_id)
-            if cancel:
-                raise cancelled(cancel)
+        if cancel := await self._store.is_cancelled(DBOS.workflow_id or ""):
+            raise called_off(cancel)
+        if part_of is not None and (cancel := await self._store.is_cancelled(part_of)):
+            raise called_off(OUTSIDE if cancel == OUTSIDE else GROUP)
         answer = await self._set_state(target)
         if answer is None or await large.run(state.same, answer, target):
             return Written(answer=None)
