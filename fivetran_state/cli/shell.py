@@ -1,6 +1,8 @@
 """What a command works with, and how it ends."""
 
 import asyncio
+import getpass
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
+from fivetran_state.access import SCOPES, WITHOUT_TOKEN, Principal, working_for
 from fivetran_state.cli.exit_codes import ExitCode, of_error
 from fivetran_state.cli.output import Output, is_terminal
 from fivetran_state.config import Settings
@@ -39,6 +42,15 @@ class Shell:
         return (
             self.settings.confirm != "never" and is_terminal(sys.stdin) and is_terminal(sys.stderr)
         )
+
+    @property
+    def principal(self) -> Principal:
+        """The user of this machine; only a person at the terminal may approve."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # A container may run as a user without a name.
+            user = str(os.getuid())
+        return Principal(f"shell:{user}", SCOPES if self.can_ask else WITHOUT_TOKEN)
 
     def command(self, *words: str) -> str:
         """A command that the person may type next."""
@@ -112,7 +124,9 @@ async def _run(action: Action[T], settings: Settings, output: Output) -> T:
     on_signals(this.cancel)
     service = Service(settings)
     service.start()
+    shell = Shell(settings, service, output)
     try:
-        return await action(Shell(settings, service, output))
+        with working_for(shell.principal):
+            return await action(shell)
     finally:
         await service.close()

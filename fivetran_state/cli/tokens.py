@@ -22,7 +22,10 @@ commands = typer.Typer(help="Manage the HTTP server's bearer tokens.", rich_mark
 
 @commands.command("create")
 def create_token(
-    scope: Annotated[Literal["read", "write"], typer.Option(help="write includes read.")],
+    scope: Annotated[
+        Literal["read", "write", "approve"],
+        typer.Option(help="write includes read, and approve includes write."),
+    ],
     name: Annotated[str | None, typer.Option(help="The name of its user.")] = None,
     expires_days: Annotated[
         float | None, typer.Option(min=0, help="Without it, the token never expires.")
@@ -84,4 +87,4 @@ def _described(token: "Token") -> str:
     )
     state = "has expired" if token.has_expired else expires
     name = "-" if token.name is None else quoted(token.name)
-    return f"{token.id}  {token.scope:5}  {name}  made {token.created:%Y-%m-%d}  {state}"
+    return f"{token.id}  {token.scope:7}  {name}  made {token.created:%Y-%m-%d}  {state}"

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from fivetran_state import access
-from fivetran_state.access import EVERYTHING
+from fivetran_state.access import SCOPES
 from fivetran_state.config import Settings, is_loopback
 from fivetran_state.errors import (
     CannotServe,
@@ -75,7 +75,7 @@ class Authority:
         self.routes = create_protected_resource_routes(
             urls.resource_server_url,
             [urls.issuer_url],
-            scopes_supported=list(EVERYTHING),
+            scopes_supported=list(SCOPES),
             resource_name="Fivetran state",
         )
 

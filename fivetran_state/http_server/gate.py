@@ -21,12 +21,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fivetran_state import access, turns
-from fivetran_state.access import EVERYTHING, READ
+from fivetran_state.access import READ, WITHOUT_TOKEN, Principal
 from fivetran_state.errors import (
     AuthenticationUnavailable,
     InsufficientScope,
 )
-from fivetran_state.http_server.authority import Authority
+from fivetran_state.http_server.authority import Authority, principal_of
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.visit import Visit
@@ -100,8 +100,12 @@ class Gate:
         else:
             caller = self._callers[key]
             caller.open += 1
+            principal = scope["principal"] = Principal(
+                principal_of(scope) or "anonymous", tuple(scope["auth"].scopes)
+            )
             try:
-                await self._while_welcome(scope, receive, send, caller.places)
+                with access.working_for(principal):
+                    await self._while_welcome(scope, receive, send, caller.places)
             finally:
                 caller.open -= 1
                 if not caller.open:
@@ -169,7 +173,7 @@ class Gate:
         if is_unknown:
             return self._unauthenticated(request)
         if "auth" not in scope:
-            scope["auth"], scope["user"] = AuthCredentials(EVERYTHING), UnauthenticatedUser()
+            scope["auth"], scope["user"] = AuthCredentials(WITHOUT_TOKEN), UnauthenticatedUser()
         try:
             access.demand(READ, scope["auth"].scopes, "This server")
         except InsufficientScope as error:

@@ -5,13 +5,14 @@ scopes on the request; a request without scopes may do nothing.
 """
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any
 
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import INVALID_REQUEST
 
-from fivetran_state.access import EVERYTHING, WRITE, demand
+from fivetran_state.access import WITHOUT_TOKEN, WRITE, demand, working_for
 from fivetran_state.errors import InsufficientScope
 
 WRITING_METHODS = frozenset({"tasks/cancel"})
@@ -22,7 +23,7 @@ RequestContext = ServerRequestContext[Any, Any]
 
 def held(context: RequestContext) -> Collection[str]:
     """The scopes of this message's sender."""
-    return EVERYTHING if context.request is None else context.request.auth.scopes
+    return WITHOUT_TOKEN if context.request is None else context.request.auth.scopes
 
 
 async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResult:
@@ -35,7 +36,11 @@ async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResu
             demand(WRITE, held(ctx), ctx.method)
         except InsufficientScope as error:
             raise MCPError(INVALID_REQUEST, error.message, error.to_json()) from None
-    result = await call_next(ctx)
+    with ExitStack() as stack:
+        if ctx.request is not None:
+            # A session's messages are handled in a task of its own.
+            stack.enter_context(working_for(ctx.request.scope["principal"]))
+        result = await call_next(ctx)
     if ctx.method == "tools/list" and WRITE not in held(ctx):
         assert isinstance(result, dict)
         result["tools"] = [

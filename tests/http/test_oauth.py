@@ -104,7 +104,7 @@ async def test_a_client_is_told_where_the_issuer_is(
     described = ProtectedResourceMetadata.model_validate_json(metadata.content)
     assert str(described.resource) == AUDIENCE
     assert [str(server) for server in described.authorization_servers] == [issuer.url]
-    assert described.scopes_supported == ["read", "write"]
+    assert described.scopes_supported == ["read", "write", "approve"]
 
 
 async def test_a_rotated_key_is_found_at_once_and_unknown_ones_do_not_flood_the_issuer(
