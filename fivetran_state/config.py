@@ -88,6 +88,10 @@ WATCH_INTERVAL = 900.0
 """Seconds between two looks of the watcher, unless `watch_interval` says otherwise."""
 
 
+Confirm = Literal["auto", "never", "always"]
+"""Who has to agree before a state is changed."""
+
+
 class Settings(BaseSettings):
     """The settings from the environment; `sandbox` comes from the command line.
 
@@ -116,8 +120,16 @@ class Settings(BaseSettings):
 
     secret_key: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_SECRET_KEY")
 
-    confirm: Literal["auto", "never"] = Field("auto", validation_alias="FIVETRAN_STATE_CONFIRM")
-    """`auto`: a human confirms wherever the client can ask one."""
+    confirm: Confirm = Field("auto", validation_alias="FIVETRAN_STATE_CONFIRM")
+    """`auto`: a human confirms wherever the client can ask one. `never`: nobody is asked.
+
+    `always`: what a caller without the scope `approve` asks for is only proposed.
+    """
+
+    approval_hours: float = Field(
+        24, gt=0, le=24 * 365, validation_alias="FIVETRAN_STATE_APPROVAL_HOURS"
+    )
+    """Hours after which a proposal expires."""
 
     read_only: bool = Field(False, validation_alias="FIVETRAN_STATE_READ_ONLY")
     allowed_connections: str = Field("*", validation_alias="FIVETRAN_STATE_ALLOWED_CONNECTIONS")

@@ -25,6 +25,7 @@ FivetranStateError
 ├── Cancelled                 cancelled
 ├── Undone                    undone
 ├── TooLateToCancel           too_late_to_cancel
+├── AlreadyDecided            already_decided
 ├── SyncStillRunning          sync_still_running
 ├── VerificationFailed        verification_failed
 ├── RollbackFailed            rollback_failed
@@ -368,6 +369,16 @@ class Undone(FivetranStateError):
         "Find out why the other connection could not be updated, correct that, and send "
         "the request again."
     )
+
+
+class AlreadyDecided(FivetranStateError):
+    """The proposal was approved, rejected or withdrawn before, or has expired.
+
+    Details: `workflow_id`, of the update that it has started, or of the proposal.
+    """
+
+    code = "already_decided"
+    hint = "workflow_status says what became of it. To have the change made after all, propose it again."
 
 
 class TooLateToCancel(FivetranStateError):

@@ -165,11 +165,16 @@ class Failure(Model):
     hint: str
 
 
+ProposalState = Literal["proposed", "approved", "rejected", "withdrawn", "expired"]
+
+
 class Update(Model):
-    """A plan, or a running or ended update."""
+    """A plan, a proposal, or a running or ended update."""
 
     connection_id: str
-    status: Literal["planned", "running", "updated", "unchanged", "cancelled", "failed"]
+    status: (
+        Literal["planned", "running", "updated", "unchanged", "cancelled", "failed"] | ProposalState
+    )
     message: str
     """What happened, and what to do next."""
     workflow_id: str | None = None
@@ -189,7 +194,7 @@ class Update(Model):
 
 Mode = Literal["all_or_nothing", "independent"]
 """Whether one failure in a group undoes all of it, or each connection succeeds or fails alone."""
-GroupState = Literal["running", "updated", "partly_updated", "cancelled", "failed"]
+GroupState = Literal["running", "updated", "partly_updated", "cancelled", "failed"] | ProposalState
 
 
 class Kind(Model):
@@ -275,10 +280,43 @@ class WorkflowView(Update):
     """The workflow_id of its group."""
     steps: list[StepView]
     reason: str | None = None
+    asked_by: str | None = None
+    agreed_by: str | None = None
     started_at: str
     ended_at: str | None = None
     error: Failure | None = None
     since: Since | None = None
+
+
+class ProposalView(Model):
+    """A change that waits until a person decides, or what became of it."""
+
+    workflow_id: str
+    status: ProposalState
+    message: str
+    """What happened, and what to do next."""
+    connection_ids: list[str] = Field(description="The first of those that it changes.")
+    total: int = Field(description="How many connections it changes.")
+    change: str = Field(description="Its kind, or where the state came from.")
+    reason: str | None = None
+    asked_by: str
+    asked_at: str
+    expires_at: str
+    decided_by: str | None = None
+    note: str | None = Field(None, description="Why it was rejected.")
+    update: str | None = Field(
+        None, description="The workflow_id of the update or group that the approval has started."
+    )
+    last_problem: Failure | None = Field(
+        None, description="Why there is no plan, or why the last approval started nothing."
+    )
+    plan: Update | GroupPlanView | None = Field(
+        None, description="On the present states. To approve it, name its version."
+    )
+
+
+class ProposalPage(Model):
+    proposals: list[ProposalView]
 
 
 class WorkflowSummary(Model):

@@ -8,6 +8,7 @@ import typer
 from fivetran_state import __version__
 from fivetran_state.cli import (
     changing,
+    deciding,
     folders,
     following,
     history,
@@ -164,6 +165,9 @@ for _command in (
     changing.copy,
     following.status,
     following.cancel,
+    deciding.proposals,
+    deciding.approve,
+    deciding.reject,
     folders.export,
     folders.plan,
     folders.apply,

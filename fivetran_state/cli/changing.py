@@ -20,6 +20,7 @@ from fivetran_state.cli.options import (
     MergePatchOption,
     NewStateOption,
     OnlyOption,
+    ProposeOption,
     ReasonOption,
     SandboxOption,
     ThenSyncOption,
@@ -39,6 +40,7 @@ def update(
     expected_version: ExpectedVersionOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    propose: ProposeOption = False,
     then_sync: ThenSyncOption = False,
     allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
@@ -53,7 +55,7 @@ def update(
     On a terminal you see every change and are asked. Elsewhere name the version you have seen with
     --expected-version; without it, only the plan is shown.
     """
-    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason)
+    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason, propose)
 
     async def action(shell: Shell) -> ExitCode:
         given = {"merge_patch": merge_patch, "json_patch": json_patch, "new_state": new_state}
@@ -77,6 +79,7 @@ def restore(
     expected_version: ExpectedVersionOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    propose: ProposeOption = False,
     then_sync: ThenSyncOption = False,
     allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
@@ -87,7 +90,7 @@ def restore(
 
     Every cursor moves back, including those that syncs have moved since. The plan names them.
     """
-    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason)
+    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason, propose)
 
     async def action(shell: Shell) -> ExitCode:
         return await change_state(shell, connection, changes.RestoreFrom(only, source), how)
@@ -106,6 +109,7 @@ def copy(
     expected_version: ExpectedVersionOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    propose: ProposeOption = False,
     then_sync: ThenSyncOption = False,
     allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
@@ -116,7 +120,7 @@ def copy(
 
     --expected-version is that of TO.
     """
-    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason)
+    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason, propose)
 
     async def action(shell: Shell) -> ExitCode:
         return await change_state(shell, target, changes.CopyFrom.of(source, only), how)
@@ -130,6 +134,7 @@ def edit(
         bool, typer.Option("--yes", "-y", help="Don't ask; make the change as it was edited.")
     ] = False,
     dry_run: DryRunOption = False,
+    propose: ProposeOption = False,
     then_sync: ThenSyncOption = False,
     allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
@@ -144,7 +149,7 @@ def edit(
     output = Output(as_json=as_json)
 
     async def open_(shell: Shell) -> tuple[state.Document, str]:
-        if not (yes or dry_run or shell.can_ask):
+        if not (yes or dry_run or propose or shell.can_ask):
             raise NotConfirmed(
                 "Nobody is at a terminal to agree, so the editor was not opened. "
                 "--yes makes the change as it was edited."
@@ -153,7 +158,7 @@ def edit(
         return document(view), view.version
 
     async def change(shell: Shell) -> ExitCode:
-        how = How(version, yes, dry_run, then_sync, allow_resync, reason)
+        how = How(version, yes, dry_run, then_sync, allow_resync, reason, propose)
         return await change_state(shell, connection, changes.Inline(new_state), how)
 
     before, version = work(open_, sandbox=sandbox, as_json=as_json)

@@ -4,6 +4,7 @@ from enum import IntEnum
 
 from fivetran_state import startup
 from fivetran_state.errors import (
+    AlreadyDecided,
     Conflict,
     FivetranStateError,
     IdempotencyKeyReused,
@@ -36,6 +37,8 @@ class ExitCode(IntEnum):
     """The person, the operator or this program refused; nothing was changed."""
     MAYBE_CHANGED = 5
     """It failed, and a state has changed or may have."""
+    PROPOSED = 6
+    """Nothing is changed yet: the change waits for a person to approve it."""
     USAGE = startup.USAGE
     """A wrong argument, option, file or environment variable."""
     INTERRUPTED = 130
@@ -52,6 +55,7 @@ _OF_ERRORS: dict[type[FivetranStateError], ExitCode] = {
     InternalError: ExitCode.MAYBE_CHANGED,
     **dict.fromkeys(
         (
+            AlreadyDecided,
             IdempotencyKeyReused,
             InsufficientScope,
             NotAllowed,

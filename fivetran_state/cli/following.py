@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fivetran_state.cli import group, showing
+from fivetran_state.cli import deciding, group, showing
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.making import of_update
 from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgument
 from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import FOREVER, Shell, run
-from fivetran_state.models import WorkflowView
+from fivetran_state.models import UpdatesView, WorkflowView
 
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
@@ -35,6 +35,8 @@ def status(
     async def action(shell: Shell) -> ExitCode:
         wait = FOREVER if watch else 0
         try:
+            if shell.service.proposals.is_proposal(workflow_id):
+                return await _proposal(shell, workflow_id, wait)
             if shell.service.groups.is_group(workflow_id):
                 found = await (
                     group.follow(shell, workflow_id, records=True)
@@ -65,7 +67,9 @@ def cancel(
 
     async def action(shell: Shell) -> ExitCode:
         try:
-            if shell.service.groups.is_group(workflow_id):
+            if shell.service.proposals.is_proposal(workflow_id):
+                deciding.show(shell, await shell.service.proposals.withdraw(workflow_id))
+            elif shell.service.groups.is_group(workflow_id):
                 found = await shell.service.groups.cancel_updates(workflow_id, wait_seconds=FOREVER)
                 group.show(shell, found)
                 if group.is_paused(found):
@@ -79,6 +83,16 @@ def cancel(
         return ExitCode.DONE
 
     run(action, sandbox=sandbox, as_json=as_json)
+
+
+async def _proposal(shell: Shell, workflow_id: str, wait: float) -> ExitCode:
+    """Show what a proposal is, or the update that it has started."""
+    found = await shell.service.proposals.status(workflow_id, wait_seconds=wait)
+    if isinstance(found, UpdatesView):
+        group.show(shell, found)
+        return await group.exit_code(shell, found)
+    _show(shell.output, found)
+    return of_update(found)
 
 
 def _live(shell: Shell, workflow_id: str) -> "Callable[[Progress], Awaitable[None]]":

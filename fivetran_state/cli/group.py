@@ -1,13 +1,21 @@
 """Connections changed together, as text: the plan, the progress and the end."""
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from fivetran_state.cli import showing
 from fivetran_state.cli.exit_codes import ExitCode, of_several
 from fivetran_state.cli.output import Colour, error_fields
 from fivetran_state.cli.shell import Shell
 from fivetran_state.errors import FivetranStateError, Undone
-from fivetran_state.models import Failure, GroupPlanView, MemberPlan, Update, UpdatesView
+from fivetran_state.models import (
+    Failure,
+    GroupPlanView,
+    MemberPlan,
+    ProposalState,
+    Update,
+    UpdatesView,
+)
 from fivetran_state.text import quoted
 
 SHOWN_MEMBERS = 20
@@ -150,6 +158,9 @@ def show(shell: Shell, view: UpdatesView) -> None:
         output.record(view)
         return
     output.text(f"{view.workflow_id}: {view.status} ({view.mode})", _colour(view))
+    if view.status in get_args(ProposalState):
+        output.text(view.message)
+        return
     output.text(_counted(view))
     failed = dict(_failed(view))
     if view.error is not None and not failed:
@@ -211,6 +222,10 @@ async def exit_code(shell: Shell, view: UpdatesView) -> ExitCode:
         return ExitCode.STILL_PAUSED
     if view.status == "running":
         return ExitCode.DONE
+    if view.status == "proposed":
+        return ExitCode.PROPOSED
+    if view.status in ("rejected", "withdrawn", "expired"):
+        return ExitCode.FAILED
     errors = [_error(each.error) for each in view.not_started or [] if each.error is not None]
     for update in filter(_has_failed, view.updates):
         answer = (await shell.service.workflows.task(str(update.workflow_id))).answer

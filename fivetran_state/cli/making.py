@@ -29,6 +29,7 @@ class How:
     then_sync: bool = False
     allow_resync: bool = False
     reason: str | None = None
+    propose: bool = False
 
     def __post_init__(self) -> None:
         if self.yes and self.expected_version is None:
@@ -41,6 +42,7 @@ class How:
 
 
 MAX_REASON = 500
+_WITHOUT_CHANGE = ("cancelled", "failed", "rejected", "withdrawn", "expired")
 
 
 async def change_state(
@@ -50,7 +52,8 @@ async def change_state(
 
     Where nobody can be asked and no version is named, only the plan is shown.
     """
-    if how.dry_run or (how.expected_version is None and not shell.can_ask):
+    proposes = how.propose or shell.must_propose
+    if how.dry_run or (how.expected_version is None and not shell.can_ask and not proposes):
         return await _plan(shell, connection_id, change, how)
     ended = await make(shell, connection_id, change, how)
     showing.update(shell, ended)
@@ -90,6 +93,7 @@ async def make(
             confirmation=None
             if how.yes or not shell.can_ask
             else TerminalConfirmation(shell.output),
+            propose=how.propose,
         )
     except asyncio.CancelledError:
         listing = shell.command("history", connection_id)
@@ -129,4 +133,6 @@ def of_update(ended: Update) -> ExitCode:
     """The exit code that tells how an update is, or how it ended without an error."""
     if ended.paused_by_update:
         return ExitCode.STILL_PAUSED
-    return ExitCode.FAILED if ended.status in ("cancelled", "failed") else ExitCode.DONE
+    if ended.status == "proposed":
+        return ExitCode.PROPOSED
+    return ExitCode.FAILED if ended.status in _WITHOUT_CHANGE else ExitCode.DONE

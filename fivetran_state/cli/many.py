@@ -20,6 +20,7 @@ from fivetran_state.cli.options import (
     MergePatchOption,
     NewStateOption,
     OnlyOption,
+    ProposeOption,
     ReasonOption,
     SandboxOption,
     ThenSyncOption,
@@ -80,6 +81,7 @@ def update_many(
     ] = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    propose: ProposeOption = False,
     then_sync: ThenSyncOption = False,
     allow_resync: AllowResyncOption = False,
     reason: ReasonOption = None,
@@ -95,7 +97,7 @@ def update_many(
     id. Elsewhere name the plan's version with --expected-version; without it, only the plan is
     shown.
     """
-    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason)
+    how = How(expected_version, yes, dry_run, then_sync, allow_resync, reason, propose)
     options = changes.GroupOptions(
         mode, expected_version, if_busy == "wait", then_sync, allow_resync, reason
     )
@@ -210,6 +212,8 @@ async def _change(
 
     Where nobody can be asked and no version is named, only the plan is shown.
     """
+    if not how.dry_run and (how.propose or shell.must_propose):
+        return await _propose(shell, wanted, options)
     if how.dry_run or (how.expected_version is None and not shell.can_ask):
         plan = await shell.service.groups.plan_updates(wanted, options, in_full=True)
         return _show_plan(shell, plan, how)
@@ -234,6 +238,15 @@ async def _change(
             if how.expected_version is not None:
                 raise
             shell.output.note("A state has moved since the plan was made.")
+
+
+async def _propose(shell: Shell, wanted: Wanted, options: changes.GroupOptions) -> ExitCode:
+    found = await shell.service.groups.update_states(wanted, options, propose=True)
+    if isinstance(found, GroupPlanView):
+        group.show_plan(shell, found)
+        return ExitCode.DONE
+    group.show(shell, found)
+    return ExitCode.PROPOSED
 
 
 def _show_plan(shell: Shell, plan: GroupPlanView, how: How) -> ExitCode:

@@ -42,6 +42,7 @@ YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Don't ask; needs --expected-version.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
+ProposeOption = Annotated[bool, typer.Option("--propose", help="Let another person approve it.")]
 ThenSyncOption = Annotated[bool, typer.Option("--then-sync", help="Start a sync at the end.")]
 AllowResyncOption = Annotated[
     bool,

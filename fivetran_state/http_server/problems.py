@@ -38,6 +38,7 @@ STATUS = {
     "cancelled": 409,
     "undone": 409,
     "too_late_to_cancel": 409,
+    "already_decided": 409,
     "sync_running": 409,
     "sync_still_running": 409,
     "rate_limited": 429,
@@ -69,8 +70,10 @@ ROUTES = {
 }
 """The REST route for the name of each MCP tool."""
 
-_MEMBERS = {"updates", "not_started", "failures", "connections"}
-"""The fields of an answer that have a message or an error for each connection."""
+_MEMBERS = {"updates", "not_started", "failures", "connections", "proposals"}
+"""The fields of an answer that have a message or an error for each connection or proposal."""
+_PARTS = {"error", "plan", "last_problem"}
+"""The fields with a message or an error of their own."""
 _NAMES = "|".join(ROUTES)
 _TOOL = re.compile(rf"\b({_NAMES})\b")
 # A message may also quote external text, such as a path or a connection's id.
@@ -135,8 +138,9 @@ def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
         told["message"] = _in_words_of_rest(told["message"], _TOOL_IN_MESSAGE)
     if "hint" in told:
         told["hint"] = with_routes(told["hint"])
-    if isinstance(told.get("error"), dict):
-        told["error"] = for_rest(told["error"])
+    for name in _PARTS & told.keys():
+        if isinstance(told[name], dict):
+            told[name] = for_rest(told[name])
     for name in _MEMBERS & told.keys():
         told[name] = [for_rest(member) for member in told[name]]
     return told

@@ -8,7 +8,9 @@ from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from fivetran_state import phases
+from fivetran_state.access import APPROVE, principal
 from fivetran_state.changes import Filter, GroupOptions, parse, refuse_cursor
+from fivetran_state.config import Confirm
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server import several
 from fivetran_state.mcp_server.confirmation import (
@@ -42,10 +44,10 @@ WaitSeconds = Annotated[
 class Tools:
     """The tools of one server, as an iterable for the SDK."""
 
-    def __init__(self, backend: Backend, *, read_only: bool, confirms: bool) -> None:
+    def __init__(self, backend: Backend, *, read_only: bool, confirm: Confirm) -> None:
         self._backend = backend
         self._read_only = read_only
-        self._confirms = confirms
+        self._confirm = confirm
 
     def __iter__(self) -> Iterator[StrictTool]:
         yield strict_tool(self.list_connections, annotations=_reads("List connections"))
@@ -84,6 +86,15 @@ class Tools:
         yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
         yield strict_tool(self.state_history, annotations=_reads("See how a state moved"))
 
+    @property
+    def _proposes(self) -> bool:
+        """True if this caller's changes need somebody else's approval."""
+        return self._confirm == "always" and APPROVE not in principal().scopes
+
+    def _asks(self, context: Context[Any, Any]) -> bool:
+        """True if the person behind this call is asked, and may decide."""
+        return self._confirm != "never" and not self._proposes and can_ask(context)
+
     async def list_connections(
         self,
         name: Annotated[str | None, Field(description="Part of the id or name.")] = None,
@@ -108,7 +119,7 @@ class Tools:
             Field(
                 ge=0,
                 le=1_000_000,
-                description="A larger value is returned as an outline. 0: only size and version.",
+                description="A larger value comes as an outline. 0: only size and version.",
             ),
         ] = 20_000,
         at: Annotated[
@@ -120,7 +131,7 @@ class Tools:
         ] = None,
         search: Annotated[
             str | None,
-            Field(description="Part of a path: lists the values it finds, at any depth."),
+            Field(description="Part of a path: lists what it finds, at any depth."),
         ] = None,
         cursor: Annotated[str | None, Field(description="next_cursor of the last page.")] = None,
     ) -> StateView:
@@ -140,7 +151,7 @@ class Tools:
             str | None, Field(description="JSON Pointer: only when this part moved.")
         ] = None,
         kind: Annotated[
-            str | None, Field(description="Only what was moved by: sync, update or others.")
+            str | None, Field(description="What moved it: sync, update or others.")
         ] = None,
         since: Annotated[str | None, Field(description="A time with zone.")] = None,
         until: Annotated[str | None, Field(description="A time with zone.")] = None,
@@ -205,18 +216,19 @@ class Tools:
             ),
         ] = None,
         dry_run: Annotated[bool, Field(description="Only return the plan.")] = False,
+        propose: Annotated[bool, Field(description="Let a person approve it.")] = False,
         then_sync: Annotated[bool, Field(description="Start a sync at the end.")] = False,
         allow_resync: Annotated[
             bool, Field(description="Write even if a pending re-sync will overwrite it.")
         ] = False,
         reason: Annotated[
-            str | None, Field(max_length=500, description="Reason, for the history.")
+            str | None, Field(max_length=500, description="For the history.")
         ] = None,
         idempotency_key: Annotated[
             str | None,
             Field(
                 max_length=200,
-                description="Only for retries of one request: the same key never updates twice.",
+                description="For retries of one request: the same key never updates twice.",
             ),
         ] = None,
         wait_seconds: WaitSeconds = 20,
@@ -238,8 +250,9 @@ class Tools:
             "restore_from": restore_from,
             "copy_from": copy_from,
         }
-        asks = self._confirms and can_ask(context)
-        if dry_run or (expected_version is None and not asks):
+        asks = self._asks(context)
+        propose = propose or self._proposes
+        if dry_run or (expected_version is None and not asks and not propose):
             return await service.changes.plan_update(
                 connection_id,
                 await parse(given, only),
@@ -258,6 +271,7 @@ class Tools:
                 wait_seconds=wait_seconds,
                 on_progress=_reporter(context),
                 confirmation=ElicitedConfirmation(context) if asks else None,
+                propose=propose,
             )
         except Asking as asking:
             return asking.question
@@ -300,6 +314,7 @@ class Tools:
             str | None, Field(description="The plan's version: pins every state.")
         ] = None,
         dry_run: bool = False,
+        propose: bool = False,
         cursor: Annotated[
             str | None, Field(description="With dry_run: the plan's next_cursor.")
         ] = None,
@@ -337,8 +352,9 @@ class Tools:
             allow_resync=allow_resync,
             reason=reason,
         )
-        asks = self._confirms and can_ask(context)
-        if dry_run or (expected_version is None and not asks):
+        asks = self._asks(context)
+        propose = propose or self._proposes
+        if dry_run or (expected_version is None and not asks and not propose):
             return await found.groups.plan_updates(wanted, options, cursor=cursor)
         refuse_cursor(cursor)
         try:
@@ -349,6 +365,7 @@ class Tools:
                 wait_seconds=wait_seconds,
                 on_look=several.counter(context),
                 confirmation=ElicitedGroupConfirmation(context) if asks else None,
+                propose=propose,
             )
         except Asking as asking:
             return asking.question
@@ -373,6 +390,9 @@ class Tools:
         `since` says whether a sync has run and whether the state has moved.
         """
         service = await self._backend.service()
+        if service.proposals.is_proposal(workflow_id):
+            found = await service.proposals.status(workflow_id, wait_seconds=wait_seconds)
+            return several.brief(found) if isinstance(found, UpdatesView) else found
         if service.groups.is_group(workflow_id):
             view = await service.groups.updates_status(
                 workflow_id, wait_seconds=wait_seconds, on_look=several.counter(context)
@@ -392,10 +412,18 @@ class Tools:
         Refused once it writes. Then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
+        if service.proposals.is_proposal(workflow_id):
+            await service.proposals.withdraw(workflow_id)
+            found = await service.proposals.status(workflow_id)
+            return several.brief(found) if isinstance(found, UpdatesView) else as_update(found)
         if service.groups.is_group(workflow_id):
             view = await service.groups.cancel_updates(workflow_id, wait_seconds=wait_seconds)
             return several.brief(view)
         return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
+
+
+def as_update(view: WorkflowView) -> Update:
+    return Update(**{name: getattr(view, name) for name in Update.model_fields})
 
 
 def _reads(title: str) -> ToolAnnotations:

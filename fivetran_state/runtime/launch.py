@@ -9,6 +9,7 @@ from typing import cast
 from dbos import DBOS, DBOSConfig, Serializer
 
 from fivetran_state import database
+from fivetran_state.approvers import Approvers
 from fivetran_state.config import Settings
 from fivetran_state.errors import UnusableSettings
 from fivetran_state.history.recorder import Recorder
@@ -92,6 +93,7 @@ async def launch(
             storage.history,
             storage.texts,
             storage.serializer.digest,
+            Approvers(settings),
         )
         looks = LookWorkflow(
             series, storage.reader, storage.history, own.fivetran, settings, looks_series

@@ -11,6 +11,7 @@ from fivetran_state.runtime.lease import Lease, Refusals, is_guests, is_update
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.migration import Migration
 from fivetran_state.updates import records
+from fivetran_state.updates.proposal import NAME as PROPOSAL
 from fivetran_state.updates.records import Unfinished
 from fivetran_state.updates.updates import Updates
 from fivetran_state.watch.look import is_look
@@ -99,8 +100,8 @@ class Recovery:
         for row in self._unfinished.rows():
             if self._lease.may_change(row.workflow_id) or not self._may_take_up(row):
                 continue
-            if is_look(row.workflow_id):
-                continue  # Nothing is lost: the next look reads what this one has not.
+            if is_look(row.workflow_id) or row.name == PROPOSAL:
+                continue  # The next look reads what this one has not, and a proposal holds nothing.
             if row.executor_id == self._lease.executor_id:
                 continue
             with self._locks.take(row.executor_id or "unknown") as is_dead:

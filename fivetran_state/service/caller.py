@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 
-from fivetran_state import large, state
+from fivetran_state import access, large, state
 from fivetran_state.config import Settings
 from fivetran_state.errors import InvalidRequest, NoStateYet, NotAllowed, WorkflowNotFound
 from fivetran_state.fivetran import Connection, Fivetran
@@ -11,6 +11,8 @@ from fivetran_state.ids import UpdateId, is_connection_id
 from fivetran_state.runtime.accounts import Account
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.text import shown
+from fivetran_state.updates.proposal import Asked, is_group
+from fivetran_state.updates.records import GroupRequest, UpdateRequest
 from fivetran_state.updates.refusals import state_not_kept
 from fivetran_state.updates.updates import Updates
 
@@ -66,6 +68,31 @@ class Caller:
     def check_writable(self) -> None:
         if self.settings.read_only:
             raise NotAllowed("This server is read-only.")
+
+    async def refuse_guests(self) -> None:
+        """Raise `NotAllowed` for an account that the request itself brings the credentials of."""
+        if (await self.account()).id is not None:
+            raise NotAllowed(
+                "A change with credentials of its own cannot be proposed: nobody here could judge it."
+            )
+
+    async def must_propose(self) -> bool:
+        """True if this caller's changes need somebody else's approval. Raises `NotAllowed` for guests."""
+        if self.settings.confirm != "always" or access.APPROVE in access.principal().scopes:
+            return False
+        await self.refuse_guests()
+        return True
+
+    def asked(self, change: UpdateRequest | GroupRequest) -> Asked:
+        """A proposal of this change by the present caller, from now on."""
+        now = time.time()
+        return Asked(
+            change=change,
+            asked_by=access.principal().name,
+            asked_at=now,
+            expires_at=now + self.settings.approval_hours * 3600,
+            reason=(change["members"][0] if is_group(change) else change)["reason"],
+        )
 
     async def fivetran_for(self, connection_id: str, what: str = "connection_id") -> Fivetran:
         """The account's client, after `check`."""

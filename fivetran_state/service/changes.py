@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
 
-from fivetran_state import changes, large, state
+from fivetran_state import access, changes, large, state
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.models import Update
 from fivetran_state.plan import Confirmation, Plan, Wanted
-from fivetran_state.service import views
+from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.history import History
 from fivetran_state.service.refusals import too_late
-from fivetran_state.service.requests import Options, derived_key
-from fivetran_state.service.sources import Sources, unread
+from fivetran_state.service.requests import Options, derived_key, fingerprint_of
+from fivetran_state.service.sources import Sources, named, unread
 from fivetran_state.text import shown
 from fivetran_state.updates.records import Progress, UpdateRequest
 from fivetran_state.updates.refusals import (
@@ -120,8 +120,11 @@ class Changes:
         wait_seconds: float = 0,
         on_progress: OnProgress = ignore,
         confirmation: Confirmation | None = None,
+        propose: bool = False,
     ) -> Update:
         """Start the update (or attach to the one this request started) and wait for a while.
+
+        With `propose`, or if this caller's changes need approval, it is only proposed.
 
         With a `confirmation`, only a change that it covers is started, and `expected_version` may be
         left out. Raises the update's own error if it fails within `wait_seconds`; leaving
@@ -131,6 +134,8 @@ class Changes:
         check_version(expected_version)
         updates = await self._caller.updates()
         options = Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
+        if propose or await self._caller.must_propose():
+            return await self._proposed(connection_id, change, options)
         started = await self._started(connection_id, change, options, confirmation)
         del change  # Do not keep a large change while waiting for the end.
         if isinstance(started, Update):
@@ -140,6 +145,30 @@ class Changes:
         update = await updates.store.get(started.workflow_id)
         steps = [] if update.status == "running" else await updates.store.steps(update.workflow_id)
         return views.answer(update, steps)
+
+    async def _proposed(
+        self, connection_id: str, change: changes.Change, options: Options
+    ) -> Update:
+        """The proposal of the change, or the plan if it changes nothing."""
+        await self._caller.refuse_guests()
+        updates = await self._caller.updates()
+        self._caller.check(connection_id)
+        given = await self.request(connection_id, named(change), options)
+        about = connection_id, fingerprint_of(given)
+        workflow_id = await updates.proposals.attach(about, options.idempotency_key)
+        if workflow_id is None:
+            wanted = await self._sources.read(connection_id, change)
+            plan = await self.plan_of(
+                connection_id, wanted, options.expected_version, then_sync=options.then_sync
+            )
+            if not plan.changes_total:
+                return await large.run_if(plan.is_large, plan.to_update)
+            if not options.allow_resync:
+                refuse_pending_resync(plan.connection)
+            pinned = options.with_version(plan.version_before)
+            asked = self._caller.asked(await self.request(connection_id, wanted, pinned))
+            workflow_id = await updates.proposals.ask(asked, about, options.idempotency_key)
+        return proposal_views.as_update(await updates.proposals.get(workflow_id))
 
     async def _started(
         self,
@@ -213,6 +242,7 @@ class Changes:
             idempotency_key=options.idempotency_key or derived_key(options, wanted, text),
             key_was_given=options.idempotency_key is not None,
             sync_wait=self._caller.settings.sync_wait,
+            asked_by=access.principal().name,
         )
         if options.then_sync:
             request["then_sync"] = True

@@ -18,8 +18,7 @@ from fivetran_state.models import (
     GroupPlanView,
     UpdatesView,
 )
-from fivetran_state.plan import Wanted
-from fivetran_state.service import views
+from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.connections import MAX_PAGE
@@ -35,9 +34,10 @@ from fivetran_state.service.group_status import (
     OnLook,
 )
 from fivetran_state.service.refusals import not_a_cursor, too_late
-from fivetran_state.service.sources import Sources
+from fivetran_state.service.sources import Sources, named
 from fivetran_state.updates import groups
-from fivetran_state.updates.records import GroupRequest
+from fivetran_state.updates.ends import End
+from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest
 
 MAX_BYTES = 5 * state.MAX_BYTES
 """Of all the changes of one group."""
@@ -172,7 +172,21 @@ class Groups:
         idempotency_key: str | None = None,
         wait_seconds: float = 0,
         on_look: OnLook | None = None,
+        confirmation: GroupConfirmation | None = None,
+        propose: bool,
+    ) -> UpdatesView | GroupPlanView: ...
+
+    @overload
+    async def update_states(
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        *,
+        idempotency_key: str | None = None,
+        wait_seconds: float = 0,
+        on_look: OnLook | None = None,
         confirmation: GroupConfirmation | None,
+        propose: bool = False,
     ) -> UpdatesView | GroupPlanView: ...
 
     async def update_states(
@@ -184,6 +198,7 @@ class Groups:
         wait_seconds: float = 0,
         on_look: OnLook | None = None,
         confirmation: GroupConfirmation | None = None,
+        propose: bool = False,
     ) -> UpdatesView | GroupPlanView:
         """Change several connections, each by an update of its own.
 
@@ -193,10 +208,13 @@ class Groups:
         the mode is `independent`.
 
         With a `confirmation`, only a version that it covers is changed. If nothing would change, the
-        answer is the plan. `on_look` gets the progress.
+        answer is the plan. `on_look` gets the progress. With `propose`, or if this caller's changes need
+        approval, it is only proposed.
         """
         self._caller.check_writable()
         self._check(wanted, options)
+        if propose or await self._caller.must_propose():
+            return await self._proposed(wanted, options, idempotency_key)
         started = await self._started(wanted, options, idempotency_key, confirmation)
         if isinstance(started, GroupPlanView):
             return started
@@ -239,15 +257,49 @@ class Groups:
                 return await self._start(asked, plan, key)
             # The user may have taken a while: look again.
 
-    async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
+    async def _proposed(
+        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions, key: str | None
+    ) -> UpdatesView | GroupPlanView:
+        """The proposal of the change, or the plan if it changes nothing."""
+        await self._caller.refuse_guests()
+        updates = await self._caller.updates()
+        asked = await self._asked_unread(wanted, options)
+        about = GROUP, asked["fingerprint"]
+        workflow_id = await updates.proposals.attach(about, key)
+        if workflow_id is None:
+            plan = await self._planner.plan(wanted, options)
+            if options.expected_version not in (None, plan.version):
+                raise _conflict(str(options.expected_version), plan.version)
+            asked["members"], asked["left_out"] = self.members(plan)
+            if not plan.changed:
+                return plan.view()
+            workflow_id = await updates.proposals.ask(self._caller.asked(asked), about, key)
+        return proposal_views.as_group(await updates.proposals.get(workflow_id))
+
+    async def plan_anew(
+        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions
+    ) -> GroupPlan:
+        """The plan of a proposal, for the person who decides."""
+        return await self._planner.plan(wanted, options, is_shown=True)
+
+    def members(self, plan: GroupPlan) -> tuple[list[UpdateRequest], list[End]]:
+        """The requests of the connections that the group would change, and the ends of the others.
+
+        Raises the error of the first one that cannot be changed, unless the mode is `independent`.
+        """
         chosen = plan.members
         if plan.mode == "independent":
             chosen = plan.changed or [each for each in plan.members if each.error is None]
+        elif plan.failures:
+            raise _refused(plan)
         if not chosen:
             raise _refused(plan)
-        asked["members"] = [each.request for each in chosen if each.request is not None]
-        members = {each["connection_id"] for each in asked["members"]}
-        asked["left_out"] = [each.end for each in plan.members if each.connection_id not in members]
+        requests = [each.request for each in chosen if each.request is not None]
+        ids = {each["connection_id"] for each in requests}
+        return requests, [each.end for each in plan.members if each.connection_id not in ids]
+
+    async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
+        asked["members"], asked["left_out"] = self.members(plan)
         updates = await self._caller.updates()
         return await updates.groups.start(asked, (await self._caller.account()).id, key)
 
@@ -282,9 +334,9 @@ class Groups:
         members = []
         total = 0
         for connection_id, change in wanted.items():
-            named = _named(change)
+            unread = named(change)
             if id(change) not in texts:
-                texts[id(change)] = await large.run(state.dump, named.change.value)
+                texts[id(change)] = await large.run(state.dump, unread.change.value)
             total += len(texts[id(change)])
             if total > MAX_BYTES:
                 raise InvalidRequest(
@@ -293,7 +345,7 @@ class Groups:
                 )
             members.append(
                 await self._changes.request(
-                    connection_id, named, options_of_members(options), texts[id(change)]
+                    connection_id, unread, options_of_members(options), texts[id(change)]
                 )
             )
         return GroupRequest(
@@ -337,15 +389,6 @@ class Groups:
         if view.status in ("updated", "failed"):
             raise too_late(workflow_id, view.status)
         return view
-
-
-def _named(change: changes.Change) -> Wanted:
-    """The change as it is named; the source is not read."""
-    match change:
-        case changes.Inline():
-            return Wanted(change.change)
-        case _:
-            return Wanted(state.Change("new_state", {}), source=change.source)
 
 
 def _fits(glob: str, text: str) -> bool:

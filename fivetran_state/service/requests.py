@@ -1,9 +1,11 @@
 """The request that an update stores, and the key that is derived from it."""
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 
 from fivetran_state.plan import Wanted
+from fivetran_state.updates.records import UpdateRequest, request_fingerprint
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,11 @@ class Options:
 
     def with_version(self, expected_version: str | None) -> "Options":
         return replace(self, expected_version=expected_version)
+
+
+def fingerprint_of(request: UpdateRequest) -> str:
+    """The same for an equal request, whatever key it has."""
+    return hashlib.sha256(json.dumps(request_fingerprint(request)).encode()).hexdigest()
 
 
 def derived_key(options: Options, wanted: Wanted, text: str) -> str:

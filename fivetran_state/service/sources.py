@@ -115,8 +115,13 @@ def _changed_paths(request: UpdateRequest, before: state.State) -> frozenset[str
     return frozenset(difference.path for difference in state.differences(before, after))
 
 
+def named(change: changes.Change) -> Wanted:
+    """The change as it is given; its source is not read."""
+    if isinstance(change, changes.Inline):
+        return Wanted(change.change)
+    return Wanted(state.Change("new_state", {}), source=change.source)
+
+
 def unread(change: changes.Change) -> Wanted | None:
     """The change with its source unread, to look for the update it started; None without a source."""
-    if isinstance(change, changes.Inline):
-        return None
-    return Wanted(state.Change("new_state", {}), source=change.source)
+    return None if isinstance(change, changes.Inline) else named(change)

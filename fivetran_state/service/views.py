@@ -165,6 +165,8 @@ def workflow(
         part_of=update.request.get("part_of"),
         steps=[_step(step) for step in steps],
         reason=reason_of(update),
+        asked_by=update.request.get("asked_by"),
+        agreed_by=update.request.get("agreed_by"),
         started_at=time_text(started),
         ended_at=None if ended is None else time_text(ended),
         error=None if update.error is None else failure(update.error),

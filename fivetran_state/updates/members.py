@@ -1,9 +1,9 @@
-"""The members of a group, as its workflow sees them: each is the update of one connection."""
+"""Updates that another workflow starts as its children: the members of a group, and what a proposal asks for."""
 
 import asyncio
 from collections.abc import Sequence
 
-from dbos import SetWorkflowAttributes, SetWorkflowID
+from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID
 from dbos import error as dbos_error
 
 from fivetran_state.errors import InternalError
@@ -20,7 +20,7 @@ _MAX_POLL_SECONDS = 2.0
 
 
 class Members:
-    """Starts a group's members, and waits for their ends. The methods are part of the group's workflow."""
+    """Starts updates, and waits for their ends. The methods are part of the workflow that starts them."""
 
     def __init__(self, starter: Starter, store: Store) -> None:
         self._starter = starter
@@ -48,7 +48,7 @@ class Members:
 
     @binding.step("next_number")
     async def _next_number(self, request: UpdateRequest, tried: int) -> int:
-        if await self._store.is_cancelled(request["part_of"]):
+        if await self._store.is_cancelled(DBOS.workflow_id or ""):
             raise called_off(GROUP)
         if tried:
             tried = max(tried, await self._store.series.last(owner(request)))
@@ -61,7 +61,7 @@ class Members:
         """Wait until the connection's running update has ended, or the group was cancelled."""
         pause = _POLL_SECONDS
         while await self._store.running(owner(request)) is not None:
-            if await self._store.is_cancelled(request["part_of"]):
+            if await self._store.is_cancelled(DBOS.workflow_id or ""):
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _MAX_POLL_SECONDS)

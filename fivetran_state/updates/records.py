@@ -75,6 +75,10 @@ class UpdateRequest(TypedDict):
     """The connection was paused when this process last saw it: a hint in which order to read."""
     asked_at: NotRequired[float]
     """When, in seconds since the epoch. 0.1 did not record it."""
+    asked_by: NotRequired[str]
+    """Who asked for it, the name of an `access.Principal`. 0.1 did not record it."""
+    agreed_by: NotRequired[str]
+    """Who approved it, if it was proposed."""
 
 
 class GroupRequest(TypedDict):

@@ -11,6 +11,7 @@ from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
 from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.marks import Marks
+from fivetran_state.updates.proposal import NAME as PROPOSAL
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import GROUP, UpdateRequest
 from fivetran_state.updates.store import Store
@@ -58,7 +59,8 @@ class Retention:
         Returns how many were deleted.
         """
         before = _now() - int(days * _DAY)
-        groups = await asyncio.to_thread(self._reader.completed_before, [GROUP], before)
+        # What they have started is an update of its own.
+        groups = await asyncio.to_thread(self._reader.completed_before, [GROUP, PROPOSAL], before)
         for at in range(0, len(groups), _AT_ONCE):
             await self._reader.delete(groups[at : at + _AT_ONCE])
         old = await asyncio.to_thread(self._reader.completed_before, [records.NAME], before)

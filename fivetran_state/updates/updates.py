@@ -8,6 +8,9 @@ from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.marks import Marks
+from fivetran_state.updates.members import Members
+from fivetran_state.updates.proposal import Approvers, ProposalWorkflow
+from fivetran_state.updates.proposals import Proposals
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.retention import Retention
 from fivetran_state.updates.runtime import Runtime
@@ -28,6 +31,7 @@ class Updates:
         history: HistoryStore,
         texts: Texts,
         digest: Callable[[str], str],
+        approvers: Approvers,
     ) -> None:
         self.runtime = runtime
         self.texts = texts
@@ -36,6 +40,8 @@ class Updates:
         self.workflow = UpdateWorkflow(runtime, self.keys)
         self.starter = Starter(self.store, self.keys, self.workflow, texts, digest)
         self.groups = Groups(runtime, self.starter, digest)
+        proposal = ProposalWorkflow(Members(self.starter, self.store), self.groups, approvers)
+        self.proposals = Proposals(reader, texts, digest, runtime.application, proposal, approvers)
         self.followers = Followers(self.store, runtime.running)
         self.listings = Listings(reader, self.store, texts)
         self.unfinished = UnfinishedUpdates(reader, self.store)

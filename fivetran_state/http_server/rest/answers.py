@@ -33,7 +33,7 @@ async def answer(
 
 
 async def running(update: Update | UpdatesView, prefer: Preference, request: Request) -> Response:
-    """The answer while the update runs, with where to follow it."""
+    """The answer while the update runs, or waits for approval, with where to follow it."""
     location = f"{request.app.state.prefix}/workflows/{update.workflow_id}"
     return await answer(update, prefer, 202, Location=location)
 

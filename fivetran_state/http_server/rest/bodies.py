@@ -151,6 +151,25 @@ ExpectedVersion = Annotated[
 DryRun = Annotated[bool, Field(description="Only return the plan.")]
 
 
+Propose = Annotated[
+    bool, Field(description="Make no change: let a person with the scope approve agree first.")
+]
+
+
+class ApproveProposal(BaseModel):
+    model_config = _with_example(expected_version="0f3a9c1d5e7b2a4c6d8e0f1a2b3c4d5e")
+
+    expected_version: Annotated[
+        str, Field(min_length=1, max_length=500, description="Of the plan that you saw.")
+    ]
+
+
+class RejectProposal(BaseModel):
+    model_config = _with_example(reason="Wait for the backfill of orders.")
+
+    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
+
+
 class UpdateState(_Restoring, _Changing):
     model_config = _with_example(
         connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
@@ -159,12 +178,13 @@ class UpdateState(_Restoring, _Changing):
     connection_id: ConnectionId
     expected_version: ExpectedVersion = None
     dry_run: DryRun = False
+    propose: Propose = False
 
     @property
     def says_more(self) -> bool:
         """True if the body has options of a change; then a missing change is a mistake."""
         texts = (self.expected_version, self.reason, self.only)
-        flags = self.dry_run or self.then_sync or self.allow_resync
+        flags = self.dry_run or self.propose or self.then_sync or self.allow_resync
         return flags or any(text is not None for text in texts)
 
 
@@ -232,6 +252,7 @@ class ChangeStates(_Restoring, _Changing):
     ] = "refuse"
     expected_version: ExpectedVersion = None
     dry_run: DryRun = False
+    propose: Propose = False
     cursor: Annotated[
         str | None,
         Field(

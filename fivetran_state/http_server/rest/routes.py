@@ -6,10 +6,10 @@ connections and updates of that account.
 
 from fastapi import APIRouter
 
-from fivetran_state.access import READ, WRITE
+from fivetran_state.access import APPROVE, READ, WRITE
 from fivetran_state.http_server.gate import requires
 from fivetran_state.http_server.problems import PROBLEMS
-from fivetran_state.http_server.rest import history, states, workflows
+from fivetran_state.http_server.rest import history, proposals, states, workflows
 from fivetran_state.http_server.rest.answers import accepted, ok
 from fivetran_state.http_server.rest.bodies import NotRead, Unchanged, Updated
 from fivetran_state.http_server.rest.requests import ExactRoute
@@ -18,6 +18,8 @@ from fivetran_state.models import (
     Difference,
     GroupPlanView,
     HistoryPage,
+    ProposalPage,
+    ProposalView,
     StateView,
     Update,
     UpdatesView,
@@ -85,13 +87,43 @@ def router() -> APIRouter:
         responses=ok(Difference),
     )(history.state_difference)
     routes.get(
+        "/proposals",
+        tags=["Proposals"],
+        dependencies=[requires(READ)],
+        responses=ok(ProposalPage),
+    )(proposals.list_proposals)
+    routes.get(
+        "/proposals/{workflow_id}",
+        tags=["Proposals"],
+        dependencies=[requires(READ)],
+        responses=ok(ProposalView),
+    )(proposals.proposal)
+    routes.post(
+        "/proposals/{workflow_id}/approve",
+        tags=["Proposals"],
+        dependencies=[requires(APPROVE)],
+        responses=ok(WorkflowView | UpdatesView) | accepted(WorkflowView | UpdatesView),
+    )(proposals.approve_proposal)
+    routes.post(
+        "/proposals/{workflow_id}/reject",
+        tags=["Proposals"],
+        dependencies=[requires(APPROVE)],
+        responses=ok(ProposalView),
+    )(proposals.reject_proposal)
+    routes.post(
+        "/proposals/{workflow_id}/withdraw",
+        tags=["Proposals"],
+        dependencies=[requires(WRITE)],
+        responses=ok(ProposalView),
+    )(proposals.withdraw_proposal)
+    routes.get(
         "/workflows", tags=["Workflows"], dependencies=[requires(READ)], responses=ok(WorkflowPage)
     )(workflows.list_workflows)
     routes.post(
         "/workflows/{workflow_id:workflow_id}/cancel",
         tags=["Workflows"],
         dependencies=[requires(WRITE)],
-        responses=ok(Update | UpdatesView) | accepted(Update | UpdatesView),
+        responses=ok(Update | UpdatesView | ProposalView) | accepted(Update | UpdatesView),
     )(workflows.cancel_update)
     routes.get(
         "/workflows/{workflow_id:workflow_id}",

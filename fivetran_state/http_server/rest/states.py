@@ -125,10 +125,12 @@ async def update_state(
         reason=body.reason,
         idempotency_key=key,
         wait_seconds=prefer.seconds,
+        propose=body.propose,
     )
-    if update.status == "running":
+    if update.status in ("running", "proposed"):
         return await running(update, prefer, request)
-    assert update.workflow_id is not None, "it has been started"
+    if update.workflow_id is None or service.proposals.is_proposal(update.workflow_id):
+        return await answer(update, prefer)  # What was proposed changes nothing, or has ended.
     before, after = await service.changes.states_of(update.workflow_id)
     fields = {name: value for name, value in update if value is not None}
     if isinstance(before, state.RawDocument):
@@ -164,7 +166,7 @@ async def update_states(
         idempotency_key=key,
         wait_seconds=prefer.seconds,
     )
-    if view.status == "running":
+    if view.status in ("running", "proposed"):
         return await running(view, prefer, request)
     return await answer({update.connection_id: update for update in view.updates}, prefer)
 
@@ -200,9 +202,13 @@ async def change_states(
         return await answer(await service.groups.plan_updates(wanted, options, cursor=body.cursor))
     changes.refuse_cursor(body.cursor)
     view = await service.groups.update_states(
-        wanted, options, idempotency_key=key, wait_seconds=prefer.seconds
+        wanted,
+        options,
+        idempotency_key=key,
+        wait_seconds=prefer.seconds,
+        propose=body.propose,
     )
-    if view.status == "running":
+    if view.status in ("running", "proposed"):
         return await running(view, prefer, request)
     return await answer(view, prefer)
 

@@ -54,6 +54,8 @@ async def cancel_update(
     """Cancel an update that waits: nothing is written. Refused once the update has written."""
     service = await service_in(own, agreed(headers, body))
     update: Update | UpdatesView
+    if service.proposals.is_proposal(workflow_id):
+        return await answer(await service.proposals.withdraw(workflow_id), prefer)
     if service.groups.is_group(workflow_id):
         update = await service.groups.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
     else:
@@ -67,6 +69,8 @@ async def workflow_status(
     workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
 ) -> Response:
     """How far an update is, or how it ended; for a group, the result of each connection."""
+    if service.proposals.is_proposal(workflow_id):
+        return await answer(await service.proposals.status(workflow_id, wait_seconds=query.wait))
     if service.groups.is_group(workflow_id):
         view = await service.groups.updates_status(workflow_id, wait_seconds=query.wait)
         return await answer(view)

@@ -1,0 +1,34 @@
+"""Who may approve what others have proposed."""
+
+from fivetran_state.access import APPROVE
+from fivetran_state.config import Settings
+from fivetran_state.tokens import Token, TokenFile
+
+_FROM_FILE = "token:"
+
+
+class Approvers:
+    """Looks into the token file. It raises `AuthenticationUnavailable` if that cannot be read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._tokens = TokenFile(settings)
+
+    def may_approve(self, name: str) -> bool:
+        """True if this principal has the scope `approve` now; only tokens of the file can lose it."""
+        if not name.startswith(_FROM_FILE):
+            return True
+        token = self._token(name)
+        return token is not None and not token.has_expired and token.scope == APPROVE
+
+    def is_same(self, one: str, other: str) -> bool:
+        """True if these principals are one person, or the tokens of one."""
+        if one == other:
+            return True
+        tokens = self._token(one), self._token(other)
+        names = {None if token is None else token.name for token in tokens}
+        return len(names) == 1 and None not in names
+
+    def _token(self, name: str) -> Token | None:
+        if not name.startswith(_FROM_FILE):
+            return None
+        return self._tokens.tokens().get(name.removeprefix(_FROM_FILE))

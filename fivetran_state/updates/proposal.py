@@ -1,0 +1,172 @@
+"""A proposal: a change that waits until a person decides.
+
+Its workflow holds nothing meanwhile. An approved change is started as the workflow's child, so it
+starts exactly once, whatever dies when. If it cannot be started, the proposal waits for another decision.
+"""
+
+import time
+from typing import Literal, Protocol
+
+from dbos import DBOS
+from typing_extensions import NotRequired, TypedDict, TypeIs
+
+from fivetran_state.errors import FivetranStateError, NotAllowed
+from fivetran_state.updates import binding
+from fivetran_state.updates.ends import End
+from fivetran_state.updates.groups import Groups
+from fivetran_state.updates.members import Members
+from fivetran_state.updates.records import GroupRequest, UpdateRequest
+from fivetran_state.vault import Bound
+
+NAME = "proposal"
+"""The name of the workflow, and the prefix of its ids."""
+DECISION = "decision"
+"""The topic of the messages that decide."""
+REFUSED = "refused"
+"""The event that tells why the last approval started nothing."""
+
+
+class Asked(TypedDict):
+    """What is proposed, and by whom."""
+
+    change: UpdateRequest | GroupRequest
+    """As it would be started, with the versions that whoever asked for it has seen."""
+    asked_by: str
+    """The name of an `access.Principal`."""
+    asked_at: float
+    """Seconds since the epoch, as is `expires_at`."""
+    expires_at: float
+    reason: str | None
+
+
+class Decision(TypedDict):
+    """What a person has decided."""
+
+    id: str
+    """Of this decision, to tell it from an equal one."""
+    how: Literal["approved", "rejected", "withdrawn"]
+    by: str
+    note: NotRequired[str | None]
+    """Why it was rejected."""
+    version: NotRequired[str]
+    """The version of the plan that was approved."""
+    versions: NotRequired[dict[str, str]]
+    """Of a group: the version of each connection that is changed."""
+    left_out: NotRequired[list[End]]
+    """Of a group: the other connections."""
+
+
+class Decided(TypedDict):
+    """The end of a proposal."""
+
+    how: Literal["approved", "rejected", "withdrawn", "expired"]
+    by: str | None
+    decision: str | None
+    """The id of the decision."""
+    note: str | None
+    workflow_id: str | None
+    """The update or the group that the approval has started."""
+
+
+class Refusal(TypedDict):
+    """Why an approval started nothing."""
+
+    decision: str
+    """The id of the decision that approved it."""
+    by: str
+    code: str
+    message: str
+
+
+class Approvers(Protocol):
+    """Knows who may approve."""
+
+    def may_approve(self, name: str) -> bool:
+        """True if this principal has the scope `approve` now, as far as this process can tell."""
+
+    def is_same(self, one: str, other: str) -> bool:
+        """True if these principals are one person."""
+
+
+def is_group(change: UpdateRequest | GroupRequest) -> TypeIs[GroupRequest]:
+    return "members" in change
+
+
+class ProposalWorkflow:
+    """The DBOS workflow that waits for a decision."""
+
+    def __init__(self, members: Members, groups: Groups, approvers: Approvers) -> None:
+        """Register the workflow with DBOS, which must not have been launched."""
+        self._members = members
+        self._groups = groups
+        self._approvers = approvers
+
+        @DBOS.workflow(name=NAME, max_recovery_attempts=None)
+        async def proposal(asked: Bound) -> Bound:
+            workflow_id = DBOS.workflow_id or ""
+            place = binding.output_of(workflow_id)
+            with binding.bound_errors(place):
+                opened: Asked = binding.opened(asked, binding.input_of(workflow_id, NAME))
+                return Bound(place, await self._run(workflow_id, opened))
+
+        self.registered = proposal
+        """Takes an `Asked` and returns a `Decided`."""
+
+    async def _run(self, workflow_id: str, asked: Asked) -> Decided:
+        tries = 0
+        while True:
+            left = max(asked["expires_at"] - time.time(), 0)
+            decision: Decision | None = await binding.receive(DECISION, left)
+            if decision is None:
+                return Decided(how="expired", by=None, decision=None, note=None, workflow_id=None)
+            started = None
+            if decision["how"] == "approved":
+                tries += 1
+                try:
+                    await self._insist_on_approver(decision["by"])
+                    started = await self._start(asked, decision, f"{workflow_id} {tries}")
+                except FivetranStateError as error:
+                    refusal = Refusal(
+                        decision=decision["id"],
+                        by=decision["by"],
+                        code=error.code,
+                        message=error.message,
+                    )
+                    place = binding.event_of(workflow_id, REFUSED)
+                    await DBOS.set_event_async(REFUSED, Bound(place, refusal))
+                    continue
+            return Decided(
+                how=decision["how"],
+                by=decision["by"],
+                decision=decision["id"],
+                note=decision.get("note"),
+                workflow_id=started,
+            )
+
+    @binding.step("insist_on_approver")
+    async def _insist_on_approver(self, name: str) -> None:
+        # The process that took the decision may have died long ago.
+        if not self._approvers.may_approve(name):
+            raise NotAllowed(
+                f"{name} was not allowed to approve any more when the update was to be started. "
+                "Nothing was written."
+            )
+
+    async def _start(self, asked: Asked, decision: Decision, key: str) -> str:
+        """Start what was approved; raises `UpdateInProgress` and the like."""
+        change = asked["change"]
+        if not is_group(change):
+            request = _agreed(change, decision, decision["version"])
+            return (await self._members.start(request)).workflow_id
+        versions = decision["versions"]
+        members = [
+            _agreed(each, decision, versions[each["connection_id"]])
+            for each in change["members"]
+            if each["connection_id"] in versions
+        ]
+        group: GroupRequest = {**change, "members": members, "left_out": decision["left_out"]}
+        return await self._groups.start(group, None, key)
+
+
+def _agreed(request: UpdateRequest, decision: Decision, version: str) -> UpdateRequest:
+    return {**request, "expected_version": version, "agreed_by": decision["by"]}
