@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.chaos [--kills 300] [--postgres] [--seed 7]
 
 Several server processes share a database. Each has an assistant that updates random connections,
-some of which sync. Meanwhile
+some of which sync: one at a time, or several as a group, of which some are cancelled. Meanwhile
 
 - servers are killed (SIGKILL) or stopped for a while (SIGSTOP);
 - calls to the simulated Fivetran fail, or Fivetran keeps another state than was written;
@@ -74,12 +74,14 @@ class Chaos:
     happened: Counter[str] = field(default_factory=Counter)
     up: "dict[int, _Server]" = field(default_factory=dict)
     updates: Updates = field(default_factory=list)
+    groups: Updates = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.connections = Watched(self.sandbox, CONNECTIONS)
         self.keys = [self._new_key(), self._new_key()]
         """The valid keys; each server is started with one of them."""
+        self._group_ids: set[str] = set()
 
     async def play(self) -> None:
         """Runs until there have been enough kills, then waits until every update has ended."""
@@ -104,7 +106,8 @@ class Chaos:
                     tasks.start_soon(self._end_soon, number, server)
                 with server.scope, suppress(MCPError):  # The server was killed.
                     while not self.done.is_set():
-                        if await self._update(server.client, chance):
+                        update = self._update if chance.random() < 0.6 else self._update_group
+                        if await update(server.client, chance):
                             server.is_busy = True
                 del self.up[number]
             self.happened["servers that ended"] += 1
@@ -112,31 +115,102 @@ class Chaos:
     async def _update(self, client: Client, chance: random.Random) -> bool:
         """Read a connection and update it; True if an update was started and has not failed."""
         name = chance.choice(self.connections.names)
-        with self.connections.read(name):
-            seen = await client.call_tool("get_state", {"connection_id": name})
-        if seen.structured_content is None:
-            self.happened["reads that failed"] += 1
-            await anyio.sleep(0.2)
+        versions = await self._read(client, [name])
+        if versions is None:
             return False
-        version, marker = seen.structured_content["version"], uuid.uuid4().hex
+        marker = uuid.uuid4().hex
         arguments = {
             "connection_id": name,
-            "merge_patch": Watched.change(marker, version),
-            "expected_version": version,
+            "merge_patch": Watched.change(marker, versions),
+            "expected_version": versions[name],
             "reason": marker,
             "wait_seconds": chance.choice([0, 0.2, 5]),
         }
         if chance.random() < 0.3:
             arguments["idempotency_key"] = marker
-        result = await client.call_tool("update_state", arguments)
-        if result.structured_content is not None:
-            self.happened[f"answers: {result.structured_content['status']}"] += 1
-        else:
-            self.happened[f"answers: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
+        answer = await self._call(client, "update_state", arguments)
         if chance.random() < 0.2:
             with self.connections.read(name):
                 await client.call_tool("update_state", arguments)  # Repeat the same request.
-        return result.structured_content is not None
+        return answer is not None
+
+    async def _update_group(self, client: Client, chance: random.Random) -> bool:
+        """Read several connections and update them as a group; True if it was started."""
+        names = chance.sample(
+            self.connections.names, chance.randint(2, len(self.connections.names))
+        )
+        versions = await self._read(client, names)
+        if versions is None:
+            return False
+        marker = uuid.uuid4().hex
+        arguments: dict[str, Any] = {
+            "independent": chance.random() < 0.4,
+            "wait_if_busy": chance.random() < 0.5,
+            "reason": marker,
+            "wait_seconds": 0,
+        }
+        if chance.random() < 0.5:
+            change = Watched.change(marker, versions)
+            arguments |= {"connection_ids": names, "merge_patch": change}
+        else:
+            arguments["changes"] = [
+                {
+                    "connection_id": name,
+                    "merge_patch": Watched.change(marker, {name: versions[name]}),
+                }
+                for name in names
+            ]
+        if chance.random() < 0.3:
+            arguments["idempotency_key"] = marker
+        with self.connections.read(*names):
+            plan = await self._call(client, "update_states", arguments)
+        if plan is None:
+            return False
+        planned = {each["connection_id"]: each["version_before"] for each in plan["connections"]}
+        if not planned.items() <= versions.items():
+            self.happened["groups that moved before they were planned"] += 1
+            return False
+        arguments["expected_version"] = plan["version"]
+        with self.connections.read(*names):
+            group = await self._call(client, "update_states", arguments)
+        if group is None:
+            return False
+        following = {
+            "workflow_id": group["workflow_id"],
+            "wait_seconds": chance.choice([0, 0.2, 5]),
+        }
+        await self._call(client, "workflow_status", following)
+        if chance.random() < 0.3:
+            await self._call(client, "cancel_update", following)
+        if chance.random() < 0.2:
+            with self.connections.read(*names):
+                await client.call_tool("update_states", arguments)  # Repeat the same request.
+        return True
+
+    async def _read(self, client: Client, names: list[str]) -> dict[str, str] | None:
+        """The version of each connection's state; None if one could not be read."""
+        versions = {}
+        for name in names:
+            with self.connections.read(name):
+                seen = await client.call_tool("get_state", {"connection_id": name})
+            if seen.structured_content is None:
+                self.happened["reads that failed"] += 1
+                await anyio.sleep(0.2)
+                return None
+            versions[name] = seen.structured_content["version"]
+        return versions
+
+    async def _call(
+        self, client: Client, tool: str, arguments: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The answer of a tool; None for an error."""
+        result = await client.call_tool(tool, arguments)
+        answer: dict[str, Any] | None = result.structured_content
+        if answer is None:
+            self.happened[f"{tool}: {json.loads(result.content[0].text)['code']}"] += 1  # type: ignore[union-attr]
+        else:
+            self.happened[f"{tool}: {answer['status']}"] += 1
+        return answer
 
     async def _kill(self) -> None:
         while self.happened["kills"] < self.kills:
@@ -225,7 +299,7 @@ class Chaos:
         return key
 
     async def _collect(self) -> None:
-        """Wait for every update, with a fresh server that recovers the remaining ones."""
+        """Wait for every update and group, with a fresh server that recovers the remaining ones."""
         async with _Server(self) as server:
 
             async def status(workflow_id: str) -> dict[str, Any] | None:
@@ -234,11 +308,17 @@ class Chaos:
                 answer: dict[str, Any] | None = found.structured_content
                 return answer
 
-            self.updates = await self.connections.updates(status)
+            found = await self.connections.updates(status)
+            while len(found) > len(self.updates):
+                self.updates = found
+                ids = self._group_ids | {each["part_of"] for each in found if "part_of" in each}
+                self.groups = [group for id_ in ids if (group := await status(id_)) is not None]
+                # A group that waited for busy connections has begun further updates.
+                found = await self.connections.updates(status)
 
     def violations(self) -> list[str]:
         """Every broken promise, as a sentence."""
-        return self.connections.violations(self.updates)
+        return self.connections.violations(self.updates, self.groups)
 
 
 class _Server:
@@ -331,6 +411,8 @@ def main() -> None:
         print(f"{times:6}  faults: {kind}")
     for status, times in sorted(Counter(u["status"] for u in chaos.updates).items()):
         print(f"{times:6}  updates {status}")
+    for status, times in sorted(Counter(g["status"] for g in chaos.groups).items()):
+        print(f"{times:6}  groups {status}")
     print(f"{len(chaos.updates):6}  updates in {time.monotonic() - start:.0f} s")
     for what, times in sorted(connections.findings.unavoidable.items()):
         print(f"{times:6}  unavoidable: {what}")

@@ -61,7 +61,7 @@ class Request:
     def arguments(self) -> dict[str, Any]:
         return {
             "connection_id": self.connection_id,
-            "merge_patch": Watched.change(self.marker, self.version),
+            "merge_patch": Watched.change(self.marker, {self.connection_id: self.version}),
             "expected_version": self.version,
             "reason": self.marker,
         }
@@ -260,7 +260,7 @@ class HttpChaos:
 
     def violations(self) -> list[str]:
         """Every broken promise, as a sentence."""
-        found = self.connections.violations(self.updates)
+        found = self.connections.violations(self.updates, [])
         ended: dict[str, list[str]] = {}
         for update in self.updates:
             ended.setdefault(update["reason"], []).append(_outcome(update))

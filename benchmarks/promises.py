@@ -20,11 +20,16 @@ effect. Two rules say how a connection may end:
 
 So after a person's resume the connection always ends running. After a person's pause it ends
 paused, unless the pause was invisible.
+
+**Groups.** All or nothing: either each member ends as updated or unchanged, and no update resumed
+one of them before all had been written and read back; or no member ends so. Then each has its state
+back, unless somebody else changed it or resumed the connection meanwhile. In both modes, the group's
+counts are those of its members' ends.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -66,6 +71,16 @@ class Hold:
     end: float
 
 
+@dataclass(frozen=True)
+class Effects:
+    """The log's indexes of what an update did to its connection; None: it did not."""
+
+    read_back: int | None
+    """The first read that shows what it has written."""
+    resumed: int | None
+    """Its resume of the paused connection."""
+
+
 @dataclass
 class Findings:
     """The findings about one connection, or about several."""
@@ -73,11 +88,14 @@ class Findings:
     violations: list[str] = field(default_factory=list)
     unavoidable: Counter[str] = field(default_factory=Counter)
     holds: list[Hold] = field(default_factory=list)
+    effects: dict[str, Effects] = field(default_factory=dict)
+    """By the id of the update, of those that are part of a group."""
 
     def add(self, other: "Findings") -> None:
         self.violations += other.violations
         self.unavoidable += other.unavoidable
         self.holds += other.holds
+        self.effects |= other.effects
 
 
 @dataclass
@@ -108,6 +126,36 @@ class _Write:
     target: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Group:
+    """A group that has ended: its `workflow_status`, and those of the updates that it started."""
+
+    status: dict[str, Any]
+    updates: Updates
+
+    def violations(self, effects: Mapping[str, Effects]) -> list[str]:
+        """Every broken promise; `effects` has those of its updates."""
+        return [f"{self.status['workflow_id']}: {what}" for what in self._broken(effects)]
+
+    def _broken(self, effects: Mapping[str, Effects]) -> Iterator[str]:
+        counts = Counter(self.status["counts"])
+        ends = Counter(map(outcome, self.updates))
+        not_started = counts - ends
+        if not ends <= counts or counts.total() != self.status["total"] or not_started["updated"]:
+            yield f"it counts {dict(counts)}, but its updates ended as {dict(ends)}"
+        shown = {each["workflow_id"]: each["status"] for each in self.status["updates"]}
+        if shown != {each["workflow_id"]: each["status"] for each in self.updates}:
+            yield f"it shows its updates as {shown}"
+        if self.status["mode"] == "independent" or not ends["updated"]:
+            return
+        if not counts.keys() <= {"updated", "unchanged"}:
+            yield f"only a part was changed: {dict(counts)}"
+        mine = [effects[each["workflow_id"]] for each in self.updates]
+        decided = max(each.read_back or 0 for each in mine)
+        if any(each.resumed is not None and each.resumed < decided for each in mine):
+            yield f"a member was resumed before request {decided}, which verified the last one"
+
+
 class _Check:
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -135,6 +183,8 @@ class _Check:
                 self.uncertain.add(self._number_of(request.body["state"], request.time))
         for number, update in enumerate(record.updates, 1):
             self._check_outcome(number, update)
+            if "part_of" in update:
+                self.findings.effects[update["workflow_id"]] = self._effects(number)
 
     def _broken(self, what: str, request: LoggedRequest | None = None) -> None:
         where = "" if request is None else f", request {request.index}"
@@ -228,7 +278,7 @@ class _Check:
     def _check_write(self, request: LoggedRequest) -> None:
         target, before = request.body["state"], state.parse(request.state or "{}")
         latest = max(self.written, default=0)
-        is_undo = latest > 0 and state.version(target) == self.written[latest].target["over"]
+        is_undo = latest > 0 and state.version(target) == self._over(self.written[latest].target)
         number = latest if is_undo else self._number_of(target, request.time)
         if number == 0:
             self._broken(f"written by no update: {state.dump(target)}", request)
@@ -250,7 +300,7 @@ class _Check:
         if (
             not self._is_ours(before, latest)
             if is_undo
-            else (state.version(before) != target["over"])
+            else (state.version(before) != self._over(target))
         ):
             races = [*self._acts_between(state_look, request.index, "write"), *syncs]
             if not self._excused(races, "writes over a person's that no client could see"):
@@ -264,6 +314,11 @@ class _Check:
         if number <= latest:
             self._broken(f"update {number} wrote after update {latest}", request)
         self.written[number] = _Write(request.index, target)
+
+    def _over(self, target: state.State) -> str:
+        """The version that this change was made for."""
+        version: str = target["over"][self.name]
+        return version
 
     def _number_of(self, target: dict[str, Any], time: float) -> int:
         mine = reversed(self.numbers.get(target.get("marker", ""), []))
@@ -286,7 +341,7 @@ class _Check:
         ]
 
     def _check_outcome(self, number: int, update: dict[str, Any]) -> None:
-        code = update.get("error", {}).get("code", update["status"])
+        code = outcome(update)
         write, is_undone = self.written.get(number), number in self.undone
         if write is None:
             match code:
@@ -300,7 +355,7 @@ class _Check:
                 case _:
                     is_told = True
         elif is_undone:
-            is_told = code in ("verification_failed", "rollback_failed")
+            is_told = code in ("verification_failed", "rollback_failed", "undone")
         else:
             reads = [self._shows(read, write.target) for read in self._reads_after(write, number)]
             match code:
@@ -309,11 +364,29 @@ class _Check:
                 case "verification_failed" | "conflict":
                     # The update saw another state, and left it as it was.
                     is_told = False in reads
+                case "rollback_failed":
+                    # A group undoes all that nobody else has touched.
+                    is_told = "part_of" not in update or (
+                        False in reads or self._was_interfered_with(number)
+                    )
                 case _:
-                    is_told = code == "rollback_failed"
+                    is_told = False
         if not is_told:
             written = "written" if write else "not written"
             self._broken(f"{update['workflow_id']} was told {code}, but is {written}, {is_undone=}")
+
+    def _effects(self, number: int) -> Effects:
+        write = self.written.get(number)
+        read_back = resumed = None
+        if write is not None:
+            reads = self._reads_after(write, number)
+            read_back = next((r.index for r in reads if self._shows(r, write.target)), None)
+        for request in self.record.requests:
+            is_resume = sets_paused(request) is False and request.applied and request.paused
+            if is_resume and self._number_at(request.time) == number:
+                resumed = request.index
+                break
+        return Effects(read_back, resumed)
 
     def _was_interfered_with(self, number: int) -> bool:
         return any(
@@ -351,6 +424,12 @@ class _Check:
     def _end_of(self, number: int) -> float:
         ended_at = self.record.updates[number - 1].get("ended_at")
         return float("inf") if ended_at is None else _seconds(ended_at)
+
+
+def outcome(update: Mapping[str, Any]) -> str:
+    """How an update ended: its status, or the code of its error."""
+    ended: str = update.get("error", {}).get("code") or update["status"]
+    return ended
 
 
 def is_state(request: LoggedRequest) -> bool:

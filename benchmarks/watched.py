@@ -5,7 +5,7 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks.promises import (
     Act,
     ActKind,
     Findings,
+    Group,
     Record,
     Updates,
 )
@@ -26,7 +27,7 @@ ACTS: tuple[ActKind, ...] = ("pause", "resume", "write", "sync")
 class Watched:
     """New connections of a sandbox: of every three, one is paused and one syncs every few seconds.
 
-    Every update of them is a merge patch `change(marker, version)` with `marker` as its reason.
+    Every update of them is a merge patch `change(marker, versions)` with `marker` as its reason.
     `act` is a person's action. The sandbox must answer without latency: only then does its log have
     the order in which requests took effect.
     """
@@ -55,9 +56,9 @@ class Watched:
         self.findings = Findings()
 
     @staticmethod
-    def change(marker: str, version: str) -> dict[str, str]:
-        """A merge patch that shows its owner and the version that it was made for."""
-        return {"marker": marker, "over": version}
+    def change(marker: str, versions: Mapping[str, str]) -> dict[str, Any]:
+        """A merge patch that shows its owner and, by connection, the version that it was made for."""
+        return {"marker": marker, "over": dict(versions)}
 
     def act(self, chance: random.Random) -> ActKind:
         """A person acts on a connection, more often on one that is being updated."""
@@ -88,13 +89,14 @@ class Watched:
         return last.index + (not is_under_way)
 
     @contextmanager
-    def read(self, name: str) -> Iterator[None]:
-        """Marks a call that reads the connection, but does not belong to an update."""
+    def read(self, *names: str) -> Iterator[None]:
+        """Marks a call that reads these connections, but does not belong to an update."""
         start = len(self.sandbox.log)
         try:
             yield
         finally:
-            self._other_reads[name].append(range(start, len(self.sandbox.log)))
+            for name in names:
+                self._other_reads[name].append(range(start, len(self.sandbox.log)))
 
     def replaced_state(self, *, told: bool) -> str:
         """A state to store in place of a write; `told`: Fivetran's answer shows it."""
@@ -127,13 +129,16 @@ class Watched:
                 number += 1
         return found
 
-    def violations(self, updates: Updates) -> list[str]:
-        """Every broken promise, as a sentence; `findings` has more."""
+    def violations(self, updates: Updates, groups: Updates) -> list[str]:
+        """Every broken promise, as a sentence; `findings` has more.
+
+        `groups` has the `workflow_status` of each group.
+        """
         self.findings = Findings(
             [
-                f"{update['workflow_id']} has not ended: {update['message']}"
-                for update in updates
-                if update["status"] == "running"
+                f"{each['workflow_id']} has not ended: {each['message']}"
+                for each in [*updates, *groups]
+                if each["status"] == "running"
             ]
         )
         for name in self.names:
@@ -141,13 +146,20 @@ class Watched:
             found = self._record(name, mine).check()
             self.findings.add(found)
             if found.violations:
-                self._keep(name, mine)
+                self._keep(name, updates)
+        for group in groups:
+            mine = [each for each in updates if each.get("part_of") == group["workflow_id"]]
+            broken = Group(group, mine).violations(self.findings.effects)
+            self.findings.violations += broken
+            if broken:
+                for update in mine:
+                    self._keep(update["connection_id"], updates)
         for name, seconds in self._held_after_a_new_key():
             if seconds > HELD_AFTER_A_NEW_KEY:
                 self.findings.violations.append(
                     f"{name} was paused for {seconds:.1f} s after a server with a new key was up"
                 )
-                self._keep(name, [update for update in updates if update["connection_id"] == name])
+                self._keep(name, updates)
         return self.findings.violations
 
     @property
@@ -182,7 +194,8 @@ class Watched:
 
     def _keep(self, name: str, updates: Updates) -> None:
         """Saves everything about a connection, to find the cause."""
-        order = {update["reason"]: number for number, update in enumerate(updates, 1)}
+        mine = [update for update in updates if update["connection_id"] == name]
+        order = {update["reason"]: number for number, update in enumerate(mine, 1)}
 
         def whose(document: Any) -> Any:
             marker = document.get("marker") if isinstance(document, dict) else None
@@ -213,5 +226,5 @@ class Watched:
                 )
             for act in acts:
                 print(act, file=file)
-            for update in updates:
+            for update in mine:
                 print(json.dumps(update), file=file)

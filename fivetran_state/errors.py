@@ -361,13 +361,14 @@ class Cancelled(FivetranStateError):
 
 
 class Undone(FivetranStateError):
-    """Another connection of the group could not be changed. The earlier state of this connection
-    was put back and checked, and the connection is as it was before."""
+    """Another connection of the group could not be changed, or somebody cancelled the group. The
+    earlier state of this connection was put back and checked, and the connection is as it was
+    before."""
 
     code = "undone"
     hint = (
-        "Find out why the other connection could not be updated, correct that, and send "
-        "the request again."
+        "See in the group's status whether another connection could not be updated. If so, correct "
+        "that. Send the request again if the change is still wanted."
     )
 
 

@@ -67,6 +67,8 @@ class Looked:
     connection_id: str
     request: UpdateRequest | None = None
     """None if it cannot be changed."""
+    latest_number: int = 0
+    """Of its latest update."""
     version_before: str | None = None
     version_after: str | None = None
     changes: tuple[Change, ...] = ()
@@ -144,7 +146,7 @@ class GroupPlan:
     @property
     def numbers(self) -> int:
         """The sum of the members' update numbers: it grows with every update of one of them."""
-        return sum(each.request["number"] for each in self.members if each.request is not None)
+        return sum(each.latest_number for each in self.members)
 
     def view(self, *, in_full: bool = False) -> GroupPlanView:
         """With the first connections, or `in_full` with all of them."""
@@ -341,10 +343,14 @@ class Planner:
         )
         request = await self._changes.request(connection_id, source, of_member)
         request["mode"] = options.mode
-        request["number"] = 1 if latest is None else statuses.number(latest.workflow_id) + 1
+        latest_number = 0 if latest is None else statuses.number(latest.workflow_id)
+        if latest is None or not statuses.is_running(latest):
+            # The next update may begin only when this one has ended, which the group looks for.
+            request["number"] = latest_number + 1
         looked = Looked(
             connection_id,
             request=request,
+            latest_number=latest_number,
             version_before=plan.version_before,
             version_after=plan.version_after,
             changes=tuple(plan.changes),

@@ -15,7 +15,7 @@ from fivetran_state.errors import FivetranStateError, Undone, UpdateInProgress
 from fivetran_state.updates import binding, in_order
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.members import Members
-from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest, members_of
+from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest, members_of, owner
 from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.run import MAX_RETRY_PAUSE
 from fivetran_state.updates.runtime import Runtime
@@ -90,15 +90,10 @@ class _Group:
 
     async def run(self) -> Result:
         requests = self._asked["members"]
-        busy: list[UpdateRequest] = []
-        for at, request in enumerate(requests):
-            if at % _BATCH == 0:
-                await self._hear_all()
-            await self._start(request, busy)
-        for request in busy:
-            if not self._is_called_off:
-                await self._members.until_free(request)
-            await self._start(request, None)
+        if self._asked["mode"] == "all_or_nothing" and self._asked["waits"]:
+            await self._start_when_free(requests)
+        else:
+            await self._start_all(requests)
         ids = [update.workflow_id for update in self._started]
         if self._asked["mode"] == "all_or_nothing":
             await self._decide(ids)
@@ -109,6 +104,34 @@ class _Group:
             error=None,
             ends=[by_connection[request["connection_id"]] for request in requests],
         )
+
+    async def _start_all(self, requests: list[UpdateRequest]) -> None:
+        busy: list[UpdateRequest] = []
+        for at, request in enumerate(requests):
+            if at % _BATCH == 0:
+                await self._hear_all()
+            await self._start(request, busy)
+        await self._start_busy(busy)
+
+    async def _start_when_free(self, requests: list[UpdateRequest]) -> None:
+        """Start the members when all of their connections are free, so that none is held meanwhile.
+
+        If one is taken in between, the members before it are held. So every such group starts them in the
+        same order: otherwise two groups could wait for each other for ever.
+        """
+        await self._members.until_free(requests)
+        for at, request in enumerate(sorted(requests, key=owner)):
+            if at % _BATCH == 0:
+                await self._hear_all()
+            busy: list[UpdateRequest] = []
+            await self._start(request, busy)
+            await self._start_busy(busy)
+
+    async def _start_busy(self, busy: list[UpdateRequest]) -> None:
+        for request in busy:
+            if not self._is_called_off:
+                await self._members.until_free([request])
+            await self._start(request, None)
 
     async def _start(self, request: UpdateRequest, busy: list[UpdateRequest] | None) -> None:
         """Start a member, unless the group is called off. One that must wait is added to `busy`."""

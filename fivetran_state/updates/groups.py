@@ -202,7 +202,7 @@ class Groups:
             end.cancel()
         started = {UpdateId.parse(each).connection_id: each for each in result["workflow_ids"]}
         ends = {each["connection_id"]: each for each in await self._ends(result)} | known.left_out
-        error = await self._error(_worst(ends.values())) or _error_of(result)
+        error = await self._error(_worst(ends.values()), result)
         return Status(known.mode, known.connections, started, ends, True, error)
 
     async def _end(self, workflow_id: str) -> Result:
@@ -241,10 +241,13 @@ class Groups:
                 self._known.popitem(last=False)
         return self._known[workflow_id]
 
-    async def _error(self, end: End | None) -> FivetranStateError | None:
-        """The error of an update that failed, with its details."""
-        if end is None:
-            return None
+    async def _error(self, end: End | None, result: Result) -> FivetranStateError | None:
+        """What went wrong, with its details; `end` is the worst one."""
+        if end is None or end["how"] == Undone.code:
+            if end is None or result["error"] is not None:
+                return _error_of(result)
+            # No update has failed, so all were undone because a caller cancelled the group.
+            return Cancelled("The group was cancelled, and every state is as before.")
         update_id = end["workflow_id"]
         found = None if update_id is None else await self._store.error_of(update_id)
         return found or FivetranStateError.from_json(

@@ -57,14 +57,20 @@ class Members:
         return number
 
     @binding.step("until_free")
-    async def until_free(self, request: UpdateRequest) -> None:
-        """Wait until the connection's running update has ended, or the group was cancelled."""
+    async def until_free(self, requests: Sequence[UpdateRequest]) -> None:
+        """Wait until none of the connections has a running update, or the group was cancelled."""
         pause = _POLL_SECONDS
-        while await self._store.running(owner(request)) is not None:
+        while await self._is_any_busy(requests):
             if await self._store.is_cancelled(DBOS.workflow_id or ""):
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _MAX_POLL_SECONDS)
+
+    async def _is_any_busy(self, requests: Sequence[UpdateRequest]) -> bool:
+        for request in requests:
+            if await self._store.running(owner(request)) is not None:
+                return True
+        return False
 
     @binding.step("any_ended")
     async def any_ended(self, workflow_ids: Sequence[str]) -> bool:

@@ -40,7 +40,8 @@ async def report(run: Run, how: str) -> None:
 async def wait_for_the_others(run: Run) -> None:
     """Wait, still paused, for the other connections of the group.
 
-    Raises `Undone`, with the state from before back in place, if one of them has failed.
+    Raises `Undone`, with the state from before back in place, if one of them has failed or the group
+    was cancelled.
     """
     await run.tell("hold", "Done; waiting for the connections that are changed with it.")
     if "mode" in run.request:
@@ -67,7 +68,7 @@ async def wait_for_the_others(run: Run) -> None:
         is_back, trouble = False, error.message
     if not is_back:
         raise RollbackFailed(
-            "Another of the connections could not be updated, and the state from before could "
-            f"not be put back here: {trouble}"
+            "The group was called off, and the state from before could not be put back here: "
+            f"{trouble}"
         )
-    raise Undone("Another of the connections could not be updated; the state from before is back.")
+    raise Undone("The group was called off; the state from before is back.")

@@ -66,7 +66,8 @@ class UpdateRequest(TypedDict):
     mode: NotRequired[Mode]
     """The group's. 0.1 did not record it: it changed all or nothing, one after the other."""
     number: NotRequired[int]
-    """The number that the update of a group's member will have, if nobody is first."""
+    """The number that the update of a group's member will have, if nobody is first. Left out if the
+    connection has a running update, which has to end first."""
     then_sync: NotRequired[bool]
     """Start a sync when the state is written and the connection resumed."""
     allow_resync: NotRequired[bool]

@@ -284,6 +284,28 @@ async def test_all_are_cancelled_as_long_as_one_is_not_written(
     assert id_ == f"{IDLE}:2"
 
 
+async def test_all_are_cancelled_although_none_is_left_to_begin(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox)
+    last = sandbox.fault("apply_then_hang", method="PATCH", path=f"/{RESCHEDULED}/state$")
+    async with http() as server:
+        started = await post(
+            server.client, "/state/update-multiple", BODY, status=202, Prefer="respond-async"
+        )
+        await arrival(sandbox, lambda each: is_write_of(each, RESCHEDULED))
+        path = f"/workflows/{started['workflow_id']}"
+        await post(server.client, f"{path}/cancel", "", status=202, Prefer="respond-async")
+        last.release()
+        ended = await get(server.client, path, wait=50)
+        cancelled = await post(server.client, f"{path}/cancel", "")
+
+    assert ended["counts"] == {"undone": len(ALL)}
+    assert (ended["status"], ended["error"]["code"]) == ("cancelled", "cancelled")
+    assert cancelled["status"] == "cancelled"
+    watched.are_all_as_before()
+
+
 async def test_a_key_changes_them_once_and_serves_for_nothing_else(
     http: Serve, sandbox: Sandbox
 ) -> None:

@@ -14,11 +14,10 @@ from tests.support.calls import (
     PAUSED,
     RESCHEDULED,
     STATELESS,
-    SYNCING,
     arrival,
     is_pause,
+    is_resume,
     state_of,
-    sync_runs_on,
 )
 from tests.support.http_server import HttpServer
 from tests.support.rest import get, post
@@ -27,6 +26,7 @@ PATH = "/states/update"
 PATCH = {"merge_patch": {"cursor": "2020"}}
 BOTH = [IDLE, PAUSED]
 OLD = {"cursor": "2019"}
+BUSY = "busy"
 
 
 def add_ferries(sandbox: Sandbox, number: int) -> list[str]:
@@ -279,27 +279,30 @@ async def test_a_connection_that_is_not_allowed_is_refused_and_not_chosen(
 
 
 async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: Sandbox) -> None:
-    sync_runs_on(sandbox)
-    body = {"connection_ids": [IDLE, SYNCING]} | PATCH
+    sandbox.add_connection(BUSY, state="{}", sync_seconds=3600, drain_seconds=3600)
+    sandbox.start_sync(BUSY)
+    body = {"connection_ids": [BUSY, IDLE]} | PATCH
     async with http() as server:
-        first = {"connection_id": SYNCING, "merge_patch": {"a": 1}}
+        first = {"connection_id": BUSY, "merge_patch": {"a": 1}}
         running = await post(
             server.client, "/state/update", first, status=202, Prefer="respond-async"
         )
-        await arrival(sandbox, lambda each: each.connection_id == SYNCING and is_pause(each))
+        await arrival(sandbox, lambda each: each.connection_id == BUSY and is_pause(each))
         refused = await post(server.client, PATH, body, status=409)
         waiting = await post(
-            server.client, PATH, body | {"if_busy": "wait"}, status=202, Prefer="wait=0"
+            server.client, PATH, body | {"if_busy": "wait"}, status=202, Prefer="wait=1"
         )
-        sandbox.finish_sync(SYNCING)
+        sandbox.finish_sync(BUSY)
         ended = await get(server.client, f"/workflows/{waiting['workflow_id']}", wait=50)
         await get(server.client, f"/workflows/{running['workflow_id']}", wait=50)
 
     assert refused["code"] == "update_in_progress"
+    free = next(each.index for each in sandbox.log if is_resume(each))
+    assert [each.connection_id for each in sandbox.log[:free] if is_pause(each)] == [BUSY]
     assert waiting["status"] == "running"
     assert (ended["status"], ended["counts"]) == ("updated", {"updated": 2})
-    assert state_of(sandbox, SYNCING)["a"] == 1
-    assert state_of(sandbox, SYNCING)["cursor"] == "2020"
+    assert state_of(sandbox, BUSY)["a"] == 1
+    assert state_of(sandbox, BUSY)["cursor"] == "2020"
 
 
 async def test_a_group_is_undone_and_the_undo_too(http: Serve, sandbox: Sandbox) -> None:
