@@ -140,17 +140,20 @@ async def test_a_wrong_choice_is_refused_and_sends_nothing(
     assert [each.path for each in sandbox.log if "connections" in each.path] == []
 
 
-async def test_a_filter_that_finds_more_than_a_thousand_is_refused(
+async def test_a_filter_that_finds_more_than_a_thousand_is_refused_without_a_further_page(
     http: Serve, sandbox: Sandbox
 ) -> None:
-    for at in range(1001):
+    for at in range(2500):
         sandbox.add_connection(f"many_{at:04}", state="{}")
     async with http() as server:
         refused = await post(
             server.client, PATH, {"filter": {"name": "many_*"}} | PATCH, status=422
         )
 
-    assert "1,001 connections; a group has at most 1,000" in refused["detail"]
+    assert "More than 1,000 connections" in refused["detail"]
+    assert "fit name 'many_*'; a group has at most 1,000. Narrow name" in refused["detail"]
+    pages = [each for each in sandbox.log if each.path.endswith("/v1/connections")]
+    assert len(pages) == 2
     assert writes(sandbox) == []
 
 
