@@ -218,6 +218,23 @@ def created_at(reader: DBOSClient, workflow_ids: Collection[str]) -> dict[str, i
         return {workflow_id: round(moment) for workflow_id, moment in connection.execute(query)}
 
 
+def with_hex_ids(reader: DBOSClient, beginning: str, limit: int) -> list[str]:
+    """The ids of this application's newest workflows whose ids are this and hex digits; newest first.
+
+    DBOS would search all workflows for a beginning. In every collation, `g` comes after the digits.
+    """
+    row = reader._sys_db.tables.workflow_status
+    query = (
+        sa.select(row.c.workflow_uuid)
+        .where(row.c.workflow_uuid >= beginning, row.c.workflow_uuid < f"{beginning}g")
+        .where(_is_ours(reader, row))
+        .order_by(row.c.created_at.desc())
+        .limit(limit)
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return [each for each in connection.scalars(query) if each.startswith(beginning)]
+
+
 def _is_ours(reader: DBOSClient, row: Any) -> sa.ColumnElement[bool]:
     # As in DBOS: what has no application belongs to every one.
     name = row.c.application_name

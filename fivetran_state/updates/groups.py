@@ -44,6 +44,7 @@ from fivetran_state.updates.start import Starter
 from fivetran_state.vault import Bound
 
 _ID = re.compile(f"{GROUP}:[0-9a-f]{{32}}")
+_DIGITS = re.compile("[0-9a-f]{,32}")
 _COUNTER = 8
 """Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
@@ -227,7 +228,7 @@ class Groups:
 
     async def _what_is_known(self, workflow_id: str, account: str | None) -> _Known:
         """What was asked of the group; raises `WorkflowNotFound`."""
-        if not _is_of(workflow_id, account):
+        if not is_of(workflow_id, account):
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
         if workflow_id not in self._known:
             # It has all the changes, so it may be large, and it is asked for again and again.
@@ -262,7 +263,16 @@ def is_id(workflow_id: str) -> bool:
     return _ID.fullmatch(workflow_id.rpartition("/")[2]) is not None
 
 
-def _is_of(workflow_id: str, account: str | None) -> bool:
+def id_beginning(typed: str, account: str | None) -> str | None:
+    """How the stored ids of the groups begin that these characters may become; None for no group."""
+    word, colon, digits = typed.partition(":")
+    if not colon:
+        return _prefix(account) if GROUP.startswith(word) else None
+    is_one = word == GROUP and _DIGITS.fullmatch(digits)
+    return f"{_prefix(account)}{digits}" if is_one else None
+
+
+def is_of(workflow_id: str, account: str | None) -> bool:
     return is_id(workflow_id) and workflow_id.startswith(_prefix(account))
 
 

@@ -58,6 +58,11 @@ class Reader:
         with database.answering():
             return dbos_internals.created_at(self.client, workflow_ids)
 
+    def with_hex_ids(self, beginning: str, limit: int) -> list[str]:
+        """The newest ids that are this and hex digits, newest first. It blocks."""
+        with database.answering():
+            return dbos_internals.with_hex_ids(self.client, beginning, limit)
+
     async def steps(self, workflow_id: str, *, load_output: bool = True) -> list[StepInfo]:
         with database.answering():
             return await self.client.list_workflow_steps_async(workflow_id, load_output=load_output)
