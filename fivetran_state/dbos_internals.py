@@ -218,6 +218,18 @@ def created_at(reader: DBOSClient, workflow_ids: Collection[str]) -> dict[str, i
         return {workflow_id: round(moment) for workflow_id, moment in connection.execute(query)}
 
 
+def children(reader: DBOSClient, workflow_id: str) -> list[str]:
+    """The ids of this application's workflows that this one has started, in any order."""
+    row = reader._sys_db.tables.workflow_status
+    query = (
+        sa.select(row.c.workflow_uuid)
+        .where(row.c.parent_workflow_id == workflow_id)
+        .where(_is_ours(reader, row))
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return list(connection.scalars(query))
+
+
 def with_hex_ids(reader: DBOSClient, beginning: str, limit: int) -> list[str]:
     """The ids of this application's newest workflows whose ids are this and hex digits; newest first.
 

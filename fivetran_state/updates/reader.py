@@ -58,6 +58,11 @@ class Reader:
         with database.answering():
             return dbos_internals.created_at(self.client, workflow_ids)
 
+    def children(self, workflow_id: str) -> list[str]:
+        """The ids of the workflows that this one has started. It blocks."""
+        with database.answering():
+            return dbos_internals.children(self.client, workflow_id)
+
     def with_hex_ids(self, beginning: str, limit: int) -> list[str]:
         """The newest ids that are this and hex digits, newest first. It blocks."""
         with database.answering():
