@@ -230,21 +230,21 @@ def children(reader: DBOSClient, workflow_id: str) -> list[str]:
         return list(connection.scalars(query))
 
 
-def with_hex_ids(reader: DBOSClient, beginning: str, limit: int) -> list[str]:
-    """The ids of this application's newest workflows whose ids are this and hex digits; newest first.
+def with_hex_ids(reader: DBOSClient, beginning: str) -> dict[str, int]:
+    """This application's workflows whose ids are this and hex digits, and when they were started.
 
     DBOS would search all workflows for a beginning. In every collation, `g` comes after the digits.
     """
     row = reader._sys_db.tables.workflow_status
+    # Not in order of time: for that, the database would rather walk through all of them.
     query = (
-        sa.select(row.c.workflow_uuid)
+        sa.select(row.c.workflow_uuid, row.c.created_at)
         .where(row.c.workflow_uuid >= beginning, row.c.workflow_uuid < f"{beginning}g")
         .where(_is_ours(reader, row))
-        .order_by(row.c.created_at.desc())
-        .limit(limit)
     )
     with reader._sys_db.engine.connect() as connection:
-        return [each for each in connection.scalars(query) if each.startswith(beginning)]
+        found = connection.execute(query)
+        return {id_: round(moment) for id_, moment in found if id_.startswith(beginning)}
 
 
 def _is_ours(reader: DBOSClient, row: Any) -> sa.ColumnElement[bool]:

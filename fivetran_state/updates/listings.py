@@ -194,7 +194,8 @@ class Listings:
 
     async def newest_groups(self, beginning: str, limit: int) -> list[str]:
         """The ids of the newest groups that begin so (see `groups.id_beginning`), newest first."""
-        return await asyncio.to_thread(self._reader.with_hex_ids, beginning, limit)
+        found = await asyncio.to_thread(self._reader.with_hex_ids, beginning)
+        return sorted(found, key=lambda id_: (found[id_], id_), reverse=True)[:limit]
 
     async def _about(self, status: WorkflowStatus) -> UpdateRequest:
         """The request, without the change.

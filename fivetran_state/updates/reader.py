@@ -63,10 +63,10 @@ class Reader:
         with database.answering():
             return dbos_internals.children(self.client, workflow_id)
 
-    def with_hex_ids(self, beginning: str, limit: int) -> list[str]:
-        """The newest ids that are this and hex digits, newest first. It blocks."""
+    def with_hex_ids(self, beginning: str) -> dict[str, int]:
+        """The workflows whose ids are this and hex digits, and when they were started. It blocks."""
         with database.answering():
-            return dbos_internals.with_hex_ids(self.client, beginning, limit)
+            return dbos_internals.with_hex_ids(self.client, beginning)
 
     async def steps(self, workflow_id: str, *, load_output: bool = True) -> list[StepInfo]:
         with database.answering():
