@@ -51,6 +51,7 @@ LIMITED = 100
 LIMIT = 2000
 """Calls a minute."""
 WATCH_SECONDS = "5"
+PATIENCE = 600.0
 
 
 class Numbers:
@@ -105,7 +106,7 @@ async def begin(
 
 
 async def end(client: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
-    """The group's end."""
+    """The end of an update or a group."""
     while True:
         view = await get(client, f"/workflows/{workflow_id}", wait=50)
         if view["status"] != "running":
@@ -193,10 +194,10 @@ async def health(postgres: Postgres | None, many: int) -> None:
             url = str(server.client.base_url).rstrip("/")
             for mode in MODES:
                 start = time.perf_counter()
-                async with _probed(url) as waits:
-                    group = await begin(server.client, ids, mode, numbers.patch())
+                async with _patient(url) as client, _probed(url) as waits:
+                    group = await begin(client, ids, mode, numbers.patch())
                     planned = time.perf_counter() - start
-                    ending = asyncio.create_task(end(server.client, group))
+                    ending = asyncio.create_task(end(client, group))
                     await asyncio.gather(*(_large_update(url, each, mode, text) for each in large))
                     updated = time.perf_counter() - start
                     view = await ending
@@ -215,11 +216,19 @@ async def health(postgres: Postgres | None, many: int) -> None:
                     print(f"  {wait:.2f} s, asked after {at:.1f} s", flush=True)
 
 
+@asynccontextmanager
+async def _patient(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that waits longer than the server may be busy."""
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        yield client
+
+
 async def _large_update(url: str, connection_id: str, mode: Mode, text: str) -> None:
     body = f'{{"connection_id":"{connection_id}","new_state":{{"{mode}":{text}}}}}'
-    async with httpx.AsyncClient(base_url=url, timeout=300) as client:
-        made = await post(client, "/state/update", body, Prefer="wait=60")
-        assert made["status"] == "updated", made["status"]
+    async with _patient(url) as client:
+        made = await post(client, "/state/update", body, status=202, Prefer="wait=0")
+        made = await end(client, made["workflow_id"])
+        assert made["status"] == "updated", made
 
 
 @asynccontextmanager
@@ -246,7 +255,7 @@ async def probe(url: str) -> None:
     waits: list[tuple[float, float]] = []
     begun = time.perf_counter()
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with _patient(url) as client:
 
         async def ask() -> None:
             start = time.perf_counter()
