@@ -283,10 +283,11 @@ async def limit(postgres: Postgres | None, many: int) -> None:
         ids = connections(sandbox, 2 * LIMITED)
         sandbox.latency = LATENCY
         async with AsyncExitStack() as stack:
-            servers = [
-                (await stack.enter_async_context(http_running(environment, folder))).client
-                for _ in range(2)
-            ]
+            servers = []
+            for _ in range(2):
+                server = await stack.enter_async_context(http_running(environment, folder))
+                client = _patient(str(server.client.base_url))
+                servers.append(await stack.enter_async_context(client))
             for mode in MODES:
                 begun = len(sandbox.log)
                 start = time.perf_counter()
