@@ -218,6 +218,35 @@ def created_at(reader: DBOSClient, workflow_ids: Collection[str]) -> dict[str, i
         return {workflow_id: round(moment) for workflow_id, moment in connection.execute(query)}
 
 
+def children(reader: DBOSClient, workflow_id: str) -> list[str]:
+    """The ids of this application's workflows that this one has started, in any order."""
+    row = reader._sys_db.tables.workflow_status
+    query = (
+        sa.select(row.c.workflow_uuid)
+        .where(row.c.parent_workflow_id == workflow_id)
+        .where(_is_ours(reader, row))
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return list(connection.scalars(query))
+
+
+def with_hex_ids(reader: DBOSClient, beginning: str) -> dict[str, int]:
+    """This application's workflows whose ids are this and hex digits, and when they were started.
+
+    DBOS would search all workflows for a beginning. In every collation, `g` comes after the digits.
+    """
+    row = reader._sys_db.tables.workflow_status
+    # Not in order of time: for that, the database would rather walk through all of them.
+    query = (
+        sa.select(row.c.workflow_uuid, row.c.created_at)
+        .where(row.c.workflow_uuid >= beginning, row.c.workflow_uuid < f"{beginning}g")
+        .where(_is_ours(reader, row))
+    )
+    with reader._sys_db.engine.connect() as connection:
+        found = connection.execute(query)
+        return {id_: round(moment) for id_, moment in found if id_.startswith(beginning)}
+
+
 def _is_ours(reader: DBOSClient, row: Any) -> sa.ColumnElement[bool]:
     # As in DBOS: what has no application belongs to every one.
     name = row.c.application_name

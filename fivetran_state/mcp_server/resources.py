@@ -1,4 +1,4 @@
-"""The resources that a host can attach: a connection's state, its history, and single updates.
+"""The resources that a host can attach: a connection's state, its history, single updates, and groups.
 
 They are templates only, and `resources/list` is empty. Hosts ask for the list when they start. A
 list of the account's connections would cost every start a call to Fivetran, and would make it wait
@@ -15,6 +15,7 @@ from mcp.shared.uri_template import UriTemplate
 
 from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.ids import UpdateId
+from fivetran_state.mcp_server import several
 from fivetran_state.mcp_server.protocol_errors import protocol_error
 from fivetran_state.models import Model
 from fivetran_state.startup import Backend
@@ -67,8 +68,9 @@ class Resources:
         server.resource(
             WORKFLOW,
             name="workflow",
-            title="An update",
-            description="One update: its steps, what it changed, and how it ended.",
+            title="An update or a group",
+            description="One update: its steps, what it changed, and how it ended. Of a group, how many "
+            "connections are how far, and some of its updates.",
             mime_type="application/json",
         )(self.workflow)
 
@@ -79,9 +81,12 @@ class Resources:
         return await self._read(context, lambda service: service.history.time_line(connection_id))
 
     async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
-        return await self._read(
-            context, lambda service: service.workflows.workflow_status(workflow_id)
-        )
+        async def ask(service: "Service") -> Model:
+            if service.groups.is_group(workflow_id):
+                return several.brief(await service.groups.updates_status(workflow_id))
+            return await service.workflows.workflow_status(workflow_id)
+
+        return await self._read(context, ask)
 
     async def _read(
         self, context: Context[Any, Any], ask: "Callable[[Service], Awaitable[Model]]"

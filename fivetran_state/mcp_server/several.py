@@ -1,6 +1,6 @@
 """What the tools take and answer about connections that are changed together."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import Context
@@ -11,6 +11,7 @@ from fivetran_state.models import Update, UpdatesView
 
 if TYPE_CHECKING:
     from fivetran_state.service import Service
+    from fivetran_state.service.group_status import GroupProgress, OnLook
 
 SHOWN_UPDATES = 20
 SHOWN_CHANGES = 3
@@ -80,13 +81,12 @@ def shorten(error: FivetranStateError) -> None:
         error.details["failures"] = failures[:SHOWN_UPDATES]
 
 
-def counter(context: Context[Any, Any]) -> Callable[[UpdatesView], Awaitable[None]] | None:
+def counter(context: Context[Any, Any]) -> "OnLook | None":
     """Reports to the client how many connections are done; None if it does not want to know."""
     if (context.request_context.meta or {}).get("progress_token") is None:
         return None
 
-    async def report(view: UpdatesView) -> None:
-        waiting = view.counts.get("running", 0) + view.counts.get("waiting", 0)
-        await context.report_progress(view.total - waiting, view.total, view.message)
+    async def report(progress: "GroupProgress") -> None:
+        await context.report_progress(progress.done, progress.total, progress.message)
 
     return report

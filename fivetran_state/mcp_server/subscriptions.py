@@ -130,7 +130,10 @@ class Subscriptions:
         """Add a resource to a listener. Raises `InvalidRequest`, `NotAllowed`, or the database's error."""
         shown = shown_by(uri)
         if shown is None:
-            raise InvalidRequest(f"There is no resource {uri!r}.")
+            raise InvalidRequest(
+                f"{uri!r} is no resource that can be listened to. A group is followed with "
+                "workflow_status."
+            )
         connection_id, _ = shown
         service = await self._backend.service()
         listener = self._listeners.get(key) or _Listener(authenticated_principal(request))

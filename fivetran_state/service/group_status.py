@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 from fivetran_state.errors import Cancelled, FivetranStateError
 from fivetran_state.models import Failure, GroupState, MemberPlan, UpdatesView
@@ -17,7 +17,17 @@ SHOWN_UPDATES = 100
 LOOK_SECONDS = 1.0
 """Seconds between two looks at a group that somebody follows."""
 
-OnLook = Callable[[UpdatesView], Awaitable[None]]
+
+@dataclass(frozen=True)
+class GroupProgress:
+    """How far a running group is."""
+
+    done: int
+    total: int
+    message: str
+
+
+OnLook = Callable[[GroupProgress], Awaitable[None]]
 
 
 class GroupFollower:
@@ -41,7 +51,7 @@ class GroupFollower:
         deadline = now() + wait_seconds
         found = await self.status(workflow_id, 0)
         while not found.has_ended:
-            await on_look(await self.view(workflow_id, found))
+            await on_look(_progress(found))
             left = deadline - now()
             if left <= 0:
                 break
@@ -82,16 +92,8 @@ class GroupFollower:
         """Bounded: the failures and the running updates come first if there are many."""
         updates = await self._caller.updates()
         ids = _most_telling(found)
-        shown = {
-            each.workflow_id: replace(each, progress=await updates.store.progress(each.workflow_id))
-            if each.status == "running"
-            else each
-            for each in await updates.listings.by_ids(ids)
-        }
-        counts = Counter(
-            end["how"] if (end := found.ends.get(id_)) else _how_far(id_, found)
-            for id_ in found.members
-        )
+        shown = await updates.groups.members(workflow_id, ids)
+        counts = _counts(found)
         return UpdatesView(
             workflow_id=workflow_id,
             status=_status_of(found),
@@ -100,9 +102,7 @@ class GroupFollower:
             total=len(found.members),
             counts=dict(sorted(counts.items())),
             updates=[
-                views.update(shown[id_], await updates.store.steps(id_))
-                for id_ in ids
-                if id_ in shown
+                views.update(shown[id_].update, shown[id_].steps) for id_ in ids if id_ in shown
             ],
             not_started=[
                 MemberPlan(connection_id=id_, error=_failure(end))
@@ -112,6 +112,24 @@ class GroupFollower:
             or None,
             error=None if found.error is None else views.failure(found.error),
         )
+
+
+def _progress(found: Status) -> GroupProgress:
+    counts = _counts(found)
+    total = len(found.members)
+    return GroupProgress(total - _open(counts), total, _message(found, counts))
+
+
+def _counts(found: Status) -> Counter[str]:
+    return Counter(
+        end["how"] if (end := found.ends.get(id_)) else _how_far(id_, found)
+        for id_ in found.members
+    )
+
+
+def _open(counts: Mapping[str, int]) -> int:
+    """The number of connections that have not ended."""
+    return counts.get("running", 0) + counts.get("waiting", 0)
 
 
 def _most_telling(found: Status) -> list[str]:
@@ -132,9 +150,8 @@ def _message(found: Status, counts: Mapping[str, int]) -> str:
     total = len(found.members)
     done = f"{counts.get('updated', 0):,} of {total:,} connections were changed."
     if not found.has_ended:
-        open_ = counts.get("running", 0) + counts.get("waiting", 0)
         return (
-            f"{total - open_:,} of {total:,} connections are done. Follow it with "
+            f"{total - _open(counts):,} of {total:,} connections are done. Follow it with "
             "workflow_status. It goes on by itself, even if this server stops."
         )
     if unchanged := counts.get("unchanged", 0):

@@ -35,6 +35,7 @@ from fivetran_state.service.group_status import (
 )
 from fivetran_state.service.refusals import not_a_cursor, too_late
 from fivetran_state.service.sources import Sources, named
+from fivetran_state.text import shown
 from fivetran_state.updates import groups
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest
@@ -73,7 +74,7 @@ class Groups:
         """The ids of the connections that keep a state and fit every filter.
 
         `name` is a glob on the id or the name, `group` a group's id or name. Raises `InvalidRequest` if
-        there are none.
+        there are none, or more than a group may have; further pages are not read then.
         """
         fivetran = (await self._caller.account()).fivetran
         names = await fivetran.group_names()
@@ -90,6 +91,8 @@ class Groups:
                 and group in (None, each.group_id, names.get(each.group_id))
                 and service in (None, each.service)
             ]
+            if len(found) > MAX_CONNECTIONS:
+                raise _too_many(name=name, group=group, service=service)
             if cursor is None:
                 break
         if not found:
@@ -389,6 +392,14 @@ class Groups:
         if view.status in ("updated", "failed"):
             raise too_late(workflow_id, view.status)
         return view
+
+
+def _too_many(**filter_: str | None) -> InvalidRequest:
+    given = ", ".join(f"{what} '{shown(value)}'" for what, value in filter_.items() if value)
+    return InvalidRequest(
+        f"More than {MAX_CONNECTIONS:,} connections that keep a state fit {given}; a group has at most "
+        f"{MAX_CONNECTIONS:,}. Narrow name, group or service, and change them in several groups."
+    )
 
 
 def _fits(glob: str, text: str) -> bool:

@@ -1,10 +1,17 @@
 """The updates that were made: one, those of a connection, or all."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from fivetran_state import large
-from fivetran_state.errors import FivetranError, UnusableKey
+from fivetran_state.errors import (
+    FivetranError,
+    NotAllowed,
+    Tampered,
+    UnusableKey,
+    WorkflowNotFound,
+)
 from fivetran_state.ids import UpdateId, is_update_number
 from fivetran_state.models import Since, Update, WorkflowPage, WorkflowView
 from fivetran_state.service import views
@@ -12,7 +19,7 @@ from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import OnProgress, ignore
 from fivetran_state.service.connections import MAX_PAGES_SEARCHED
 from fivetran_state.service.refusals import not_a_cursor
-from fivetran_state.updates import records
+from fivetran_state.updates import groups, records
 from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.updates import Updates
 
@@ -140,15 +147,28 @@ class Workflows:
         return await updates.listings.ended_since(last_ended)
 
     async def newest_workflow_ids(self, prefix: str, limit: int) -> list[str]:
-        """The newest `limit` ids with this prefix, without those this caller may not see."""
+        """The newest `limit` ids with this prefix, without those this caller may not see.
+
+        Those of groups come first, unless the prefix is empty.
+        """
         updates = await self._caller.updates()
         account = (await self._caller.account()).id
-        found = await updates.listings.newest(
-            prefix if account is None else f"{account}/{prefix}", limit
-        )
-        return [
-            str(id_) for id_ in map(UpdateId.parse, found) if self._caller.may_see(id_, account)
-        ]
+        whole = prefix if account is None else f"{account}/{prefix}"
+        found = await updates.listings.newest(whole, limit)
+        beginning = groups.id_beginning(prefix, account)
+        if whole and beginning is not None:
+            found = await updates.listings.newest_groups(beginning, limit) + found
+        return [id_ for id_ in found[:limit] if await self._may_see(id_, account)]
+
+    async def _may_see(self, workflow_id: str, account: str | None) -> bool:
+        if not groups.is_id(workflow_id):
+            return self._caller.may_see(UpdateId.parse(workflow_id), account)
+        if self._caller.settings.allowed_connections == "*":
+            return groups.is_of(workflow_id, account)
+        with suppress(NotAllowed, Tampered, UnusableKey, WorkflowNotFound):
+            await self._caller.check_group(workflow_id)
+            return True
+        return False
 
 
 def _moment(updates: Updates, cursor: str) -> tuple[int, str]:

@@ -5,8 +5,8 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
@@ -28,10 +28,13 @@ from fivetran_state.text import shown
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.group import GroupWorkflow, Result
+from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.records import (
     GROUP,
     GroupRequest,
+    Step,
+    Update,
     UpdateRequest,
     attributes,
     members_of,
@@ -44,11 +47,14 @@ from fivetran_state.updates.start import Starter
 from fivetran_state.vault import Bound
 
 _ID = re.compile(f"{GROUP}:[0-9a-f]{{32}}")
+_DIGITS = re.compile("[0-9a-f]{,32}")
 _COUNTER = 8
 """Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
 _REMEMBERED = 100
 """Groups of which it is remembered what was asked."""
+_FOLLOWED = 20
+"""Running groups of which it is remembered what has ended."""
 _NOT_PUT_RIGHT = (LeftPaused.code, RollbackFailed.code)
 
 
@@ -69,6 +75,27 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Member:
+    """The update of one connection of a group."""
+
+    update: Update
+    steps: Sequence[Step]
+    """Empty while it runs."""
+
+
+@dataclass
+class _Seen:
+    """What the looks at a running group have read that does not change any more."""
+
+    started: dict[str, str] = field(default_factory=dict)
+    """Connection → the workflow id of its update."""
+    ends: dict[str, End] = field(default_factory=dict)
+    """By connection."""
+    shown: dict[str, Member] = field(default_factory=dict)
+    """By workflow id: the updates that have ended, of those that were shown last."""
+
+
+@dataclass(frozen=True)
 class _Known:
     """What never changes about a group."""
 
@@ -86,13 +113,21 @@ class _Known:
 class Groups:
     """The groups of one account and of its guests: an account's id stands in front of theirs."""
 
-    def __init__(self, runtime: Runtime, starter: Starter, digest: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        starter: Starter,
+        listings: Listings,
+        digest: Callable[[str], str],
+    ) -> None:
         self._application = runtime.application
         self._store = runtime.store
         self._starter = starter
+        self._listings = listings
         self._digest = digest
         self._workflow = GroupWorkflow(runtime, starter)
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     async def start(self, asked: GroupRequest, account: str | None, key: str | None) -> str:
         """Start a group, or attach to the one with this key; return its id.
@@ -200,6 +235,7 @@ class Groups:
             result = await end
         finally:
             end.cancel()
+        self._seen.pop(workflow_id, None)
         started = {UpdateId.parse(each).connection_id: each for each in result["workflow_ids"]}
         ends = {each["connection_id"]: each for each in await self._ends(result)} | known.left_out
         error = await self._error(_worst(ends.values()), result)
@@ -215,11 +251,40 @@ class Groups:
             raise InternalError(f"{workflow_id} ended by {type(error).__name__}.") from error
 
     async def _progress(self, workflow_id: str, known: _Known) -> Status:
-        started = await self._store.parts_of(workflow_id, known.owners)
-        running = set(await self._store.unfinished(list(started.values())))
-        ended = await self._store.ends_of([id_ for id_ in started.values() if id_ not in running])
-        ends = {end["connection_id"]: end for end in ended}
-        return Status(known.mode, known.connections, started, ends | known.left_out, False, None)
+        seen = self._seen.setdefault(workflow_id, _Seen())
+        self._seen.move_to_end(workflow_id)
+        if len(self._seen) > _FOLLOWED:
+            self._seen.popitem(last=False)
+        if len(seen.started) < len(known.owners):
+            seen.started = await self._store.parts_of(workflow_id, known.owners)
+        left = [
+            id_ for connection_id, id_ in seen.started.items() if connection_id not in seen.ends
+        ]
+        running = set(await self._store.unfinished(left))
+        ended = await self._store.ends_of([id_ for id_ in left if id_ not in running])
+        seen.ends |= {end["connection_id"]: end for end in ended}
+        ends = seen.ends | known.left_out
+        return Status(known.mode, known.connections, dict(seen.started), ends, False, None)
+
+    async def members(self, workflow_id: str, update_ids: Sequence[str]) -> dict[str, Member]:
+        """These updates of the group by their ids, as far as they are kept.
+
+        While the group is followed, only those that had not ended at the last look are read.
+        """
+        seen = self._seen.get(workflow_id)
+        known = {} if seen is None else seen.shown
+        found = {id_: known[id_] for id_ in update_ids if id_ in known}
+        for update in await self._listings.by_ids([id_ for id_ in update_ids if id_ not in found]):
+            found[update.workflow_id] = await self._member(update)
+        if seen is not None:
+            seen.shown = {id_: each for id_, each in found.items() if not _is_running(each)}
+        return found
+
+    async def _member(self, update: Update) -> Member:
+        if update.status == "running":
+            progress = await self._store.progress(update.workflow_id)
+            return Member(replace(update, progress=progress), ())
+        return Member(update, await self._store.steps(update.workflow_id))
 
     async def connections_of(self, workflow_id: str, account: str | None) -> list[str]:
         """The connections of the group, started or not; raises `WorkflowNotFound`."""
@@ -227,7 +292,7 @@ class Groups:
 
     async def _what_is_known(self, workflow_id: str, account: str | None) -> _Known:
         """What was asked of the group; raises `WorkflowNotFound`."""
-        if not _is_of(workflow_id, account):
+        if not is_of(workflow_id, account):
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
         if workflow_id not in self._known:
             # It has all the changes, so it may be large, and it is asked for again and again.
@@ -265,7 +330,20 @@ def is_id(workflow_id: str) -> bool:
     return _ID.fullmatch(workflow_id.rpartition("/")[2]) is not None
 
 
-def _is_of(workflow_id: str, account: str | None) -> bool:
+def _is_running(member: Member) -> bool:
+    return member.update.status == "running"
+
+
+def id_beginning(typed: str, account: str | None) -> str | None:
+    """How the stored ids of the groups begin that these characters may become; None for no group."""
+    word, colon, digits = typed.partition(":")
+    if not colon:
+        return _prefix(account) if GROUP.startswith(word) else None
+    is_one = word == GROUP and _DIGITS.fullmatch(digits)
+    return f"{_prefix(account)}{digits}" if is_one else None
+
+
+def is_of(workflow_id: str, account: str | None) -> bool:
     return is_id(workflow_id) and workflow_id.startswith(_prefix(account))
 
 

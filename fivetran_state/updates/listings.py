@@ -176,12 +176,13 @@ class Listings:
         ]
 
     async def newest(self, prefix: str, limit: int) -> list[str]:
-        """The ids of the newest updates with this prefix, newest first.
+        """The ids of the newest updates with this prefix, newest first; without a prefix, of groups too.
 
         If more than `limit` connections have it, only the first of them are looked at.
         """
         if not prefix:
-            rows = await self._reader.find(name=records.NAME, sort_desc=True, limit=limit)
+            names = [records.NAME, records.GROUP]
+            rows = await self._reader.find(name=names, sort_desc=True, limit=limit)
             return [row.workflow_id for row in rows]
         owner, colon, _ = prefix.rpartition(":")
         owners = await self._store.series.owners(owner if colon else prefix, limit)
@@ -190,6 +191,11 @@ class Listings:
             limit = max(limit, RECENT)
         ids = await self._newest_of(owners, None, limit)
         return [id_ for id_ in ids if id_.startswith(prefix)]
+
+    async def newest_groups(self, beginning: str, limit: int) -> list[str]:
+        """The ids of the newest groups that begin so (see `groups.id_beginning`), newest first."""
+        found = await asyncio.to_thread(self._reader.with_hex_ids, beginning)
+        return sorted(found, key=lambda id_: (found[id_], id_), reverse=True)[:limit]
 
     async def _about(self, status: WorkflowStatus) -> UpdateRequest:
         """The request, without the change.

@@ -58,6 +58,16 @@ class Reader:
         with database.answering():
             return dbos_internals.created_at(self.client, workflow_ids)
 
+    def children(self, workflow_id: str) -> list[str]:
+        """The ids of the workflows that this one has started. It blocks."""
+        with database.answering():
+            return dbos_internals.children(self.client, workflow_id)
+
+    def with_hex_ids(self, beginning: str) -> dict[str, int]:
+        """The workflows whose ids are this and hex digits, and when they were started. It blocks."""
+        with database.answering():
+            return dbos_internals.with_hex_ids(self.client, beginning)
+
     async def steps(self, workflow_id: str, *, load_output: bool = True) -> list[StepInfo]:
         with database.answering():
             return await self.client.list_workflow_steps_async(workflow_id, load_output=load_output)

@@ -144,8 +144,8 @@ class Store:
 
     async def parts_of(self, workflow_id: str, owners: Mapping[str, str]) -> dict[str, str]:
         """Connection → the id of its update in the group, for those that have started."""
-        rows = await self._reader.find(parent_workflow_id=workflow_id)
-        by_owner = {UpdateId.parse(row.workflow_id).owner: row.workflow_id for row in rows}
+        ids = await asyncio.to_thread(self._reader.children, workflow_id)
+        by_owner = {UpdateId.parse(id_).owner: id_ for id_ in ids}
         return {id_: by_owner[owner] for id_, owner in owners.items() if owner in by_owner}
 
     async def unfinished(self, workflow_ids: Sequence[str]) -> list[str]:

@@ -39,11 +39,11 @@ class Updates:
         self.keys = Keys(runtime.application)
         self.workflow = UpdateWorkflow(runtime, self.keys)
         self.starter = Starter(self.store, self.keys, self.workflow, texts, digest)
-        self.groups = Groups(runtime, self.starter, digest)
+        self.listings = Listings(reader, self.store, texts)
+        self.groups = Groups(runtime, self.starter, self.listings, digest)
         proposal = ProposalWorkflow(Members(self.starter, self.store), self.groups, approvers)
         self.proposals = Proposals(reader, texts, digest, runtime.application, proposal, approvers)
         self.followers = Followers(self.store, runtime.running)
-        self.listings = Listings(reader, self.store, texts)
         self.unfinished = UnfinishedUpdates(reader, self.store)
         self.retention = Retention(reader, marks, self.store, self.listings, history)
         self.history = history

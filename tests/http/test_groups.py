@@ -14,12 +14,15 @@ from tests.support.calls import (
     PAUSED,
     RESCHEDULED,
     STATELESS,
+    SYNCING,
     arrival,
     is_pause,
     is_resume,
     state_of,
+    sync_runs_on,
+    until,
 )
-from tests.support.http_server import HttpServer
+from tests.support.http_server import HttpServer, counted_statements
 from tests.support.rest import get, post
 
 PATH = "/states/update"
@@ -140,17 +143,20 @@ async def test_a_wrong_choice_is_refused_and_sends_nothing(
     assert [each.path for each in sandbox.log if "connections" in each.path] == []
 
 
-async def test_a_filter_that_finds_more_than_a_thousand_is_refused(
+async def test_a_filter_that_finds_more_than_a_thousand_is_refused_without_a_further_page(
     http: Serve, sandbox: Sandbox
 ) -> None:
-    for at in range(1001):
+    for at in range(2500):
         sandbox.add_connection(f"many_{at:04}", state="{}")
     async with http() as server:
         refused = await post(
             server.client, PATH, {"filter": {"name": "many_*"}} | PATCH, status=422
         )
 
-    assert "1,001 connections; a group has at most 1,000" in refused["detail"]
+    assert "More than 1,000 connections" in refused["detail"]
+    assert "fit name 'many_*'; a group has at most 1,000. Narrow name" in refused["detail"]
+    pages = [each for each in sandbox.log if each.path.endswith("/v1/connections")]
+    assert len(pages) == 2
     assert writes(sandbox) == []
 
 
@@ -303,6 +309,67 @@ async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: 
     assert (ended["status"], ended["counts"]) == ("updated", {"updated": 2})
     assert state_of(sandbox, BUSY)["a"] == 1
     assert state_of(sandbox, BUSY)["cursor"] == "2020"
+
+
+# Following
+
+
+async def test_a_look_at_a_running_group_reads_no_update_again_that_has_ended(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    sync_runs_on(sandbox)
+    ferries = add_ferries(sandbox, 40)
+    sandbox.fault("status", method="PATCH", path=f"/{ferries[3]}/state$", status=403, times=99)
+    body = {"connection_ids": [SYNCING, *ferries], "mode": "independent"} | PATCH
+    async with http() as server:
+        begun = await post(server.client, PATH, body, status=202, Prefer="wait=0")
+        path = f"/workflows/{begun['workflow_id']}"
+
+        async def all_but_one_have_ended() -> dict[str, Any] | None:
+            view = await get(server.client, path)
+            return view if view["counts"].get("updated") == 39 else None
+
+        first = await until(all_but_one_have_ended)
+        with counted_statements() as statements:
+            second = await get(server.client, path)
+        sandbox.finish_sync(SYNCING)
+        ended = await get(server.client, path, wait=50)
+
+    assert second["counts"] == {"forbidden": 1, "running": 1, "updated": 39}
+    assert second["updates"][1:] == first["updates"][1:]
+    assert len(statements) < 40
+    assert ended["counts"] == {"forbidden": 1, "updated": 40}
+    assert ended["updates"][1:] == second["updates"][1:]
+
+
+async def test_a_group_that_is_followed_counts_each_connection_as_it_ends(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    for connection_id in (SYNCING, other := add_ferries(sandbox, 1)[0]):
+        sync_runs_on(sandbox, connection_id)
+    body = {"connection_ids": [SYNCING, other, IDLE], "mode": "independent"} | PATCH
+    async with http() as server:
+        begun = await post(server.client, PATH, body, status=202, Prefer="wait=0")
+        path = f"/workflows/{begun['workflow_id']}"
+        seen = []
+
+        async def is_updated(count: int) -> bool:
+            view = await get(server.client, path)
+            seen.append([each["status"] for each in view["updates"]])
+            return bool(view["counts"].get("updated") == count)
+
+        await until(lambda: is_updated(1))
+        sandbox.finish_sync(other)
+        await until(lambda: is_updated(2))
+        middle = seen[-1]
+        sandbox.finish_sync(SYNCING)
+        ended = await get(server.client, path, wait=50)
+
+    assert middle == ["running", "updated", "updated"]
+    assert ended["counts"] == {"updated": 3}
+
+
+# Undoing
 
 
 async def test_a_group_is_undone_and_the_undo_too(http: Serve, sandbox: Sandbox) -> None:

@@ -125,12 +125,13 @@ async def test_no_call_reads_every_workflow(
             await service.workflows.list_all_workflows(cursor=page.next_cursor)
             await service.workflows.last_ended("a")
             await service.workflows.ended_since({"a": 1})
-            for prefix in ("", "a", "a:"):
+            for prefix in ("", "a", "a:", "together:"):
                 await service.workflows.newest_workflow_ids(prefix, 10)
             updates = launched.updates
             await updates.listings.page("a_guest", None, 10)
             request = (await updates.store.get("a:1")).request
             group = await updates.groups.start(group_of(request), None, None)
+            await updates.store.parts_of(group, {})
             assert (await updates.groups.follow(group, None, 60)).has_ended
             await updates.unfinished.left_paused()
             await asyncio.to_thread(launched.recovery.once)

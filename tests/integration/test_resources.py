@@ -25,6 +25,7 @@ from tests.conftest import ERAS, Connect
 from tests.support.calls import (
     API_KEY,
     API_SECRET,
+    EXACT,
     IDLE,
     LARGE,
     PAUSED,
@@ -114,6 +115,50 @@ async def test_a_resource_says_what_the_tool_of_the_same_purpose_says(
         shown = await read(client, workflow_uri(workflow_id))
         assert shown == await call(client, "workflow_status", workflow_id=workflow_id)
         assert shown["reason"] == "bad rows"
+
+
+async def changed_together(client: Client, *ids: str) -> str:
+    """Changes these as a group; returns its id."""
+    change = {"connection_ids": list(ids), "merge_patch": {"cursor": "2020"}}
+    plan = await call(client, "update_states", **change)
+    seen = {"expected_version": plan["version"], "wait_seconds": 50}
+    made = await call(client, "update_states", **change, **seen)
+    return str(made["workflow_id"])
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_group_is_shown_as_by_workflow_status(connect: Connect, era: str) -> None:
+    async with connect(era) as client:
+        group = await changed_together(client, IDLE, PAUSED)
+
+        shown = await read(client, workflow_uri(group))
+        assert shown == await call(client, "workflow_status", workflow_id=group)
+        assert shown["counts"] == {"updated": 2}
+
+
+async def test_a_large_group_comes_with_few_of_its_updates(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    ids = [f"ferry_{at:02}" for at in range(30)]
+    for connection_id in ids:
+        sandbox.add_connection(connection_id, state="{}", paused=True)
+    async with connect() as client:
+        shown = await read(client, workflow_uri(await changed_together(client, *ids)))
+
+    assert (shown["total"], len(shown["updates"])) == (30, 20)
+
+
+async def test_a_group_with_a_connection_that_is_not_allowed_is_not_shown_or_completed(
+    connect: Connect,
+) -> None:
+    async with connect() as client:
+        group = await changed_together(client, IDLE, PAUSED)
+    async with connect(FIVETRAN_STATE_ALLOWED_CONNECTIONS=IDLE) as client:
+        error = await unreadable(client, workflow_uri(group))
+        found = [await completed(client, "workflow_id", typed) for typed in (group[:12], "")]
+
+    assert (error.code, error.data["code"]) == (INVALID_PARAMS, "not_allowed")
+    assert [each.values for each in found] == [[], [f"{IDLE}:1"]]
 
 
 async def test_a_large_state_comes_as_an_outline(connect: Connect) -> None:
@@ -446,6 +491,27 @@ async def test_updates_are_completed_by_the_beginning_of_their_id(
     assert begun.values == [f"{IDLE}:1"]
     assert unknown.values == []
     assert set(everything.values) == {*of_one.values, *begun.values}
+
+
+async def test_groups_are_completed_by_the_beginning_of_their_id_or_their_kind(
+    connect: Connect,
+) -> None:
+    async with connect() as client:
+        first = await changed_together(client, IDLE, PAUSED)
+        await update(client, PAUSED, merge_patch={"cursor": "2021"})
+        second = await changed_together(client, IDLE, EXACT)
+
+        kind = await completed(client, "workflow_id", "tog")
+        begun = await completed(client, "workflow_id", first[:20])
+        whole = await completed(client, "workflow_id", second)
+        none = await completed(client, "workflow_id", "together:x")
+        everything = await completed(client, "workflow_id", "")
+
+    assert sorted(kind.values) == sorted([first, second])
+    assert first in begun.values
+    assert whole.values == [second]
+    assert none.values == []
+    assert {first, second, f"{PAUSED}:2"} <= set(everything.values)
 
 
 async def test_completion_offers_only_what_is_allowed(connect: Connect) -> None:
