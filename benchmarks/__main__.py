@@ -35,7 +35,9 @@ def main() -> None:
     names = [table.name for table in tables()]
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--quick", action="store_true", help="only what takes a minute or two")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the tables that take a few minutes"
+    )
     parser.add_argument("--rounds", type=int, help="of every table, in place of its own number")
     parser.add_argument("--million", action="store_true", help="up to 1,000,000 past updates")
     arguments = parser.parse_args()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import psycopg
 
 from fivetran_state.sandbox import Sandbox
 from tests.support.postgres import KEY, SECRET_KEY, URL, Postgres
@@ -45,8 +46,9 @@ def postgres_for(database: str) -> Iterator[Postgres | None]:
     try:
         # Tests run without fsync. An operator's server has it.
         everywhere = server.new_database().rpartition("/")[0] + "/postgres"
-        server.query(everywhere, "ALTER SYSTEM SET fsync = on")
-        server.query(everywhere, "SELECT pg_reload_conf()")
+        with psycopg.connect(everywhere, autocommit=True) as session:
+            session.execute("ALTER SYSTEM SET fsync = on")
+            session.execute("SELECT pg_reload_conf()")
         yield server
     finally:
         server.close()

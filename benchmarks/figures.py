@@ -54,7 +54,7 @@ class Table:
     measure: Callable[[int], Iterator[Figure]]
     rounds: int
     is_quick: bool = False
-    """True if it takes a minute or two."""
+    """True if it takes a few minutes."""
 
 
 def ratios(measured: list[float], reference: list[float]) -> tuple[float, ...]:
