@@ -54,8 +54,9 @@ def main() -> None:
         for figure in table.measure(arguments.rounds or table.rounds):
             print(printed(figure), flush=True)
             figures.append(figure)
-        page.store(table, figures)
-        page.write(every)
+            # Store each one at once: a later one may fail after an hour.
+            page.store(table, figures)
+            page.write(every)
 
 
 if __name__ == "__main__":

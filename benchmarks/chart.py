@@ -5,9 +5,9 @@ from html import escape
 
 from benchmarks.figures import Figure, Table, number
 
-WIDTH = 820
+WIDTH = 860
 MARGIN = 24
-LABELS = 310
+LABELS = 340
 """Where the bars begin."""
 BAR, GAP = 16, 10
 VALUES = 170

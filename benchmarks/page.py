@@ -41,7 +41,7 @@ def stored() -> dict[str, Measured]:
 
 
 def store(table: Table, figures: list[Figure]) -> None:
-    """Replaces the table's figures."""
+    """Replaces all figures of the table."""
     found = stored() | {table.name: Measured(_origin(), figures)}
     text = json.dumps({name: asdict(each) for name, each in found.items()}, indent=1)
     STORED.write_text(f"{text}\n", encoding="utf-8")
@@ -63,15 +63,13 @@ def write(tables: tuple[Table, ...]) -> None:
 def with_tables(text: str, tables: tuple[Table, ...], found: dict[str, Measured]) -> str:
     """The page with the figures between each table's two comments."""
     for table in tables:
-        if table.name in found:
-            begin, end = (
-                f"<!-- {table.name}: scripts/bench writes this -->",
-                f"<!-- end of {table.name} -->",
-            )
-            before, _, rest = text.partition(begin)
-            _, ending, after = rest.partition(end)
-            assert ending, f"{PAGE.name} has no comments for the table {table.name}"
-            text = f"{before}{begin}\n{markdown(table, found[table.name])}\n{end}{after}"
+        begin = f"<!-- {table.name}: scripts/bench writes this -->"
+        end = f"<!-- end of {table.name} -->"
+        before, _, rest = text.partition(begin)
+        _, ending, after = rest.partition(end)
+        assert ending, f"{PAGE.name} has no comments for the table {table.name}"
+        measured = found.get(table.name, Measured("Not measured yet", []))
+        text = f"{before}{begin}\n{markdown(table, measured)}\n{end}{after}"
     return text
 
 
@@ -80,35 +78,38 @@ def drawn(tables: tuple[Table, ...], found: dict[str, Measured]) -> str:
     shown = [
         (table, found[table.name].figures)
         for table in tables
-        if table.name in DRAWN and table.name in found
+        if table.name in DRAWN and table.name in found and found[table.name].figures
     ]
     return chart.svg("The performance of fivetran-state", shown)
 
 
 def markdown(table: Table, measured: Measured) -> str:
-    """One row for each line, one column for each case."""
+    """One row for each line, one column for each case; a cell without a figure says so."""
     cells = {(each.line.what, each.line.case): each for each in measured.figures}
-    lines = {each.line.what: each.line for each in measured.figures}
-    cases = list(dict.fromkeys(each.line.case for each in measured.figures))
+    every = [*table.lines, *(each.line for each in measured.figures)]
+    lines = {line.what: line for line in every}
+    cases = list(dict.fromkeys(line.case for line in every))
     has_targets = any(line.target is not None for line in lines.values())
     has_references = any(line.reference for line in lines.values())
     columns = [table.first_column, "unit", *cases]
     columns += ["target"] * has_targets + ["compared with"] * has_references
     rows = [columns, ["---"] * len(columns)]
     for what, line in lines.items():
-        row = [what, line.unit, *(_cell(cells[what, case]) for case in cases)]
+        row = [what, line.unit, *(_cell(cells.get((what, case))) for case in cases)]
         if has_targets:
             row.append("" if line.target is None else f"≤ {line.target:,g}")
         if has_references:
             row.append(line.reference)
         rows.append(row)
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    rounds = max(len(each.rounds) for each in measured.figures)
+    rounds = max((len(each.rounds) for each in measured.figures), default=0)
     counted = f"; the median of {rounds}, the smallest and the largest" if rounds > 1 else ""
     return f"\n{text}\n\n{measured.origin}{counted}.\n"
 
 
-def _cell(figure: Figure) -> str:
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "not measured"
     text = number(figure.measured)
     if figure.is_missed:
         text = f"**{text}**"
