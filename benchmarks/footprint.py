@@ -51,7 +51,7 @@ def database_bytes(environment: dict[str, str], postgres: Postgres | None) -> in
     if postgres is not None:
         url = environment[URL]
         return int(postgres.query(url, "SELECT pg_database_size(current_database())")[0][0])
-    (file,) = Path(environment["FIVETRAN_STATE_DATA_DIR"]).glob("*.db")
+    file = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
     with closing(sqlite3.connect(file)) as connection:
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
