@@ -1,20 +1,17 @@
 """How much longer each call takes after many past updates than after 100.
 
-    .venv/bin/python -m benchmarks.growth [--postgres] [--million] [--rounds 25]
-
-Fills a database with 100, 10,000 and 100,000 past updates (with `--million`, 1,000,000 too), on SQLite
-or on Postgres, and prints for each call its time divided by the time with 100. The target is 1.5.
-Each time is the fastest of several, because other work on the machine only adds to it, and one process
-for each size calls in turn with the others.
+`scripts/bench growth` fills databases with 100, 10,000 and 100,000 past updates (with `--million`,
+1,000,000 too), and divides the time of each call by the time with 100. The target is 1.5. Each time is
+the fastest of several, because other work on the machine only adds to it, and one process for each
+size calls in turn with the others.
 
 Half of the updates are of one connection, the others of up to 1,000 connections, over the last 60 days.
 They are copies of an update that the program makes first: every value is opened, made to say what
 it would say of the copy, and sealed again for its place.
 
-100,000 take some minutes and about 1 GB of disk; 1,000,000 take an hour or so and 10 GB.
+100,000 take some minutes and about 1 GB of disk for each database; 1,000,000 take an hour or so and 10 GB.
 """
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -22,14 +19,17 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import sqlalchemy as sa
 
+from benchmarks.account import DATABASES, ERRORS_ONLY, new_database, postgres_for, variables
+from benchmarks.figures import Figure, Line, Table
 from fivetran_state import dbos_internals, state, vault
 from fivetran_state.changes import Inline
 from fivetran_state.config import Settings
@@ -45,7 +45,7 @@ from fivetran_state.updates import marks
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.vault import Bound
-from tests.support.postgres import KEY, SECRET_KEY, URL, Postgres
+from tests.support.postgres import Postgres
 
 SIZES = (100, 10_000, 100_000)
 MILLION = 1_000_000
@@ -65,6 +65,32 @@ TEMPLATE_KEY = "a key of the template"
 BUSY, FEW, QUIET, NEW = "busy_river", "other_0", "quiet_lake", "new_meadow"
 """Half of all updates; one of the others; one, the oldest; none."""
 GUEST = "guest_without_updates"
+GET_STATE = {
+    "`get_state`, half of the updates": BUSY,
+    "`get_state`, few updates": FEW,
+    "`get_state`, one update": QUIET,
+    "`get_state`, no updates": NEW,
+}
+UPDATE = {"update, half of the updates": BUSY, "update, one update before": QUIET}
+ONCE_A_DAY = "retention"
+"""It looks at every version, so it takes longer the more there are."""
+CALLS = (
+    "start and end",
+    *GET_STATE,
+    "`workflow_status`",
+    "`state_history`",
+    "`state_history`, page 2",
+    "updates of one",
+    "updates of all",
+    "updates of all, page 2",
+    "a guest's updates",
+    "completion of an id",
+    "attach by key",
+    *UPDATE,
+    "recovery",
+    "a look",
+    ONCE_A_DAY,
+)
 
 Times = dict[str, float]
 Row = dict[str, Any]
@@ -293,17 +319,17 @@ class Bench:
     async def run(self) -> None:
         service, launched = self._service, self._launched
         updates = launched.updates
-        for what, name in (("many", BUSY), ("few", FEW), ("one", QUIET), ("no", NEW)):
+        for what, name in GET_STATE.items():
             await self._time(
-                f"get_state, {what} updates",
+                what,
                 lambda: service.states.get_state(name),  # noqa: B023
             )
         last = f"{BUSY}:{self._count // 2}"
-        await self._time("workflow_status", lambda: service.workflows.workflow_status(last))
-        await self._time("state_history", lambda: service.history.time_line(BUSY))
+        await self._time("`workflow_status`", lambda: service.workflows.workflow_status(last))
+        await self._time("`state_history`", lambda: service.history.time_line(BUSY))
         page = await service.history.time_line(BUSY)
         await self._time(
-            "state_history, page 2",
+            "`state_history`, page 2",
             lambda: service.history.time_line(BUSY, cursor=page.next_cursor),
         )
         await self._time("updates of one", lambda: service.workflows.list_workflows(BUSY))
@@ -319,11 +345,11 @@ class Bench:
         )
         first = await update(service, QUIET, "a key for this")
         await self._time("attach by key", lambda: self._attach(first))
-        for what, name in (("many", BUSY), ("one", QUIET)):
-            await self._time(f"update, {what} updates", lambda: update(service, name))  # noqa: B023
+        for what, name in UPDATE.items():
+            await self._time(what, lambda: update(service, name))  # noqa: B023
         await self._time("recovery", lambda: asyncio.to_thread(launched.recovery.once))
         await self._time("a look", lambda: service.operations.look(), few=True)
-        await self._time("retention", self._retain, few=True)
+        await self._time(ONCE_A_DAY, self._retain, few=True)
 
     async def _retain(self) -> None:
         await self._launched.updates.retention.forget(RETENTION)
@@ -341,7 +367,7 @@ class Bench:
         self.times[what] = await self._turns.fastest(call, 3 if few else self._rounds)
 
 
-async def measure(count: int, rounds: int, turns: Turns) -> Times:
+async def times_of(count: int, rounds: int, turns: Turns) -> Times:
     """The times with so many past updates, in the environment's database."""
     settings = Settings()
     async with running(settings) as (service, launched):
@@ -367,22 +393,22 @@ async def measure(count: int, rounds: int, turns: Turns) -> Times:
     return {"start and end": starts} | bench.times
 
 
-def work(count: int, rounds: int, database_url: str | None, pipe: Connection) -> None:
+def work(count: int, rounds: int, database: dict[str, str], pipe: Connection) -> None:
     """What the process of one size does."""
-    with SandboxServer(sandbox(count)) as fivetran, environment(fivetran.url, database_url):
-        times = asyncio.run(measure(count, rounds, Turns(pipe)))
+    with SandboxServer(sandbox(count)) as fivetran, environment(fivetran.url, database):
+        times = asyncio.run(times_of(count, rounds, Turns(pipe)))
     pipe.recv()
     pipe.send(times)
 
 
-def measured(sizes: list[int], rounds: int, server: Postgres | None) -> list[Times]:
+def measured(sizes: Sequence[int], rounds: int, server: Postgres | None) -> list[Times]:
     """The times with each size. The processes call in turn, so that each meets the same other load."""
     context = multiprocessing.get_context("spawn")
     pipes = []
     for size in sizes:
         pipe, theirs = context.Pipe()
-        url = None if server is None else server.new_database()
-        context.Process(target=work, args=(size, rounds, url, theirs), daemon=True).start()
+        database = new_database(server)
+        context.Process(target=work, args=(size, rounds, database, theirs), daemon=True).start()
         theirs.close()
         pipes.append(pipe)
     while True:
@@ -395,22 +421,15 @@ def measured(sizes: list[int], rounds: int, server: Postgres | None) -> list[Tim
 
 
 @contextmanager
-def environment(url: str, database_url: str | None) -> Iterator[None]:
+def environment(url: str, database: dict[str, str]) -> Iterator[None]:
+    """Sets this process's environment."""
     with tempfile.TemporaryDirectory() as home:
-        variables = {
-            "FIVETRAN_API_KEY": "sandbox",
-            "FIVETRAN_API_SECRET": "sandbox",
-            "FIVETRAN_API_URL": url,
-            "FIVETRAN_STATE_DATA_DIR": home,
-            "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
-        }
-        if database_url is not None:
-            variables |= {URL: database_url, KEY: SECRET_KEY}
-        os.environ.update(variables)
+        settings = variables(url, home) | ERRORS_ONLY | database
+        os.environ.update(settings)
         try:
             yield
         finally:
-            for name in variables:
+            for name in settings:
                 del os.environ[name]
 
 
@@ -422,26 +441,34 @@ def sandbox(count: int) -> Sandbox:
     return made
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postgres", action="store_true")
-    parser.add_argument("--million", action="store_true")
-    parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")])
-    parser.add_argument("--rounds", type=int, default=25)
-    arguments = parser.parse_args()
-    sizes = arguments.sizes or [*SIZES, *([MILLION] if arguments.million else [])]
-    server = Postgres() if arguments.postgres else None
-    try:
-        found = measured(sizes, arguments.rounds, server)
-    finally:
-        if server is not None:
-            server.close()
-    print(f"{'':26}" + "".join(f"{size:>11,}" for size in sizes))
-    for what in found[0]:
-        ratios = [times[what] / found[0][what] for times in found]
-        missed = "" if max(ratios) <= TARGET else "   MISSED"
-        print(f"{what:26}" + "".join(f"{ratio:11.2f}" for ratio in ratios) + missed)
+def line_of(call: str, database: str, size: int) -> Line:
+    target = None if call == ONCE_A_DAY else TARGET
+    return Line(call, "ratio", f"the same with {SIZES[0]}", target, f"{database}, {size:,}")
 
 
-if __name__ == "__main__":
-    main()
+def measure(sizes: Sequence[int], rounds: int) -> Iterator[Figure]:
+    for database in DATABASES:
+        with postgres_for(database) as postgres:
+            few, *more = measured(sizes, rounds, postgres)
+        for size, times in zip(sizes[1:], more, strict=True):
+            assert times.keys() == set(CALLS)
+            for call in CALLS:
+                yield Figure(line_of(call, database, size), (times[call] / few[call],))
+
+
+def table(*, million: bool = False) -> Table:
+    """With `million`, up to 1,000,000 past updates."""
+    sizes = (*SIZES, MILLION) if million else SIZES
+    return Table(
+        "growth",
+        "After many updates",
+        "call",
+        tuple(
+            line_of(call, database, size)
+            for call in CALLS
+            for database in DATABASES
+            for size in sizes[1:]
+        ),
+        partial(measure, sizes),
+        rounds=25,
+    )

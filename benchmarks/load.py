@@ -24,6 +24,7 @@ from pathlib import Path
 import anyio
 import httpx
 
+from benchmarks.speed import memory
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
@@ -297,16 +298,11 @@ async def probed(
 def memory_now(pid: int) -> float:
     """Resident megabytes; `most_memory` counts from here."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return _memory(pid, "VmRSS")
+    return memory(pid, "VmRSS")
 
 
 def most_memory(pid: int) -> float:
-    return _memory(pid, "VmHWM")
-
-
-def _memory(pid: int, field: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
+    return memory(pid, "VmHWM")
 
 
 def warnings_in(log: Path) -> int:

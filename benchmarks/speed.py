@@ -1,33 +1,41 @@
-"""The cost of the server, as ratios against raw httpx and a bare MCP server in the same run.
+"""One update, one read, a start, and an idle server: ratios against raw httpx and a bare MCP server.
 
-    .venv/bin/python -m benchmarks.speed [--rounds 15]
-
-Prints one row per target of docs/explanation/speed.md: the measured ratio (or figure) and the
-target.
+Linux only. `scripts/bench one` runs it.
 """
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import httpx
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
+from benchmarks.account import (
+    ERRORS_ONLY,
+    LATENCY,
+    client_of,
+    read_by_hand,
+    sandbox_of,
+    update_by_hand,
+    variables,
+)
+from benchmarks.figures import Figure, Line, Table, ratios
 from benchmarks.promises import sets_paused
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
+from tests.support.calls import ROOT, call, version_of
 
-ROOT = Path(__file__).parent.parent
-CONNECTION = "bullion_shutdown"
-LATENCY = 0.05
+CONNECTION = "updated"
+SETTLING = 5
+"""Seconds after which a started server has nothing more to do."""
+IDLE = 10
+IDLE_SERVERS = 3
 BARE_SERVER = """
 from mcp.server.mcpserver import MCPServer
 server = MCPServer("bare")
@@ -37,6 +45,24 @@ def add(a: int, b: int) -> int:
 server.run("stdio")
 """
 
+UPDATE = Line("update of a running connection", "ratio", "six raw calls", 1.10)
+PAUSED = Line("time that the connection is paused", "ratio", "the raw calls between", 1.10)
+READ = Line("`get_state`", "ratio", "one raw call", 1.10)
+START = Line("spawn to first answer", "ratio", "a one-tool `MCPServer`", 1.10)
+MEMORY = Line("resident memory, idle", "MB", target=120)
+CPU = Line("idle CPU", "share of a core", target=0.01)
+
+
+@asynccontextmanager
+async def assistant(url: str) -> AsyncIterator[Client]:
+    """A client of a new stdio server, with a SQLite database of its own."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [str(ROOT / "server.py")]
+        environment = variables(url, home) | ERRORS_ONLY
+        server = StdioServerParameters(command=sys.executable, args=command, env=environment)
+        async with Client(server) as client:
+            yield client
+
 
 async def timed(action: Callable[[], Awaitable[object]]) -> float:
     start = time.perf_counter()
@@ -44,19 +70,22 @@ async def timed(action: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - start
 
 
-async def raw_update(http: httpx.AsyncClient, document: dict[str, object]) -> tuple[float, float]:
-    """Six calls by hand, one after the other: seconds in total, and from pause to resume."""
-    connection = f"/v1/connections/{CONNECTION}"
-    start = time.perf_counter()
-    await http.get(connection)
-    paused = time.perf_counter()
-    await http.patch(connection, json={"paused": True, "run_setup_tests": False})
-    await http.get(f"{connection}/state")
-    await http.patch(f"{connection}/state", json={"state": document})
-    await http.get(f"{connection}/state")
-    await http.patch(connection, json={"paused": False, "run_setup_tests": False})
-    end = time.perf_counter()
-    return end - start, end - paused
+async def update(client: Client, name: str, patch: dict[str, object]) -> float:
+    """The seconds of an update of the version that is there."""
+    version = await version_of(client, name)
+
+    async def change() -> None:
+        done = await call(
+            client,
+            "update_state",
+            connection_id=name,
+            merge_patch=patch,
+            expected_version=version,
+            wait_seconds=50,
+        )
+        assert done["status"] == "updated", done
+
+    return await timed(change)
 
 
 def paused_seconds(sandbox: Sandbox, since: int) -> float:
@@ -65,53 +94,30 @@ def paused_seconds(sandbox: Sandbox, since: int) -> float:
     return resume.time - pause.time + LATENCY
 
 
-async def calls(rounds: int) -> None:
-    sandbox = Sandbox(latency=LATENCY)
-    with SandboxServer(sandbox) as server, tempfile.TemporaryDirectory() as home:
-        parameters = StdioServerParameters(
-            command=sys.executable,
-            args=[str(ROOT / "server.py")],
-            env=account(server.url, home),
-        )
-        headers = {"Accept": "application/json"}
-        async with (
-            httpx.AsyncClient(
-                base_url=server.url, auth=("sandbox", "sandbox"), headers=headers
-            ) as http,
-            Client(parameters) as client,
-        ):
-
-            async def read() -> str:
-                result = await client.call_tool("get_state", {"connection_id": CONNECTION})
-                assert result.structured_content is not None, result.content
-                return str(result.structured_content["version"])
-
-            version = await read()
-            raw, raw_paused, raw_reads = [], [], []
-            updates, updates_paused, reads = [], [], []
-            for number in range(rounds):
-                total, between = await raw_update(http, {"cursor": number})
+async def calls(rounds: int) -> list[Figure]:
+    sandbox = sandbox_of([CONNECTION], '{"cursor":0}')
+    raw, raw_paused, raw_reads = [], [], []
+    updates, updates_paused, reads = [], [], []
+    with SandboxServer(sandbox) as fivetran:
+        async with client_of(fivetran.url) as http, assistant(fivetran.url) as client:
+            await version_of(client, CONNECTION)  # The engine is up.
+            for number in range(1, rounds + 1):
+                total, between = await update_by_hand(http, CONNECTION, {"cursor": number})
                 raw.append(total)
                 raw_paused.append(between)
-                version = await read()
                 since = len(sandbox.log)
-                arguments = {
-                    "connection_id": CONNECTION,
-                    "merge_patch": {"cursor": -number - 1},
-                    "expected_version": version,
-                }
-                updates.append(await timed(lambda: client.call_tool("update_state", arguments)))  # noqa: B023
+                updates.append(await update(client, CONNECTION, {"cursor": -number}))
                 updates_paused.append(paused_seconds(sandbox, since))
-                raw_reads.append(
-                    await timed(lambda: http.get(f"/v1/connections/{CONNECTION}/state"))
-                )
-                reads.append(await timed(read))
-            row("update of a running connection / six raw calls", ratio(updates, raw), 1.10)
-            row("time paused / the raw calls between", ratio(updates_paused, raw_paused), 1.10)
-            row("get_state / one raw call", ratio(reads, raw_reads), 1.10)
+                raw_reads.append(await read_by_hand(http, CONNECTION))
+                reads.append(await timed(lambda: version_of(client, CONNECTION)))
+    return [
+        Figure(UPDATE, ratios(updates, raw)),
+        Figure(PAUSED, ratios(updates_paused, raw_paused)),
+        Figure(READ, ratios(reads, raw_reads)),
+    ]
 
 
-async def starts(rounds: int) -> None:
+async def starts(rounds: int) -> Figure:
     bare = StdioServerParameters(command=sys.executable, args=["-c", BARE_SERVER])
     ours, theirs = [], []
     for _ in range(rounds):
@@ -119,11 +125,11 @@ async def starts(rounds: int) -> None:
             server = StdioServerParameters(
                 command=sys.executable,
                 args=[str(ROOT / "server.py"), "--sandbox"],
-                env={"FIVETRAN_STATE_DATA_DIR": home, "FIVETRAN_STATE_LOG_LEVEL": "ERROR"},
+                env={"FIVETRAN_STATE_DATA_DIR": home} | ERRORS_ONLY,
             )
             theirs.append(await first_answer(bare))
             ours.append(await first_answer(server))
-    row("spawn to first answer / a bare MCPServer", ratio(ours, theirs), 1.10)
+    return Figure(START, ratios(ours, theirs))
 
 
 async def first_answer(server: StdioServerParameters) -> float:
@@ -133,35 +139,29 @@ async def first_answer(server: StdioServerParameters) -> float:
         return time.perf_counter() - start
 
 
-def idle() -> None:
-    """Resident memory and CPU of an idle server (Linux)."""
+def idle() -> tuple[float, float]:
+    """Resident megabytes of an idle server, and its share of a core."""
     with SandboxServer(Sandbox()) as fivetran, tempfile.TemporaryDirectory() as home:
         server = subprocess.Popen(
             [sys.executable, str(ROOT / "server.py")],
-            env=os.environ | account(fivetran.url, home),
+            env=os.environ | variables(fivetran.url, home),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(5)
+        time.sleep(SETTLING)
         before = cpu_seconds(server.pid)
-        time.sleep(10)
-        used = (cpu_seconds(server.pid) - before) / 10
-        status = Path(f"/proc/{server.pid}/status").read_text()
-        resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        time.sleep(IDLE)
+        used = (cpu_seconds(server.pid) - before) / IDLE
+        resident = memory(server.pid, "VmRSS")
         server.communicate()
-    row("resident memory, idle (MB)", resident, 120)
-    row("idle CPU (share of a core)", used, 0.01)
+    return resident, used
 
 
-def account(url: str, home: str) -> dict[str, str]:
-    return {
-        "FIVETRAN_API_KEY": "sandbox",
-        "FIVETRAN_API_SECRET": "sandbox",
-        "FIVETRAN_API_URL": url,
-        "FIVETRAN_STATE_DATA_DIR": home,
-        "FIVETRAN_STATE_LOG_LEVEL": "ERROR",
-    }
+def memory(pid: int, field: str) -> float:
+    """Megabytes of a process, by the field of its status."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def cpu_seconds(pid: int) -> float:
@@ -169,23 +169,20 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ratio(measured: list[float], reference: list[float]) -> float:
-    return statistics.median(measured) / statistics.median(reference)
+def measure(rounds: int) -> Iterator[Figure]:
+    yield from anyio.run(calls, rounds)
+    yield anyio.run(starts, rounds)
+    resident, used = zip(*(idle() for _ in range(IDLE_SERVERS)), strict=True)
+    yield Figure(MEMORY, resident)
+    yield Figure(CPU, used)
 
 
-def row(what: str, figure: float, target: float) -> None:
-    print(f"{what:50} {figure:8.3f}   target ≤ {target:g}   {'' if figure <= target else 'MISSED'}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    anyio.run(calls, rounds)
-    anyio.run(starts, rounds)
-    if sys.platform == "linux":
-        idle()
-
-
-if __name__ == "__main__":
-    main()
+TABLE = Table(
+    "one",
+    "One update, one read, one server",
+    "what",
+    (UPDATE, PAUSED, READ, START, MEMORY, CPU),
+    measure,
+    rounds=15,
+    is_quick=True,
+)
