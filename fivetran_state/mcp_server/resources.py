@@ -82,6 +82,8 @@ class Resources:
 
     async def workflow(self, workflow_id: str, context: Context[Any, Any]) -> str:
         async def ask(service: "Service") -> Model:
+            if service.proposals.is_proposal(workflow_id):
+                return await service.proposals.proposal(workflow_id)
             if service.groups.is_group(workflow_id):
                 return several.brief(await service.groups.updates_status(workflow_id))
             return await service.workflows.workflow_status(workflow_id)
