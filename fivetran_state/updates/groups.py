@@ -227,7 +227,7 @@ class Groups:
 
     async def _what_is_known(self, workflow_id: str, account: str | None) -> _Known:
         """What was asked of the group; raises `WorkflowNotFound`."""
-        if not _is_of(workflow_id, account):
+        if not is_of(workflow_id, account):
             raise WorkflowNotFound(f"There is no update '{shown(workflow_id)}'.")
         if workflow_id not in self._known:
             # It has all the changes, so it may be large, and it is asked for again and again.
@@ -262,7 +262,8 @@ def is_id(workflow_id: str) -> bool:
     return _ID.fullmatch(workflow_id.rpartition("/")[2]) is not None
 
 
-def _is_of(workflow_id: str, account: str | None) -> bool:
+def is_of(workflow_id: str, account: str | None) -> bool:
+    """True for the id of a group of this account; None is the server's own."""
     return is_id(workflow_id) and workflow_id.startswith(_prefix(account))
 
 
