@@ -81,5 +81,5 @@ async def _either(following: "asyncio.Task[None]", news: asyncio.Event) -> None:
 
 
 def _event(name: str, text: str) -> str:
-    lines = "".join(f"data: {line}\n" for line in text.splitlines())
+    lines = "".join(f"data: {line}\n" for line in text.splitlines() if line)
     return f"event: {name}\n{lines}\n"
