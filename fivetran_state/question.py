@@ -143,8 +143,8 @@ def _apart(
 
 
 def _without_same_ends(before: str, after: str, room: int) -> tuple[str, str]:
-    start = _same_beginning(before, after)
-    end = min(_same_beginning(before[::-1], after[::-1]), min(len(before), len(after)) - start)
+    start = same_beginning(before, after)
+    end = min(same_beginning(before[::-1], after[::-1]), min(len(before), len(after)) - start)
     return _window(before, start, end, room), _window(after, start, end, room)
 
 
@@ -164,7 +164,7 @@ def _mark(count: int) -> str:
     return f"…({count:,} characters the same)…" if count else ""
 
 
-def _same_beginning(a: str, b: str) -> int:
+def same_beginning(a: str, b: str) -> int:
     """The length of the common beginning of two texts."""
     low, high = 0, min(len(a), len(b))
     while low < high:

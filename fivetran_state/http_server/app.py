@@ -19,17 +19,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fivetran_state import __version__, mcp_server
+from fivetran_state.access import READ
 from fivetran_state.config import WATCH_INTERVAL, Settings, is_loopback, listed
 from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
-from fivetran_state.http_server import docs, health, rest
+from fivetran_state.http_server import docs, health, page, rest
 from fivetran_state.http_server.authority import HEALTH, Authority
 from fivetran_state.http_server.connections import BoundedProtocol, Listener
-from fivetran_state.http_server.gate import Gate
+from fivetran_state.http_server.gate import Gate, requires
 from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
@@ -59,6 +60,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     authority = Authority(settings, host)
     public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
+    pages = page.Pages(prefix)
     backend = Backend(settings, patience=settings.shutdown_wait, watch_interval=WATCH_INTERVAL)
     mcp = mcp_server.build(settings, backend)
     mcp.streamable_http_app(  # Only its session manager is used.
@@ -92,6 +94,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         # Redirects would name our own host, which is wrong behind a proxy.
         redirect_slashes=False,
         middleware=[
+            Middleware(page.ProblemPages, pages=pages),
             Middleware(RequestLog, quiet=HEALTH),
             Middleware(
                 HostCheck,
@@ -110,8 +113,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.state.backend, app.state.prefix = backend, prefix
+    app.state.backend, app.state.prefix, app.state.pages = backend, prefix, pages
     app.include_router(rest.router())
+    app.include_router(page.router())
     app.include_router(_front())
     answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
     endpoint = [Route(path, answers) for path in (MCP_PATH, f"{MCP_PATH}/")]
@@ -139,9 +143,12 @@ def _cors(origins: re.Pattern[str] | None) -> list[Middleware]:
 def _front() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/")
-    async def front() -> dict[str, str]:
-        return {
+    @routes.get("/", dependencies=[requires(READ)])
+    async def front(request: Request) -> Response:
+        if page.prefers_html(request.headers.get("accept", "")):
+            backend: Backend = request.app.state.backend
+            return await page.front(await backend.service(), request.app.state.pages)
+        addresses = {
             "service": "fivetran-state",
             "version": __version__,
             "what": "Reads and safely changes the state of Fivetran connections.",
@@ -150,6 +157,7 @@ def _front() -> APIRouter:
             "openapi": "/openapi.json",
             "health": "/healthz",
         }
+        return JSONResponse(addresses, headers={"Vary": "Accept"})
 
     return routes
 

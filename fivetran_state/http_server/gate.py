@@ -35,7 +35,16 @@ logger = logging.getLogger(__name__)
 MAX_OPEN_REQUESTS = 500
 """Open requests of one principal: waiting calls, and streams."""
 PAGE = "/docs"
-DOCUMENTATION = (PAGE, f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", "/openapi.json")
+STYLE, SCRIPT = "/page/style.css", "/page/script.js"
+"""The files of the page. They contain only what is in this project's source."""
+DOCUMENTATION = (
+    PAGE,
+    f"{PAGE}/swagger-ui-bundle.js",
+    f"{PAGE}/swagger-ui.css",
+    "/openapi.json",
+    STYLE,
+    SCRIPT,
+)
 """These pages need no token, but the rate limit applies."""
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 

@@ -1,5 +1,6 @@
 """The account's connections, page by page."""
 
+import asyncio
 import re
 
 from fivetran_state.errors import FivetranError, InvalidRequest
@@ -26,10 +27,13 @@ class Connections:
         *,
         name: str | None = None,
         service: str | None = None,
+        group: str | None = None,
+        keeps_state: bool | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> ConnectionPage:
-        """The account's connections whose id or name contains `name`, of one service, page by page.
+        """The account's connections whose id or name contains `name`, of one service and of one group
+        (its id or name), page by page; with `keeps_state`, only those that keep one, or do not.
 
         Fivetran cannot search, so its pages are read until `limit` are found. Our cursor
         says how many connections to skip on which of Fivetran's pages. Raises `InvalidRequest` for a
@@ -39,7 +43,13 @@ class Connections:
         group_names = await fivetran.group_names()
         services: set[str] = set()
         skip, at = _place(cursor) if cursor else (0, None)
-        is_search = name or service or self._caller.settings.allowed_connections != "*"
+        is_search = (
+            name
+            or service
+            or group
+            or keeps_state is not None
+            or self._caller.settings.allowed_connections != "*"
+        )
         found: list[ConnectionSummary] = []
         for _ in range(MAX_PAGES_SEARCHED):
             try:
@@ -53,6 +63,10 @@ class Connections:
             services |= {each.service for each in page if self._caller.settings.allows(each.id)}
             for index, connection in enumerate(page[skip:], skip):
                 if not self._is_wanted(connection, name, service):
+                    continue
+                if group not in (None, connection.group_id, group_names.get(connection.group_id)):
+                    continue
+                if keeps_state not in (None, connection.keeps_state):
                     continue
                 if len(found) == limit:
                     return ConnectionPage(connections=found, next_cursor=f"{index}:{at or ''}")
@@ -68,6 +82,14 @@ class Connections:
             if len(found) == limit:
                 break
         return ConnectionPage(connections=found, next_cursor=f"0:{at}")
+
+    async def connection(self, connection_id: str) -> ConnectionSummary:
+        """One connection, without its state; raises `ConnectionNotFound`."""
+        fivetran = await self._caller.fivetran_for(connection_id)
+        found, group_names = await asyncio.gather(
+            fivetran.get_connection(connection_id), fivetran.group_names()
+        )
+        return views.connection(found, group_names)
 
     def _is_wanted(self, connection: Connection, name: str | None, service: str | None) -> bool:
         return (

@@ -118,13 +118,7 @@ class History:
         self, connection_id: str, from_: str, to: str | None = None, *, path: str | None = None
     ) -> Difference:
         """The differences between two states, at or below the path; without `to`, to the present one."""
-        before = await self.at(connection_id, from_, what="from")
-        if to is None:
-            fivetran = await self._caller.fivetran_for(connection_id)
-            _, document, version = await self._caller.read(fivetran, connection_id)
-            after = Past(document, version, None)
-        else:
-            after = await self.at(connection_id, to, what="to")
+        before, after = await self.pair(connection_id, from_, to)
         try:
             changes, total = await large.run(
                 timeline.between, before.document, after.document, path
@@ -140,6 +134,17 @@ class History:
             changes=changes,
             changes_total=total,
         )
+
+    async def pair(
+        self, connection_id: str, from_: str, to: str | None = None
+    ) -> tuple[Past, Past]:
+        """Two states in full; without `to`, the second is the present one."""
+        before = await self.at(connection_id, from_, what="from")
+        if to is not None:
+            return before, await self.at(connection_id, to, what="to")
+        fivetran = await self._caller.fivetran_for(connection_id)
+        _, document, version = await self._caller.read(fivetran, connection_id)
+        return before, Past(document, version, None)
 
     async def time_line(
         self,

@@ -29,6 +29,7 @@ class _Wanted:
     path: str
     max_bytes: int
     exact: bool
+    for_people: bool
     search: str | None
     cursor: str | None
 
@@ -78,20 +79,22 @@ class States:
         path: str | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         exact: bool = False,
+        for_people: bool = False,
         at: str | None = None,
         search: str | None = None,
         cursor: str | None = None,
     ) -> StateView:
         """The state, or the value at `path` (a JSON Pointer), or its outline if it is too large.
 
-        `exact` returns the whole value, for `to_json(exactly=True)`. `at`: the state at a time, a
+        `exact` returns the whole value, for `to_json(exactly=True)`. `for_people` returns a value that
+        fits into `max_bytes` as indented, exact JSON text, in `state_json`. `at`: the state at a time, a
         version, or the state before an update, without asking Fivetran. `search`, a part of a JSON
         Pointer, lists the values whose paths contain it. `cursor` is the `next_cursor` of an
         outline or a search. Raises `InvalidRequest` if the state has moved since that page.
         """
         if search is not None and len(search) > state.MAX_PATH_LENGTH:
             raise InvalidRequest(f"search: give at most {state.MAX_PATH_LENGTH:,} characters.")
-        wanted = _Wanted(path or "", max_bytes, exact, search or None, cursor or None)
+        wanted = _Wanted(path or "", max_bytes, exact, for_people, search or None, cursor or None)
         if at is not None:
             past = await self._history.at(connection_id, at)
             text, content = await _shown(past.document, past.version, wanted)
@@ -160,6 +163,8 @@ def _content(document: state.Document, version: str, wanted: _Wanted) -> tuple[s
         if isinstance(value, dict | list):
             return text, _listed(value, version, wanted, start)
         return text, {"hint": _larger(len(text), "The value is longer than max_bytes.")}
+    if wanted.for_people:
+        return text, {"state_json": state.indented(value)}
     if state.hides(value):
         return text, {"state_json": visible(text)}
     return text, {"state": state.plain(value), "exact_numbers": state.inexact(value) or None}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from fivetran_state import large
@@ -22,6 +23,15 @@ from fivetran_state.service.refusals import not_a_cursor
 from fivetran_state.updates import groups, records
 from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.updates import Updates
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Updates and groups that have not ended. `total` counts all of the updates."""
+
+    updates: list[WorkflowView]
+    groups: list[str]
+    total: int
 
 
 class Workflows:
@@ -52,6 +62,34 @@ class Workflows:
             )
             update = await updates.store.get(workflow_id)
         return update
+
+    async def unfinished(self, limit: int = 50) -> Unfinished:
+        """The updates and groups that run now, the first `limit` of each with their progress."""
+        updates = await self._caller.updates()
+        account = (await self._caller.account()).id
+        ids = sorted(await updates.unfinished.ids())
+        group_ids = [id_ for id_ in ids if groups.is_of(id_, account)]
+        update_ids = [
+            id_
+            for id_ in ids
+            if not groups.is_id(id_) and self._caller.may_see(UpdateId.parse(id_), account)
+        ]
+        found = await updates.listings.by_ids(update_ids[:limit])
+        running = []
+        for update in found:
+            progress = await updates.store.progress(update.workflow_id)
+            steps = await updates.store.steps(update.workflow_id)
+            running.append(views.workflow(replace(update, progress=progress), steps))
+        running.sort(key=lambda view: view.started_at)
+        return Unfinished(
+            updates=[view for view in running if view.status == "running"],
+            groups=group_ids[:limit],
+            total=len(update_ids),
+        )
+
+    async def may_see(self, workflow_id: str) -> bool:
+        """True if the update is this account's, and of a connection that is allowed."""
+        return self._caller.may_see(UpdateId.parse(workflow_id), (await self._caller.account()).id)
 
     async def _since(self, update: records.Update) -> Since | None:
         """What has happened since the update; None if Fivetran does not answer."""

@@ -344,6 +344,7 @@ def id_beginning(typed: str, account: str | None) -> str | None:
 
 
 def is_of(workflow_id: str, account: str | None) -> bool:
+    """True for the id of a group of this account; None is the server's own."""
     return is_id(workflow_id) and workflow_id.startswith(_prefix(account))
 
 

@@ -23,7 +23,7 @@ MAX_CONNECTIONS = 100
 """Connections in one request."""
 ConnectionId = Annotated[str, Field(max_length=200, examples=["speak_inexpensive"])]
 ConnectionIds = Annotated[list[ConnectionId], Field(min_length=1, max_length=MAX_CONNECTIONS)]
-_NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
+NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
 """For optional text: an empty text counts as unset."""
 # Pydantic accepts half of a surrogate pair in SecretStr, and in a str without a limit.
 ApiSecret = Secret[
@@ -60,7 +60,7 @@ class GetState(Body):
     path: Annotated[
         str | None,
         Field(description="JSON Pointer to a part of the state, such as /orders."),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
 
 
@@ -85,7 +85,7 @@ class _Change(BaseModel):
             max_length=500,
             description="Another connection: the state it has now, or with @ and a time or version, had.",
         ),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
     _read: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -116,7 +116,7 @@ class _Changing(_Change, Body):
     allow_resync: Annotated[
         bool, Field(description="Write even if a pending historical re-sync will overwrite it.")
     ] = False
-    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
+    reason: Annotated[str | None, Field(max_length=500), NONE_IF_EMPTY] = None
 
 
 class _Restoring(_Change):
@@ -127,12 +127,12 @@ class _Restoring(_Change):
             description="A workflow_id (the state before that update), a time with zone, or a version: "
             "puts that state back.",
         ),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
     only: Annotated[
         str | None,
         Field(description="JSON Pointer: with restore_from or copy_from, changes this part only."),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
 
     async def change(self) -> dict[str, object]:
@@ -205,13 +205,13 @@ class ConnectionFilter(BaseModel):
     name: Annotated[
         str | None,
         Field(max_length=200, description="A glob on the id or the name, such as orders_*."),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
     group: Annotated[
-        str | None, Field(max_length=200, description="A group's id or name."), _NONE_IF_EMPTY
+        str | None, Field(max_length=200, description="A group's id or name."), NONE_IF_EMPTY
     ] = None
     service: Annotated[
-        str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
+        str | None, Field(max_length=200, description="Such as connector_sdk."), NONE_IF_EMPTY
     ] = None
 
 
@@ -240,7 +240,7 @@ class ChangeStates(_Restoring, _Changing):
     undo: Annotated[
         str | None,
         Field(max_length=500, description="The workflow_id of a group: puts back what it changed."),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
     mode: Annotated[
         Mode,
@@ -259,7 +259,7 @@ class ChangeStates(_Restoring, _Changing):
             max_length=2000,
             description="With dry_run, a plan's next_cursor: only the next connections are looked at.",
         ),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
 
     async def chosen(self) -> GroupChange:
@@ -322,20 +322,20 @@ class Updated(Update):
     verified_state: Any = None
 
 
-class _Page(BaseModel):
+class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cursor: Annotated[
-        str | None, Field(max_length=2000, description="next_cursor."), _NONE_IF_EMPTY
+        str | None, Field(max_length=2000, description="next_cursor."), NONE_IF_EMPTY
     ] = None
 
 
-class ConnectionsQuery(_Page):
+class ConnectionsQuery(PageQuery):
     name: Annotated[
-        str | None, Field(max_length=200, description="Part of the id or name."), _NONE_IF_EMPTY
+        str | None, Field(max_length=200, description="Part of the id or name."), NONE_IF_EMPTY
     ] = None
     service: Annotated[
-        str | None, Field(max_length=200, description="Such as connector_sdk."), _NONE_IF_EMPTY
+        str | None, Field(max_length=200, description="Such as connector_sdk."), NONE_IF_EMPTY
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
@@ -352,24 +352,24 @@ Time = Annotated[str, Field(max_length=100, description="A time with zone.")]
 Path = Annotated[str, Field(max_length=10_000, description="JSON Pointer, such as /orders.")]
 
 
-class StateQuery(_Page):
-    at: Annotated[At | None, _NONE_IF_EMPTY] = None
-    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
+class StateQuery(PageQuery):
+    at: Annotated[At | None, NONE_IF_EMPTY] = None
+    path: Annotated[Path | None, NONE_IF_EMPTY] = None
     search: Annotated[
         str | None,
         Field(
             max_length=state.MAX_PATH_LENGTH,
             description="Part of a path, in any case: lists the values that it finds, at any depth.",
         ),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
 
 
-class HistoryQuery(_Page):
-    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
-    kind: Annotated[Literal["sync", "update", "others"] | None, _NONE_IF_EMPTY] = None
-    since: Annotated[Time | None, _NONE_IF_EMPTY] = None
-    until: Annotated[Time | None, _NONE_IF_EMPTY] = None
+class HistoryQuery(PageQuery):
+    path: Annotated[Path | None, NONE_IF_EMPTY] = None
+    kind: Annotated[Literal["sync", "update", "others"] | None, NONE_IF_EMPTY] = None
+    since: Annotated[Time | None, NONE_IF_EMPTY] = None
+    until: Annotated[Time | None, NONE_IF_EMPTY] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
@@ -377,17 +377,17 @@ class DiffQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     from_: Annotated[At, Field(alias="from")]
-    to: Annotated[
-        At | None, Field(description="Without it, the present state."), _NONE_IF_EMPTY
-    ] = None
-    path: Annotated[Path | None, _NONE_IF_EMPTY] = None
+    to: Annotated[At | None, Field(description="Without it, the present state."), NONE_IF_EMPTY] = (
+        None
+    )
+    path: Annotated[Path | None, NONE_IF_EMPTY] = None
 
 
-class WorkflowsQuery(_Page):
+class WorkflowsQuery(PageQuery):
     connection_id: Annotated[
         ConnectionId | None,
         Field(description="Without it, the updates of all connections."),
-        _NONE_IF_EMPTY,
+        NONE_IF_EMPTY,
     ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 

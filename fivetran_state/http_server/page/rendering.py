@@ -1,0 +1,91 @@
+"""Templates to answers, under a policy that allows this server's own files and nothing else."""
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse, Response
+
+from fivetran_state.http_server.gate import SCRIPT, STYLE
+from fivetran_state.http_server.page import words
+from fivetran_state.http_server.page.links import Links
+from fivetran_state.text import visible
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+"""The Content-Security-Policy of every page."""
+HEADERS = {"Content-Security-Policy": POLICY, "Vary": "Accept"}
+_MEDIA_TYPES = {STYLE: "text/css", SCRIPT: "text/javascript"}
+
+
+class Pages:
+    """Renders the pages of one server; its public URL has the path `prefix`."""
+
+    def __init__(self, prefix: str) -> None:
+        self._assets = {path: _read(path) for path in _MEDIA_TYPES}
+        links = Links(prefix)
+        self._environment = Environment(
+            loader=PackageLoader(__package__ or ""),
+            autoescape=True,
+            undefined=StrictUndefined,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {
+            "outside": outside,
+            "code": code,
+            "moment": moment,
+            "message": words.message,
+            "hint": words.hint,
+        }
+        self._environment.globals |= {
+            "links": links,
+            "style": links.asset(STYLE, _digest(self._assets[STYLE])),
+            "script": links.asset(SCRIPT, _digest(self._assets[SCRIPT])),
+            "steps": words.STEPS,
+            "kinds": words.KINDS,
+        }
+
+    def render(self, template: str, **values: Any) -> str:
+        """The template as HTML. Text from outside is escaped."""
+        return self._environment.get_template(template).render(values)
+
+    def answer(self, template: str, status: int = 200, **values: Any) -> Response:
+        """The page as an answer."""
+        return HTMLResponse(self.render(template, **values), status, headers=HEADERS)
+
+    def asset(self, path: str) -> Response:
+        """The stylesheet or the script. Its address changes with its content."""
+        return Response(
+            self._assets[path],
+            media_type=_MEDIA_TYPES[path],
+            headers={"Cache-Control": "public, max-age=31536000, immutable"},
+        )
+
+
+def outside(text: str) -> Markup:
+    """Text from outside, such as a name: on one line, each character visible and in its order."""
+    return code(visible(text))
+
+
+def code(text: str) -> Markup:
+    """Visible text that may have several lines, with its characters in their order."""
+    return Markup('<bdo dir="ltr">{}</bdo>').format(text)
+
+
+def moment(text: str) -> Markup:
+    """A time of the service (ISO 8601 in UTC), to the second."""
+    shown = f"{text[:10]} {text[11:19]}"
+    return Markup('<time datetime="{}">{} UTC</time>').format(text, shown)
+
+
+def _read(path: str) -> bytes:
+    folder = resources.files(__package__ or "") / "static"
+    return (folder / path.rpartition("/")[2]).read_bytes()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
