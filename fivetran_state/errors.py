@@ -6,6 +6,7 @@ FivetranStateError
 ├── NotAllowed                not_allowed
 ├── InsufficientScope         insufficient_scope
 ├── CannotServe               cannot_serve
+├── ForeignForm               foreign_form
 ├── AuthenticationUnavailable authentication_unavailable
 ├── EngineNotReady            engine_not_ready
 ├── DatabaseUnavailable       database_unavailable
@@ -181,6 +182,14 @@ class CannotServe(FivetranStateError):
     code = "cannot_serve"
     may_be_logged = True
     hint = "Correct the setting that the message names; docs/reference/http.md explains them."
+
+
+class ForeignForm(FivetranStateError):
+    """A form does not come from a page that this server showed to this caller; nothing was changed."""
+
+    code = "foreign_form"
+    may_be_logged = True
+    hint = "Open the page again on this server, and send the form from there."
 
 
 class AuthenticationUnavailable(FivetranStateError):

@@ -80,10 +80,16 @@ class TokenFile:
     def find(self, presented: str) -> Token | None:
         """The valid token with this text, or None."""
         prefix, _, rest = presented.partition("_")
-        token = self.tokens().get(rest.partition("_")[0])
-        if prefix != PREFIX or token is None or token.has_expired:
+        if prefix != PREFIX:
             return None
-        return token if hmac.compare_digest(token.sha256, _hash(presented)) else None
+        return self.find_by_hash(rest.partition("_")[0], _hash(presented))
+
+    def find_by_hash(self, token_id: str, sha256: str) -> Token | None:
+        """The valid token with this id, if this is still its hash, or None."""
+        token = self.tokens().get(token_id)
+        if token is None or token.has_expired:
+            return None
+        return token if hmac.compare_digest(token.sha256, sha256) else None
 
     def create(self, scope: Scope, name: str | None, days: float | None) -> tuple[str, Token]:
         """A new token: its text, which is not stored anywhere, and its entry in the file."""

@@ -32,6 +32,8 @@ from fivetran_state.errors import (
 logger = logging.getLogger(__name__)
 
 KEY_FILE = "key"
+SETUP_LOCK = "setup.lock"
+"""Two processes that start at once agree on one key, and on one database, by this lock."""
 MIN_KEY_LENGTH = 16
 """Minimum length of a key from the environment; 32 random bytes as base64 are better."""
 
@@ -51,6 +53,21 @@ def keys(settings: Settings) -> list[bytes]:
         raise UnusableKey("With Postgres, every process needs the same FIVETRAN_STATE_SECRET_KEY.")
     # Values sealed before this variable was set stay readable.
     return [*found, key_from_file(key_file)] if os.path.lexists(key_file) else found
+
+
+def made_keys(settings: Settings) -> list[bytes]:
+    """Like `keys`, but makes the key file on a very first start. May wait for the engine's start.
+
+    Raises `UnusableKey` or `OSError`.
+    """
+    private.make_directories(settings.data_dir, settings.home)
+    with private.lock(settings.home / SETUP_LOCK):
+        return keys_under_lock(settings)
+
+
+def keys_under_lock(settings: Settings) -> list[bytes]:
+    """`made_keys` for a caller who holds the lock `SETUP_LOCK`."""
+    return keys(settings) or [key_from_file(settings.home / KEY_FILE)]
 
 
 def keys_from_environment(setting: str) -> list[bytes]:

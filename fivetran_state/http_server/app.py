@@ -34,12 +34,15 @@ from fivetran_state.http_server.gate import Gate, requires
 from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
+from fivetran_state.http_server.sessions import Sessions
+from fivetran_state.http_server.sign_in import SignIn
 from fivetran_state.startup import Backend
 from fivetran_state.validation import problems_of
 
 logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
+MCP_PATHS = (MCP_PATH, f"{MCP_PATH}/")
 MAX_HEAD_BYTES = 32 * 1024
 """Maximum size of a request's head in bytes; a token with many groups takes several thousand."""
 KEEP_ALIVE = 75
@@ -58,6 +61,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     Raises `CannotServe` if other machines could reach it and neither tokens nor an issuer are set.
     """
     authority = Authority(settings, host)
+    sessions = Sessions(settings, authority)
     public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     pages = page.Pages(prefix)
@@ -104,7 +108,13 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
                 origins=origins,
             ),
             *_cors(origins),
-            Middleware(Gate, authority=authority, per_minute=settings.rate_limit),
+            Middleware(
+                Gate,
+                authority=authority,
+                sessions=sessions,
+                per_minute=settings.rate_limit,
+                bearer_only=MCP_PATHS,
+            ),
             Middleware(AuthContextMiddleware),
             Middleware(WholeBody),
         ],
@@ -113,13 +123,15 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.state.backend, app.state.prefix, app.state.pages = backend, prefix, pages
+    app.state.backend, app.state.prefix = backend, prefix
+    app.state.pages, app.state.sessions = pages, sessions
     app.include_router(rest.router())
     app.include_router(page.router())
     app.include_router(_front())
     answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
-    endpoint = [Route(path, answers) for path in (MCP_PATH, f"{MCP_PATH}/")]
-    app.router.routes.extend([*docs.routes(), *authority.routes, *endpoint])
+    endpoint = [Route(path, answers) for path in MCP_PATHS]
+    signing_in = SignIn(sessions, authority, prefix).routes()
+    app.router.routes.extend([*docs.routes(), *signing_in, *authority.routes, *endpoint])
     docs.describe(app, authority)
     return app
 

@@ -19,7 +19,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.http_server.oauth import Issuer
 from fivetran_state.http_server.problems import problem
-from fivetran_state.tokens import PREFIX, TokenFile
+from fivetran_state.tokens import PREFIX, Token, TokenFile
 
 HEALTH = ("/healthz", "/readyz")
 
@@ -101,13 +101,24 @@ class Authority:
         """See the SDK's `TokenVerifier`. The result does not contain the token itself."""
         if token.startswith(f"{PREFIX}_"):
             found = self._tokens.find(token)
-            if found is None:
-                return None
-            return AccessToken(
-                token="", client_id=f"token:{found.id}", scopes=access.scopes_of([found.scope])
-            )
+            return None if found is None else _access_of(found)
         claims = None if self._issuer is None else await self._issuer.claims(token)
         return None if claims is None else _access_token(claims)
+
+    def find_token(self, presented: str) -> Token | None:
+        """The valid token of the file with this text, or None."""
+        return self._tokens.find(presented)
+
+    def access_by_hash(self, token_id: str, sha256: str) -> AccessToken | None:
+        """What the token of the file allows now; None if it has ended or was replaced."""
+        found = self._tokens.find_by_hash(token_id, sha256)
+        return None if found is None else _access_of(found)
+
+
+def _access_of(token: Token) -> AccessToken:
+    return AccessToken(
+        token="", client_id=f"token:{token.id}", scopes=access.scopes_of([token.scope])
+    )
 
 
 def _exposure(settings: Settings, host: str) -> str | None:

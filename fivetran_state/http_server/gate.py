@@ -8,12 +8,13 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
 from fastapi import Depends
-from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
 from mcp.server.auth.provider import TokenVerifier, principal_components
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection, Request
@@ -29,6 +30,14 @@ from fivetran_state.errors import (
 from fivetran_state.http_server.authority import Authority, principal_of
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
+from fivetran_state.http_server.sessions import SESSION, Sessions
+from fivetran_state.http_server.sign_in import (
+    SIGN_IN,
+    Attempts,
+    is_attempt,
+    prefers_html,
+    to_sign_in,
+)
 from fivetran_state.http_server.visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -46,6 +55,8 @@ DOCUMENTATION = (
     SCRIPT,
 )
 """These pages need no token, but the rate limit applies."""
+LINKED = (*DOCUMENTATION, SIGN_IN)
+"""Any page may link to these."""
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 
 
@@ -58,7 +69,7 @@ def _looks_for_oauth(path: str) -> bool:
 
 
 def _is_shown_to_all(path: str) -> bool:
-    return path in DOCUMENTATION or _looks_for_oauth(path)
+    return path in LINKED or _looks_for_oauth(path)
 
 
 def requires(scope: access.Scope) -> Any:
@@ -86,9 +97,19 @@ class _Caller:
 class Gate:
     """Lets a request in with its principal and scopes, or answers 401, 403, 429 or 503."""
 
-    def __init__(self, app: ASGIApp, authority: Authority, per_minute: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authority: Authority,
+        sessions: Sessions,
+        per_minute: int,
+        bearer_only: Collection[str],
+    ) -> None:
         self._app = app
         self._authority = authority
+        self._sessions = sessions
+        self._bearer_only = bearer_only
+        self._attempts = Attempts(sessions)
         self._backend = BearerAuthBackend(cast("TokenVerifier", authority))
         self._buckets = Buckets(per_minute)
         self._callers: defaultdict[object, _Caller] = defaultdict(_Caller)
@@ -104,6 +125,8 @@ class Gate:
         key, refusal = await self._admitted(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
+        elif is_attempt(scope):
+            await self._app(scope, receive, send)
         elif _is_shown_to_all(scope["path"]):
             await self._app(scope, _without_body(receive), send)
         else:
@@ -114,6 +137,7 @@ class Gate:
             )
             try:
                 with access.working_for(principal):
+                    send = self._sessions.renewing(scope, send)
                     await self._while_welcome(scope, receive, send, caller.places)
             finally:
                 caller.open -= 1
@@ -140,18 +164,34 @@ class Gate:
             # The caller is still there, but the app does not answer because it saw a disconnect.
             await self._unauthenticated(HTTPConnection(scope))(scope, receive, send)
 
+    async def _authenticated(
+        self, scope: Scope
+    ) -> tuple[AuthCredentials, AuthenticatedUser] | None:
+        """Who calls, by the bearer header, or without one by the cookie of a session."""
+        request = HTTPConnection(scope)
+        if request.headers.get("authorization", "").lower().startswith("bearer "):
+            found = await self._backend.authenticate(request)
+            return cast("tuple[AuthCredentials, AuthenticatedUser] | None", found)
+        signed_in = None if scope["path"] in self._bearer_only else self._sessions.find(request)
+        if signed_in is None:
+            return None
+        scope[SESSION], token = signed_in
+        return AuthCredentials(token.scopes), AuthenticatedUser(token)
+
     async def _is_welcome(self, scope: Scope) -> bool:
         try:
-            found = await self._backend.authenticate(HTTPConnection(scope))
+            found = await self._authenticated(scope)
         except AuthenticationUnavailable:
             return True  # The token was valid when the request began.
         return found is not None or not self._authority.is_required()
 
     async def _admitted(self, scope: Scope) -> tuple[object, Response | None]:
         """The caller, and the answer if the request is refused."""
+        if is_attempt(scope):
+            return None, self._attempts.refusal(scope)
         request, is_required = HTTPConnection(scope), self._authority.is_required()
         try:
-            found = await self._backend.authenticate(request)
+            found = await self._authenticated(scope)
         except AuthenticationUnavailable as error:
             logger.error("Tokens cannot be checked: %s", error)
             headers = {"Retry-After": "10"}
@@ -198,6 +238,11 @@ class Gate:
         return None
 
     def _unauthenticated(self, request: HTTPConnection) -> Response:
+        is_browser = (
+            prefers_html(request.headers) and request.scope["path"] not in self._bearer_only
+        )
+        if is_browser and "authorization" not in request.headers:
+            return to_sign_in(request.scope)
         if "authorization" in request.headers:
             return problem(
                 401,

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Collection
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
@@ -23,8 +22,10 @@ from fivetran_state import large, logs, state
 from fivetran_state.config import is_loopback
 from fivetran_state.errors import InternalError
 from fivetran_state.http_server.authority import principal_of
-from fivetran_state.http_server.gate import DOCUMENTATION
+from fivetran_state.http_server.gate import LINKED
+from fivetran_state.http_server.origins import ELSEWHERE, PORTS, is_same, parsed
 from fivetran_state.http_server.problems import problem
+from fivetran_state.http_server.sign_in import prefers_html, to_sign_in
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,8 @@ class HostCheck:
     ) -> None:
         self._app = app
         self._origins = origins
-        self._names = {parsed for name in names if (parsed := _parsed(name)) is not None}
-        self._pages = {parsed for name in pages if (parsed := _parsed(name)) is not None}
+        self._names = {known for name in names if (known := parsed(name)) is not None}
+        self._pages = {known for name in pages if (known := parsed(name)) is not None}
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,43 +144,53 @@ class HostCheck:
                 await answer(scope, receive, send)
                 return
             if not self._may_come_from_there(headers, scope):
-                answer = problem(
-                    403,
-                    "foreign_origin",
-                    "Pages from this origin may not call this server.",
-                    "The operator can add the value of the Origin header to "
-                    "FIVETRAN_STATE_ALLOWED_ORIGINS.",
-                )
+                answer = self._foreign(headers, scope)
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _foreign(self, headers: Headers, scope: Scope) -> Response:
+        if _is_followed(headers, scope) and prefers_html(headers):
+            return to_sign_in(scope)  # From there, the user may go on.
+        return problem(
+            403,
+            "foreign_origin",
+            "Pages from this origin may not call this server.",
+            "The operator can add the value of the Origin header to "
+            "FIVETRAN_STATE_ALLOWED_ORIGINS.",
+        )
 
     def _may_come_from_there(self, headers: Headers, scope: Scope) -> bool:
         origin = headers.get("origin")
         if origin is not None and self._is_page_that_may(origin):
             return True
-        if headers.get("sec-fetch-site") in _ELSEWHERE:
-            # Any page may link to the documentation.
-            is_followed = headers.get("sec-fetch-dest") == "document" and scope["method"] == "GET"
-            return origin is None and is_followed and scope["path"] in DOCUMENTATION
-        return origin is None or _is_same(origin, headers.get("host", ""))
+        if headers.get("sec-fetch-site") in ELSEWHERE:
+            # Any page may link to the documentation, and to the page to sign in.
+            return _is_followed(headers, scope) and scope["path"] in LINKED
+        return origin is None or is_same(origin, headers.get("host", ""))
 
     def _is_page_that_may(self, origin: str) -> bool:
         if self._origins is not None and self._origins.fullmatch(origin):
             return True
         scheme, _, netloc = origin.partition("://")
-        parsed = _parsed(netloc)
-        if scheme not in _PORTS or parsed is None:
+        page = parsed(netloc)
+        if scheme not in PORTS or page is None:
             return False
-        name, port = parsed
-        return (name, None) in self._pages or (name, port or _PORTS[scheme]) in self._pages
+        name, port = page
+        return (name, None) in self._pages or (name, port or PORTS[scheme]) in self._pages
 
     def _is_ours(self, netloc: str) -> bool:
-        parsed = _parsed(netloc)
-        if parsed is None:
+        server = parsed(netloc)
+        if server is None:
             return False
-        name, _ = parsed
-        return is_loopback(name) or parsed in self._names or (name, None) in self._names
+        name, _ = server
+        return is_loopback(name) or server in self._names or (name, None) in self._names
+
+
+def _is_followed(headers: Headers, scope: Scope) -> bool:
+    """True if the user follows a link on a page elsewhere."""
+    is_document = headers.get("sec-fetch-dest") == "document" and scope["method"] == "GET"
+    return is_document and "origin" not in headers
 
 
 class _Refused(Exception):
@@ -278,28 +289,3 @@ def _too_slow() -> Response:
         "Send it again.",
         {"Connection": "close"},
     )
-
-
-_ELSEWHERE = ("cross-site", "same-site")
-_PORTS = {"http": 80, "https": 443}
-
-
-def _is_same(origin: str, host: str) -> bool:
-    """True if the page comes from the server that receives the request."""
-    scheme, _, netloc = origin.partition("://")
-    page, server = _parsed(netloc), _parsed(host)
-    if scheme not in _PORTS or page is None or server is None:
-        return False
-    return (page[0], page[1] or _PORTS[scheme]) == (server[0], server[1] or _PORTS[scheme])
-
-
-def _parsed(netloc: str) -> tuple[str, int | None] | None:
-    """Host and port; None if the text contains more than these."""
-    try:
-        parts = urlsplit(f"//{netloc}")
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.netloc != netloc or "@" in netloc or not parts.hostname:
-        return None
-    return parts.hostname, port

@@ -25,6 +25,7 @@ STATUS = {
     "unauthorized": 403,
     "forbidden": 403,
     "insufficient_scope": 403,
+    "foreign_form": 403,
     "workflow_not_found": 404,
     "connection_not_found": 404,
     "no_state_yet": 404,

@@ -44,8 +44,8 @@ def open_storage(settings: Settings, application: str) -> Storage:
     """
     private.make_directories(settings.data_dir, settings.home)
     dbos_internals.read_only_what_is_sealed()
-    with private.lock(settings.home / "setup.lock"):
-        keys = vault.keys(settings) or [vault.key_from_file(settings.home / vault.KEY_FILE)]
+    with private.lock(settings.home / vault.SETUP_LOCK):
+        keys = vault.keys_under_lock(settings)
         serializer = vault.SealingSerializer(keys, application)
         texts = vault.Texts(keys, application)
         try:

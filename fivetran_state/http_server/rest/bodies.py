@@ -167,7 +167,7 @@ class ApproveProposal(BaseModel):
 class RejectProposal(BaseModel):
     model_config = _with_example(reason="Wait for the backfill of orders.")
 
-    reason: Annotated[str | None, Field(max_length=500), _NONE_IF_EMPTY] = None
+    reason: Annotated[str | None, Field(max_length=500), NONE_IF_EMPTY] = None
 
 
 class UpdateState(_Restoring, _Changing):
