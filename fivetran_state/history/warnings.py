@@ -5,16 +5,27 @@ a cursor that moves on or is set back to a time that is remembered, a table that
 that comes and goes.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import islice, pairwise
 from typing import Any, TypeAlias, TypeVar
 
 from fivetran_state import state
+from fivetran_state.cursors import (
+    DATE,
+    DAY,
+    EPOCH,
+    HOUR,
+    MINUTE,
+    NAIVE,
+    ZONED,
+    Time,
+    number_of,
+    time_of,
+)
 
 MAX_WARNINGS = 20
 MAX_CHANGES = 2_000
@@ -33,21 +44,10 @@ _MAX_VALUES = 200
 _FORWARD = 4
 """A number is a cursor if it went up so many times as often as down."""
 
-_MINUTE = 60_000
-_HOUR = 60 * _MINUTE
-_DAY = 24 * _HOUR
-_CLOCKS_DIFFER_BY = 5 * _MINUTE
-_ZONES_DIFFER_BY = 14 * _HOUR
-_FAR_AHEAD = 400 * _DAY
+_CLOCKS_DIFFER_BY = 5 * MINUTE
+_ZONES_DIFFER_BY = 14 * HOUR
+_FAR_AHEAD = 400 * DAY
 """A number so far ahead of the clock is not a time."""
-
-_TIME = re.compile(
-    r"(?P<day>\d{4}-\d\d-\d\d)"
-    r"(?:[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?:[.,](?P<fraction>\d{1,9}))?"
-    r" ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)?",
-    re.ASCII | re.IGNORECASE,
-)
-_DIGITS = re.compile(r"\d{1,40}(\.\d{1,20})?", re.ASCII)
 
 _Odd: TypeAlias = tuple["Kind", str, str]
 T = TypeVar("T")
@@ -166,69 +166,6 @@ def _changes(
             yield from _changes(_GONE, value, (*path, index), (*place, None))
 
 
-@dataclass(frozen=True)
-class _Time:
-    """A value that may be a time. `unit` is milliseconds of one, for numbers."""
-
-    at: Decimal
-    """Milliseconds since 1970, in UTC as far as known."""
-    form: str
-    unit: Decimal | None = None
-
-
-_ZONED, _NAIVE, _DATE = "a time with a zone", "a time without a zone", "a date"
-_UNITS = {
-    Decimal(1000): "seconds",
-    Decimal(1): "milliseconds",
-    Decimal("0.001"): "microseconds",
-    Decimal("0.000001"): "nanoseconds",
-}
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def _time(value: Any) -> _Time | None:
-    """The time that a value is, or may be: numbers are taken for times since 2001."""
-    found = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        number = _number(value)
-        if number is not None:
-            for unit, name in _UNITS.items():
-                if 10**9 <= number * unit / 1000 < 10**10:
-                    return _Time(number * unit, name, unit)
-        return None
-    try:
-        moment = datetime.fromisoformat(f"{found['day']}T{found['time'] or '00:00'}+00:00")
-    except ValueError:
-        return None
-    at = Decimal(int((moment - _EPOCH) / timedelta(milliseconds=1)))
-    if found["fraction"]:
-        at += Decimal(f"0.{found['fraction']}") * 1000
-    if found["time"] is None:
-        return _Time(at, _DATE)
-    if found["zone"] is None:
-        return _Time(at, _NAIVE)
-    return _Time(at - _offset(found["zone"]), _ZONED)
-
-
-def _offset(zone: str) -> int:
-    if zone.upper() in ("Z", "UTC"):
-        return 0
-    digits = zone[1:].replace(":", "")
-    milliseconds = int(digits[:2]) * _HOUR + int(digits[2:]) * _MINUTE
-    return -milliseconds if zone[0] == "-" else milliseconds
-
-
-def _number(value: Any) -> Decimal | None:
-    """A number, or text of digits, unless it is larger than any cursor."""
-    if isinstance(value, str):
-        return Decimal(value) if _DIGITS.fullmatch(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | state.Number):
-        return None
-    if not -(10**40) < value < 10**40:
-        return None
-    return Decimal(value)
-
-
 def _type(value: Any) -> str:
     if value is None:
         return "null"
@@ -252,12 +189,12 @@ class _Usual:
         self.types = sorted({_type(value) for _, value in found})
         self.latest = found[-1][1] if found else None
         cursors = [(seen, value) for seen, value in found if value not in (None, "", 0, "0")]
-        times = [(seen, time) for seen, value in cursors if (time := _time(value)) is not None]
+        times = [(seen, time) for seen, value in cursors if (time := time_of(value)) is not None]
         is_time = len(times) == len(cursors) and _may_be_times(times)
         self.times = times if is_time else []
         """Empty if the values are not times."""
         self.empty = [value for _, value in found if value in ("", 0, "0")]
-        numbers = [number for _, value in found if (number := _number(value)) is not None]
+        numbers = [number for _, value in found if (number := number_of(value)) is not None]
         self.numbers = numbers if len(numbers) == self.count else []
         """Empty if the values are not numbers."""
 
@@ -308,21 +245,21 @@ class _Experience:
     def _odd_time(self, new: Any, usual: _Usual) -> _Odd | None:
         forms = {time.form for _, time in usual.times}
         was = f"{' or '.join(sorted(forms))}, such as {_shown(usual.latest)}"
-        time = _time(new) or _in_unit(new, usual.times[-1][1])
+        time = time_of(new) or _in_unit(new, usual.times[-1][1])
         if time is None:
             return Kind.ANOTHER_TYPE, was, f"not a time: {_shown(new)}"
         if time.form not in forms:
             kind = Kind.ANOTHER_TYPE
             if time.unit is not None and usual.times[-1][1].unit is not None:
                 kind = Kind.OTHER_UNIT
-            elif time.unit is None and _ZONED in forms:
+            elif time.unit is None and ZONED in forms:
                 kind = Kind.LOST_ZONE
             return kind, was, f"{time.form}: {_shown(new)}"
         # A cursor may always be ahead: the end of a day, or when a token expires.
         ahead = max(Decimal(0), *(each.at - seen for seen, each in usual.times))
         # Of several, it has shown by how much the unknown zone is ahead, but for summer time.
-        zone = _HOUR if len(usual.times) >= ALWAYS else _ZONES_DIFFER_BY
-        unsure = {_NAIVE: zone, _DATE: _DAY}.get(time.form, 0)
+        zone = HOUR if len(usual.times) >= ALWAYS else _ZONES_DIFFER_BY
+        unsure = {NAIVE: zone, DATE: DAY}.get(time.form, 0)
         if time.at > self._now + ahead + _CLOCKS_DIFFER_BY + unsure:
             most = f"ahead by {_span(ahead)} at most" if ahead else "never ahead of the clock"
             return Kind.FUTURE, f"{most}, such as {_shown(usual.latest)}", _shown(new)
@@ -333,16 +270,16 @@ class _Experience:
         return None
 
 
-def _in_unit(value: Any, usual: _Time) -> _Time | None:
+def _in_unit(value: Any, usual: Time) -> Time | None:
     """A number of any size, in the usual unit of time."""
-    number = _number(value)
+    number = number_of(value)
     if number is None or usual.unit is None:
         return None
-    return _Time(number * usual.unit, usual.form, usual.unit)
+    return Time(number * usual.unit, usual.form, usual.unit)
 
 
 def _odd_number(new: Any, usual: _Usual) -> _Odd | None:
-    number = _number(new)
+    number = number_of(new)
     if number is None or not usual.numbers or usual.is_item:
         return None
     if number < min(usual.numbers) and _goes_up(usual.numbers):
@@ -350,7 +287,7 @@ def _odd_number(new: Any, usual: _Usual) -> _Odd | None:
     return None
 
 
-def _may_be_times(known: list[tuple[int, _Time]]) -> bool:
+def _may_be_times(known: list[tuple[int, Time]]) -> bool:
     """False for numbers that only happen to be as large as times."""
     return all(time.unit is None or time.at < seen + _FAR_AHEAD for seen, time in known)
 
@@ -381,12 +318,12 @@ def _pointer(path: tuple[str | int, ...]) -> str:
 
 
 def _span(milliseconds: Decimal | int) -> str:
-    for size, name in ((_DAY, "days"), (_HOUR, "hours"), (_MINUTE, "minutes")):
+    for size, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
         if milliseconds >= 2 * size:
             return f"{int(milliseconds / size)} {name}"
     return f"{int(milliseconds / 1000)} seconds"
 
 
 def _clock(milliseconds: Decimal) -> str:
-    moment = _EPOCH + timedelta(milliseconds=int(milliseconds))
+    moment = EPOCH + timedelta(milliseconds=int(milliseconds))
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
