@@ -4,16 +4,20 @@ import hashlib
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fivetran_state import policy_file
+from fivetran_state.access import APPROVE
+from fivetran_state.policy import Policy
 
 
 def is_loopback(host: str) -> bool:
@@ -126,6 +130,9 @@ class Settings(BaseSettings):
     `always`: what a caller without the scope `approve` asks for is only proposed.
     """
 
+    policy: Annotated[Policy, NoDecode] = Field(Policy(), validation_alias="FIVETRAN_STATE_POLICY", validate_default=False)
+    """The rules of the file that the variable names."""
+
     approval_hours: float = Field(
         24, gt=0, le=24 * 365, validation_alias="FIVETRAN_STATE_APPROVAL_HOURS"
     )
@@ -191,6 +198,11 @@ class Settings(BaseSettings):
             for name, value in values.items()
         }
         return {name: value for name, value in stripped.items() if value != ""}
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _read_policy(cls, value: str) -> Policy:
+        return policy_file.read(_found(Path(value).parent) / Path(value).name)
 
     @field_validator("data_dir")
     @classmethod
@@ -269,6 +281,14 @@ class Settings(BaseSettings):
         return any(
             fnmatchcase(connection_id, glob.strip()) for glob in self.allowed_connections.split(",")
         )
+
+    def proposes_all(self, scopes: Collection[str]) -> bool:
+        """True if whatever a caller with these scopes asks for needs approval, by no matter which rule."""
+        return self.needs_approval(scopes) and not self.policy.waives
+
+    def needs_approval(self, scopes: Collection[str]) -> bool:
+        """True if a change by a caller with these scopes needs approval where no rule says."""
+        return self.confirm == "always" and APPROVE not in scopes
 
     @property
     def key_fingerprint(self) -> str:

@@ -157,12 +157,12 @@ class MissingCredentials(FivetranStateError):
 
 
 class NotAllowed(FivetranStateError):
-    """The server's settings do not allow this connection, or any change; nothing was changed."""
+    """The server's settings do not allow this connection, or this change; nothing was changed."""
 
     code = "not_allowed"
     hint = (
-        "Do not call again. Ask the operator, who can change "
-        "FIVETRAN_STATE_ALLOWED_CONNECTIONS and FIVETRAN_STATE_READ_ONLY."
+        "Do not call again, unless the message names a time for it. Ask the operator, who can change "
+        "FIVETRAN_STATE_ALLOWED_CONNECTIONS, FIVETRAN_STATE_READ_ONLY and the file FIVETRAN_STATE_POLICY."
     )
 
 

@@ -9,6 +9,7 @@ from fivetran_state import large, state
 from fivetran_state.errors import InvalidChange
 from fivetran_state.fivetran import Connection
 from fivetran_state.models import Change, Update, changes_between
+from fivetran_state.policy import NO_RULING, Ruling
 from fivetran_state.text import quoted
 
 NAMED_PATHS = 5
@@ -44,6 +45,8 @@ class Plan:
     changes: list[Change]
     """The first changes; `changes_total` counts all of them."""
     changes_total: int
+    ruling: Ruling = NO_RULING
+    """What the operator's policy says of it."""
     warnings: tuple[str, ...] = ()
     """Sentences on what is unusual about the change, by what the state history knows."""
 
@@ -97,9 +100,12 @@ class Plan:
 
     def to_update(self) -> Update:
         """The answer to a caller who wants only the plan, or whose user cannot be asked."""
-        if self.changes_total:
+        if self.ruling.refusal is not None:
+            message = " ".join(["Nothing was written.", *self.ruling.sentences])
+        elif self.changes_total:
+            verb = "propose" if self.ruling.needs_approval else "apply"
             message = (
-                f"Nothing was written. To apply exactly this to {self.described_connection}, call "
+                f"Nothing was written. To {verb} exactly this to {self.described_connection}, call "
                 f"again with expected_version {self.version_before!r}. {' '.join(self.consequences)}"
             )
         else:
@@ -129,6 +135,7 @@ class Plan:
     def cautions(self) -> list[str]:
         """The consequences that are unusual."""
         return [
+            *self.ruling.sentences,
             *self._oddities(),
             *self.warnings,
             *self._losses(),

@@ -295,6 +295,9 @@ async def _make(shell: Shell, wanted: Wanted, options: changes.GroupOptions) -> 
     try:
         started = await shell.service.groups.update_states(wanted, options)
         workflow_id = started.workflow_id
+        if started.status == "proposed":
+            group.show(shell, started)
+            return ExitCode.PROPOSED
         ended = await group.follow(shell, workflow_id)
     except asyncio.CancelledError:
         if workflow_id is None:

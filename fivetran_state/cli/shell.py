@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
-from fivetran_state.access import APPROVE, SCOPES, WITHOUT_TOKEN, Principal, working_for
+from fivetran_state.access import SCOPES, WITHOUT_TOKEN, Principal, working_for
 from fivetran_state.cli.exit_codes import ExitCode, of_error
 from fivetran_state.cli.output import Output, is_terminal
 from fivetran_state.config import Settings
@@ -54,8 +54,8 @@ class Shell:
 
     @property
     def must_propose(self) -> bool:
-        """True if what is asked for here needs the approval of a person."""
-        return self.settings.confirm == "always" and APPROVE not in self.principal.scopes
+        """True if whatever is asked for here needs the approval of a person."""
+        return self.settings.proposes_all(self.principal.scopes)
 
     def command(self, *words: str) -> str:
         """A command that the person may type next."""

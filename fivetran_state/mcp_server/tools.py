@@ -8,9 +8,9 @@ from mcp_types import InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from fivetran_state import phases
-from fivetran_state.access import APPROVE, principal
+from fivetran_state.access import principal
 from fivetran_state.changes import Filter, GroupOptions, parse, refuse_cursor
-from fivetran_state.config import Confirm
+from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server import several
 from fivetran_state.mcp_server.confirmation import (
@@ -44,15 +44,14 @@ WaitSeconds = Annotated[
 class Tools:
     """The tools of one server, as an iterable for the SDK."""
 
-    def __init__(self, backend: Backend, *, read_only: bool, confirm: Confirm) -> None:
+    def __init__(self, backend: Backend, settings: Settings) -> None:
         self._backend = backend
-        self._read_only = read_only
-        self._confirm = confirm
+        self._settings = settings
 
     def __iter__(self) -> Iterator[StrictTool]:
         yield strict_tool(self.list_connections, annotations=_reads("List connections"))
         yield strict_tool(self.get_state, annotations=_reads("Read a connection's state"))
-        if not self._read_only:
+        if not self._settings.read_only:
             yield strict_tool(
                 self.update_state,
                 annotations=ToolAnnotations(
@@ -88,12 +87,12 @@ class Tools:
 
     @property
     def _proposes(self) -> bool:
-        """True if this caller's changes need somebody else's approval."""
-        return self._confirm == "always" and APPROVE not in principal().scopes
+        """True if all changes of this caller need somebody else's approval."""
+        return self._settings.proposes_all(principal().scopes)
 
     def _asks(self, context: Context[Any, Any]) -> bool:
-        """True if the person behind this call is asked, and may decide."""
-        return self._confirm != "never" and not self._proposes and can_ask(context)
+        """True if the person behind this call is asked, unless the policy wants another's approval."""
+        return self._settings.confirm != "never" and not self._proposes and can_ask(context)
 
     async def list_connections(
         self,
@@ -221,9 +220,7 @@ class Tools:
         allow_resync: Annotated[
             bool, Field(description="Write even if a pending re-sync will overwrite it.")
         ] = False,
-        reason: Annotated[
-            str | None, Field(max_length=500, description="For the history.")
-        ] = None,
+        reason: Annotated[str | None, Field(max_length=500, description="For the history.")] = None,
         idempotency_key: Annotated[
             str | None,
             Field(

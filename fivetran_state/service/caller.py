@@ -2,12 +2,21 @@
 
 import time
 from collections import OrderedDict
+from datetime import datetime, timezone
 
 from fivetran_state import access, large, state
 from fivetran_state.config import Settings
-from fivetran_state.errors import InvalidRequest, NoStateYet, NotAllowed, WorkflowNotFound
+from fivetran_state.errors import (
+    FivetranUnavailable,
+    InvalidRequest,
+    NoStateYet,
+    NotAllowed,
+    WorkflowNotFound,
+)
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.ids import UpdateId, is_connection_id
+from fivetran_state.plan import Plan
+from fivetran_state.policy import NO_RULING, Judged, NameUnknown, Ruling
 from fivetran_state.runtime.accounts import Account
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.text import shown
@@ -77,11 +86,49 @@ class Caller:
             )
 
     async def must_propose(self) -> bool:
-        """True if this caller's changes need somebody else's approval. Raises `NotAllowed` for guests."""
-        if self.settings.confirm != "always" or access.APPROVE in access.principal().scopes:
+        """True if all changes of this caller need somebody else's approval. Raises `NotAllowed` for guests."""
+        if not self.settings.proposes_all(access.principal().scopes):
             return False
         await self.refuse_guests()
         return True
+
+    @property
+    def has_policy(self) -> bool:
+        """True if an update may start only after its plan was judged."""
+        return bool(self.settings.policy.rule)
+
+    async def judge(self, plan: Plan, asked_by: str | None = None) -> Ruling:
+        """What the policy says of this plan by the present caller; and by whoever proposed it, if named.
+
+        Raises `FivetranUnavailable` if a rule needs the name of a group that Fivetran does not tell.
+        """
+        if not self.has_policy:
+            return NO_RULING
+        callers = [access.principal()]
+        if asked_by is not None:
+            # Only the name is recorded. Whoever proposed it could at least write.
+            callers.append(access.Principal(asked_by, access.WITHOUT_TOKEN))
+        connection, now, ruling = plan.connection, datetime.now(timezone.utc), NO_RULING
+        judged = Judged(connection.id, connection.schema, connection.group_id, plan.group_name)
+        for caller in callers:
+            try:
+                found = await large.run_if(
+                    plan.is_large,
+                    self.settings.policy.judge,
+                    judged,
+                    plan.before,
+                    plan.applied.after,
+                    caller,
+                    now,
+                    otherwise=self.settings.needs_approval(caller.scopes),
+                )
+            except NameUnknown as error:
+                raise FivetranUnavailable(
+                    f"Fivetran did not tell the name of the group {shown(connection.group_id)}, and "
+                    f"{error}. Nothing was written."
+                ) from None
+            ruling = ruling.and_also(found)
+        return ruling
 
     def asked(self, change: UpdateRequest | GroupRequest) -> Asked:
         """A proposal of this change by the present caller, from now on."""

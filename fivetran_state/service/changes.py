@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import Any, cast
 
 from fivetran_state import access, changes, large, state
-from fivetran_state.errors import InvalidRequest
+from fivetran_state.errors import IdempotencyKeyReused, InvalidRequest
 from fivetran_state.models import Update
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.history import History
-from fivetran_state.service.refusals import too_late
+from fivetran_state.service.refusals import by_policy, too_late
 from fivetran_state.service.requests import Options, derived_key, fingerprint_of
 from fivetran_state.service.sources import Sources, named, unread
 from fivetran_state.text import shown
-from fivetran_state.updates.records import Progress, UpdateRequest
+from fivetran_state.updates.records import Progress, UpdateRequest, request_fingerprint
 from fivetran_state.updates.refusals import (
     conflict,
     refuse_impossible_sync,
@@ -61,14 +61,17 @@ class Changes:
         expected_version: str | None = None,
         then_sync: bool = False,
         allow_resync: bool = True,
+        asked_by: str | None = None,
     ) -> Plan:
-        """Like `plan_update`, with both states in full.
+        """Like `plan_update`, with both states in full. `asked_by`: who proposed the change.
 
         Raises `ResyncPending` without `allow_resync`, as the update itself would.
         """
         check_version(expected_version)
         wanted = await self._sources.read(connection_id, change)
-        plan = await self.plan_of(connection_id, wanted, expected_version, then_sync=then_sync)
+        plan = await self.plan_of(
+            connection_id, wanted, expected_version, then_sync=then_sync, asked_by=asked_by
+        )
         if not allow_resync:
             refuse_pending_resync(plan.connection)
         return await self.with_warnings(plan)
@@ -80,8 +83,9 @@ class Changes:
         expected_version: str | None,
         *,
         then_sync: bool = False,
+        asked_by: str | None = None,
     ) -> Plan:
-        """Plan the change; raise the errors of an update, except for a re-sync: the plan warns of it."""
+        """Plan the change and judge it; raise the errors of an update, except for a re-sync: the plan warns of it."""
         fivetran = await self._caller.fivetran_for(connection_id)
         (connection, before, _), group_names = await asyncio.gather(
             self._caller.read(fivetran, connection_id), fivetran.group_names()
@@ -100,7 +104,7 @@ class Changes:
             raise conflict(expected_version, plan.version_before)
         if then_sync:
             refuse_impossible_sync(connection)
-        return plan
+        return replace(plan, ruling=await self._caller.judge(plan, asked_by))
 
     async def with_warnings(self, plan: Plan) -> Plan:
         """The plan, with what is unusual about it by the state history."""
@@ -124,7 +128,8 @@ class Changes:
     ) -> Update:
         """Start the update (or attach to the one this request started) and wait for a while.
 
-        With `propose`, or if this caller's changes need approval, it is only proposed.
+        With `propose`, or if the change needs approval by this caller, it is only proposed. Raises
+        `NotAllowed` if the policy forbids it, or forbids it now.
 
         With a `confirmation`, only a change that it covers is started, and `expected_version` may be
         left out. Raises the update's own error if it fails within `wait_seconds`; leaving
@@ -163,6 +168,8 @@ class Changes:
             )
             if not plan.changes_total:
                 return await large.run_if(plan.is_large, plan.to_update)
+            if plan.ruling.forbidden is not None:
+                raise by_policy(plan.ruling.forbidden)
             if not options.allow_resync:
                 refuse_pending_resync(plan.connection)
             pinned = options.with_version(plan.version_before)
@@ -177,7 +184,7 @@ class Changes:
         options: Options,
         confirmation: Confirmation | None,
     ) -> Handle | Update:
-        """The handle of the update; or the plan, if a confirmed change changes nothing.
+        """The handle of the update; or the proposal, or the plan if a confirmed change changes nothing.
 
         This is apart from the waiting, so that no large value is kept for that long.
         """
@@ -185,14 +192,21 @@ class Changes:
         expected_version, idempotency_key = options.expected_version, options.idempotency_key
         fivetran = await self._caller.fivetran_for(connection_id)
         handle = None
+        judges = self._caller.has_policy
+        if judges and idempotency_key is not None:
+            proposal = await self._proposed_with_key(connection_id, change, options)
+            if proposal is not None:
+                return proposal
         source = unread(change)
         if idempotency_key is not None and source is not None:
             version = _seen(expected_version, confirmation)
             if version is not None or confirmation is None:
                 # Look for the key first: the source may be gone after the update.
-                handle = await updates.starter.with_key(
-                    await self.request(connection_id, source, options.with_version(version))
-                )
+                request = await self.request(connection_id, source, options.with_version(version))
+                try:
+                    handle = await updates.starter.with_key(request)
+                except IdempotencyKeyReused as error:
+                    handle = await self._pinned(request, error)
         while handle is None:
             wanted = await self._sources.read(connection_id, change)
             version = _seen(expected_version, confirmation)
@@ -210,11 +224,23 @@ class Changes:
                     == version
                 )
 
-            latest, handle = await updates.starter.attach(request, state_is_expected)
-            if handle is None and confirmation is not None:
+            try:
+                latest, handle = await updates.starter.attach(request, state_is_expected)
+            except IdempotencyKeyReused as error:
+                return await self._pinned(request, error)
+            if handle is None and (judges or confirmation is not None):
                 plan = plan or await self.plan_of(
                     connection_id, wanted, expected_version, then_sync=options.then_sync
                 )
+                if plan.ruling.forbidden is not None:
+                    raise by_policy(plan.ruling.forbidden)
+                if plan.ruling.needs_approval:
+                    return await self._proposed(connection_id, change, options)
+                if plan.ruling.closed is not None:
+                    raise by_policy(plan.ruling.closed, can_wait=True)
+                # The update applies only to the version that was judged.
+                request["expected_version"] = plan.version_before
+            if handle is None and plan is not None and confirmation is not None:
                 if not plan.changes_total:
                     return await large.run_if(plan.is_large, plan.to_update)
                 if not options.allow_resync:
@@ -224,6 +250,34 @@ class Changes:
                     continue  # The user may have taken a while: look again.
             handle = handle or await updates.starter.start(request, after=latest)
         return handle
+
+    async def _proposed_with_key(
+        self, connection_id: str, change: changes.Change, options: Options
+    ) -> Update | None:
+        """The proposal that the request with this key has become."""
+        updates = await self._caller.updates()
+        given = await self.request(connection_id, named(change), options)
+        about = connection_id, fingerprint_of(given)
+        workflow_id = await updates.proposals.attach(about, options.idempotency_key)
+        if workflow_id is None:
+            return None
+        return proposal_views.as_update(await updates.proposals.get(workflow_id))
+
+    async def _pinned(self, request: UpdateRequest, error: IdempotencyKeyReused) -> Handle:
+        """The update that this request without a version has started; raises the error if it is another.
+
+        The policy's judgement has pinned that one to a version.
+        """
+        if self._caller.has_policy and request["expected_version"] is None:
+            updates = await self._caller.updates()
+            workflow_id = str(error.details["workflow_id"])
+            started: UpdateRequest = {
+                **(await updates.store.get(workflow_id)).request,
+                "expected_version": None,
+            }
+            if request_fingerprint(started) == request_fingerprint(request):
+                return await updates.starter.find(workflow_id)
+        raise error
 
     async def request(
         self, connection_id: str, wanted: Wanted, options: Options, text: str | None = None

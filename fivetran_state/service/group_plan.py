@@ -21,6 +21,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.models import Change, GroupPlanView, Kind, MemberPlan, Mode
 from fivetran_state.plan import Plan, Wanted
+from fivetran_state.policy import NO_RULING, Ruling
 from fivetran_state.question import (
     MAX_CHANGES,
     MAX_QUESTION,
@@ -32,6 +33,7 @@ from fivetran_state.question import (
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes
+from fivetran_state.service.refusals import by_policy
 from fivetran_state.service.requests import Options
 from fivetran_state.service.sources import Sources
 from fivetran_state.text import quoted
@@ -78,6 +80,7 @@ class Looked:
     calls: int = 0
     error: FivetranStateError | None = None
     """Why it cannot be changed."""
+    ruling: Ruling = NO_RULING
     described: str = ""
     """The connection, for the person who is asked."""
     consequences: tuple[str, ...] = ()
@@ -138,6 +141,14 @@ class GroupPlan:
     @property
     def changed(self) -> list[Looked]:
         return [each for each in self.members if each.is_changed]
+
+    @property
+    def ruling(self) -> Ruling:
+        """What the policy says of the connections that would be changed."""
+        ruling = NO_RULING
+        for each in self.changed:
+            ruling = ruling.and_also(each.ruling)
+        return ruling
 
     @property
     def calls(self) -> int:
@@ -272,6 +283,7 @@ class GroupPlan:
                 else "and resumed by itself."
             )
             + (" Then a sync of each is started." if self.then_sync else "")
+            + "".join(f" {each}" for each in self.ruling.sentences)
         )
 
 
@@ -289,11 +301,13 @@ class Planner:
         options: changes.GroupOptions,
         *,
         is_shown: bool = False,
+        asked_by: str | None = None,
     ) -> GroupPlan:
         """Look at every connection. What keeps one from being changed is in the plan; what keeps
         the account from it is raised.
 
         `is_shown`: a person or an agent will read it, so it has what is unusual, and the question.
+        `asked_by`: who proposed it.
         """
         at_once = self._caller.settings.concurrency
         few = asyncio.Semaphore(at_once)
@@ -309,7 +323,7 @@ class Planner:
                             reading = self._sources.read(connection_id, change)
                             sources[id(change)] = asyncio.create_task(reading)
                         source = await sources[id(change)]
-                    return await self._look(connection_id, source, options, is_shown)
+                    return await self._look(connection_id, source, options, is_shown, asked_by)
                 except FivetranStateError as error:
                     return Looked(connection_id, error=error)
 
@@ -328,9 +342,14 @@ class Planner:
         source: Wanted,
         options: changes.GroupOptions,
         is_shown: bool,
+        asked_by: str | None,
     ) -> Looked:
         updates = await self._caller.updates()
-        plan = await self._changes.plan_of(connection_id, source, None, then_sync=options.then_sync)
+        plan = await self._changes.plan_of(
+            connection_id, source, None, then_sync=options.then_sync, asked_by=asked_by
+        )
+        if plan.ruling.forbidden is not None:
+            raise by_policy(plan.ruling.forbidden)
         if not options.allow_resync:
             refuse_pending_resync(plan.connection)
         latest = await updates.store.latest(
@@ -338,8 +357,10 @@ class Planner:
         )
         if latest is not None and statuses.is_running(latest) and not options.waits:
             raise in_progress(latest)
+        # The policy has judged only this version.
+        is_pinned = options.expected_version is not None or self._caller.has_policy
         of_member = options_of_members(options).with_version(
-            None if options.expected_version is None else plan.version_before
+            plan.version_before if is_pinned else None
         )
         request = await self._changes.request(connection_id, source, of_member)
         request["mode"] = options.mode
@@ -356,6 +377,7 @@ class Planner:
             changes=tuple(plan.changes),
             changes_total=plan.changes_total,
             calls=calls_of(is_paused=plan.connection.paused, then_sync=options.then_sync),
+            ruling=plan.ruling,
         )
         if not (is_shown and looked.is_changed):
             return looked

@@ -33,7 +33,7 @@ from fivetran_state.service.group_status import (
     GroupFollower,
     OnLook,
 )
-from fivetran_state.service.refusals import not_a_cursor, too_late
+from fivetran_state.service.refusals import by_policy, not_a_cursor, too_late
 from fivetran_state.service.sources import Sources, named
 from fivetran_state.text import shown
 from fivetran_state.updates import groups
@@ -211,15 +211,15 @@ class Groups:
         the mode is `independent`.
 
         With a `confirmation`, only a version that it covers is changed. If nothing would change, the
-        answer is the plan. `on_look` gets the progress. With `propose`, or if this caller's changes need
-        approval, it is only proposed.
+        answer is the plan. `on_look` gets the progress. With `propose`, or if a change needs approval by
+        this caller, all are only proposed. Raises `NotAllowed` if the policy forbids one now.
         """
         self._caller.check_writable()
         self._check(wanted, options)
         if propose or await self._caller.must_propose():
             return await self._proposed(wanted, options, idempotency_key)
         started = await self._started(wanted, options, idempotency_key, confirmation)
-        if isinstance(started, GroupPlanView):
+        if not isinstance(started, str):
             return started
         large.let_others()
         found = await self._follower.follow(started, wait_seconds, on_look)
@@ -231,10 +231,15 @@ class Groups:
         options: changes.GroupOptions,
         key: str | None,
         confirmation: GroupConfirmation | None,
-    ) -> str | GroupPlanView:
-        """The id of the group; or the plan, if a confirmed change changes nothing."""
+    ) -> str | UpdatesView | GroupPlanView:
+        """The id of the group; or the proposal, or the plan if a confirmed change changes nothing."""
         updates = await self._caller.updates()
         account = (await self._caller.account()).id
+        if self._caller.has_policy and key is not None:
+            about = GROUP, (await self._asked_unread(wanted, options))["fingerprint"]
+            proposal = await updates.proposals.attach(about, key)
+            if proposal is not None:
+                return proposal_views.as_group(await updates.proposals.get(proposal))
         while True:
             version = options.expected_version
             if version is None and confirmation is not None:
@@ -256,6 +261,10 @@ class Groups:
                 raise _refused(plan)
             if confirmation is not None and not plan.changed:
                 return plan.view()
+            if plan.ruling.needs_approval:
+                return await self._proposed(wanted, options, key)
+            if plan.ruling.closed is not None:
+                raise by_policy(plan.ruling.closed, can_wait=True)
             if confirmation is None or await confirmation.covers(plan):
                 return await self._start(asked, plan, key)
             # The user may have taken a while: look again.
@@ -280,10 +289,10 @@ class Groups:
         return proposal_views.as_group(await updates.proposals.get(workflow_id))
 
     async def plan_anew(
-        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions
+        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions, asked_by: str
     ) -> GroupPlan:
-        """The plan of a proposal, for the person who decides."""
-        return await self._planner.plan(wanted, options, is_shown=True)
+        """The plan of what `asked_by` proposed, for the person who decides."""
+        return await self._planner.plan(wanted, options, is_shown=True, asked_by=asked_by)
 
     def members(self, plan: GroupPlan) -> tuple[list[UpdateRequest], list[End]]:
         """The requests of the connections that the group would change, and the ends of the others.

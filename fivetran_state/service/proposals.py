@@ -112,7 +112,7 @@ class Proposals:
         """Agree to exactly this version of the plan, which starts the update; wait for its end.
 
         Raises `Conflict` with the present version if a state has moved since, `AlreadyDecided`,
-        `NotAllowed` for one's own proposals, and what keeps the update from being started.
+        `NotAllowed` for one's own proposals and by the policy, and what keeps the update from being started.
         """
         self._caller.check_writable()
         check_version(expected_version)
@@ -133,6 +133,9 @@ class Proposals:
                 "its version.",
                 current_version=planned.version,
             )
+        refusal = planned.plan.ruling.refusal
+        if refusal is not None:
+            raise NotAllowed(f"{refusal} Nothing was approved and nothing was written.")
         if planned.is_noop:
             raise InvalidRequest(
                 "The change would leave everything as it is now, so there is nothing to approve. "
@@ -227,6 +230,7 @@ class Proposals:
                     wanted,
                     then_sync=then_sync,
                     allow_resync=allow_resync,
+                    asked_by=found.asked["asked_by"],
                 )
             )
         options = changes.GroupOptions(
@@ -235,7 +239,11 @@ class Proposals:
             then_sync=then_sync,
             allow_resync=allow_resync,
         )
-        return _Planned(await self._groups.plan_anew(await _changes_of(change), options))
+        return _Planned(
+            await self._groups.plan_anew(
+                await _changes_of(change), options, found.asked["asked_by"]
+            )
+        )
 
 
 async def _change_of(request: UpdateRequest) -> state.Change:
