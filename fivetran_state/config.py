@@ -130,7 +130,9 @@ class Settings(BaseSettings):
     `always`: what a caller without the scope `approve` asks for is only proposed.
     """
 
-    policy: Annotated[Policy, NoDecode] = Field(Policy(), validation_alias="FIVETRAN_STATE_POLICY", validate_default=False)
+    policy: Annotated[Policy, NoDecode] = Field(
+        Policy(), validation_alias="FIVETRAN_STATE_POLICY", validate_default=False
+    )
     """The rules of the file that the variable names."""
 
     approval_hours: float = Field(

@@ -30,6 +30,7 @@ from tests.support.calls import (
     IDLE,
     PAUSED,
     SYNCING,
+    Watch,
     arrival,
     call,
     is_pause,
@@ -44,6 +45,7 @@ from tests.support.calls import (
 from tests.support.files import files_under, where
 from tests.support.http_server import http_running, run_cli
 from tests.support.outside import dbos_client
+from tests.support.policies import policy
 from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.rest import get, post
 from tests.support.tasks import FollowsTasks, ask
@@ -664,3 +666,27 @@ async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no
     assert all('"level": "debug"' in log.read_text() for log in logs)
     kept = [ann.secret, bob.secret, ann.key, bob.key]
     assert where(kept, files_under(tmp_path)) == []
+
+
+async def test_the_operators_policy_binds_guests_too(
+    http: Serve, ann: Guest, tmp_path: Path
+) -> None:
+    """What needs approval is refused: nobody here could judge it."""
+    watch = Watch(ann.account, IDLE)
+    rules = policy(
+        tmp_path,
+        'name = "frozen"\npaths = ["/frozen"]\napproval = "forbidden"',
+        'name = "rewinds"\npaths = ["/cursor"]\napproval = "required"',
+    )
+    body = ann.body | {"connection_id": IDLE}
+    async with http(**rules) as server:
+        forbidden = body | {"merge_patch": {"frozen": 1}}
+        refused = await post(server.client, "/state/update", forbidden, status=403)
+        needs_approval = body | {"merge_patch": CURSOR}
+        unjudged = await post(server.client, "/state/update", needs_approval, status=403)
+        assert watch.requests("PATCH", state=True) == []
+        made = await post(server.client, "/state/update", body | {"merge_patch": {"a": 1}})
+
+    assert 'The rule "frozen"' in refused["detail"]
+    assert "cannot be proposed" in unjudged["detail"]
+    assert made["status"] == "updated"

@@ -8,7 +8,7 @@ import pytest
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
 from tests.support.calls import IDLE, PAUSED, Watch, api_calls, call, refused, update, version_of
-from tests.support.human import Human
+from tests.support.human import ACCEPT, Human
 from tests.support.policies import policy, window
 
 PATCH = {"cursor": "2020"}
@@ -60,7 +60,7 @@ async def test_a_repeated_key_finds_the_proposal_although_the_state_has_moved(
 async def test_a_user_is_not_asked_for_what_another_person_has_to_approve(
     connect: Connect, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    human = Human(True)
+    human = Human(ACCEPT)
     async with connect(ask=human, **policy(tmp_path, ASKS)) as client:
         asked = await call(client, "update_state", connection_id=IDLE, merge_patch=PATCH)
 

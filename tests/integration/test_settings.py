@@ -85,7 +85,7 @@ def _refusal(capsys: pytest.CaptureFixture[str]) -> str:
         ("FIVETRAN_STATE_ALLOWED_CONNECTION", "FIVETRAN_STATE_ALLOWED_CONNECTIONS"),
         ("fivetran_state_read-only", "FIVETRAN_STATE_READ_ONLY"),
         ("FIVETRAN_STATE_API_KEY", "FIVETRAN_API_KEY"),
-        ("FIVETRAN_STATE_PORT", "FIVETRAN_STATE_CONFIRM"),
+        ("FIVETRAN_STATE_PORT", "FIVETRAN_STATE_POLICY"),
     ],
 )
 def test_the_nearest_setting_is_named_and_the_value_is_not(
@@ -203,3 +203,20 @@ async def test_a_log_level_that_does_not_exist_is_a_clear_error(
     assert stderr.startswith("Error: FIVETRAN_STATE_LOG_LEVEL: ")
     assert "'DEBUG', 'INFO', 'WARNING' or 'ERROR'" in stderr
     assert stderr.count("\n") == 2
+
+
+def test_a_policy_that_cannot_be_used_stops_the_start_with_the_line_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    monkeypatch.setenv("FIVETRAN_STATE_POLICY", str(path))
+    missing = _refusal(capsys)
+    path.write_text('[[rule]]\nname = "a"\napproval = "always"\n')
+    wrong = _refusal(capsys)
+    path.write_bytes(b"\xff")
+    binary = _refusal(capsys)
+
+    start = f"Cannot start: FIVETRAN_STATE_POLICY: {path}"
+    assert missing.startswith(f"{start} cannot be read: No such file")
+    assert wrong.startswith(f"{start}, line 3: approval 'always': write \"required\"")
+    assert binary.startswith(f"{start} cannot be read: it is not UTF-8 text")

@@ -9,6 +9,7 @@ from fivetran_state import state
 from fivetran_state.access import SCOPES, WITHOUT_TOKEN, Principal
 from fivetran_state.policy import Judged, NameUnknown, Policy, Ruling
 from fivetran_state.policy_file import parse
+from tests.support.calls import ROOT
 
 WRITER = Principal("token:ab12cd34", WITHOUT_TOKEN)
 APPROVER = Principal("oauth:alice", SCOPES)
@@ -35,8 +36,13 @@ def judge(
     now: datetime = MONDAY_NOON,
     otherwise: bool = False,
 ) -> Ruling:
-    documents = state.adopt(before), state.adopt(after)
-    return policy.judge(connection, *documents, caller, now, otherwise=otherwise)
+    return policy.judge(
+        connection, document(before), document(after), caller, now, otherwise=otherwise
+    )
+
+
+def document(value: Any) -> state.Document:
+    return state.parse(state.dump(state.adopt(value)))
 
 
 # The rule that decides
@@ -210,9 +216,25 @@ def test_one_of_several_windows_is_enough() -> None:
 def test_a_state_that_is_not_usable_is_judged_as_a_whole() -> None:
     raw = state.RawDocument("[1", "it is not an object")
     policy = rules(f'paths = ["/a"]\n{NOT_REQUIRED}', REQUIRED)
-    ruling = policy.judge(CONNECTION, raw, state.adopt({"a": 1}), WRITER, MONDAY_NOON)
+    ruling = policy.judge(CONNECTION, raw, document({"a": 1}), WRITER, MONDAY_NOON)
 
     assert ruling.approval == 'The rule "1" asks for approval to change the whole state.'
+
+
+def test_the_example_of_the_documentation_says_what_is_written_there() -> None:
+    text = (ROOT / "docs/how-to/policy.md").read_text()
+    example = parse(text.partition("```toml\n")[2].partition("```")[0])
+    billing = Judged("billing_eu", "x", "g", "Test")
+    invoices = {"invoices": "2026-01-10"}, {"invoices": "2026-01-01"}
+    orders = {"orders": {"cursor": "2026-01-10"}}, {"orders": {"cursor": "2026-01-01"}}
+    both = orders[0] | invoices[0], orders[1] | invoices[1]
+    job, other = WRITER, Principal("stdio", WITHOUT_TOKEN)
+
+    assert judge(example, *invoices, job, connection=billing, otherwise=True) == Ruling()
+    assert judge(example, *both, other, connection=billing).forbidden is not None
+    assert judge(example, *orders, other).approval == (
+        'The rule "production" asks for approval because /orders/cursor goes back by more than 2d.'
+    )
 
 
 # What is wrong with a file
