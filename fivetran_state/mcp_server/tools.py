@@ -221,9 +221,7 @@ class Tools:
         allow_resync: Annotated[
             bool, Field(description="Write even if a pending re-sync will overwrite it.")
         ] = False,
-        reason: Annotated[
-            str | None, Field(max_length=500, description="For the history.")
-        ] = None,
+        reason: Annotated[str | None, Field(max_length=500, description="For the history.")] = None,
         idempotency_key: Annotated[
             str | None,
             Field(
