@@ -84,7 +84,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         title="Fivetran state",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*Tools(backend, read_only=settings.read_only, confirm=settings.confirm)],
+        tools=[*Tools(backend, settings)],
         extensions=[tasks],
         middleware=[confirmation.drop_odd_answers, within_scopes, tasks.check_subscription],
         request_state_security=confirmation.security(settings),
