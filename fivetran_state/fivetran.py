@@ -9,6 +9,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -67,6 +68,8 @@ class RateLimit:
 
     limit: int
     remaining: int
+    renewed_in: float = 0.0
+    """Seconds until Fivetran takes calls again, if it refused that one."""
 
     @property
     def is_low(self) -> bool:
@@ -183,6 +186,7 @@ class Fivetran:
         self._http = self._new_client()
         self.limit: RateLimit | None = None
         """None until Fivetran has told it."""
+        self._limit_told = asyncio.Event()
         self._under_way = 0
         self._is_retired = False
         self._group_names: dict[str, str] = {}
@@ -222,6 +226,11 @@ class Fivetran:
         except FivetranError:
             return True
         return True
+
+    async def hear_of_limit(self, seconds: float) -> None:
+        """Return when an answer to any call has told the limit, or after `seconds`."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._limit_told.wait(), seconds)
 
     async def list_connections(
         self, *, cursor: str | None = None, limit: int = 100
@@ -364,7 +373,10 @@ class Fivetran:
         finally:
             self._under_way -= 1
             await self._close_if_unused()
-        self.limit = _limit(response) or self.limit
+        if limit := _limit(response):
+            self.limit = limit
+            self._limit_told.set()
+            self._limit_told = asyncio.Event()
         logger.debug("%s %s: %d", request.method, request.url.path, response.status_code)
         if response.is_success:
             return await large.run(_data, response.content, changes)
@@ -456,7 +468,8 @@ def _limit(response: httpx.Response) -> RateLimit | None:
     limit = headers.get("X-Rate-Limit-Limit", headers.get("X-Rate-Limit", ""))
     remaining = headers.get("X-Rate-Limit-Remaining", "")
     if re.fullmatch("[0-9]{1,9}", limit) and re.fullmatch("[0-9]{1,9}", remaining):
-        return RateLimit(int(limit), int(remaining))
+        renewed_in = _retry_after(response) if response.status_code == 429 else 0.0
+        return RateLimit(int(limit), int(remaining), renewed_in)
     return None
 
 

@@ -156,10 +156,10 @@ def _front() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/", dependencies=[requires(READ)])
-    async def front(request: Request) -> Response:
+    async def front(request: Request, pages: page.PagesOf) -> Response:
         if page.prefers_html(request.headers.get("accept", "")):
             backend: Backend = request.app.state.backend
-            return await page.front(await backend.service(), request.app.state.pages)
+            return await page.front(await backend.service(), pages)
         addresses = {
             "service": "fivetran-state",
             "version": __version__,

@@ -28,6 +28,7 @@ from fivetran_state.errors import (
     InsufficientScope,
 )
 from fivetran_state.http_server.authority import Authority, principal_of
+from fivetran_state.http_server.paths import SCRIPT, STYLE
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Sessions
@@ -44,8 +45,6 @@ logger = logging.getLogger(__name__)
 MAX_OPEN_REQUESTS = 500
 """Open requests of one principal: waiting calls, and streams."""
 PAGE = "/docs"
-STYLE, SCRIPT = "/page/style.css", "/page/script.js"
-"""The files of the page. They contain only what is in this project's source."""
 DOCUMENTATION = (
     PAGE,
     f"{PAGE}/swagger-ui-bundle.js",

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -19,7 +21,9 @@ from fivetran_state.http_server.origins import ELSEWHERE
 from fivetran_state.http_server.problems import STATUS, problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Session, Sessions
-from fivetran_state.http_server.sign_in_page import FIELD, NEXT, page, way_on
+
+if TYPE_CHECKING:
+    from fivetran_state.http_server.page.rendering import Pages
 
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
@@ -28,6 +32,8 @@ ATTEMPTS_A_MINUTE = 10
 MAX_BODY_BYTES = 8192
 """Of the form to sign in, which anybody may send."""
 MAX_NEXT_LENGTH = 2000
+FIELD, NEXT = "token", "next"
+"""The names of the form's fields."""
 # Browsers ignore control characters in addresses, and take a backslash for a slash.
 _LOCAL_PATH = re.compile(r"/(?!/)[^\\\x00-\x20\x7f]*")
 
@@ -55,7 +61,7 @@ def to_sign_in(scope: Scope) -> Response:
     prefix = scope["app"].state.prefix
     if scope["method"] not in ("GET", "HEAD"):
         return page(
-            prefix + SIGN_IN,
+            scope,
             "/",
             problem="You are not signed in, so nothing was changed. Sign in, and try again.",
             status=401,
@@ -94,7 +100,7 @@ class Attempts:
             return None
         seconds = math.ceil(wait)
         return page(
-            scope["app"].state.prefix + SIGN_IN,
+            scope,
             "/",
             problem=f"There were too many attempts. Try again in {seconds} s.",
             status=429,
@@ -123,8 +129,11 @@ class SignIn:
         # Browsers keep the cookie back while the user follows a link from elsewhere.
         is_linked = request.headers.get("sec-fetch-site") in ELSEWHERE
         if self._authority.is_required():
-            return page(self._prefix + SIGN_IN, next_, to_next=address if is_linked else None)
-        return way_on(address) if is_linked else _redirect(address)
+            return page(request.scope, next_, to_next=address if is_linked else None)
+        if not is_linked:
+            return _redirect(address)
+        # Someone follows a link on another site to a server without tokens.
+        return _pages(request.scope).answer("way_on.html", to_next=address)
 
     async def _sign_in(self, request: Request) -> Response:
         next_ = "/"
@@ -134,10 +143,17 @@ class SignIn:
             token = self._authority.find_token(fields.get(FIELD, "").strip())
             if token is None:
                 told = "The token is unknown, expired or revoked."
-                return self._refused(next_, told, 401, self._authority.challenge())
+                return page(
+                    request.scope,
+                    next_,
+                    problem=told,
+                    status=401,
+                    headers=self._authority.challenge(),
+                )
             cookie = await self._sessions.begin(token, request)
         except FivetranStateError as error:
-            return self._refused(next_, f"{error.message} {error.hint}", STATUS[error.code])
+            told = f"{error.message} {error.hint}"
+            return page(request.scope, next_, problem=told, status=STATUS[error.code])
         access = self._authority.access_by_hash(token.id, token.sha256)
         if access is not None:
             request.scope["user"] = AuthenticatedUser(access)  # For the request's log line.
@@ -152,10 +168,25 @@ class SignIn:
             answer.background = BackgroundTask(self._sessions.end, session)
         return answer
 
-    def _refused(
-        self, next_: str, told: str, status: int, headers: dict[str, str] | None = None
-    ) -> Response:
-        return page(self._prefix + SIGN_IN, next_, problem=told, status=status, headers=headers)
+
+def page(
+    scope: Scope,
+    next_: str,
+    *,
+    to_next: str | None = None,
+    problem: str | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The page to sign in; `to_next` is the address of a link for people who are signed in already."""
+    return _pages(scope).answer(
+        "sign_in.html", status, headers, next=next_, to_next=to_next, problem=problem
+    )
+
+
+def _pages(scope: Scope) -> "Pages":
+    pages: Pages = scope["app"].state.pages
+    return pages
 
 
 def _redirect(path: str, cookie: str | None = None) -> Response:

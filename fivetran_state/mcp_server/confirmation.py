@@ -7,7 +7,9 @@ gave it. This state is sealed, bound to the call's arguments and its principal, 
 """
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,13 @@ from mcp.server.request_state import (
     RequestStateSecurity,
 )
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from mcp_types import (
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputRequiredResult,
+)
 from mcp_types.version import is_version_at_least
 from pydantic import ValidationError
 
@@ -50,6 +58,30 @@ def can_ask(context: Context[Any, Any]) -> bool:
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
     return _asks_between_rounds(context) or context.session.can_send_request
+
+
+async def lead_to_page(context: Context[Any, Any], address: str) -> None:
+    """Let the client open the page where a person can approve, if it can, once.
+
+    Raises `Asking` where the protocol asks between two rounds. Whatever the person does there, the
+    proposal waits.
+    """
+    capabilities = context.client_capabilities
+    elicitation = None if capabilities is None else capabilities.elicitation
+    if elicitation is None or elicitation.url is None or context.request_state is not None:
+        return
+    text = "A change of a Fivetran connection's state waits for approval. Open its page to decide."
+    if _asks_between_rounds(context):
+        parameters = ElicitRequestURLParams(message=text, url=address)
+        raise Asking(
+            InputRequiredResult(
+                input_requests={_QUESTION: ElicitRequest(params=parameters)},
+                request_state=json.dumps({"page": address}),
+            )
+        )
+    if context.session.can_send_request:
+        with suppress(MCPError, ValidationError):  # It goes on without the page.
+            await context.session.elicit_url(text, address, uuid.uuid4().hex, context.request_id)
 
 
 class Asking(Exception):

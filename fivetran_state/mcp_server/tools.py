@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
@@ -18,6 +19,7 @@ from fivetran_state.mcp_server.confirmation import (
     ElicitedConfirmation,
     ElicitedGroupConfirmation,
     can_ask,
+    lead_to_page,
 )
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
 from fivetran_state.models import (
@@ -91,8 +93,16 @@ class Tools:
         return self._settings.proposes_all(principal().scopes)
 
     def _asks(self, context: Context[Any, Any]) -> bool:
-        """True if the person behind this call is asked, unless the policy wants another's approval."""
-        return self._settings.confirm != "never" and not self._proposes and can_ask(context)
+        """True if the person behind this call is asked."""
+        return self._settings.confirm != "never" and can_ask(context)
+
+    async def _lead_to_page(
+        self, context: Context[Any, Any], status: str, workflow_id: str | None
+    ) -> None:
+        public_url = self._settings.public_url
+        if status == "proposed" and public_url is not None:
+            page = f"{public_url.rstrip('/')}/page/proposals/{quote(str(workflow_id), safe='')}"
+            await lead_to_page(context, page)
 
     async def list_connections(
         self,
@@ -247,8 +257,8 @@ class Tools:
             "restore_from": restore_from,
             "copy_from": copy_from,
         }
-        asks = self._asks(context)
         propose = propose or self._proposes
+        asks = not propose and self._asks(context)
         if dry_run or (expected_version is None and not asks and not propose):
             return await service.changes.plan_update(
                 connection_id,
@@ -270,6 +280,7 @@ class Tools:
                 confirmation=ElicitedConfirmation(context) if asks else None,
                 propose=propose,
             )
+            await self._lead_to_page(context, update.status, update.workflow_id)
         except Asking as asking:
             return asking.question
         if update.status != "running":
@@ -349,8 +360,8 @@ class Tools:
             allow_resync=allow_resync,
             reason=reason,
         )
-        asks = self._asks(context)
         propose = propose or self._proposes
+        asks = not propose and self._asks(context)
         if dry_run or (expected_version is None and not asks and not propose):
             return await found.groups.plan_updates(wanted, options, cursor=cursor)
         refuse_cursor(cursor)
@@ -364,6 +375,8 @@ class Tools:
                 confirmation=ElicitedGroupConfirmation(context) if asks else None,
                 propose=propose,
             )
+            if isinstance(view, UpdatesView):
+                await self._lead_to_page(context, view.status, view.workflow_id)
         except Asking as asking:
             return asking.question
         except FivetranStateError as error:

@@ -72,13 +72,15 @@ class Proposals:
         found = [each for each in await updates.proposals.waiting() if self._may_see(each)]
         return ProposalPage(proposals=[proposal_views.proposal(each) for each in found])
 
-    async def proposal(self, workflow_id: str, *, wait_seconds: float = 0) -> ProposalView:
-        """One proposal; while it waits, with its plan on the present states.
+    async def proposal(
+        self, workflow_id: str, *, wait_seconds: float = 0, is_planned: bool = True
+    ) -> ProposalView:
+        """One proposal; while it waits, with its plan on the present states if `is_planned`.
 
         Waits for the decision, at most `wait_seconds`.
         """
         found = await self._get(workflow_id, wait_seconds)
-        if found.decided is not None:
+        if found.decided is not None or not is_planned:
             return proposal_views.proposal(found)
         try:
             plan = await (await self._planned(found)).view()

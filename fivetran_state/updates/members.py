@@ -59,18 +59,18 @@ class Members:
     @binding.step("until_free")
     async def until_free(self, requests: Sequence[UpdateRequest]) -> None:
         """Wait until none of the connections has a running update, or the group was cancelled."""
-        pause = _POLL_SECONDS
-        while await self._is_any_busy(requests):
-            if await self._store.is_cancelled(DBOS.workflow_id or ""):
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _MAX_POLL_SECONDS)
+        while running := await self._running(requests):
+            pause = _POLL_SECONDS
+            while await self._store.unfinished(running):
+                if await self._store.is_cancelled(DBOS.workflow_id or ""):
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _MAX_POLL_SECONDS)
 
-    async def _is_any_busy(self, requests: Sequence[UpdateRequest]) -> bool:
-        for request in requests:
-            if await self._store.running(owner(request)) is not None:
-                return True
-        return False
+    async def _running(self, requests: Sequence[UpdateRequest]) -> list[str]:
+        """The ids of the connections' running updates. It takes a look-up for each connection."""
+        found = [await self._store.running(owner(request)) for request in requests]
+        return [each for each in found if each is not None]
 
     @binding.step("any_ended")
     async def any_ended(self, workflow_ids: Sequence[str]) -> bool:

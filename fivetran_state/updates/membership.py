@@ -11,7 +11,7 @@ from fivetran_state.errors import (
     FivetranStateError,
     InternalError,
     RollbackFailed,
-    Unauthorized,
+    Tampered,
     Undone,
 )
 from fivetran_state.updates import binding, signals, verification
@@ -57,12 +57,8 @@ async def wait_for_the_others(run: Run) -> None:
         if isinstance(run.before, state.RawDocument):
             raise Conflict("What was there before is not a state that can be written.")
         before, after = run.before, run.after
-        await run.durably(lambda _: run.steps.undo(before, after), another_key_may=(Unauthorized,))
-        found = await verification.readback(run, before)
-        is_back = found["is_as_written"]
-        if is_back:
-            await run.wrote(before, found.get("at"))
-    except ConnectionNotFound:
+        is_back = await verification.put_back(run, before, lambda: run.steps.undo(before, after))
+    except (ConnectionNotFound, Tampered):
         raise
     except FivetranStateError as error:
         is_back, trouble = False, error.message

@@ -55,7 +55,12 @@ async def pause(run: Run, attempt: int) -> None:
     # Our own pause may have taken effect, so a paused connection proves nothing.
     look = attempt > 0 and run.is_first_run and not run.still_paused
     try:
-        found = await run.steps.pause(look=look, is_first_run=run.is_first_run, group=run.group)
+        found = await run.steps.pause(
+            look=look,
+            is_first_run=run.is_first_run,
+            can_be_cancelled=not run.cannot_be_cancelled,
+            group=run.group,
+        )
     except FivetranStateError as error:
         # An error that 0.1 recorded does not tell.
         is_unclear = run.began_with_0_1 and isinstance(error, FivetranUnavailable)
@@ -70,14 +75,14 @@ async def pause(run: Run, attempt: int) -> None:
 async def wait_for_the_sync(run: Run) -> None:
     """Sleep (durably), then look again; raises `SyncStillRunning` when the time is up."""
     if run.waited >= run.request["sync_wait"]:
-        written = (
-            "It is unclear whether the new state was written."
-            if run.may_have_written
-            else "Nothing was written."
-        )
+        if run.is_rolling_back:
+            written = ""
+        elif run.may_have_written:
+            written = " It is unclear whether the new state was written."
+        else:
+            written = " Nothing was written."
         raise SyncStillRunning(
-            f"Fivetran did not stop the running sync within {run.request['sync_wait']:g} s. "
-            f"{written}"
+            f"Fivetran did not stop the running sync within {run.request['sync_wait']:g} s.{written}"
         )
     so_far = f", {run.waited:g} s so far" if run.waited else ""
     await run.tell("drain", f"Waiting for the running sync to stop{so_far}.")

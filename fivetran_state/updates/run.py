@@ -95,6 +95,7 @@ class Run:
         self.still_paused = False
         """Whether we have paused, or may have paused, a connection that was running."""
         self.cannot_be_cancelled = False
+        self.is_rolling_back = False
         self.may_have_written = False
         """Whether the last write was answered so that it may have taken effect, as recorded."""
         self.slot: Slot | None = None
@@ -123,6 +124,12 @@ class Run:
     def must_go_on(self) -> bool:
         """True if a refusal must not end the update, because it may have written something unverified."""
         return self.may_have_written and not self.began_with_0_1
+
+    def begin_roll_back(self) -> None:
+        """From here on nobody can call the update off, and a sync may take its whole time to stop."""
+        self.is_rolling_back = self.cannot_be_cancelled = True
+        self.waited = 0.0
+        self.between_polls = 1.0
 
     async def target(self, before: state.Document, version: str) -> state.State:
         """The state after the change; raises `Conflict` or `InvalidChange`."""
@@ -261,7 +268,7 @@ class Run:
                 return await step(attempt)
             except FivetranError as error:
                 gives_up = isinstance(error, another_key_may) or (
-                    isinstance(error, Unauthorized) and self.must_go_on
+                    isinstance(error, Unauthorized) and (self.must_go_on or self.is_rolling_back)
                 )
                 is_expected = isinstance(error, (RateLimited, even_if))
                 # The caller handles these: it waits for a sync, and gives up a connection that is gone.

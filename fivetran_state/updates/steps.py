@@ -83,15 +83,17 @@ class Steps:
         )
 
     @binding.step("pause")
-    async def pause(self, *, look: bool, is_first_run: bool, group: str | None) -> dict[str, Any]:
+    async def pause(
+        self, *, look: bool, is_first_run: bool, can_be_cancelled: bool, group: str | None
+    ) -> dict[str, Any]:
         """`connection`, and whether it `was_paused` already, by somebody else; 0.1 recorded the
         connection alone."""
         try:
             self._decisions.check(group)
-            if not is_first_run and (
-                cancel := await self._store.is_cancelled(DBOS.workflow_id or "")
-            ):
-                raise called_off(cancel)
+            if can_be_cancelled and not is_first_run:
+                cancel = await self._store.is_cancelled(DBOS.workflow_id or "")
+                if cancel:
+                    raise called_off(cancel)
             if look:
                 connection = await self._fivetran.get_connection(self._connection_id)
                 if connection.paused:

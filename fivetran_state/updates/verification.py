@@ -1,14 +1,19 @@
 """Compares the state after the write with the target, and rolls back only our own write."""
 
+from collections.abc import Awaitable, Callable
+
 from fivetran_state import large, state
 from fivetran_state.errors import (
     Conflict,
     ConnectionNotFound,
     FivetranError,
     RollbackFailed,
+    SyncRunning,
+    SyncStillRunning,
     Unauthorized,
     VerificationFailed,
 )
+from fivetran_state.updates import pausing
 from fivetran_state.updates.records import Readback
 from fivetran_state.updates.refusals import described_differences, left_as_it_is
 from fivetran_state.updates.run import VERIFY_PATIENCE, Run
@@ -71,6 +76,31 @@ async def readback(run: Run, target: state.State) -> Readback:
     return Readback(is_as_written=found, found=None) if isinstance(found, bool) else found
 
 
+async def put_back(run: Run, before: state.State, step: Callable[[], Awaitable[None]]) -> bool:
+    """Put the state from before back by `step`, and read it; false if Fivetran did not keep it.
+
+    A running sync is waited for, as before the write. Raises `Conflict` if the state is somebody else's
+    by then, and `SyncStillRunning`.
+    """
+    run.begin_roll_back()
+    while True:
+        try:
+            await run.durably(lambda _: step(), another_key_may=(Unauthorized,))
+            break
+        except SyncRunning as error:
+            if run.began_with_0_1:
+                raise  # 0.1 recorded no step after this one but resume.
+            if error.details.get("was_resumed"):
+                run.still_paused = False  # From here on, a pause is not ours.
+        await pausing.wait_for_the_sync(run)
+        await pausing.quiesce(run)
+        await run.tell("roll_back", "Putting the state from before back.")
+    found = await readback(run, before)
+    if found["is_as_written"]:
+        await run.wrote(before, found.get("at"))
+    return found["is_as_written"]
+
+
 async def roll_back(
     run: Run,
     before: state.Document,
@@ -85,17 +115,11 @@ async def roll_back(
         if isinstance(before, state.RawDocument):
             raise Conflict("the state from before is not one that can be written")
         kept_text = None if kept is None else await large.run(state.dump, kept)
-        await run.durably(
-            lambda _: run.steps.roll_back(before, kept_text), another_key_may=(Unauthorized,)
-        )
-        found = await readback(run, before)
-        is_back = found["is_as_written"]
-        if is_back:
-            await run.wrote(before, found.get("at"))
+        is_back = await put_back(run, before, lambda: run.steps.roll_back(before, kept_text))
         problem = "."
     except ConnectionNotFound:
         raise
-    except (Conflict, FivetranError) as error:
+    except (Conflict, FivetranError, SyncStillRunning) as error:
         is_back, problem = False, f": {error.message}"
     differences = await large.run(described_differences, target, now)
     if not is_back:

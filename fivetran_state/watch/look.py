@@ -2,7 +2,8 @@
 
 A DBOS workflow: list → read, 20 connections at a time → forget. Each look returns a mark for every
 connection whose state is remembered: the times at which Fivetran says that its last syncs ended. The
-next look reads the connections whose times differ. A state is remembered before its mark is recorded,
+next look reads the connections whose times differ, beginning with those that were not read the longest:
+if there are more of them than calls, each has its turn. A state is remembered before its mark is recorded,
 so a look that is killed anywhere leaves no gap: at worst a state is read twice.
 """
 
@@ -57,13 +58,16 @@ MAX_FORGOTTEN = 20
 
 _ID = re.compile("watch:[0-9a-f]{16}:[0-9]+")
 _DAY = 86_400_000
+_FAILED = ""
+"""A mark that no connection has, so that the next look tries again."""
 
 
 class Looked(TypedDict):
     """What a look leaves for the next one."""
 
     marks: dict[str, str]
-    """Connection id → the ends of its last syncs, for each state that is remembered."""
+    """Connection id → the ends of its last syncs, for each state that is remembered; `_FAILED` for one
+    that could not be read. In the order in which they were last read or tried."""
     troubles: dict[str, str]
     """Connection id → the code of the error that kept its state from being remembered."""
     absent: list[str]
@@ -186,8 +190,9 @@ class LookWorkflow:
             stopped_by=listing["stopped_by"],
         )
         self._log_cost(listing, before)
-        # Those that failed before come last, so that they never keep others from being read.
-        moved = sorted(listing["moved"], key=lambda each: each["id"] in before["troubles"])
+        turns = {id_: turn for turn, id_ in enumerate(before["marks"])}
+        # Those that failed have their turn like the others, so neither keeps the other from being read.
+        moved = sorted(listing["moved"], key=lambda each: turns.get(each["id"], -1))
         for start in range(0, len(moved), BATCH):
             if looked["stopped_by"] is not None:
                 break
@@ -362,8 +367,10 @@ class LookWorkflow:
 
 
 def _add(looked: Looked, batch: Batch, marks: dict[str, str]) -> None:
-    for connection_id in batch["read"]:
-        looked["marks"][connection_id] = marks[connection_id]
+    for connection_id in [*batch["read"], *batch["troubles"]]:
+        looked["marks"].pop(connection_id, None)  # To put it at the end.
+        has_failed = connection_id in batch["troubles"]
+        looked["marks"][connection_id] = _FAILED if has_failed else marks[connection_id]
         looked["troubles"].pop(connection_id, None)
     looked["troubles"] |= batch["troubles"]
     looked["read"] += len(batch["read"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,89 @@ async def test_what_somebody_else_has_written_meanwhile_is_left_and_reported(
     watched.are_all_as_before(but=PAUSED)
 
 
+async def test_an_undo_that_meets_a_sync_waits_for_it(http: Serve, sandbox: Sandbox) -> None:
+    watched = Watched(sandbox, [*ALL, SYNCING])
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409)
+        cancelled = await post(server.client, f"/workflows/{workflow_id}/cancel", "")
+        one = await get(server.client, f"/workflows/{IDLE}:1")
+
+    assert cancelled["status"] == "cancelled"
+    assert one["error"]["code"] == "undone"
+    watched.are_all_as_before()
+
+
+async def test_an_undo_pauses_a_connection_again_that_somebody_has_resumed(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox, [*ALL, SYNCING])
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        sandbox.set_paused(IDLE, False)
+        cancelled = await post(server.client, f"/workflows/{workflow_id}/cancel", "")
+
+    assert cancelled["status"] == "cancelled"
+    watched.are_all_as_before(but=IDLE)
+    assert_put_back_while_paused(sandbox, IDLE)
+
+
+async def test_an_undo_leaves_what_a_sync_has_written_meanwhile(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox, [*ALL, SYNCING])
+    theirs = {"cursor": "by the sync"}
+    async with http() as server:
+        workflow_id = await held(server, sandbox, ALL)
+        with sandbox.world.transaction():
+            sandbox.set_paused(IDLE, False)
+            sandbox.start_sync(IDLE)
+            sandbox.set_state(IDLE, json.dumps(theirs))
+            sync_runs_on(sandbox, IDLE)
+            sandbox.world.change(IDLE, lambda found, now: replace(found, stopped_sync_counts=False))
+        sandbox.fault("status", method="PATCH", path=f"/{SYNCING}/state$", status=403)
+        sandbox.finish_sync(SYNCING)
+        await arrival(
+            sandbox, lambda r: r.connection_id == IDLE and is_pause(r) and bool(r.syncing)
+        )
+        sandbox.finish_sync(IDLE)
+        await get(server.client, f"/workflows/{workflow_id}", wait=50)
+        one = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
+
+    assert one["error"]["code"] == "rollback_failed"
+    assert "somebody" in one["error"]["message"].lower()
+    assert state_of(sandbox, IDLE) == theirs
+    assert sandbox.connection(IDLE).paused is False
+    watched.are_all_as_before(but=IDLE)
+
+
+async def test_an_undo_whose_sync_does_not_end_says_what_is_left(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    watched = Watched(sandbox, [*ALL, SYNCING])
+    async with http(FIVETRAN_STATE_SYNC_WAIT="1") as server:
+        refuse_to_write(sandbox)
+        sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, skip=1, times=9)
+        failed = await post(server.client, "/state/update-multiple", BODY, status=502)
+        one = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
+
+    assert failed["code"] == "rollback_failed"
+    assert one["error"]["code"] == "rollback_failed"
+    assert "did not stop the running sync" in one["error"]["message"]
+    assert "Nothing was written" not in one["error"]["message"]
+    assert state_of(sandbox, IDLE)["cursor"] == "2020"
+    assert sandbox.connection(IDLE).paused is False
+    watched.are_all_as_before(but=IDLE)
+
+
+def assert_put_back_while_paused(sandbox: Sandbox, connection_id: str) -> None:
+    """The state is the one from before the first write, and every write met a paused connection."""
+    writes = [r for r in sandbox.log if is_write_of(r, connection_id) and r.applied]
+    assert [(each.paused, each.syncing) for each in writes] == [(True, False)] * 2
+    assert sandbox.connection(connection_id).state == writes[0].state
+    assert sandbox.connection(connection_id).paused is False
+
+
 async def test_all_are_cancelled_as_long_as_one_is_not_written(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -465,6 +549,26 @@ async def test_killed_at_any_point_all_are_changed_after_a_restart(
         await get(server.client, f"/workflows/{IDLE}:2", status=404)
 
     watched.were_all_changed()
+
+
+@pytest.mark.slow
+async def test_killed_while_an_undo_waits_for_a_sync_all_are_as_before_after_a_restart(
+    http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
+) -> None:
+    watched = Watched(sandbox)
+    sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, skip=1)
+    # After the plan, inspect and the undo.
+    poll = (IDLE, BEFORE, {"method": "GET", "path": f"/{IDLE}$", "skip": 3})
+    async with http_running(on_both, tmp_path) as server:
+        workflow_id = await started_and_killed(server, sandbox, ALL, poll, last_fails=True)
+
+    sandbox.set_paused(IDLE, False)
+    async with http(**on_both) as server:
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
+
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "forbidden")
+    watched.are_all_as_before(but=IDLE)
+    assert_put_back_while_paused(sandbox, IDLE)
 
 
 @pytest.mark.slow

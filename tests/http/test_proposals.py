@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import anyio
 import pytest
+from mcp_types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 from sqlalchemy import Engine, event
 
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
-from tests.conftest import Serve
+from tests.conftest import ERAS, Serve
 from tests.support.calls import (
     IDLE,
     PAUSED,
@@ -337,3 +338,29 @@ async def test_an_assistant_proposes_follows_and_withdraws(team: Team, sandbox: 
     assert anew != proposal
     assert (ended["status"], ended["workflow_id"]) == ("updated", f"{IDLE}:1")
     assert '"2020"' in str(sandbox.connection(IDLE).state)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_that_can_open_a_page_is_sent_to_the_proposals(
+    http: Serve, sandbox: Sandbox, era: str
+) -> None:
+    opened: list[str] = []
+
+    async def open_(_: object, asked: ElicitRequestParams) -> ElicitResult:
+        assert isinstance(asked, ElicitRequestURLParams), asked
+        opened.append(asked.url)
+        return ElicitResult(action="accept")
+
+    public = "https://state.example.com/fivetran"
+    async with http() as server, person(server, "write") as asker:
+        pass  # Others can reach the next one, so it needs a token before it starts.
+    change = {"connection_id": IDLE, "merge_patch": PATCH, "propose": True}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(http(FIVETRAN_STATE_PUBLIC_URL=public))
+        client = await stack.enter_async_context(server.mcp(era, token=asker.text, ask=open_))
+        asked = await call(client, "update_state", **change)
+
+    assert asked["status"] == "proposed"
+    proposal = asked["workflow_id"].replace(":", "%3A")
+    assert opened == [f"{public}/page/proposals/{proposal}"]
+    assert was_left_alone(sandbox)

@@ -506,6 +506,23 @@ async def test_a_refused_resume_does_not_hide_a_refused_write(
     assert error["code"] == "forbidden"
 
 
+async def test_a_roll_back_that_meets_a_sync_waits_for_it(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        error, watch = await update_fails(
+            client,
+            sandbox,
+            IDLE,
+            MANGLED,
+            {"call_name": "roll_back", "kind": "status", "status": 409, "times": 2},
+        )
+
+    assert error["code"] == "verification_failed"
+    assert "back in place" in error["message"]
+    assert len(watch.requests("PATCH", state=True)) == 4
+
+
 async def test_a_refused_roll_back_is_reported(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
         version = await version_of(client, IDLE)

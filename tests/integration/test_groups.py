@@ -10,6 +10,8 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult, ElicitResult, InputRequiredResult
 
+from fivetran_state import state
+from fivetran_state.changes import GroupOptions, Inline, for_each
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import ERAS, Connect
 from tests.support.calls import (
@@ -29,6 +31,7 @@ from tests.support.calls import (
 )
 from tests.support.human import ACCEPT, Human
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
+from tests.support.watching import only, service_in
 
 PATCH = {"cursor": "2020"}
 BOTH = [IDLE, PAUSED]
@@ -46,6 +49,29 @@ def writes(sandbox: Sandbox) -> list[str]:
 
 def states(sandbox: Sandbox, ids: Sequence[str] = BOTH) -> list[Any]:
     return [state_of(sandbox, each) for each in ids]
+
+
+# The account's limit
+
+
+async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 12)
+    sandbox.api.requests_per_hour, sandbox.api.limit_window = 100, 3.0
+    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    async with service_in(environment, monkeypatch) as service:
+        begin = len(sandbox.log)
+        group = await service.groups.update_states(
+            change, GroupOptions("independent"), wait_seconds=60
+        )
+
+    assert group.counts == {"updated": 12}
+    calls = sandbox.log[begin:]
+    assert 429 not in {each.status for each in calls}
+    own = [each for each in calls if each.connection_id]
+    assert len(own) == 12 * (2 + 7)
+    assert len(calls) - len(own) < len(own) / 4
 
 
 # Planning and changing

@@ -191,6 +191,27 @@ async def test_with_a_hundred_calls_left_ninety_are_left_alone(
     assert looked["read"] + again["read"] + after["read"] == 200
 
 
+async def test_syncs_that_outnumber_the_calls_are_all_read_in_the_end(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 60)
+    sandbox.api.requests_per_hour = 1000
+    sandbox.fault("status", path=f"/{ids[0]}/state$", status=403)
+    reads = []
+    async with service_in(environment, monkeypatch) as service:
+        for number in range(4):
+            for connection_id in ids:
+                sync(sandbox, connection_id, {"cursor": f"sync {number}"})
+            while sandbox.world.admit(1000)[0] > 130:
+                pass
+            looked = await service.operations.look()
+            reads.append(looked["read"])
+
+    assert max(reads) < 40
+    read = {each.path for each in sandbox.log if each.path.endswith("/state") and each.applied}
+    assert len(read) == 60
+
+
 async def test_a_list_that_fails_loses_nothing(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,18 @@ INLINE = {"a", "bdo", "code", "span", "strong", "time", "ins", "del"}
 OURS = {
     *("html", "head", "meta", "title", "link", "script", "body", "header", "nav", "main"),
     *("section", "h1", "h2", "h3", "h4", "p", "a", "ul", "ol", "li", "dl", "dt", "dd", "div"),
-    *("form", "label", "input", "select", "option", "button", "table", "caption", "thead"),
+    *(
+        "form",
+        "label",
+        "input",
+        "select",
+        "option",
+        "button",
+        "textarea",
+        "table",
+        "caption",
+        "thead",
+    ),
     *("tbody", "tr", "th", "td", "pre", "code", "bdo", "span", "strong", "ins", "del", "time"),
     *("figure", "figcaption", "svg", "polyline", "br"),
 }
@@ -65,7 +76,7 @@ class Page(HTMLParser):
             self._labelled.add(given.get("for") or "")
         for name in ("aria-labelledby", "aria-describedby"):
             self._named |= set((given.get(name) or "").split())
-        if tag in ("input", "select") and given.get("type") != "hidden":
+        if tag in ("input", "select", "textarea") and given.get("type") != "hidden":
             self._inputs.append(given.get("id") or "")
         if tag == "a":
             self.links.append(urldefrag(given.get("href") or "").url)

@@ -39,6 +39,35 @@ class Links:
     def update(self, workflow_id: str, **query: str | None) -> str:
         return self._to("/page/updates", workflow_id, **query)
 
+    def proposals(self) -> str:
+        return self._to("/page/proposals")
+
+    def proposal(self, workflow_id: str, *action: str, **query: str | None) -> str:
+        return self._to("/page/proposals", workflow_id, *action, **query)
+
+    def workflow(self, workflow_id: str) -> str:
+        """Of a proposal, an update or a group."""
+        is_proposal = workflow_id.startswith("proposal:")
+        return self.proposal(workflow_id) if is_proposal else self.update(workflow_id)
+
+    def change(self, connection_id: str) -> str:
+        return self._to("/page/connections", connection_id, "change")
+
+    def plan(self, connection_id: str, **query: str | None) -> str:
+        return self._to("/page/connections", connection_id, "plan", **query)
+
+    def make(self, connection_id: str) -> str:
+        return self._to("/page/connections", connection_id, "make")
+
+    def cancel(self, workflow_id: str) -> str:
+        return self._to("/page/updates", workflow_id, "cancel")
+
+    def sign_in(self) -> str:
+        return self._to("/sign-in")
+
+    def sign_out(self) -> str:
+        return self._to("/sign-out")
+
     def events(self, workflow_id: str) -> str:
         return self._to("/page/updates", workflow_id, "events")
 

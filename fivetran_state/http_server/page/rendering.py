@@ -1,6 +1,8 @@
 """Templates to answers, under a policy that allows this server's own files and nothing else."""
 
+import copy
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -8,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from fivetran_state.http_server.gate import SCRIPT, STYLE
 from fivetran_state.http_server.page import words
 from fivetran_state.http_server.page.links import Links
+from fivetran_state.http_server.paths import SCRIPT, STYLE
 from fivetran_state.text import visible
 
 POLICY = (
@@ -18,7 +20,12 @@ POLICY = (
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 """The Content-Security-Policy of every page."""
-HEADERS = {"Content-Security-Policy": POLICY, "Vary": "Accept"}
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Vary": "Accept",
+    # With no-referrer, browsers send forms with "Origin: null".
+    "Referrer-Policy": "same-origin",
+}
 _MEDIA_TYPES = {STYLE: "text/css", SCRIPT: "text/javascript"}
 
 
@@ -27,7 +34,8 @@ class Pages:
 
     def __init__(self, prefix: str) -> None:
         self._assets = {path: _read(path) for path in _MEDIA_TYPES}
-        links = Links(prefix)
+        self.links = links = Links(prefix)
+        self._values: dict[str, Any] = {"me": None, "is_signed_in": False, "form_token": None}
         self._environment = Environment(
             loader=PackageLoader(__package__ or ""),
             autoescape=True,
@@ -49,13 +57,26 @@ class Pages:
             "kinds": words.KINDS,
         }
 
+    def bound(self, **values: Any) -> "Pages":
+        """The same pages, whose templates get these values too."""
+        bound = copy.copy(self)
+        bound._values = {**self._values, **values}
+        return bound
+
     def render(self, template: str, **values: Any) -> str:
         """The template as HTML. Text from outside is escaped."""
-        return self._environment.get_template(template).render(values)
+        return self._environment.get_template(template).render({**self._values, **values})
 
-    def answer(self, template: str, status: int = 200, **values: Any) -> Response:
+    def answer(
+        self,
+        template: str,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> Response:
         """The page as an answer."""
-        return HTMLResponse(self.render(template, **values), status, headers=HEADERS)
+        text = self.render(template, **values)
+        return HTMLResponse(text, status, headers={**HEADERS, **(headers or {})})
 
     def asset(self, path: str) -> Response:
         """The stylesheet or the script. Its address changes with its content."""

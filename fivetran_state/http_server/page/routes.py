@@ -1,4 +1,4 @@
-"""The routes of the page. Each shows what the service's own methods return, and changes nothing."""
+"""The routes of the page for reading. Each shows what the service's own methods return."""
 
 import asyncio
 from itertools import groupby
@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from fivetran_state import large, state
@@ -17,10 +16,11 @@ from fivetran_state.errors import (
     NoStateYet,
     StateNotKept,
 )
-from fivetran_state.http_server.gate import SCRIPT, STYLE, requires
-from fivetran_state.http_server.page import charts, differences, events, words
-from fivetran_state.http_server.page.negotiation import prefers_html
+from fivetran_state.http_server.gate import requires
+from fivetran_state.http_server.page import actions, charts, differences, events, words
+from fivetran_state.http_server.page.asked import PagesOf, for_browsers
 from fivetran_state.http_server.page.rendering import Pages
+from fivetran_state.http_server.paths import SCRIPT, STYLE
 from fivetran_state.http_server.rest.bodies import (
     NONE_IF_EMPTY,
     At,
@@ -46,26 +46,10 @@ SHOWN_LEFT_PAUSED = 20
 OUTLINE_BYTES = 20_000
 
 
-def _pages(request: Request) -> Pages:
-    pages: Pages = request.app.state.pages
-    return pages
-
-
-PagesOf = Annotated[Pages, Depends(_pages)]
-
-
-def _for_browsers(request: Request) -> None:
-    if not prefers_html(request.headers.get("accept", "")):
-        raise HTTPException(
-            406,
-            "This is a page for browsers (Accept: text/html). Programs use the routes in /docs.",
-        )
-
-
 def router() -> APIRouter:
     """The pages below `/page`. Reading them needs the scope read; their files need no token."""
     routes = APIRouter(prefix="/page", include_in_schema=False)
-    html = [requires(READ), Depends(_for_browsers)]
+    html = [requires(READ), Depends(for_browsers)]
     routes.get("/connections", dependencies=html)(_connections)
     routes.get("/connections/{connection_id}", dependencies=html)(_connection)
     routes.get("/connections/{connection_id}/state", dependencies=html)(_state)
@@ -75,6 +59,7 @@ def router() -> APIRouter:
     routes.get("/updates/{workflow_id:workflow_id}", dependencies=html)(_update)
     for path in (STYLE, SCRIPT):
         routes.get(path.removeprefix(routes.prefix), name=path)(_asset)
+    actions.add_to(routes)
     return routes
 
 
@@ -85,9 +70,10 @@ async def _asset(request: Request, pages: PagesOf) -> Response:
 async def front(service: Service, pages: Pages) -> Response:
     """What runs, waits, has failed, or is left paused now."""
     running = await service.workflows.unfinished()
-    groups, newest, (left, left_problem) = await asyncio.gather(
+    groups, newest, proposed, (left, left_problem) = await asyncio.gather(
         _groups(service, running.groups),
         service.workflows.list_all_workflows(limit=LOOKED_AT),
+        service.proposals.waiting(),
         _left_paused(service),
     )
     known = {view.workflow_id for view in running.updates}
@@ -101,6 +87,7 @@ async def front(service: Service, pages: Pages) -> Response:
         left_problem=left_problem,
         failed=[each for each in newest.workflows if each.status == "failed"][:SHOWN_LATEST],
         latest=newest.workflows[:SHOWN_LATEST],
+        proposed=proposed.proposals[:SHOWN_LATEST],
         paused_since=_paused_since,
         looked_at=LOOKED_AT,
     )
@@ -277,15 +264,9 @@ async def _updates(
     return pages.answer("updates.html", query=query, page=page)
 
 
-class _UpdateQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    start: Annotated[int, Field(ge=0, le=state.MAX_VALUES * 2)] = 0
-
-
 async def _update(
     workflow_id: WorkflowId,
-    query: Annotated[_UpdateQuery, Query()],
+    query: Annotated[actions.Start, Query()],
     service: OwnService,
     pages: PagesOf,
 ) -> Response:

@@ -1,0 +1,4 @@
+"""Addresses that more than one part of the server knows."""
+
+STYLE, SCRIPT = "/page/style.css", "/page/script.js"
+"""The files of the page. They contain only what is in this project's source."""
