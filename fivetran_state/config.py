@@ -285,7 +285,7 @@ class Settings(BaseSettings):
         )
 
     def proposes_all(self, scopes: Collection[str]) -> bool:
-        """True if whatever a caller with these scopes asks for needs approval, by no matter which rule."""
+        """True if every change by a caller with these scopes needs approval, whatever it is."""
         return self.needs_approval(scopes) and not self.policy.waives
 
     def needs_approval(self, scopes: Collection[str]) -> bool:

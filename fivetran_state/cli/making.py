@@ -67,6 +67,9 @@ async def _plan(shell: Shell, connection_id: str, change: changes.Change, how: H
     showing.plan(shell, plan)
     if not plan.changes_total:
         return ExitCode.DONE
+    if plan.ruling.refusal is not None:
+        shell.output.note("Nothing was written.")
+        return ExitCode.DONE if how.dry_run else ExitCode.REFUSED
     shell.output.note(
         "Nothing was written. To make exactly this change, repeat the command with "
         f"--expected-version {plan.version_before}"

@@ -85,7 +85,8 @@ class Changes:
         then_sync: bool = False,
         asked_by: str | None = None,
     ) -> Plan:
-        """Plan the change and judge it; raise the errors of an update, except for a re-sync: the plan warns of it."""
+        """Plan the change and judge it; raise the errors of an update, except for a re-sync, of which the
+        plan warns."""
         fivetran = await self._caller.fivetran_for(connection_id)
         (connection, before, _), group_names = await asyncio.gather(
             self._caller.read(fivetran, connection_id), fivetran.group_names()

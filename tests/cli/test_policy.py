@@ -42,9 +42,12 @@ def test_a_job_is_refused_what_a_rule_forbids(
     shell: Shell, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     obeys(monkeypatch, tmp_path, FORBIDS)
+    planned = shell.done("update", IDLE, *REWIND, "--dry-run")
     version = shell.version_of(IDLE)
     ended = shell("update", IDLE, *REWIND, "--expected-version", version, "--json")
 
+    assert 'The rule "frozen" forbids' in planned.stdout + planned.stderr
+    assert "--expected-version" not in planned.stdout + planned.stderr
     assert ended.code == REFUSED
     assert 'The rule "frozen" forbids to change /cursor.' in ended.error["message"]
     assert "PATCH" not in api_calls(sandbox, IDLE)
