@@ -128,7 +128,7 @@ class Engine:
     def _end(launched: Launched) -> None:
         launched.lease.end()
         launched.recovery.end()
-        launched.looks.end()
+        launched.background.end()
 
     async def _has_updates(self, launched: Launched) -> bool:
         """True if this process has updates to finish, or if the database cannot tell."""

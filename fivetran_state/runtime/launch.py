@@ -19,6 +19,7 @@ from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.recovery import Recovery, versions
 from fivetran_state.runtime.storage import TRANSACTION_TIMEOUT, Storage, open_storage
 from fivetran_state.updates import records
+from fivetran_state.updates.background import Background
 from fivetran_state.updates.decisions import Decisions
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
@@ -43,11 +44,11 @@ class Launched:
     lease: Lease
     updates: Updates
     recovery: Recovery
-    looks: LookWorkflow
+    background: Background
     watcher: Watcher
 
     async def stop(self) -> None:
-        self.looks.end()
+        self.background.end()
         await self.updates.runtime.recorder.close()
         await _destroy()
         self.storage.close()
@@ -95,8 +96,15 @@ async def launch(
             storage.serializer.digest,
             Approvers(settings),
         )
+        background = Background()
         looks = LookWorkflow(
-            series, storage.reader, storage.history, own.fivetran, settings, looks_series
+            series,
+            storage.reader,
+            storage.history,
+            own.fivetran,
+            settings,
+            looks_series,
+            background,
         )
         watcher = Watcher(series, storage.reader, own.fivetran, settings, looks, looks_series)
         await storage.history.prepare()
@@ -121,9 +129,9 @@ async def launch(
         own.fivetran,
         storage.migration if is_open else None,
         asyncio.get_running_loop(),
-        looks.running,
+        background.running,
     )
-    return Launched(storage, accounts, lease, updates, recovery, looks, watcher)
+    return Launched(storage, accounts, lease, updates, recovery, background, watcher)
 
 
 def _take_over_0_1(storage: Storage, updates: Updates, locks: Locks) -> bool:

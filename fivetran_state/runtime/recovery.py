@@ -41,9 +41,9 @@ class Recovery:
         fivetran: Fivetran | None,
         migration: Migration | None,
         loop: asyncio.AbstractEventLoop,
-        looks: Container[str],
+        background: Container[str],
     ) -> None:
-        """`migration`: while values of 0.1 are accepted. `looks`: those that run in this process."""
+        """`migration`: while values of 0.1 are accepted. `background`: looks that run in this process."""
         self._updates = updates
         self._unfinished = updates.unfinished
         self._running = updates.runtime.running
@@ -54,7 +54,7 @@ class Recovery:
         self._fivetran = fivetran
         self.migration = migration
         self._loop = loop
-        self._looks = looks
+        self._background = background
         self._is_over = False
         self.is_taking_up = False
         self._one_at_a_time = threading.Lock()
@@ -194,7 +194,7 @@ class Recovery:
             for row in mine
             if is_update(row.workflow_id)
             and row.workflow_id not in self._running.progress
-            and row.workflow_id not in self._looks
+            and row.workflow_id not in self._background
             and row.workflow_id not in running
         }
         # Look twice: an update that was just started is not running yet.
