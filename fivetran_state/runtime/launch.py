@@ -13,7 +13,9 @@ from fivetran_state.approvers import Approvers
 from fivetran_state.config import Settings
 from fivetran_state.errors import UnusableSettings
 from fivetran_state.history.recorder import Recorder
+from fivetran_state.pages import Pages
 from fivetran_state.runtime.accounts import Accounts, Own
+from fivetran_state.runtime.announcer import Announcer
 from fivetran_state.runtime.lease import Lease, Refusals
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.recovery import Recovery, versions
@@ -21,6 +23,7 @@ from fivetran_state.runtime.storage import TRANSACTION_TIMEOUT, Storage, open_st
 from fivetran_state.updates import records
 from fivetran_state.updates.background import Background
 from fivetran_state.updates.decisions import Decisions
+from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
 from fivetran_state.updates.series import Series
@@ -30,6 +33,7 @@ from fivetran_state.updates.updates import Updates
 from fivetran_state.watch import look
 from fivetran_state.watch.look import LookWorkflow, series_name
 from fivetran_state.watch.watcher import Watcher
+from fivetran_state.webhook import Webhook
 
 MESSAGE_INTERVAL = 0.2
 """Seconds until a workflow notices a message, if the database does not notify."""
@@ -46,6 +50,7 @@ class Launched:
     recovery: Recovery
     background: Background
     watcher: Watcher
+    announcer: Announcer
 
     async def stop(self) -> None:
         self.background.end()
@@ -73,7 +78,10 @@ async def launch(
         store = Store(storage.reader, series, application)
         refusals = Refusals()
         looks_series = series_name(application, settings)
-        lease = Lease(executor_id, settings, locks, store, refusals, looks_series)
+        background = Background()
+        has_address = settings.notify_url is not None
+        notices = Notices(storage.reader, Webhook(settings), background, has_address)
+        lease = Lease(executor_id, settings, locks, store, notices, refusals, looks_series)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         running = Running()
@@ -95,8 +103,9 @@ async def launch(
             storage.texts,
             storage.serializer.digest,
             Approvers(settings),
+            notices,
+            Pages(settings.public_url),
         )
-        background = Background()
         looks = LookWorkflow(
             series,
             storage.reader,
@@ -131,7 +140,8 @@ async def launch(
         asyncio.get_running_loop(),
         background.running,
     )
-    return Launched(storage, accounts, lease, updates, recovery, background, watcher)
+    announcer = Announcer(settings, accounts, updates)
+    return Launched(storage, accounts, lease, updates, recovery, background, watcher, announcer)
 
 
 def _take_over_0_1(storage: Storage, updates: Updates, locks: Locks) -> bool:
