@@ -52,8 +52,9 @@ async def test_a_notice_of_a_dead_server_is_sent_by_the_next(
     assert len({each.content for each in receiver.received}) == 1
 
 
-async def test_a_server_without_an_address_leaves_notices_to_others(
-    sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path
+@pytest.mark.parametrize("lacks", ["an address", "the connection"])
+async def test_a_server_that_lacks_something_leaves_notices_to_others(
+    sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path, lacks: str
 ) -> None:
     receiver.status = 500
     async with running(environment | receiver.variables, tmp_path) as server:
@@ -61,13 +62,14 @@ async def test_a_server_without_an_address_leaves_notices_to_others(
         await receiver.has(1)
         await server.kill()
     receiver.status = 204
-    tried = len(receiver.received)
+    limited = receiver.variables | {"FIVETRAN_STATE_ALLOWED_CONNECTIONS": PAUSED}
+    other = environment | (limited if lacks == "the connection" else {})
 
-    found = await to_thread.run_sync(doctor, environment, tmp_path)
-    finished = await to_thread.run_sync(finish, environment, tmp_path)
+    found = await to_thread.run_sync(doctor, other, tmp_path)
+    finished = await to_thread.run_sync(finish, other, tmp_path)
 
     assert (found.returncode, finished.returncode) == (0, 0), found.stdout + finished.stderr
-    assert len(receiver.received) == tried
+    assert receiver.accepted == []
 
 
 async def test_finish_does_not_wait_for_a_notice(
