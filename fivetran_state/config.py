@@ -1,5 +1,7 @@
 """Settings: every environment variable, once."""
 
+import base64
+import binascii
 import hashlib
 import ipaddress
 import os
@@ -95,6 +97,18 @@ WATCH_INTERVAL = 900.0
 Confirm = Literal["auto", "never", "always"]
 """Who has to agree before a state is changed."""
 
+_MIN_SIGNING_SECRET = 24
+"""Characters."""
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes that sign notices: `whsec_` precedes base64, as in Standard Webhooks.
+
+    Raises `ValueError` for other text behind `whsec_`.
+    """
+    encoded = secret.removeprefix("whsec_")
+    return secret.encode() if encoded == secret else base64.b64decode(encoded, validate=True)
+
 
 class Settings(BaseSettings):
     """The settings from the environment; `sandbox` comes from the command line.
@@ -177,6 +191,18 @@ class Settings(BaseSettings):
     rate_limit: int = Field(600, ge=0, validation_alias="FIVETRAN_STATE_RATE_LIMIT")
     """HTTP requests a minute of one principal; 0 is no limit."""
 
+    notify_url: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_NOTIFY_URL")
+    """Where notices to people are sent. It may hold a secret, as Slack's addresses do."""
+
+    notify_secret: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_NOTIFY_SECRET")
+    """Signs notices."""
+
+    notify_format: Literal["json", "slack"] = Field(
+        "json", validation_alias="FIVETRAN_STATE_NOTIFY_FORMAT"
+    )
+    alert_minutes: float = Field(60, ge=0, validation_alias="FIVETRAN_STATE_ALERT_MINUTES")
+    """Minutes that an update may hold a connection paused without a notice; 0 is any time."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
@@ -252,6 +278,36 @@ class Settings(BaseSettings):
                     "has to hold origins such as app://obsidian.md or vscode-webview://*"
                 )
         return value
+
+    @field_validator("notify_url")
+    @classmethod
+    def _check_notify_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_secure_url(value.get_secret_value()):
+            raise ValueError("has to be an https URL, or an http URL of this machine")
+        return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _check_notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        secret = value.get_secret_value()
+        if len(secret) < _MIN_SIGNING_SECRET:
+            raise ValueError(f"has to have at least {_MIN_SIGNING_SECRET} characters")
+        try:
+            signing_key(secret)
+        except binascii.Error:
+            raise ValueError("has to be base64 behind whsec_") from None
+        return value
+
+    @model_validator(mode="after")
+    def _check_that_notices_are_signed(self) -> "Settings":
+        if self.notify_url and self.notify_secret is None and self.notify_format == "json":
+            raise ValueError(
+                "FIVETRAN_STATE_NOTIFY_SECRET has to be set with FIVETRAN_STATE_NOTIFY_URL, unless "
+                "FIVETRAN_STATE_NOTIFY_FORMAT is slack"
+            )
+        return self
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -32,6 +32,7 @@ from fivetran_state.runtime.hand_over import hand_over
 from fivetran_state.runtime.launch import Launched
 from fivetran_state.runtime.locks import AdvisoryLocks, FileLocks, Locks
 from fivetran_state.runtime.recovery import INTERVAL
+from fivetran_state.updates.records import GROUP, NAME
 from fivetran_state.updates.run import PATIENCE
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Engine:
     def _end(launched: Launched) -> None:
         launched.lease.end()
         launched.recovery.end()
-        launched.looks.end()
+        launched.background.end()
 
     async def _has_updates(self, launched: Launched) -> bool:
         """True if this process has updates to finish, or if the database cannot tell."""
@@ -166,7 +167,9 @@ class Engine:
         while time.monotonic() < patience_ends:
             await asyncio.to_thread(launched.recovery.once)
             rows = await asyncio.to_thread(launched.updates.unfinished.rows)
-            closing = after is not None and after in (row.executor_id for row in rows)
+            closing = after is not None and any(
+                row.executor_id == after for row in rows if row.name in (NAME, GROUP)
+            )
             if not closing and not await self._unfinished_here(launched):
                 return
             await asyncio.sleep(INTERVAL / 8)
@@ -207,6 +210,7 @@ class Engine:
         else:
             self._is_up = True
             self._tasks.append(asyncio.create_task(self._keep_watch(launched)))
+            self._tasks.append(asyncio.create_task(launched.announcer.watch()))
             if watch_interval:
                 watching = launched.watcher.watch(watch_interval)
                 self._tasks.append(asyncio.create_task(watching))

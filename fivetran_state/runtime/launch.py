@@ -13,13 +13,17 @@ from fivetran_state.approvers import Approvers
 from fivetran_state.config import Settings
 from fivetran_state.errors import UnusableSettings
 from fivetran_state.history.recorder import Recorder
+from fivetran_state.pages import Pages
 from fivetran_state.runtime.accounts import Accounts, Own
+from fivetran_state.runtime.announcer import Announcer
 from fivetran_state.runtime.lease import Lease, Refusals
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.recovery import Recovery, versions
 from fivetran_state.runtime.storage import TRANSACTION_TIMEOUT, Storage, open_storage
 from fivetran_state.updates import records
+from fivetran_state.updates.background import Background
 from fivetran_state.updates.decisions import Decisions
+from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.running import Running
 from fivetran_state.updates.runtime import Runtime
 from fivetran_state.updates.series import Series
@@ -29,6 +33,7 @@ from fivetran_state.updates.updates import Updates
 from fivetran_state.watch import look
 from fivetran_state.watch.look import LookWorkflow, series_name
 from fivetran_state.watch.watcher import Watcher
+from fivetran_state.webhook import Webhook
 
 MESSAGE_INTERVAL = 0.2
 """Seconds until a workflow notices a message, if the database does not notify."""
@@ -43,11 +48,12 @@ class Launched:
     lease: Lease
     updates: Updates
     recovery: Recovery
-    looks: LookWorkflow
+    background: Background
     watcher: Watcher
+    announcer: Announcer
 
     async def stop(self) -> None:
-        self.looks.end()
+        self.background.end()
         await self.updates.runtime.recorder.close()
         await _destroy()
         self.storage.close()
@@ -72,7 +78,10 @@ async def launch(
         store = Store(storage.reader, series, application)
         refusals = Refusals()
         looks_series = series_name(application, settings)
-        lease = Lease(executor_id, settings, locks, store, refusals, looks_series)
+        background = Background()
+        has_address = settings.notify_url is not None
+        notices = Notices(storage.reader, Webhook(settings), background, has_address)
+        lease = Lease(executor_id, settings, locks, store, notices, refusals, looks_series)
         accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         running = Running()
@@ -94,9 +103,17 @@ async def launch(
             storage.texts,
             storage.serializer.digest,
             Approvers(settings),
+            notices,
+            Pages(settings.public_url),
         )
         looks = LookWorkflow(
-            series, storage.reader, storage.history, own.fivetran, settings, looks_series
+            series,
+            storage.reader,
+            storage.history,
+            own.fivetran,
+            settings,
+            looks_series,
+            background,
         )
         watcher = Watcher(series, storage.reader, own.fivetran, settings, looks, looks_series)
         await storage.history.prepare()
@@ -121,9 +138,10 @@ async def launch(
         own.fivetran,
         storage.migration if is_open else None,
         asyncio.get_running_loop(),
-        looks.running,
+        background.running,
     )
-    return Launched(storage, accounts, lease, updates, recovery, looks, watcher)
+    announcer = Announcer(settings, accounts, updates)
+    return Launched(storage, accounts, lease, updates, recovery, background, watcher, announcer)
 
 
 def _take_over_0_1(storage: Storage, updates: Updates, locks: Locks) -> bool:

@@ -10,9 +10,10 @@ from dbos import error as dbos_error
 
 from fivetran_state import dbos_internals
 from fivetran_state.config import Settings
-from fivetran_state.errors import DatabaseUnavailable, InvalidRequest
+from fivetran_state.errors import DatabaseUnavailable, InvalidRequest, Tampered, UnusableKey
 from fivetran_state.ids import UpdateId
 from fivetran_state.runtime.locks import AdvisoryLocks, Locks
+from fivetran_state.updates.notices import Notices, is_notice
 from fivetran_state.updates.records import RELEASED
 from fivetran_state.updates.store import Store
 from fivetran_state.watch.look import is_look
@@ -70,6 +71,7 @@ class Lease:
         settings: Settings,
         locks: Locks,
         store: Store,
+        notices: Notices,
         refusals: Refusals,
         looks: str,
     ) -> None:
@@ -78,6 +80,7 @@ class Lease:
         self._settings = settings
         self._locks = locks
         self._store = store
+        self._notices = notices
         self._refusals = refusals
         self._looks = looks
         self._is_over = False
@@ -91,6 +94,8 @@ class Lease:
         settings = self._settings
         if is_look(workflow_id):
             return workflow_id.startswith(f"{self._looks}:")
+        if is_notice(workflow_id):
+            return self._notices.is_wanted and self._may_see_notice(workflow_id)
         if not is_update(workflow_id):
             return True
         if settings.read_only:
@@ -101,6 +106,13 @@ class Lease:
             return settings.allows(UpdateId.parse(workflow_id).connection_id)
         except InvalidRequest:  # This is the id of a group.
             return all(map(settings.allows, self._store.connections_of(workflow_id)))
+
+    def _may_see_notice(self, workflow_id: str) -> bool:
+        if self._settings.allowed_connections == "*":
+            return True
+        with suppress(Tampered, UnusableKey):
+            return all(map(self._settings.allows, self._notices.connections_of(workflow_id)))
+        return False
 
     async def prove(self, workflow_id: str) -> None:
         """Prove before each change that this process still owns the workflow.

@@ -11,6 +11,7 @@ from fivetran_state.runtime.lease import Lease, Refusals, is_guests, is_update
 from fivetran_state.runtime.locks import Locks
 from fivetran_state.runtime.migration import Migration
 from fivetran_state.updates import records
+from fivetran_state.updates.notices import is_notice
 from fivetran_state.updates.proposal import NAME as PROPOSAL
 from fivetran_state.updates.records import Unfinished
 from fivetran_state.updates.updates import Updates
@@ -41,9 +42,12 @@ class Recovery:
         fivetran: Fivetran | None,
         migration: Migration | None,
         loop: asyncio.AbstractEventLoop,
-        looks: Container[str],
+        background: Container[str],
     ) -> None:
-        """`migration`: while values of 0.1 are accepted. `looks`: those that run in this process."""
+        """`migration`: while values of 0.1 are accepted.
+
+        `background`: the looks and notices that run in this process.
+        """
         self._updates = updates
         self._unfinished = updates.unfinished
         self._running = updates.runtime.running
@@ -54,7 +58,7 @@ class Recovery:
         self._fivetran = fivetran
         self.migration = migration
         self._loop = loop
-        self._looks = looks
+        self._background = background
         self._is_over = False
         self.is_taking_up = False
         self._one_at_a_time = threading.Lock()
@@ -80,7 +84,9 @@ class Recovery:
                 if self._may_take_up(row) and self._lease.may_change(row.workflow_id)
             ]
             if not self._may_use_key_for(rows):
-                rows = [row for row in rows if is_guests(row.workflow_id)]
+                rows = [
+                    row for row in rows if is_guests(row.workflow_id) or is_notice(row.workflow_id)
+                ]
             for row in rows:
                 by_executor.setdefault(row.executor_id, []).append(row)
             mine = by_executor.pop(self._lease.executor_id, [])
@@ -100,8 +106,8 @@ class Recovery:
         for row in self._unfinished.rows():
             if self._lease.may_change(row.workflow_id) or not self._may_take_up(row):
                 continue
-            if is_look(row.workflow_id) or row.name == PROPOSAL:
-                continue  # The next look reads what this one has not, and a proposal holds nothing.
+            if _is_background(row.workflow_id) or row.name == PROPOSAL:
+                continue  # The next look reads what this one has not, and the others hold nothing.
             if row.executor_id == self._lease.executor_id:
                 continue
             with self._locks.take(row.executor_id or "unknown") as is_dead:
@@ -131,7 +137,7 @@ class Recovery:
         if row.status == records.ENQUEUED:
             # DBOS runs updates of this version itself. Older programs may be gone for good.
             return row.version in self._versions[1:]
-        if row.was_ended_from_outside and is_look(row.workflow_id):
+        if row.was_ended_from_outside and _is_background(row.workflow_id):
             return False
         if row.was_ended_from_outside:
             return not self._is_superseded(row)
@@ -164,7 +170,7 @@ class Recovery:
 
     def _take_up(self, row: Unfinished) -> None:
         # In this order, `Engine.leave` sees one of the two: an update being taken up, or its row.
-        self.is_taking_up = not is_look(row.workflow_id)
+        self.is_taking_up = not _is_background(row.workflow_id)
         try:
             if self._is_over:
                 return
@@ -194,7 +200,7 @@ class Recovery:
             for row in mine
             if is_update(row.workflow_id)
             and row.workflow_id not in self._running.progress
-            and row.workflow_id not in self._looks
+            and row.workflow_id not in self._background
             and row.workflow_id not in running
         }
         # Look twice: an update that was just started is not running yet.
@@ -228,3 +234,8 @@ class Recovery:
                 logger.error("%s was ended in the database: resuming its connection", workflow_id)
                 mending = self._updates.workflow.mend(workflow_id, request)
                 asyncio.run_coroutine_threadsafe(mending, self._loop)
+
+
+def _is_background(workflow_id: str) -> bool:
+    """True if nothing depends on the end of the workflow."""
+    return is_look(workflow_id) or is_notice(workflow_id)

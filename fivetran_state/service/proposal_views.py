@@ -100,10 +100,11 @@ def _status(found: Proposal) -> ProposalState:
 def _message(found: Proposal) -> str:
     decided = found.decided
     if decided is None:
+        page = "" if found.page is None else f" or {found.page}"
         return (
             "Nothing is written yet. A person with the scope approve has until "
-            f"{_time(found.asked['expires_at'])} to agree: fivetran-state approve {found.workflow_id}. "
-            "Follow it with workflow_status; withdraw it with cancel_update."
+            f"{_time(found.asked['expires_at'])} to agree: fivetran-state approve {found.workflow_id}"
+            f"{page}. Follow it with workflow_status; withdraw it with cancel_update."
         )
     by = "" if decided["by"] is None else f" by {decided['by']}"
     note = "" if decided["note"] is None else f" {_bounded(decided['note'])}"

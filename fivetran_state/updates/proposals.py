@@ -15,13 +15,16 @@ from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
 from fivetran_state import database, turns
 from fivetran_state.errors import (
     AlreadyDecided,
+    DatabaseUnavailable,
     FivetranStateError,
     IdempotencyKeyReused,
     UnusableKey,
     WorkflowNotFound,
 )
+from fivetran_state.pages import Pages
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.proposal import (
     DECISION,
     NAME,
@@ -66,6 +69,8 @@ class Proposal:
     """None while it waits."""
     refusal: Refusal | None = None
     """Why the last approval started nothing, while it waits."""
+    page: str | None = None
+    """The address of its page."""
 
     @property
     def requests(self) -> list[UpdateRequest]:
@@ -88,6 +93,8 @@ class Proposals:
         application: str,
         workflow: ProposalWorkflow,
         approvers: Approvers,
+        notices: Notices,
+        pages: Pages,
     ) -> None:
         self._reader = reader
         self._texts = texts
@@ -95,6 +102,8 @@ class Proposals:
         self._application = application
         self._workflow = workflow
         self.approvers = approvers
+        self._notices = notices
+        self._pages = pages
 
     async def attach(self, about: About, key: str | None) -> str | None:
         """The proposal with this key, or without one an equal one that waits.
@@ -127,6 +136,9 @@ class Proposals:
             SetWorkflowAttributes({_REQUEST: self._digest_of(about), ABOUT: sealed}),
         ):
             await DBOS.start_workflow_async(self._workflow.registered, Bound(place, asked))
+        # Somebody may decide before the announcer's next look, which also covers a failure here.
+        with suppress(DatabaseUnavailable):
+            await self._notices.tell_of_proposal(workflow_id, asked)
         return workflow_id
 
     def _of_key(self, about: About, key: str) -> str:
@@ -141,12 +153,17 @@ class Proposals:
         found = []
         for row in await self._rows_waiting():
             with suppress(FivetranStateError):
-                found.append(Proposal(row.workflow_id, await self._about(row)))
+                page = self._pages.proposal(row.workflow_id)
+                found.append(Proposal(row.workflow_id, await self._about(row), page=page))
         return sorted(found, key=lambda each: each.asked["asked_at"])
 
-    async def _rows_waiting(self) -> list[WorkflowStatus]:
+    async def waiting_ids(self) -> list[str]:
+        """The ids of those that wait, in any order."""
         rows = await asyncio.to_thread(self._reader.with_status, [records.PENDING])
-        ids = [workflow_id for workflow_id, name, *_ in rows if name == NAME]
+        return [workflow_id for workflow_id, name, *_ in rows if name == NAME]
+
+    async def _rows_waiting(self) -> list[WorkflowStatus]:
+        ids = await self.waiting_ids()
         found: list[WorkflowStatus] = []
         for at in range(0, len(ids), READ_BATCH):
             found += await self._reader.find(workflow_ids=ids[at : at + READ_BATCH])
@@ -170,16 +187,18 @@ class Proposals:
             raise WorkflowNotFound(f"There is no proposal '{shown(workflow_id)}'.")
         (row,) = rows
         asked: Asked = statuses.input_of(row)
+        page = self._pages.proposal(workflow_id)
         if row.status in records.ENDED_FROM_OUTSIDE:
-            return Proposal(workflow_id, asked, _ENDED_OUTSIDE)
+            return Proposal(workflow_id, asked, _ENDED_OUTSIDE, page=page)
         if statuses.is_running(row):
-            return Proposal(workflow_id, asked, refusal=await self._refusal(workflow_id))
+            refusal = await self._refusal(workflow_id)
+            return Proposal(workflow_id, asked, refusal=refusal, page=page)
         if not statuses.succeeded(row):
             error = statuses.error(row)
             assert error is not None, "it has neither succeeded nor is it running"
             raise error
         decided: Decided = binding.opened(row.output, binding.output_of(workflow_id))
-        return Proposal(workflow_id, asked, decided)
+        return Proposal(workflow_id, asked, decided, page=page)
 
     async def _refusal(self, workflow_id: str) -> Refusal | None:
         found = await self._reader.event(workflow_id, REFUSED)

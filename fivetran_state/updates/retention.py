@@ -11,6 +11,7 @@ from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
 from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.marks import Marks
+from fivetran_state.updates.notices import notice_of
 from fivetran_state.updates.proposal import NAME as PROPOSAL
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.records import GROUP, UpdateRequest
@@ -56,13 +57,15 @@ class Retention:
     async def forget(self, days: float) -> int:
         """Delete updates that ended more than `days` ago, but never a connection's latest ones.
 
-        Returns how many were deleted.
+        What they have sent notices of is not told again: a notice goes only with its update. Returns
+        how many updates were deleted.
         """
         before = _now() - int(days * _DAY)
         # What they have started is an update of its own.
         groups = await asyncio.to_thread(self._reader.completed_before, [GROUP, PROPOSAL], before)
         for at in range(0, len(groups), _AT_ONCE):
-            await self._reader.delete(groups[at : at + _AT_ONCE])
+            some = groups[at : at + _AT_ONCE]
+            await self._reader.delete([*some, *map(notice_of, some)])
         old = await asyncio.to_thread(self._reader.completed_before, [records.NAME], before)
         by_owner: dict[str, list[int]] = {}
         for update in map(UpdateId.parse, old):
@@ -75,7 +78,9 @@ class Retention:
                 str(UpdateId(owner, number)) for number in sorted(numbers) if number < kept_from
             ]
         for at in range(0, len(forgotten), _AT_ONCE):
-            await self._reader.delete(forgotten[at : at + _AT_ONCE], children=True)
+            some = forgotten[at : at + _AT_ONCE]
+            await self._reader.delete(list(map(notice_of, some)))
+            await self._reader.delete(some, children=True)
         return len(forgotten)
 
     async def thin(self, days: float) -> None:

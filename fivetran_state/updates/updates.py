@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from fivetran_state.history.store import HistoryStore
+from fivetran_state.pages import Pages
 from fivetran_state.updates.follow import Followers
 from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.listings import Listings
 from fivetran_state.updates.marks import Marks
 from fivetran_state.updates.members import Members
+from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.proposal import Approvers, ProposalWorkflow
 from fivetran_state.updates.proposals import Proposals
 from fivetran_state.updates.reader import Reader
@@ -32,6 +34,8 @@ class Updates:
         texts: Texts,
         digest: Callable[[str], str],
         approvers: Approvers,
+        notices: Notices,
+        pages: Pages,
     ) -> None:
         self.runtime = runtime
         self.texts = texts
@@ -42,7 +46,10 @@ class Updates:
         self.listings = Listings(reader, self.store, texts)
         self.groups = Groups(runtime, self.starter, self.listings, digest)
         proposal = ProposalWorkflow(Members(self.starter, self.store), self.groups, approvers)
-        self.proposals = Proposals(reader, texts, digest, runtime.application, proposal, approvers)
+        self.notices = notices
+        self.proposals = Proposals(
+            reader, texts, digest, runtime.application, proposal, approvers, notices, pages
+        )
         self.followers = Followers(self.store, runtime.running)
         self.unfinished = UnfinishedUpdates(reader, self.store)
         self.retention = Retention(reader, marks, self.store, self.listings, history)

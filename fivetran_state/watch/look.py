@@ -12,13 +12,10 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from dbos import DBOS
-from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import TypedDict
 
 from fivetran_state import large, state
@@ -40,6 +37,7 @@ from fivetran_state.history.recorder import has_synced
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.history.versions import SeenBy
 from fivetran_state.updates import binding, statuses
+from fivetran_state.updates.background import Background
 from fivetran_state.updates.reader import Reader
 from fivetran_state.updates.series import Series, number
 from fivetran_state.vault import Bound
@@ -128,6 +126,7 @@ class LookWorkflow:
         fivetran: Fivetran | None,
         settings: Settings,
         series_name: str,
+        background: Background,
     ) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
         self._series = series
@@ -136,9 +135,6 @@ class LookWorkflow:
         self._fivetran = fivetran
         self._settings = settings
         self._series_name = series_name
-        self._is_over = False
-        self.running: dict[str, asyncio.Task[Any] | None] = {}
-        """The looks that run in this process, by workflow id."""
         self.is_key_refused = False
         """Whether Fivetran refused this process's key at the last look that it ran."""
 
@@ -146,34 +142,12 @@ class LookWorkflow:
         async def look(asked: Bound) -> Bound:
             workflow_id = DBOS.workflow_id or ""
             place = binding.output_of(workflow_id)
-            with self._here(workflow_id), binding.bound_errors(place):
+            with background.here(workflow_id), binding.bound_errors(place):
                 binding.opened(asked, binding.input_of(workflow_id, NAME))
                 return Bound(place, dict(await self._look(workflow_id)))
 
         self.registered = look
         """Returns a `Looked`."""
-
-    def end(self) -> None:
-        """Break off the looks of this process. Another one goes on with them."""
-        self._is_over = True
-        for task in self.running.values():
-            if task is not None:
-                task.cancel()
-
-    @contextmanager
-    def _here(self, workflow_id: str) -> Iterator[None]:
-        """Count the look as running in this process."""
-        if self._is_over:
-            raise asyncio.CancelledError
-        self.running[workflow_id] = asyncio.current_task()
-        try:
-            yield
-        except SQLAlchemyError as error:
-            # Not an outcome, so it must not be recorded as one: recovery runs the look again.
-            logger.exception("The database failed", extra={"workflow_id": workflow_id})
-            raise asyncio.CancelledError from error
-        finally:
-            del self.running[workflow_id]
 
     async def _look(self, workflow_id: str) -> Looked:
         before = await self.last_before(workflow_id)

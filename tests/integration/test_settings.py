@@ -115,6 +115,9 @@ def test_the_nearest_setting_is_named_and_the_value_is_not(
                 "PUBLIC_URL",
                 "OAUTH_ISSUER",
                 "TRUSTED_PROXIES",
+                "NOTIFY_URL",
+                "NOTIFY_FORMAT",
+                "ALERT_MINUTES",
             )
         ),
     ],
@@ -131,6 +134,41 @@ def test_a_value_that_cannot_be_used_is_told_by_its_variable_and_not_shown(
 
     assert f"Cannot start: {name}: " in told
     assert value not in told
+
+
+@pytest.mark.parametrize("secret", ["too-short", "whsec_this is not base64 at all"])
+def test_a_secret_that_cannot_sign_is_told_by_its_variable_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    monkeypatch.setenv("FIVETRAN_STATE_NOTIFY_SECRET", secret)
+
+    told = _refusal(capsys)
+
+    assert "Cannot start: FIVETRAN_STATE_NOTIFY_SECRET: " in told
+    assert secret not in told
+
+
+@pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://example.com", "hook"])
+def test_notices_go_only_where_nobody_can_read_them_on_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("FIVETRAN_STATE_NOTIFY_URL", url)
+    monkeypatch.setenv("FIVETRAN_STATE_NOTIFY_FORMAT", "slack")
+
+    assert "FIVETRAN_STATE_NOTIFY_URL: has to be an https URL" in _refusal(capsys)
+
+
+def test_notices_have_to_be_signed_unless_slack_gets_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIVETRAN_STATE_NOTIFY_URL", "https://example.com/hook-with-a-secret")
+
+    told = _refusal(capsys)
+    monkeypatch.setenv("FIVETRAN_STATE_NOTIFY_FORMAT", "slack")
+
+    assert "FIVETRAN_STATE_NOTIFY_SECRET has to be set" in told
+    assert "hook-with-a-secret" not in told
+    assert "hook-with-a-secret" not in repr(Settings())
 
 
 def test_everything_that_is_wrong_is_told_at_once(
