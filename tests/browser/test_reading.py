@@ -34,7 +34,7 @@ _FOCUS = """() => {
 @pytest.mark.parametrize(
     ("scheme", "size"),
     [
-        pytest.param("light", DESKTOP, id="light-desktop"),
+        pytest.param("light", DESKTOP, id="light-desktop", marks=slow),
         pytest.param("dark", PHONE, id="dark-phone"),
         pytest.param("dark", DESKTOP, id="dark-desktop", marks=slow),
         pytest.param("light", PHONE, id="light-phone", marks=slow),
@@ -55,9 +55,11 @@ async def test_no_view_has_barriers_or_scrolls_sideways(
         found["sign in"] = [await reader.barriers(axe), await reader.overflow()]
         sandbox.finish_sync(SYNCING)
 
-    assert {name: each for name, each in found.items() if each != [[], 0]} == {}
+    wrong = [f"{name}: {each}" for name, each in found.items() if each != [[], 0]]
+    assert not wrong, "\n".join(wrong)
 
 
+@slow
 async def test_every_control_of_every_view_is_reached_by_the_tab_key_and_shows_the_focus(
     http: Serve, sandbox: Sandbox, browser: Browser
 ) -> None:

@@ -56,7 +56,7 @@ class Visitor:
     async def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
         found: int = await self.page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            "Math.max(0, document.documentElement.scrollWidth - innerWidth)"
         )
         return found
 
