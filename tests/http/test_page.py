@@ -22,16 +22,12 @@ from tests.support.calls import (
     PAUSED,
     STATELESS,
     SYNCING,
-    arrival,
-    is_pause,
-    sync_runs_on,
-    until,
 )
-from tests.support.http_server import WRONG_TOKEN, HttpServer
+from tests.support.http_server import WRONG_TOKEN
 from tests.support.page import ACCEPT, Page, page
 from tests.support.rest import get, parsed, post
+from tests.support.views import change, remembered, running_update
 
-LATER = {"Prefer": "respond-async"}
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -40,41 +36,6 @@ MARKUP = "</title></bdo><script>alert(1)</script><img src=x onerror=alert(2)>\"'
 HIDDEN = "\u202egnp.exe\u2066\u200b\x1b[31m"
 HOSTILE = f"{MARKUP}{HIDDEN}\n{{{{ 12345678*9 }}}}{{% raw %}}"
 MAX_PAGE = 400_000
-
-
-async def change(server: HttpServer, connection_id: str, **body: Any) -> dict[str, Any]:
-    """An update that has ended."""
-    return await post(server.client, "/state/update", {"connection_id": connection_id, **body})
-
-
-async def remembered(server: HttpServer, connection_id: str, versions: int) -> list[dict[str, Any]]:
-    """The time line, once it has this number of versions."""
-
-    async def entries() -> list[dict[str, Any]] | None:
-        found = await get(server.client, f"/connections/{connection_id}/history", limit=100)
-        seen = [each for each in found["entries"] if "seen_until" in each]
-        return seen if len(seen) >= versions else None
-
-    return await until(entries)
-
-
-async def running_update(server: HttpServer, sandbox: Sandbox, connection_id: str = SYNCING) -> str:
-    """The id of an update that waits for a sync, with its connection paused."""
-    sync_runs_on(sandbox, connection_id)
-    answer = await server.client.post(
-        "/state/update",
-        json={"connection_id": connection_id, "merge_patch": {"a": 1}, "reason": "a rewind"},
-        headers=LATER,
-    )
-    await arrival(sandbox, is_pause)
-    workflow_id: str = parsed(answer, 202)["workflow_id"]
-
-    async def waits() -> bool:
-        found = await get(server.client, f"/workflows/{workflow_id}")
-        return found.get("phase") == "drain"
-
-    await until(waits)
-    return workflow_id
 
 
 # Who gets a page
@@ -147,7 +108,7 @@ async def test_now_shows_what_waits_and_since_when_its_connection_is_paused(
     http: Serve, sandbox: Sandbox
 ) -> None:
     async with http() as server:
-        workflow_id = await running_update(server, sandbox)
+        workflow_id = await running_update(server.client, sandbox)
         now = await page(server.client, "/")
         sandbox.finish_sync(SYNCING)
 
@@ -202,8 +163,8 @@ async def test_connections_come_in_pages(http: Serve, sandbox: Sandbox) -> None:
 async def test_a_time_line_shows_what_moved_and_how_the_cursor_went(http: Serve) -> None:
     async with http() as server:
         for day in (1, 2, 3):
-            await change(server, IDLE, merge_patch={"cursor": f"2025-01-0{day}T00:00:00Z"})
-        await remembered(server, IDLE, 4)
+            await change(server.client, IDLE, merge_patch={"cursor": f"2025-01-0{day}T00:00:00Z"})
+        await remembered(server.client, IDLE, 4)
         line = await page(server.client, f"/page/connections/{IDLE}")
         nowhere = await page(server.client, f"/page/connections/{IDLE}?path=/nothing")
 
@@ -216,8 +177,8 @@ async def test_a_time_line_shows_what_moved_and_how_the_cursor_went(http: Serve)
 async def test_a_long_time_line_comes_in_pages(http: Serve) -> None:
     async with http() as server:
         for number in range(25):
-            await change(server, PAUSED, merge_patch={"offset": number})
-        await remembered(server, PAUSED, 26)
+            await change(server.client, PAUSED, merge_patch={"offset": number})
+        await remembered(server.client, PAUSED, 26)
         first = await page(server.client, f"/page/connections/{PAUSED}?limit=100")
         (older,) = [link for link in first.links if "cursor=" in link]
         second = await page(server.client, older)
@@ -247,9 +208,9 @@ async def test_a_state_is_shown_exactly(http: Serve) -> None:
 
 async def test_a_state_at_a_moment_is_shown(http: Serve) -> None:
     async with http() as server:
-        await change(server, IDLE, new_state={"cursor": "first"})
-        await change(server, IDLE, new_state={"cursor": "second"})
-        entries = await remembered(server, IDLE, 3)
+        await change(server.client, IDLE, new_state={"cursor": "first"})
+        await change(server.client, IDLE, new_state={"cursor": "second"})
+        entries = await remembered(server.client, IDLE, 3)
         found = await page(server.client, f"/page/connections/{IDLE}/state?at={IDLE}:2")
         same = await page(
             server.client, f"/page/connections/{IDLE}/state?at={entries[1]['version']}"
@@ -288,9 +249,9 @@ async def test_a_connection_without_a_state_says_so(http: Serve) -> None:
 
 async def test_two_moments_are_compared_side_by_side(http: Serve) -> None:
     async with http() as server:
-        await change(server, IDLE, new_state={"cursor": "2026-01-01", "old": 1})
-        await change(server, IDLE, new_state={"cursor": "2026-02-01", "new": {"a": [1.10]}})
-        await remembered(server, IDLE, 3)
+        await change(server.client, IDLE, new_state={"cursor": "2026-01-01", "old": 1})
+        await change(server.client, IDLE, new_state={"cursor": "2026-02-01", "new": {"a": [1.10]}})
+        await remembered(server.client, IDLE, 3)
         address = f"/page/connections/{IDLE}/compare"
         form = await page(server.client, address)
         compared = await page(server.client, f"{address}?from={IDLE}:2&to=")
@@ -305,7 +266,7 @@ async def test_two_moments_are_compared_side_by_side(http: Serve) -> None:
 async def test_an_update_shows_its_steps_its_reason_and_every_change(http: Serve) -> None:
     many = {f"key_{number:03}": number for number in range(120)}
     async with http() as server:
-        update = await change(server, IDLE, merge_patch=many, reason="for a test")
+        update = await change(server.client, IDLE, merge_patch=many, reason="for a test")
         address = f"/page/updates/{quote(update['workflow_id'], safe='')}"
         first = await page(server.client, address)
         pages = [first, *[await page(server.client, f"{address}?start={n}") for n in (50, 100)]]
@@ -321,7 +282,7 @@ async def test_a_running_update_is_followed_by_events_until_its_end(
     http: Serve, sandbox: Sandbox
 ) -> None:
     async with http() as server:
-        workflow_id = await running_update(server, sandbox)
+        workflow_id = await running_update(server.client, sandbox)
         shown = await page(server.client, f"/page/updates/{workflow_id}")
         events: list[str] = []
         sync_goes_on = True
@@ -363,7 +324,7 @@ async def test_a_group_shows_each_connection(http: Serve) -> None:
 async def test_all_updates_come_in_pages(http: Serve) -> None:
     async with http() as server:
         for number in range(52):
-            await change(server, PAUSED, merge_patch={"offset": number})
+            await change(server.client, PAUSED, merge_patch={"offset": number})
         first = await page(server.client, "/page/updates")
         (older,) = [link for link in first.links if "cursor=" in link]
         second = await page(server.client, older)
@@ -420,7 +381,7 @@ async def test_events_of_an_unknown_update_are_refused_as_a_problem(http: Serve)
 
 async def test_a_connection_that_is_not_allowed_is_shown_nowhere(http: Serve) -> None:
     async with http() as server:
-        await change(server, PAUSED, merge_patch={"a": 1})
+        await change(server.client, PAUSED, merge_patch={"a": 1})
     async with http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=IDLE) as server:
         for path in ("/", "/page/connections", "/page/updates"):
             assert PAUSED not in (await page(server.client, path)).text
@@ -436,8 +397,8 @@ async def test_a_connection_that_is_not_allowed_is_shown_nowhere(http: Serve) ->
 
 async def test_a_deleted_connection_keeps_its_time_line(http: Serve, sandbox: Sandbox) -> None:
     async with http() as server:
-        await change(server, IDLE, new_state={"cursor": "last"})
-        await remembered(server, IDLE, 2)
+        await change(server.client, IDLE, new_state={"cursor": "last"})
+        await remembered(server.client, IDLE, 2)
         sandbox.delete_connection(IDLE)
         line = await page(server.client, f"/page/connections/{IDLE}")
         for link in line.links:
@@ -474,9 +435,9 @@ async def test_hostile_text_stays_text_on_every_page(http: Serve, sandbox: Sandb
         "schema": ["javascript:alert(1)"],
     }
     async with http() as server:
-        await change(server, "evil_one", new_state=body, reason=HOSTILE)
-        await change(server, "evil_one", new_state={HOSTILE: MARKUP}, reason=MARKUP)
-        await remembered(server, "evil_one", 3)
+        await change(server.client, "evil_one", new_state=body, reason=HOSTILE)
+        await change(server.client, "evil_one", new_state={HOSTILE: MARKUP}, reason=MARKUP)
+        await remembered(server.client, "evil_one", 3)
         seen = set()
         for path in (
             "/",
@@ -512,7 +473,7 @@ async def test_ten_megabytes_give_bounded_pages(http: Serve, sandbox: Sandbox) -
     async with http() as server:
         body = {"connection_id": IDLE, "new_state": {"one": "y" * 3_000_000}}
         assert (await server.client.post("/state/update", json=body)).status_code == 200
-        await remembered(server, IDLE, 2)
+        await remembered(server.client, IDLE, 2)
         for path in (
             f"/page/connections/{IDLE}",
             f"/page/connections/{IDLE}/state",
@@ -528,14 +489,14 @@ async def test_ten_megabytes_give_bounded_pages(http: Serve, sandbox: Sandbox) -
 
 async def test_every_link_leads_somewhere(http: Serve, sandbox: Sandbox) -> None:
     async with http() as server:
-        await change(server, IDLE, merge_patch={"cursor": "2026-01-01", "n": 1})
-        await change(server, IDLE, merge_patch={"cursor": "2026-01-02", "n": 2})
+        await change(server.client, IDLE, merge_patch={"cursor": "2026-01-01", "n": 1})
+        await change(server.client, IDLE, merge_patch={"cursor": "2026-01-02", "n": 2})
         await post(
             server.client,
             "/states/update",
             {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}},
         )
-        await remembered(server, IDLE, 4)
+        await remembered(server.client, IDLE, 4)
         seen: set[str] = set()
         todo = ["/"]
         while todo:

@@ -1,10 +1,11 @@
-"""Draws the pictures for the documentation from a real update: `scripts/pictures`."""
+"""Draws the pictures for the documentation from real updates: `scripts/pictures`."""
 
 import tempfile
 from pathlib import Path
 
 import anyio
 
+from tests.pictures import page
 from tests.pictures.drawing import Paragraph, svg
 from tests.pictures.story import CONNECTION, Story, tell
 
@@ -33,9 +34,11 @@ def drawn(story: Story) -> dict[str, str]:
 
 
 def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         story = anyio.run(tell, Path(folder) / "data")
-    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(page.draw, Path(folder), PICTURES)
     for name, picture in drawn(story).items():
         (PICTURES / name).write_text(picture, encoding="utf-8")
 

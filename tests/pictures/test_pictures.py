@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.pictures import page
 from tests.pictures.__main__ import PICTURES, drawn
 from tests.pictures.story import tell
+from tests.support.calls import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
 FILES = sorted(PICTURES.glob("*.svg"))
@@ -31,3 +33,10 @@ def test_a_picture_loads_nothing_and_can_be_read_aloud_in_light_or_dark(path: Pa
     assert picture.findtext(f"{SVG}title")
     assert picture.findtext(f"{SVG}desc")
     assert "prefers-color-scheme: dark" in text
+
+
+def test_every_screenshot_is_there_and_shown() -> None:
+    shown = (ROOT / "docs/how-to/page.md").read_text(encoding="utf-8")
+
+    assert sorted(path.name for path in PICTURES.glob("*.png")) == sorted(page.NAMES)
+    assert sorted(re.findall(r"\.\./pictures/([\w-]+\.png)", shown)) == sorted(page.NAMES)

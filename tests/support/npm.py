@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 NODE = "22.23.3"
 SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 COMPOSE_LINTER = "dclint@3.1.0"
+AXE = "axe-core@4.14.1"
+CHROMIUM = "@sparticuz/chromium@153.0.0"
 
 _NODE_PACKAGE = """'node-' + process.platform.replace('32', '') + '-' + process.arch"""
 _PRINT_PATH = "import os; print(os.environ['PATH'])"
@@ -25,6 +28,13 @@ def path_with(package: str) -> str:
         *(f"--package={node_package}@{NODE}", f"--package={package}"),
         *("--", sys.executable, "-c", _PRINT_PATH),
     )
+
+
+def folder_of(package: str) -> Path:
+    """The folder of a package that has no program."""
+    name = package.rpartition("@")[0]
+    folders = [Path(each).parent / name for each in path_with(package).split(os.pathsep)]
+    return next(folder for folder in folders if folder.is_dir())
 
 
 def _said_by(*command: str) -> str:

@@ -11,7 +11,18 @@ function follow(place) {
     source.close();
     location.reload();
   });
+  source.addEventListener("error", () => {
+    // The browser connects again by itself, but not after an answer with another status.
+    if (source.readyState === EventSource.CLOSED) setTimeout(reloadOnceAnswered, 3000);
+  });
   window.addEventListener("pagehide", () => source.close());
+}
+
+// A proxy answers 502 or 503 while the server starts again: keep the page until then.
+async function reloadOnceAnswered() {
+  const answer = await fetch(location.href).catch(() => null);
+  if (answer && answer.status < 500) location.reload();
+  else setTimeout(reloadOnceAnswered, 3000);
 }
 
 function addCopy(text) {
