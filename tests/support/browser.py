@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
 from tests.support import npm
@@ -46,6 +48,12 @@ def executable() -> str:
 
     Raises `RuntimeError` with what has been tried, and what to do.
     """
+    # Several test processes ask at once, and only one may install.
+    with FileLock(Path(tempfile.gettempdir()) / "fivetran-state-chromium.lock"):
+        return _found_or_installed()
+
+
+def _found_or_installed() -> str:
     tried = []
     for find in (_system, _distribution, _playwright, _npm):
         try:
