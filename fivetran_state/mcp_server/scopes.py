@@ -12,11 +12,14 @@ from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types import INVALID_REQUEST
 
-from fivetran_state.access import WITHOUT_TOKEN, WRITE, demand, working_for
+from fivetran_state.access import WITHOUT_TOKEN, WRITE, Principal, demand, working_for
 from fivetran_state.errors import InsufficientScope
 
 WRITING_METHODS = frozenset({"tasks/cancel"})
 """The protocol's methods, other than tools, that change something at Fivetran."""
+
+_UNKNOWN = Principal("anonymous", ())
+"""The sender of a request that no gate has let in."""
 
 RequestContext = ServerRequestContext[Any, Any]
 
@@ -39,7 +42,8 @@ async def within_scopes(ctx: RequestContext, call_next: CallNext) -> HandlerResu
     with ExitStack() as stack:
         if ctx.request is not None:
             # A session's messages are handled in a task of its own.
-            stack.enter_context(working_for(ctx.request.scope["principal"]))
+            caller = ctx.request.scope.get("principal", _UNKNOWN)
+            stack.enter_context(working_for(caller))
         result = await call_next(ctx)
     if ctx.method == "tools/list" and WRITE not in held(ctx):
         assert isinstance(result, dict)
