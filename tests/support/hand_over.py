@@ -33,7 +33,7 @@ def assert_updated_once(sandbox: Sandbox, connection_id: str, before: dict[str, 
 def wait_until_nobody_is_left(environment: dict[str, str]) -> None:
     """Each living process has its own lock file; a process that ends normally removes it."""
     executors = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "executors"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while left := list(executors.iterdir()):
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
