@@ -50,7 +50,7 @@ def approve(
     async def action(shell: Shell) -> ExitCode:
         if not shell.can_ask:
             raise NotConfirmed("Only a person at a terminal can approve. Nothing was written.")
-        view = await shell.service.proposals.proposal(proposal)
+        view = await shell.service.proposals.proposal(proposal, is_planned=False)
         version = await _agreed(shell, view)
         ended = await shell.service.proposals.approve(
             proposal, expected_version=version, wait_seconds=0
