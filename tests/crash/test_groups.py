@@ -137,24 +137,29 @@ async def test_what_cannot_work_touches_none(
 
 
 async def test_a_failure_puts_the_others_back(http: Serve, sandbox: Sandbox) -> None:
-    watched = Watched(sandbox)
-    refuse_to_write(sandbox)
+    watched = Watched(sandbox, [*ALL, SYNCING])
     async with http() as server:
-        failed = await post(server.client, "/state/update-multiple", BODY, status=403)
-        looked_up = await get(server.client, f"/workflows/{failed['workflow_id']}")
+        workflow_id = await held(server, sandbox, ALL)
+        refuse_the_last(sandbox)
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
         first = await get(server.client, f"/workflows/{IDLE}:1")
 
-    assert failed["code"] == "forbidden"
-    assert [update["status"] for update in failed["updates"]] == ["failed"] * 3
-    assert (looked_up["status"], looked_up["error"]["code"]) == ("failed", "forbidden")
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "forbidden")
+    assert [update["status"] for update in ended["updates"]] == ["failed"] * 4
     assert first["error"]["code"] == "undone"
     assert "undo" in [step["name"] for step in first["steps"]]
     watched.are_all_as_before()
 
 
-def refuse_to_write(sandbox: Sandbox) -> None:
-    """The last connection of the group, which looks changeable until then."""
+async def test_a_failure_is_the_answer_of_who_waits_for_it(http: Serve, sandbox: Sandbox) -> None:
+    watched = Watched(sandbox)
     sandbox.fault("status", method="PATCH", path=f"/{RESCHEDULED}/state$", status=403)
+    async with http() as server:
+        failed = await post(server.client, "/state/update-multiple", BODY, status=403)
+
+    assert failed["code"] == "forbidden"
+    assert [update["status"] for update in failed["updates"]] == ["failed"] * 3
+    watched.are_all_as_before()
 
 
 async def test_a_failed_verification_puts_all_back(http: Serve, sandbox: Sandbox) -> None:
@@ -222,6 +227,12 @@ async def held(server: Any, sandbox: Sandbox, names: list[str]) -> str:
 
     await until(others_are_held)
     return workflow_id
+
+
+def refuse_the_last(sandbox: Sandbox) -> None:
+    """Ends the sync that the group of `held` waits for; that connection cannot be written then."""
+    sandbox.fault("status", method="PATCH", path=f"/{SYNCING}/state$", status=403)
+    sandbox.finish_sync(SYNCING)
 
 
 async def test_while_one_is_waited_for_the_others_are_held_and_say_so(
@@ -308,8 +319,7 @@ async def test_an_undo_leaves_what_a_sync_has_written_meanwhile(
             sandbox.set_state(IDLE, json.dumps(theirs))
             sync_runs_on(sandbox, IDLE)
             sandbox.world.change(IDLE, lambda found, now: replace(found, stopped_sync_counts=False))
-        sandbox.fault("status", method="PATCH", path=f"/{SYNCING}/state$", status=403)
-        sandbox.finish_sync(SYNCING)
+        refuse_the_last(sandbox)
         await arrival(
             sandbox, lambda r: r.connection_id == IDLE and is_pause(r) and bool(r.syncing)
         )
@@ -329,12 +339,13 @@ async def test_an_undo_whose_sync_does_not_end_says_what_is_left(
 ) -> None:
     watched = Watched(sandbox, [*ALL, SYNCING])
     async with http(FIVETRAN_STATE_SYNC_WAIT="1") as server:
-        refuse_to_write(sandbox)
-        sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, skip=1, times=9)
-        failed = await post(server.client, "/state/update-multiple", BODY, status=502)
+        workflow_id = await held(server, sandbox, ALL)
+        sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, times=9)
+        refuse_the_last(sandbox)
+        ended = await get(server.client, f"/workflows/{workflow_id}", wait=50)
         one = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
 
-    assert failed["code"] == "rollback_failed"
+    assert ended["error"]["code"] == "rollback_failed"
     assert one["error"]["code"] == "rollback_failed"
     assert "did not stop the running sync" in one["error"]["message"]
     assert "Nothing was written" not in one["error"]["message"]
@@ -377,7 +388,8 @@ async def test_all_are_cancelled_although_none_is_left_to_begin(
         started = await post(
             server.client, "/state/update-multiple", BODY, status=202, Prefer="respond-async"
         )
-        await arrival(sandbox, lambda each: is_write_of(each, RESCHEDULED))
+        for name in ALL:
+            await arrival(sandbox, lambda each, name=name: is_write_of(each, name))
         path = f"/workflows/{started['workflow_id']}"
         await post(server.client, f"{path}/cancel", "", status=202, Prefer="respond-async")
         last.release()
@@ -485,9 +497,9 @@ STAGES: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
 }
 FAILING: dict[str, tuple[str, FaultKind, dict[str, Any]]] = {
     "before the last write": (
-        RESCHEDULED,
+        SYNCING,
         BEFORE,
-        {"method": "PATCH", "path": f"/{RESCHEDULED}/state$"},
+        {"method": "PATCH", "path": f"/{SYNCING}/state$"},
     ),
     "before a state is put back": (
         IDLE,
@@ -520,17 +532,20 @@ async def started_and_killed(
     connection_id, kind, call_ = stage
     sandbox.fault(kind, **call_)
     if last_fails:
-        refuse_to_write(sandbox)
-    started = await post(
-        server.client,
-        "/state/update-multiple",
-        BODY | {"connection_ids": names},
-        status=202,
-        Prefer="respond-async",
-    )
+        workflow_id = await held(server, sandbox, names)
+        refuse_the_last(sandbox)
+    else:
+        started = await post(
+            server.client,
+            "/state/update-multiple",
+            BODY | {"connection_ids": names},
+            status=202,
+            Prefer="respond-async",
+        )
+        workflow_id = str(started["workflow_id"])
     await arrival(sandbox, lambda r: r.fault == kind and r.connection_id == connection_id)
     await server.kill()
-    return str(started["workflow_id"])
+    return workflow_id
 
 
 @pytest.mark.slow
@@ -555,7 +570,7 @@ async def test_killed_at_any_point_all_are_changed_after_a_restart(
 async def test_killed_while_an_undo_waits_for_a_sync_all_are_as_before_after_a_restart(
     http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
-    watched = Watched(sandbox)
+    watched = Watched(sandbox, [*ALL, SYNCING])
     sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, skip=1)
     # After the plan, inspect and the undo.
     poll = (IDLE, BEFORE, {"method": "GET", "path": f"/{IDLE}$", "skip": 3})
@@ -576,7 +591,7 @@ async def test_killed_while_an_undo_waits_for_a_sync_all_are_as_before_after_a_r
 async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_restart(
     http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
-    watched = Watched(sandbox)
+    watched = Watched(sandbox, [*ALL, SYNCING])
     async with http_running(on_both, tmp_path) as server:
         workflow_id = await started_and_killed(
             server, sandbox, ALL, FAILING[stage], last_fails=True
