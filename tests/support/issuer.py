@@ -1,22 +1,26 @@
-"""A small OAuth issuer over real HTTP: its metadata, keys and tokens."""
+"""A small OAuth issuer over real HTTP: its metadata, keys, tokens, and how people sign in."""
 
 import base64
 import functools
 import gzip
+import hashlib
 import hmac
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 AUDIENCE = "https://state.example.com"
+CLIENT_ID = "the page"
 ELSEWHERE = "/elsewhere"
 
 Trick = Literal["drips", "floods", "bomb", "elsewhere"]
@@ -32,9 +36,12 @@ class OAuthIssuer:
 
     `trick` changes its answers, until the client disconnects: `drips` sends a byte at a time,
     `floods` sends without end, `elsewhere` redirects, and `bomb` is small until it is decompressed.
+
+    Everybody who asks at `/authorize` is Ann, who agrees. `published`, `granted`, `identified` and
+    `issued` change its metadata, the claims of its tokens, and what it answers at `/token`.
     """
 
-    def __init__(self, *, is_openid: bool = False) -> None:
+    def __init__(self, *, is_openid: bool = False, host: str = "127.0.0.1") -> None:
         self.key_number = 0
         self.is_silent = False
         self.trick: Trick | None = None
@@ -42,7 +49,17 @@ class OAuthIssuer:
         self.times_asked_for_keys = 0
         self._well_known = "openid-configuration" if is_openid else "oauth-authorization-server"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{host}:{self._server.server_address[1]}"
+        self.redirect_uri = f"{AUDIENCE}/sign-in/callback"
+        self.client_secret: str | None = None
+        self.published: dict[str, Any] = {}
+        self.granted: dict[str, Any] = {}
+        self.identified: dict[str, Any] = {}
+        self.issued: dict[str, Any] = {}
+        self.asked: list[dict[str, str]] = []
+        """The forms that it got at `/token`."""
+        self.access_tokens: list[str] = []
+        self._codes: dict[str, dict[str, str]] = {}
 
     @contextmanager
     def running(self) -> Iterator["OAuthIssuer"]:
@@ -91,11 +108,67 @@ class OAuthIssuer:
         parts = (header, self.claims())
         return ".".join(_encoded(json.dumps(part).encode()) for part in parts)
 
+    def _authorize(self, query: str) -> str | None:
+        """Where to send the browser; None if it is not sent anywhere."""
+        asked = dict(parse_qsl(query))
+        good = {
+            "response_type": "code",
+            "client_id": CLIENT_ID,
+            "redirect_uri": self.redirect_uri,
+            "code_challenge_method": "S256",
+        }
+        if not good.items() <= asked.items():
+            return None
+        code = secrets.token_urlsafe()
+        self._codes[code] = asked
+        answer = {"code": code, "state": asked["state"], "iss": self.url}
+        return f"{self.redirect_uri}?{urlencode(answer)}"
+
+    def _exchange(self, form: dict[str, str], authorization: str | None) -> dict[str, Any]:
+        """The answer to the form at `/token`."""
+        self.asked.append(form | {"authorization": authorization or ""})
+        asked = self._codes.pop(form.get("code", ""), None)
+        challenge = _encoded(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        if not self._is_client(form, authorization):
+            return {"error": "invalid_client"}
+        if asked is None or asked["code_challenge"] != challenge:
+            return {"error": "invalid_grant", "error_description": "<script>no</script>"}
+        if form["redirect_uri"] != self.redirect_uri:
+            return {"error": "invalid_grant"}
+        self.access_tokens.append(self.token(**{"client_id": CLIENT_ID} | self.granted))
+        identity = {"aud": CLIENT_ID, "nonce": asked.get("nonce"), "scope": None} | self.identified
+        id_token = jwt.encode(
+            self.claims(**identity),
+            private_key(self.key_number),
+            "RS256",
+            headers={"kid": f"key-{self.key_number}"},
+        )
+        answer = {"access_token": self.access_tokens[-1], "token_type": "Bearer"}
+        return answer | {"id_token": id_token} | self.issued
+
+    def _is_client(self, form: dict[str, str], authorization: str | None) -> bool:
+        if self.client_secret is None:
+            return form.get("client_id") == CLIENT_ID and "client_secret" not in form
+        basic = base64.b64encode(f"{CLIENT_ID}:{self.client_secret}".encode()).decode()
+        methods = self.published.get("token_endpoint_auth_methods_supported")
+        if methods == ["client_secret_post"]:
+            return form.get("client_secret") == self.client_secret
+        return authorization == f"Basic {basic}"
+
     def _answer(self, path: str) -> dict[str, Any] | None:
         if self.is_silent:
             return None
         if path == f"/.well-known/{self._well_known}":
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            metadata = {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "authorization_endpoint": f"{self.url}/authorize?tenant=data",
+                "token_endpoint": f"{self.url}/token",
+                "scopes_supported": ["email", "openid", "read", "write", "approve"],
+                "code_challenge_methods_supported": ["plain", "S256"],
+                "authorization_response_iss_parameter_supported": True,
+            }
+            return metadata | self.published
         if path == "/keys":
             self.times_asked_for_keys += 1
             key = jwt.algorithms.RSAAlgorithm.to_jwk(
@@ -134,9 +207,31 @@ class OAuthIssuer:
                 if issuer.trick is not None and not self.path.startswith(ELSEWHERE):
                     issuer._play(issuer.trick, self)
                     return
+                parts = urlsplit(self.path)
+                back = issuer._authorize(parts.query) if parts.path == "/authorize" else None
+                if back is not None:
+                    self.send_response(302)
+                    self.send_header("Location", back)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 answer = issuer._answer(self.path.removeprefix(ELSEWHERE))
+                self._send(404 if answer is None else 200, answer)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                if issuer.trick is not None:
+                    issuer._play(issuer.trick, self)
+                elif issuer.is_silent or self.path != "/token":
+                    self._send(404, None)
+                else:
+                    form = dict(parse_qsl(body))
+                    answer = issuer._exchange(form, self.headers["Authorization"])
+                    self._send(400 if "error" in answer else 200, answer)
+
+            def _send(self, status: int, answer: dict[str, Any] | None) -> None:
                 body = json.dumps(answer).encode()
-                self.send_response(404 if answer is None else 200)
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
