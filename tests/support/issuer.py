@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 AUDIENCE = "https://state.example.com"
 CLIENT_ID = "the page"
 ELSEWHERE = "/elsewhere"
+AGREEMENT = b"""<!doctype html><html lang=en><title>Issuer</title><link rel=icon href=data:,>
+<form method=post><button>Agree</button></form>"""
 
 Trick = Literal["drips", "floods", "bomb", "elsewhere"]
 
@@ -37,20 +39,23 @@ class OAuthIssuer:
     `trick` changes its answers, until the client disconnects: `drips` sends a byte at a time,
     `floods` sends without end, `elsewhere` redirects, and `bomb` is small until it is decompressed.
 
-    Everybody who asks at `/authorize` is Ann, who agrees. `published`, `granted`, `identified` and
+    Everybody who asks at `/authorize` is Ann, who agrees; if `asks_first`, by a button. `published`, `granted`, `identified` and
     `issued` change its metadata, the claims of its tokens, and what it answers at `/token`.
     """
 
-    def __init__(self, *, is_openid: bool = False, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, *, is_openid: bool = False, host: str = "127.0.0.1", audience: str = AUDIENCE
+    ) -> None:
         self.key_number = 0
         self.is_silent = False
+        self.asks_first = False
         self.trick: Trick | None = None
         self.bytes_sent = 0
         self.times_asked_for_keys = 0
         self._well_known = "openid-configuration" if is_openid else "oauth-authorization-server"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://{host}:{self._server.server_address[1]}"
-        self.redirect_uri = f"{AUDIENCE}/sign-in/callback"
+        self._audience = audience
         self.client_secret: str | None = None
         self.published: dict[str, Any] = {}
         self.granted: dict[str, Any] = {}
@@ -79,7 +84,7 @@ class OAuthIssuer:
         """The claims of a good token; None removes a claim."""
         claims = {
             "iss": self.url,
-            "aud": AUDIENCE,
+            "aud": self._audience,
             "sub": "ann",
             "client_id": "an-agent",
             "exp": int(time.time()) + 600,
@@ -107,6 +112,10 @@ class OAuthIssuer:
         header = {"alg": algorithm, "kid": f"key-{self.key_number}"}
         parts = (header, self.claims())
         return ".".join(_encoded(json.dumps(part).encode()) for part in parts)
+
+    @property
+    def redirect_uri(self) -> str:
+        return f"{self._audience}/sign-in/callback"
 
     def _authorize(self, query: str) -> str | None:
         """Where to send the browser; None if it is not sent anywhere."""
@@ -207,30 +216,34 @@ class OAuthIssuer:
                 if issuer.trick is not None and not self.path.startswith(ELSEWHERE):
                     issuer._play(issuer.trick, self)
                     return
-                parts = urlsplit(self.path)
-                back = issuer._authorize(parts.query) if parts.path == "/authorize" else None
-                if back is not None:
-                    self.send_response(302)
-                    self.send_header("Location", back)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                answer = issuer._answer(self.path.removeprefix(ELSEWHERE))
-                self._send(404 if answer is None else 200, answer)
+                if issuer.asks_first and self.path.startswith("/authorize?"):
+                    self._send(200, AGREEMENT)
+                elif not self._has_sent_back():
+                    answer = issuer._answer(self.path.removeprefix(ELSEWHERE))
+                    self._send(404 if answer is None else 200, json.dumps(answer).encode())
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 if issuer.trick is not None:
                     issuer._play(issuer.trick, self)
-                elif issuer.is_silent or self.path != "/token":
-                    self._send(404, None)
-                else:
+                elif not self._has_sent_back():
                     form = dict(parse_qsl(body))
                     answer = issuer._exchange(form, self.headers["Authorization"])
-                    self._send(400 if "error" in answer else 200, answer)
+                    self._send(400 if "error" in answer else 200, json.dumps(answer).encode())
 
-            def _send(self, status: int, answer: dict[str, Any] | None) -> None:
-                body = json.dumps(answer).encode()
+            def _has_sent_back(self) -> bool:
+                """True if this was a person at `/authorize`, who is sent back now."""
+                parts = urlsplit(self.path)
+                back = issuer._authorize(parts.query) if parts.path == "/authorize" else None
+                if back is None:
+                    return False
+                self.send_response(302)
+                self.send_header("Location", back)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return True
+
+            def _send(self, status: int, body: bytes) -> None:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
