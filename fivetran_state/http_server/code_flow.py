@@ -64,10 +64,10 @@ class _Metadata(BaseModel):
 
     @property
     def scopes(self) -> list[str]:
-        """What to ask for; an issuer that does not list its scopes is asked for ours."""
-        if self.scopes_supported is None:
-            return list(SCOPES)
-        return [each for each in (OPENID, *SCOPES) if each in self.scopes_supported]
+        """What to ask for. Issuers need not list every scope, so ours count as listed if none is."""
+        listed = self.scopes_supported or []
+        ours = [each for each in SCOPES if each in listed] or SCOPES
+        return [*([OPENID] if OPENID in listed else []), *ours]
 
 
 class _Tokens(BaseModel):

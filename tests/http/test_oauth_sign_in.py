@@ -216,6 +216,31 @@ async def test_a_server_below_a_path_has_its_own_addresses_at_the_issuer(
     assert Inputs(shown.text).all("form")[0]["action"] == "/state/sign-in/issuer"
 
 
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [
+        (None, "read write approve"),
+        ([], "read write approve"),
+        (["openid", "profile"], "openid read write approve"),
+        (["write", "read", "openid", "admin"], "openid read write"),
+    ],
+    ids=str,
+)
+async def test_it_asks_for_its_own_scopes_as_far_as_the_issuer_lists_them(
+    http: Serve,
+    issuer: OAuthIssuer,
+    offering: dict[str, str],
+    listed: list[str] | None,
+    asked: str,
+) -> None:
+    issuer.published = {"scopes_supported": listed}
+    async with http(**offering) as server:
+        began = await Attempt(server).begin()
+
+    query = urlsplit(str(Inputs(began.text).all("a")[0]["href"])).query
+    assert dict(parse_qsl(query))["scope"] == asked
+
+
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 async def test_a_client_with_a_secret_proves_it_as_the_issuer_wants(
     http: Serve, issuer: OAuthIssuer, offering: dict[str, str], method: str
