@@ -22,7 +22,7 @@ def test_the_doctor_finishing_and_tokens_speak_json(
 
     assert (token["name"], token["scope"], token["has_expired"]) == ("ci", "read", False)
     assert "sha256" not in token
-    assert [finding["is_well"] for finding in findings] == [True] * 5
+    assert [finding["is_well"] for finding in findings] == [True] * 7
     assert run(environment, tmp_path, "finish", "--json").stdout == ""
 
 
