@@ -34,7 +34,8 @@ _STILL_TRIES = (
 )
 _HAS_GIVEN_UP = (
     "The update has ended without resuming the connection. Read with workflow_status what kept it from "
-    "that, correct it, and resume the connection in Fivetran: it does not sync before that."
+    "that, correct it, and resume the connection with fivetran-state resume, or in Fivetran: it does not "
+    "sync before that."
 )
 
 
