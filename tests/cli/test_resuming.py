@@ -1,5 +1,7 @@
 """`fivetran-state resume`: what it resumes, whom it asks, and what stays known of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,26 @@ def test_a_resume_that_fails_leaves_it_known_which_update_has_left_the_connectio
     assert failed.error["code"] == "left_paused"
     assert again["workflow_id"] == f"{IDLE}:3"
     assert sandbox.connection(IDLE).paused is False
+
+
+@pytest.mark.slow
+def test_a_resume_whose_process_is_killed_is_made_by_another_one(
+    shell: Shell,
+    sandbox: Sandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    left_paused: Any,
+) -> None:
+    sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$")
+    command = [sys.executable, "-m", "fivetran_state", "resume", IDLE, "--yes"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
+        sandbox.wait_for(lambda request: request.fault == "hang")
+        process.kill()
+
+    shell.done("finish")
+
+    assert sandbox.connection(IDLE).paused is False
+    assert shell.done("status", f"{IDLE}:2", "--json").object["status"] == "unchanged"
 
 
 def test_what_a_person_has_paused_is_resumed_only_by_a_person(
