@@ -73,13 +73,13 @@ def url_of(settings: Settings) -> str:
 
 def check_url(given: str) -> str:
     """The URL of a PostgreSQL database as it was given; raises `UnusableSettings` for any other."""
-    if given.partition("?")[0].count("@") > 1:
-        # SQLAlchemy and libpq would take parts of the password for the host.
-        raise UnusableSettings(f"{VARIABLE} is not a URL: write %40 for an @ in the password.")
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):  # The error's text may show the password.
         raise UnusableSettings(f"{VARIABLE} is not a URL.") from None
+    if "@" in f"{url.host}{url.database}":
+        # A part of the password would be taken for the host or the database, and shown.
+        raise UnusableSettings(f"{VARIABLE} is not a URL: write %40 for an @ in the password.")
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         raise UnusableSettings(

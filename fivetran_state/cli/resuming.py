@@ -10,7 +10,7 @@ from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import ConnectionArgument, JsonOption, ReasonOption, SandboxOption
 from fivetran_state.cli.shell import Shell, run
 from fivetran_state.errors import NotConfirmed
-from fivetran_state.text import quoted
+from fivetran_state.text import caller, quoted
 
 if TYPE_CHECKING:
     from fivetran_state.service.pauses import Pause
@@ -96,7 +96,7 @@ def _who(pause: "Pause") -> str:
     update = pause.left_by
     if update is not None:
         asked_by = update.request.get("asked_by")
-        by = "" if asked_by is None else f", which {quoted(asked_by)} asked for,"
+        by = "" if asked_by is None else f", which {caller(asked_by)} asked for,"
         why = "" if update.error is None else f" {update.error.message}"
         return f"The update {update.workflow_id}{by} has left it paused.{why}"
     if pause.during is not None:

@@ -34,7 +34,7 @@ from fivetran_state.runtime import accounts, survey
 from fivetran_state.runtime.accounts import Accounts, Own
 from fivetran_state.runtime.storage import unusable_directory
 from fivetran_state.runtime.survey import Survey
-from fivetran_state.text import quoted
+from fivetran_state.text import caller, quoted
 from fivetran_state.tokens import TokenFile
 from fivetran_state.updates.records import GROUP, NAME, STARTED, Unfinished, Update, UpdateRequest
 
@@ -358,7 +358,7 @@ def _told(row: Unfinished, update: Update, seconds: float, pause: float | None) 
     progress = update.progress or STARTED
     asked_by = update.request.get("asked_by")
     sentences = [
-        f"asked for by {'an unknown caller' if asked_by is None else quoted(asked_by)}, run by "
+        f"asked for by {'an unknown caller' if asked_by is None else caller(asked_by)}, run by "
         f"{_process(row.executor_id)} for {seconds:,.0f} s, now in the phase {progress['phase']}: "
         f"{progress['message']}"
     ]

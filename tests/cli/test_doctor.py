@@ -1,5 +1,6 @@
 """The screens of `fivetran-state doctor` for set-ups that are broken, and for one that is at work."""
 
+import gzip
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import API_SECRET, IDLE, state_of
+from tests.support.calls import API_SECRET, IDLE, ROOT, state_of
 from tests.support.hand_over import start_update_that_waits_for_a_sync
 from tests.support.postgres import KEY, PASSWORD, SECRET_KEY, URL, Postgres
 from tests.support.shell import Ended, Shell
@@ -95,6 +96,11 @@ def role_of(url: str, role: str) -> str:
             'password authentication failed for user "guarded"',
         ),
         (
+            lambda url: role_of(url, "stranger"),
+            "it does not accept the user in DBOS_SYSTEM_DATABASE_URL",
+            'FATAL: role "stranger" does not exist',
+        ),
+        (
             lambda url: re.sub(r":\d+/", ":1/", url),
             "nothing answers at the host and port in DBOS_SYSTEM_DATABASE_URL",
             'connection to server at "127.0.0.1", port 1 failed: Connection refused',
@@ -115,7 +121,7 @@ def role_of(url: str, role: str) -> str:
             "failed to resolve host 'no.such.host.invalid'",
         ),
     ],
-    ids=["password", "port", "TLS", "malformed", "host"],
+    ids=["password", "user", "port", "TLS", "malformed", "host"],
 )
 def test_a_postgres_that_does_not_let_us_in(
     look: Look,
@@ -150,7 +156,7 @@ def test_an_address_that_is_none_of_a_postgres(look: Look, url: str, reason: str
     assert reason in screen.details["database"]
 
 
-@pytest.mark.parametrize("broken", ["pa/{}", "pa%zz{}", "pa'{}", 'pa"{}', "{}:x/y"])
+@pytest.mark.parametrize("broken", ["pa/{}", "pa%zz{}", "pa'{}", 'pa"{}', "{}:x/y", "pa?x@{}"])
 def test_what_the_driver_quotes_of_a_malformed_address_shows_no_part_of_the_password(
     look: Look, broken: str
 ) -> None:
@@ -308,6 +314,20 @@ def test_a_database_of_a_newer_version(look: Look, shell: Shell, tmp_path: Path)
     assert "changed by a newer version of this program" in screen.details["database"]
 
 
+def test_a_database_of_an_earlier_version_is_left_as_it_is(look: Look, tmp_path: Path) -> None:
+    recorded = gzip.decompress((ROOT / "tests/recorded/0.1.0/draining/state.db.gz").read_bytes())
+    (tmp_path / "data").mkdir(mode=0o700)
+    database = tmp_path / "data" / "state.db"
+    database.write_bytes(recorded)
+
+    screen = look()
+
+    assert screen.bad == []
+    assert "its tables are those of an earlier version" in screen.details["database"]
+    assert screen.verdicts["updates"] == "?"
+    assert database.read_bytes() == recorded
+
+
 def test_a_file_that_is_no_database(look: Look, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "state.db").write_bytes(b"no database" * 1000)
@@ -376,15 +396,15 @@ def test_tokens_that_have_all_expired(look: Look, shell: Shell, tmp_path: Path) 
 def test_an_update_at_work_is_well_until_its_server_dies_and_is_left_alone(
     look: Look,
     shell: Shell,
-    environment: dict[str, str],
+    on_either: dict[str, str],
     sandbox: Sandbox,
     tmp_path: Path,
     slow: dict[str, Any],
 ) -> None:
     update = f"update {SLOW}:1"
-    with raw_server(environment, tmp_path) as server:
+    with raw_server(on_either, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
-        at_work = look()
+        at_work = look(**on_either)
         (recorded,) = [each for each in shell("doctor", "--json").objects if "phase" in each]
         too_long = look(FIVETRAN_STATE_ALERT_MINUTES="0.0001")
         pid = server.process.pid
