@@ -10,7 +10,7 @@ from fivetran_state.cli.output import Colour, Output, in_commands
 from fivetran_state.cli.shell import Action, Shell, work
 
 if TYPE_CHECKING:
-    from fivetran_state.service.diagnosis import Finding
+    from fivetran_state.service.unfinished import Finding
     from fivetran_state.watch.look import Looked
 
 GuestsOption = Annotated[

@@ -5,14 +5,10 @@ It starts no engine, so it neither creates tables nor takes over the updates of 
 
 import asyncio
 import platform
-import re
 import sqlite3
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,44 +16,20 @@ from fivetran_state import __version__, database, vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     AuthenticationUnavailable,
-    ConnectionNotFound,
     DatabaseUnavailable,
     FivetranStateError,
     FivetranUnavailable,
-    Forbidden,
-    MissingCredentials,
-    Unauthorized,
     UnusableSettings,
 )
-from fivetran_state.ids import UpdateId
 from fivetran_state.runtime import accounts, survey
 from fivetran_state.runtime.accounts import Accounts, Own
 from fivetran_state.runtime.storage import unusable_directory
 from fivetran_state.runtime.survey import Survey
-from fivetran_state.text import caller, quoted
+from fivetran_state.service.unfinished import Finding, Unfinished
 from fivetran_state.tokens import TokenFile
-from fivetran_state.updates.records import GROUP, NAME, STARTED, Unfinished, Update, UpdateRequest
 
 ANSWER_TIME = 30.0
 """Seconds that Fivetran gets to answer, with all tries."""
-MAX_WELL = 20
-"""Updates that run well and are listed. Those that do not are all listed."""
-
-_PROCESS = re.compile("([0-9]+)-[0-9a-f]{32}")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's report."""
-
-    what: str
-    is_well: bool | None
-    """None: it could not be found out, for a reason that another finding names."""
-    detail: str
-    next: str | None = None
-    """What to do."""
-    update: dict[str, Any] | None = None
-    """The facts of an update that has not ended, as JSON values."""
 
 
 class Doctor:
@@ -196,7 +168,7 @@ class Doctor:
             has_key = await self._tell("key", lambda: self._checked_key(found, keys))
             await self._tokens()
             if has_key:
-                await self._updates(found, clients)
+                self._findings += await Unfinished(self._settings, found, clients).findings()
             else:
                 self._add_unknown("updates", "not looked at, because the key cannot open them")
         except DatabaseUnavailable as error:
@@ -232,144 +204,6 @@ class Doctor:
                 "Create one (fivetran-state token create), or delete the file.",
             )
         )
-
-    async def _updates(self, found: Survey, clients: Accounts) -> None:
-        """Add each update that has not ended, and each connection that one has left paused."""
-        rows = [
-            row
-            for row in await asyncio.to_thread(found.unfinished.rows)
-            if row.name in (NAME, GROUP)
-            and not (
-                row.was_ended_from_outside
-                and await asyncio.to_thread(found.unfinished.is_superseded, row)
-            )
-        ]
-        held = await found.unfinished.left_paused()
-        findings = [await self._running(found, row, held.values()) for row in rows]
-        running = {row.workflow_id for row in rows}
-        for owner, workflow_id in held.items():
-            if workflow_id not in running:
-                findings += await self._left_paused(found, clients, owner, workflow_id)
-        well = [finding for finding in findings if finding.is_well]
-        stuck = [finding for finding in findings if not finding.is_well]
-        if well or not stuck:
-            none = "" if stuck else ", no connection is left paused"
-            self._findings.append(Finding("updates", True, f"{len(well)} running well{none}"))
-        self._findings += [*well[:MAX_WELL], *stuck]
-
-    async def _running(self, found: Survey, row: Unfinished, held: Collection[str]) -> Finding:
-        """How the update is, and who runs it."""
-        what = f"update {row.workflow_id}" if row.name == NAME else f"group {row.workflow_id}"
-        is_alive = await asyncio.to_thread(found.is_alive, row.executor_id)
-        facts: dict[str, Any] = {"workflow_id": row.workflow_id, "process": row.executor_id}
-        told, pause = f"it is run by {_process(row.executor_id)}", None
-        if row.name == NAME:
-            try:
-                update = await found.store.get(row.workflow_id)
-            except FivetranStateError as error:
-                return Finding(what, False, error.message, error.hint, facts)
-            progress = update.progress or STARTED
-            seconds = time.time() - update.created_at / 1000
-            if row.workflow_id in held:
-                pause = time.time() - await found.store.paused_since(update)
-            asked_by = update.request.get("asked_by")
-            facts |= {
-                "asked_by": asked_by,
-                "phase": progress["phase"],
-                "seconds": round(seconds, 1),
-                "paused_seconds": None if pause is None else round(pause, 1),
-            }
-            told = _told(row, update, seconds, pause)
-        problem, next_ = self._problem(row, is_alive=is_alive, pause=pause)
-        if problem is None:
-            return Finding(what, True, told, update=facts)
-        return Finding(what, False, f"{problem} {told}", next_, facts)
-
-    def _problem(
-        self, row: Unfinished, *, is_alive: bool, pause: float | None
-    ) -> tuple[str | None, str | None]:
-        """What is wrong with an update that has not ended, and what to do."""
-        if row.was_ended_from_outside:
-            problem = "Somebody has ended it in the database."
-        elif row.is_released:
-            problem = "Fivetran has refused the API key of the process that ran it."
-        elif not is_alive:
-            problem = "The process that ran it has ended."
-        elif pause is not None and 0 < self._settings.alert_minutes * 60 < pause:
-            return (
-                "It has held its connection paused for longer than FIVETRAN_STATE_ALERT_MINUTES.",
-                f"Look what it waits for: fivetran-state status {row.workflow_id}",
-            )
-        else:
-            return None, None
-        finish = "A server goes on with it within seconds. If none runs: fivetran-state finish"
-        if self._may_go_on(row):
-            return problem, finish
-        return problem, (
-            f"{finish}. FIVETRAN_STATE_READ_ONLY and FIVETRAN_STATE_ALLOWED_CONNECTIONS must allow it; "
-            "those that are set here do not."
-        )
-
-    def _may_go_on(self, row: Unfinished) -> bool:
-        """True if a process with these settings goes on with the update. Nobody asks for each group."""
-        settings = self._settings
-        if settings.read_only:
-            return False
-        if settings.allowed_connections == "*" or row.name == GROUP:
-            return settings.allowed_connections == "*"
-        return settings.allows(UpdateId.parse(row.workflow_id).connection_id)
-
-    async def _left_paused(
-        self, found: Survey, clients: Accounts, owner: str, workflow_id: str
-    ) -> list[Finding]:
-        """The connection, unless somebody has resumed or deleted it since."""
-        try:
-            update = await found.store.get(workflow_id)
-            with suppress(ConnectionNotFound):
-                if await is_paused(clients, update.request, workflow_id):
-                    return [_paused_connection(owner, update)]
-            return []
-        except FivetranStateError as error:
-            return [Finding(f"connection {owner}", False, error.message, error.hint)]
-
-
-async def is_paused(clients: Accounts, request: UpdateRequest, workflow_id: str) -> bool:
-    """True as well if Fivetran does not show the connection with the credentials that there are."""
-    try:
-        async with clients.client_for(request, workflow_id) as fivetran:
-            return (await fivetran.get_connection(request["connection_id"])).paused
-    except (MissingCredentials, Unauthorized, Forbidden):
-        return True
-
-
-def _paused_connection(owner: str, update: Update) -> Finding:
-    why = "" if update.error is None else f": {update.error.message}"
-    resume = (
-        "Resume it in Fivetran; its account is a guest's."
-        if "/" in owner
-        else f"Correct what kept it paused, then: fivetran-state resume {owner}"
-    )
-    return Finding(
-        f"connection {owner}", False, f"left paused by the update {update.workflow_id}{why}", resume
-    )
-
-
-def _told(row: Unfinished, update: Update, seconds: float, pause: float | None) -> str:
-    progress = update.progress or STARTED
-    asked_by = update.request.get("asked_by")
-    sentences = [
-        f"asked for by {'an unknown caller' if asked_by is None else caller(asked_by)}, run by "
-        f"{_process(row.executor_id)} for {seconds:,.0f} s, now in the phase {progress['phase']}: "
-        f"{progress['message']}"
-    ]
-    if pause is not None:
-        sentences.append(f"It has held the connection paused for {pause:,.0f} s.")
-    return " ".join(sentences)
-
-
-def _process(executor_id: str | None) -> str:
-    found = _PROCESS.fullmatch(executor_id or "")
-    return f"process {found[1]}" if found else f"the executor {quoted(executor_id or 'unknown')}"
 
 
 async def _connections(own: Own) -> str:

@@ -5,7 +5,8 @@ from contextlib import suppress
 from fivetran_state.config import WATCH_INTERVAL, Settings
 from fivetran_state.errors import ConnectionNotFound
 from fivetran_state.runtime.engine import Engine
-from fivetran_state.service.diagnosis import Doctor, Finding, is_paused
+from fivetran_state.service.diagnosis import Doctor
+from fivetran_state.service.unfinished import Finding, is_paused
 from fivetran_state.watch.look import Looked
 
 
