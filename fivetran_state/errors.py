@@ -466,7 +466,8 @@ class LeftPaused(FivetranStateError):
     code = "left_paused"
     hint = (
         "Correct what the message names first, such as the API key or its role. Then "
-        "resume the connection in Fivetran: it does not sync before that."
+        "resume the connection with fivetran-state resume, or in Fivetran: it does not sync before "
+        "that."
     )
 
 

@@ -44,6 +44,14 @@ def write(path: Path, content: str) -> None:
         raise
 
 
+def try_to_write(directory: Path, size: int) -> None:
+    """Write a file of this size and delete it again; raises `OSError`."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def make_directories(*directories: Path) -> None:
     """Make the directories, or close existing ones to others."""
     for directory in directories:
