@@ -203,6 +203,9 @@ class Settings(BaseSettings):
     alert_minutes: float = Field(60, ge=0, validation_alias="FIVETRAN_STATE_ALERT_MINUTES")
     """Minutes that an update may hold a connection paused without a notice; 0 is any time."""
 
+    audit_file: Path | None = Field(None, validation_alias="FIVETRAN_STATE_AUDIT_FILE")
+    """Where every event is added as a line that nobody can change unnoticed."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
@@ -237,7 +240,7 @@ class Settings(BaseSettings):
     def _find_directory(cls, value: Path) -> Path:
         return _found(value)
 
-    @field_validator("tokens_file")
+    @field_validator("tokens_file", "audit_file")
     @classmethod
     def _find_file(cls, value: Path | None) -> Path | None:
         # The file itself may not be a symlink, so only its directory is followed.

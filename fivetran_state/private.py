@@ -41,6 +41,11 @@ def write(path: Path, content: str) -> None:
         raise
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor to read the file and to append to it; raises as `create` does."""
+    return _open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+
 def make_directories(*directories: Path) -> None:
     """Make the directories, or close existing ones to others."""
     for directory in directories:

@@ -13,6 +13,9 @@ from fivetran_state.cli.shell import Action, Shell, work
 if TYPE_CHECKING:
     from fivetran_state.watch.look import Looked
 
+FINISH_LOG = "finish.log"
+"""The log of processes that finish what an ended server has left, in the data directory."""
+
 GuestsOption = Annotated[
     bool, typer.Option("--guests", help="For HTTP servers that have no API key of their own.")
 ]
@@ -37,7 +40,9 @@ def finish(
             shell.output.note(f"{connection_id} is still paused by {workflow_id}")
         return ExitCode.STILL_PAUSED if paused else ExitCode.DONE
 
-    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests)
+    # A server that ends starts it with `--after`, and without a terminal.
+    log_file = None if after is None else FINISH_LOG
+    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests, log_file=log_file)
 
 
 def doctor(
@@ -107,9 +112,21 @@ def _looked(output: Output, looked: "Looked") -> ExitCode:
 
 
 def _run(
-    action: Action[ExitCode], *, sandbox: bool, as_json: bool, takes_guests: bool = False
+    action: Action[ExitCode],
+    *,
+    sandbox: bool,
+    as_json: bool,
+    takes_guests: bool = False,
+    log_file: str | None = None,
 ) -> NoReturn:
     """Run the action as a server would, with its log lines, and exit with its code."""
     raise typer.Exit(
-        work(action, sandbox=sandbox, as_json=as_json, takes_guests=takes_guests, is_logged=True)
+        work(
+            action,
+            sandbox=sandbox,
+            as_json=as_json,
+            takes_guests=takes_guests,
+            is_logged=True,
+            log_file=log_file,
+        )
     )

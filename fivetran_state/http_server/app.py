@@ -123,7 +123,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.state.backend, app.state.prefix = backend, prefix
+    app.state.backend, app.state.events, app.state.prefix = backend, backend.events, prefix
     app.state.pages, app.state.sessions = pages, sessions
     app.include_router(rest.router())
     app.include_router(page.router())

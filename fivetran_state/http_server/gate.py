@@ -27,6 +27,7 @@ from fivetran_state.errors import (
     AuthenticationUnavailable,
     InsufficientScope,
 )
+from fivetran_state.events import Events
 from fivetran_state.http_server.authority import Authority, principal_of
 from fivetran_state.http_server.paths import SCRIPT, STYLE
 from fivetran_state.http_server.problems import problem
@@ -82,7 +83,9 @@ def requires(scope: access.Scope) -> Any:
 
 def demand(scope: access.Scope, request: Request) -> None:
     """Raises `InsufficientScope` unless the request has this scope."""
-    access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
+    events: Events = request.app.state.events
+    with events.refusing():
+        access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
 
 
 @dataclass

@@ -27,6 +27,7 @@ from fivetran_state.errors import (
     UnusableKey,
     UnusableSettings,
 )
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.runtime import accounts, launch
 from fivetran_state.runtime.hand_over import hand_over
 from fivetran_state.runtime.launch import Launched
@@ -66,8 +67,9 @@ def _add_unixepoch(connection: object, _: object) -> None:
 class Engine:
     """One per process. `start` it on the event loop that shall run the workflows."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, events: Events) -> None:
         self._settings = settings
+        self._events = events
         self._executor_id = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._locks: Locks = (
             FileLocks(settings.home / "executors")
@@ -121,6 +123,7 @@ class Engine:
         self._end(launched)
         if await self._has_updates(launched):
             hand_over(launched.lease.executor_id, self._settings)
+            self._events.record(Event(Name.HANDED_OVER))
         if launched.updates.runtime.running.with_credentials:
             with suppress(FivetranStateError):
                 await asyncio.to_thread(launched.recovery.erase_credentials)
@@ -171,6 +174,7 @@ class Engine:
                 row.executor_id == after for row in rows if row.name in (NAME, GROUP)
             )
             if not closing and not await self._unfinished_here(launched):
+                self._events.record(Event(Name.FINISHED))
                 return
             await asyncio.sleep(INTERVAL / 8)
 
@@ -178,6 +182,7 @@ class Engine:
         settings = self._settings
         tell_time_in_milliseconds()
         try:
+            await self._patiently(self._prepare_events)
             own = self._own = await self._patiently(self._connect)
             own_id = await self._patiently(
                 lambda: accounts.own_id(settings, own.fivetran, self._wait_for)
@@ -185,7 +190,13 @@ class Engine:
             application = f"fivetran-state-{accounts.safe(own_id)}"
             self._launched = launched = await self._patiently(
                 lambda: launch.launch(
-                    settings, own, own_id, application, self._executor_id, self._locks
+                    settings,
+                    own,
+                    own_id,
+                    application,
+                    self._executor_id,
+                    self._locks,
+                    self._events,
                 )
             )
             if self._is_closing:
@@ -216,8 +227,11 @@ class Engine:
                 self._tasks.append(asyncio.create_task(watching))
         self._news.set()
 
+    async def _prepare_events(self) -> None:
+        self._events.prepare()
+
     async def _connect(self) -> accounts.Own:
-        return accounts.connect(self._settings)
+        return accounts.connect(self._settings, self._events)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until the database and the settings can be used; return the result."""

@@ -1,0 +1,28 @@
+"""The events that servers have written to an audit file."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+AUDIT_FILE = "FIVETRAN_STATE_AUDIT_FILE"
+
+
+def events_in(path: Path) -> list[dict[str, Any]]:
+    """Every event, in the order of the file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names_in(path: Path, workflow_id: str | None = None) -> list[str]:
+    """The names of the events: all, or those of one workflow."""
+    return [
+        event["event"]
+        for event in events_in(path)
+        if workflow_id in (None, event.get("workflow_id"))
+    ]
+
+
+def told_twice_as_new(path: Path) -> dict[str, int]:
+    """Names of events that were told more than once without `replayed`."""
+    new = [event["event"] for event in events_in(path) if not event.get("replayed")]
+    return {name: count for name, count in Counter(new).items() if count > 1}
