@@ -97,7 +97,7 @@ WATCH_INTERVAL = 900.0
 Confirm = Literal["auto", "never", "always"]
 """Who has to agree before a state is changed."""
 
-_MIN_SIGNING_SECRET = 24
+_MIN_SECRET = 24
 """Characters."""
 
 
@@ -206,6 +206,9 @@ class Settings(BaseSettings):
     audit_file: Path | None = Field(None, validation_alias="FIVETRAN_STATE_AUDIT_FILE")
     """Where every event is added as a line that nobody can change unnoticed."""
 
+    metrics_token: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_METRICS_TOKEN")
+    """The bearer token of a caller who may read `/metrics` and nothing else."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
@@ -289,14 +292,21 @@ class Settings(BaseSettings):
             raise ValueError("has to be an https URL, or an http URL of this machine")
         return value
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _MIN_SECRET:
+            raise ValueError(f"has to have at least {_MIN_SECRET} characters")
+        return value
+
     @field_validator("notify_secret")
     @classmethod
     def _check_notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         secret = value.get_secret_value()
-        if len(secret) < _MIN_SIGNING_SECRET:
-            raise ValueError(f"has to have at least {_MIN_SIGNING_SECRET} characters")
+        if len(secret) < _MIN_SECRET:
+            raise ValueError(f"has to have at least {_MIN_SECRET} characters")
         try:
             signing_key(secret)
         except binascii.Error:

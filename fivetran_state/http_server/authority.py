@@ -1,5 +1,6 @@
 """Authentication: the principal and the scopes of a token from the file or from an OAuth issuer."""
 
+import hmac
 from typing import Any
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -38,6 +39,7 @@ class Authority:
 
     def __init__(self, settings: Settings, host: str) -> None:
         self._tokens = TokenFile(settings)
+        self._metrics_token = settings.metrics_token
         self._tokens.tokens()  # Do not start with a file that cannot be read.
         self._issuer: Issuer | None = None
         self._metadata_url: str | None = None
@@ -104,6 +106,13 @@ class Authority:
             return None if found is None else _access_of(found)
         claims = None if self._issuer is None else await self._issuer.claims(token)
         return None if claims is None else _access_token(claims)
+
+    def may_scrape(self, presented: str) -> bool:
+        """True for the token that only lets its caller read `/metrics`."""
+        token = self._metrics_token
+        return token is not None and hmac.compare_digest(
+            presented.encode(), token.get_secret_value().encode()
+        )
 
     def find_token(self, presented: str) -> Token | None:
         """The valid token of the file with this text, or None."""

@@ -83,6 +83,8 @@ class Engine:
         self._launched: Launched | None = None
         self._is_up = False
         self._is_closing = False
+        self._watches_since: float | None = None
+        """In seconds since the epoch."""
 
     def start(self, watch_interval: float) -> None:
         """Begin to come up, in the background; then watch every so many seconds, unless it is 0."""
@@ -96,6 +98,17 @@ class Engine:
         if not self._is_up or self._launched is None:
             raise self._trouble or EngineNotReady("The workflow engine is still starting.")
         return self._launched
+
+    async def watcher_lag(self) -> float | None:
+        """Seconds since a look of any process began that succeeded; None if this one does not watch.
+
+        If there was none, since this process has begun to watch.
+        """
+        launched = await self.up()
+        if self._watches_since is None:
+            return None
+        looked_at = await launched.watcher.looked_at()
+        return max(time.time() - (looked_at or self._watches_since), 0.0)
 
     async def close(self) -> None:
         """Stop working, and leave the process as it was before `start`."""
@@ -223,6 +236,7 @@ class Engine:
             self._tasks.append(asyncio.create_task(self._keep_watch(launched)))
             self._tasks.append(asyncio.create_task(launched.announcer.watch()))
             if watch_interval:
+                self._watches_since = time.time()
                 watching = launched.watcher.watch(watch_interval)
                 self._tasks.append(asyncio.create_task(watching))
         self._news.set()

@@ -11,6 +11,7 @@ from fivetran_state.runtime.engine import Engine
 from fivetran_state.service.caller import Caller, SeenPaused
 from fivetran_state.service.changes import Changes
 from fivetran_state.service.connections import Connections
+from fivetran_state.service.gauges import Gauges
 from fivetran_state.service.groups import Groups
 from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
@@ -30,6 +31,7 @@ class Service:
         self._engine = Engine(settings, self.events)
         self._seen_paused = SeenPaused()
         self.operations = Operations(settings, self._engine)
+        self.gauges = Gauges(self._engine)
         self._serve(None)
 
     def _serve(self, guest: Account | None) -> None:

@@ -77,7 +77,7 @@ class Operations:
         for owner, workflow_id in (await updates.unfinished.left_paused()).items():
             request = (await updates.store.get(workflow_id)).request
             with suppress(ConnectionNotFound):
-                if await _is_paused(launched.accounts, request, workflow_id):
+                if await is_paused(launched.accounts, request, workflow_id):
                     found[owner] = workflow_id
         return found
 
@@ -136,7 +136,8 @@ class Operations:
         return "of every update whose process ends"
 
 
-async def _is_paused(accounts: Accounts, request: UpdateRequest, workflow_id: str) -> bool:
+async def is_paused(accounts: Accounts, request: UpdateRequest, workflow_id: str) -> bool:
+    """True if the connection of the update is paused, or if Fivetran refuses to tell."""
     try:
         async with accounts.client_for(request, workflow_id) as fivetran:
             return (await fivetran.get_connection(request["connection_id"])).paused
