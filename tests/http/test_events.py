@@ -1,5 +1,6 @@
 """Events of requests over HTTP: who asked, who agreed, who was refused, and by which request."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,26 @@ async def test_an_approved_change_names_who_asked_and_who_agreed(http: Serve, pa
     assert (agreed["workflow_id"], agreed["principal"]) == (done["workflow_id"], approver.name)
     assert agreed["part_of"] == proposal
     assert (started["principal"], started["agreed_by"]) == (asker.name, approver.name)
+
+
+async def test_histories_and_pages_say_who_asked_and_who_agreed(http: Serve) -> None:
+    async with (
+        http() as server,
+        person(server, "write") as asker,
+        person(server, "approve") as approver,
+    ):
+        await approver.approve(await asker.propose(IDLE, merge_patch=PATCH))
+        listed = (await asker.get("/workflows"))["workflows"]
+        entries = (await asker.get(f"/connections/{IDLE}/history", kind="update"))["entries"]
+        pages = [
+            (await asker.client.get(path, headers={"Accept": "text/html"})).text
+            for path in (f"/page/connections/{IDLE}", "/page/updates")
+        ]
+
+    told = [(each["asked_by"], each["agreed_by"]) for each in (*listed, *entries)]
+    assert told == [(asker.name, approver.name)] * 2
+    for page in pages:
+        assert f"{asker.name}, agreed by {approver.name}" in re.sub("<[^>]+>", "", page)
 
 
 async def test_a_rejected_proposal_names_who_rejected_it(http: Serve, path: Path) -> None:
