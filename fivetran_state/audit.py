@@ -25,6 +25,8 @@ PREVIOUS = "previous"
 NOTHING = "0" * 64
 """What the first line has in place of a hash."""
 _POLL_SECONDS = 0.001
+_PATIENCE = 0.5
+"""Seconds to wait for another process's line. That process may be suspended, and updates must go on."""
 _TAIL = 4096
 """Bytes, more than most lines have."""
 
@@ -50,7 +52,7 @@ class AuditFile:
             if self._locked_by_us is None:
                 self.create()
             assert self._locked_by_us is not None
-            with self._locked_by_us.acquire(poll_interval=_POLL_SECONDS):
+            with self._locked_by_us.acquire(_PATIENCE, poll_interval=_POLL_SECONDS):
                 descriptor = private.open_to_append(self.path)
                 try:
                     self._append(descriptor, entry)

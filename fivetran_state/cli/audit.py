@@ -60,10 +60,8 @@ def _tell(found: audit.Verdict, output: Output) -> None:
     for line in found.incomplete:
         output.note(f"Line {line} is incomplete: a process died while it wrote it.")
     for line in found.wrong:
-        where = (
-            f"Line {line} was changed, or lines after it were" if line else "Lines before 1 were"
-        )
-        output.note(f"{where} removed or inserted.", "red")
+        changed = f"Line {line} was changed, or lines after it were removed or inserted."
+        output.note(changed if line else "The beginning of the file was removed.", "red")
     if not found.wrong:
         output.text(f"{found.lines} lines, each as it was written. The hash of the last one:")
         output.text(found.last)

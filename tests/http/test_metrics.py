@@ -77,10 +77,10 @@ async def test_a_failed_update_is_counted_by_its_error(http: Serve, sandbox: San
 
 
 async def test_a_connection_that_an_update_holds_paused_is_shown_with_its_time(
-    http: Serve, sandbox: Sandbox
+    http: Serve, sandbox: Sandbox, on_either: dict[str, str]
 ) -> None:
     sandbox.fault("hang", method="PATCH", path="/state$")
-    async with http(FIVETRAN_STATE_SHUTDOWN_WAIT="0") as server:
+    async with http(**on_either, FIVETRAN_STATE_SHUTDOWN_WAIT="0") as server:
         body = {"connection_id": IDLE, "merge_patch": PATCH}
         await server.client.post("/state/update", json=body, headers={"Prefer": "respond-async"})
         await arrival(sandbox, lambda request: request.fault == "hang")

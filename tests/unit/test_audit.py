@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fivetran_state import private
 from fivetran_state.audit import NOTHING, AuditFile, verify
 
 WRITERS, LINES_EACH = 3, 40
@@ -93,6 +94,16 @@ def test_several_processes_write_one_chain(tmp_path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0] * WRITERS
     verdict = verify(path)
     assert (verdict.lines, verdict.wrong) == (WRITERS * LINES_EACH, [])
+
+
+def test_a_suspended_writer_keeps_nobody_from_going_on(path: Path) -> None:
+    lock = private.lock(path.with_name("audit.jsonl.lock"))
+
+    with lock.acquire(), pytest.raises(TimeoutError):
+        AuditFile(path).append({"event": "ended"})
+
+    AuditFile(path).append({"event": "ended again"})
+    assert verify(path).lines == 4
 
 
 def test_a_line_may_be_long(path: Path) -> None:
