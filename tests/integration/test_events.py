@@ -3,13 +3,14 @@
 import logging
 from pathlib import Path
 
+import anyio
 import pytest
 
 from fivetran_state import audit
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
 from tests.support.audited import AUDIT_FILE, events_in, names_in
-from tests.support.calls import IDLE, NO_VERSION, PAUSED, call, refused, update, version_of
+from tests.support.calls import IDLE, NO_VERSION, PAUSED, call, refused, until, update, version_of
 
 LIFE = [
     "update.started",
@@ -152,6 +153,22 @@ async def test_a_group_tells_its_start_its_members_and_its_end(
         (IDLE, group),
         (PAUSED, group),
     }
+
+
+async def test_a_look_of_the_watcher_tells_how_many_states_it_has_read(
+    connect: Connect, path: Path
+) -> None:
+    async def looked() -> bool:
+        return await anyio.Path(path).exists() and "watch.looked" in names_in(path)
+
+    watching = {AUDIT_FILE: str(path), "FIVETRAN_STATE_WATCH_INTERVAL": "3600"}
+    async with connect(**watching) as client:
+        await version_of(client, IDLE)
+        await until(looked)
+
+    (told,) = events_in(path)
+    assert told["outcome"] == "complete"
+    assert told["count"] > 0
 
 
 async def test_no_update_begins_while_the_audit_file_cannot_be_made(

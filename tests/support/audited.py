@@ -22,7 +22,11 @@ def names_in(path: Path, workflow_id: str | None = None) -> list[str]:
     ]
 
 
-def told_twice_as_new(path: Path) -> dict[str, int]:
-    """Names of events that were told more than once without `replayed`."""
-    new = [event["event"] for event in events_in(path) if not event.get("replayed")]
-    return {name: count for name, count in Counter(new).items() if count > 1}
+def told_twice_as_new(path: Path) -> dict[tuple[str, str], int]:
+    """Events of workflows, by name and id, that were told more than once without `replayed`."""
+    new = [
+        (event["event"], event["workflow_id"])
+        for event in events_in(path)
+        if not event.get("replayed")
+    ]
+    return {event: count for event, count in Counter(new).items() if count > 1}
