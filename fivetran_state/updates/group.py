@@ -74,11 +74,7 @@ class GroupWorkflow:
                 error = None if failure is None else failure.to_json()
                 return Result(workflow_ids=started, error=error)
             result = await _Group(workflow_id, asked, self._members).run()
-            ends = result.get("ends", [])
-            changed = sum(end["how"] == "updated" for end in ends)
-            outcome = "partly_updated" if changed else "not_updated"
-            outcome = "updated" if changed and _none_failed(ends) else outcome
-            self._tell(Name.GROUP_ENDED, workflow_id, requests, outcome)
+            self._tell(Name.GROUP_ENDED, workflow_id, requests, _outcome(result["ends"]))
             return result
 
     def _tell(
@@ -101,8 +97,11 @@ class GroupWorkflow:
         )
 
 
-def _none_failed(ends: list[End]) -> bool:
-    return all(end["message"] is None for end in ends)
+def _outcome(ends: list[End]) -> str:
+    has_changed = any(end["how"] == "updated" for end in ends)
+    if any(end["message"] is not None for end in ends):
+        return "partly_updated" if has_changed else "failed"
+    return "updated" if has_changed else "unchanged"
 
 
 class _Group:
