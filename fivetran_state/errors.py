@@ -7,6 +7,7 @@ FivetranStateError
 ├── InsufficientScope         insufficient_scope
 ├── CannotServe               cannot_serve
 ├── ForeignForm               foreign_form
+├── SignInFailed              sign_in_failed
 ├── AuthenticationUnavailable authentication_unavailable
 ├── EngineNotReady            engine_not_ready
 ├── DatabaseUnavailable       database_unavailable
@@ -190,6 +191,14 @@ class ForeignForm(FivetranStateError):
     code = "foreign_form"
     may_be_logged = True
     hint = "Open the page again on this server, and send the form from there."
+
+
+class SignInFailed(FivetranStateError):
+    """The issuer signed nobody in, or its answer is not for this browser; there is no session."""
+
+    code = "sign_in_failed"
+    may_be_logged = True
+    hint = "Sign in again. If it persists, ask the operator of this server."
 
 
 class AuthenticationUnavailable(FivetranStateError):

@@ -201,7 +201,7 @@ class Accounts:
         if replaced is None and len(self._guests) > REMEMBERED_GUESTS:
             _, replaced = self._guests.popitem(last=False)
         if replaced is not None:
-            await replaced[0].fivetran.retire()  # Don't close it: a request may still be using it.
+            await replaced[0].fivetran.aclose()
         return guest
 
     @asynccontextmanager
