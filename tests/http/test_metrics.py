@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,9 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.support import prometheus
-from tests.support.calls import IDLE, PAUSED, arrival
+from tests.support.calls import IDLE, PAUSED, arrival, state_of
 from tests.support.http_server import authorization
 from tests.support.people import person
+from tests.support.updates import SLOW, is_poll_of_a_sync
 
 PATCH = {"cursor": "2020"}
 METRICS_TOKEN = "FIVETRAN_STATE_METRICS_TOKEN"
@@ -77,15 +79,17 @@ async def test_a_failed_update_is_counted_by_its_error(http: Serve, sandbox: San
 
 
 async def test_a_connection_that_an_update_holds_paused_is_shown_with_its_time(
-    http: Serve, sandbox: Sandbox, on_either: dict[str, str]
+    http: Serve, sandbox: Sandbox, on_either: dict[str, str], slow: dict[str, Any]
 ) -> None:
-    sandbox.fault("hang", method="PATCH", path="/state$")
-    async with http(**on_either, FIVETRAN_STATE_SHUTDOWN_WAIT="0") as server:
-        body = {"connection_id": IDLE, "merge_patch": PATCH}
+    async with http(**on_either) as server:
+        body = {"connection_id": SLOW, "merge_patch": PATCH}
         await server.client.post("/state/update", json=body, headers={"Prefer": "respond-async"})
-        await arrival(sandbox, lambda request: request.fault == "hang")
+        await arrival(sandbox, is_poll_of_a_sync)
         found = await samples(server.client)
+        sandbox.finish_sync(SLOW)
+        await server.client.get(f"/workflows/{SLOW}:1", params={"wait": "50"})
 
+    assert state_of(sandbox, SLOW) == slow | PATCH
     assert found["fivetran_state_updates_running"] == 1
     assert found["fivetran_state_connections_paused"] == 1
     assert found["fivetran_state_connections_paused_longest_seconds"] > 0
