@@ -104,7 +104,7 @@ WATCH_INTERVAL = 900.0
 Confirm = Literal["auto", "never", "always"]
 """Who has to agree before a state is changed."""
 
-_MIN_SIGNING_SECRET = 24
+_MIN_SECRET = 24
 """Characters."""
 
 
@@ -216,6 +216,12 @@ class Settings(BaseSettings):
     alert_minutes: float = Field(60, ge=0, validation_alias="FIVETRAN_STATE_ALERT_MINUTES")
     """Minutes that an update may hold a connection paused without a notice; 0 is any time."""
 
+    audit_file: Path | None = Field(None, validation_alias="FIVETRAN_STATE_AUDIT_FILE")
+    """Where every event is added as a line that nobody can change unnoticed."""
+
+    metrics_token: SecretStr | None = Field(None, validation_alias="FIVETRAN_STATE_METRICS_TOKEN")
+    """The bearer token of a caller who may read `/metrics` and nothing else."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
@@ -250,7 +256,7 @@ class Settings(BaseSettings):
     def _find_directory(cls, value: Path) -> Path:
         return _found(value)
 
-    @field_validator("tokens_file")
+    @field_validator("tokens_file", "audit_file")
     @classmethod
     def _find_file(cls, value: Path | None) -> Path | None:
         # The file itself may not be a symlink, so only its directory is followed.
@@ -327,14 +333,21 @@ class Settings(BaseSettings):
             raise ValueError("has to be an https URL, or an http URL of this machine")
         return value
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _MIN_SECRET:
+            raise ValueError(f"has to have at least {_MIN_SECRET} characters")
+        return value
+
     @field_validator("notify_secret")
     @classmethod
     def _check_notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
         secret = value.get_secret_value()
-        if len(secret) < _MIN_SIGNING_SECRET:
-            raise ValueError(f"has to have at least {_MIN_SIGNING_SECRET} characters")
+        if len(secret) < _MIN_SECRET:
+            raise ValueError(f"has to have at least {_MIN_SECRET} characters")
         try:
             signing_key(secret)
         except binascii.Error:

@@ -260,6 +260,27 @@ def with_hex_ids(reader: DBOSClient, beginning: str) -> dict[str, int]:
         return {id_: round(moment) for id_, moment in found if id_.startswith(beginning)}
 
 
+def steps_completed(
+    reader: DBOSClient, names: Collection[str], workflow_ids: Collection[str]
+) -> list[tuple[str, str, int, bool]]:
+    """Workflow id, name, end and success of the recorded steps with these names, in their order."""
+    step = reader._sys_db.tables.operation_outputs
+    query = (
+        sa.select(
+            step.c.workflow_uuid,
+            step.c.function_name,
+            step.c.completed_at_epoch_ms,
+            step.c.error.is_(None),
+        )
+        .where(step.c.workflow_uuid.in_(workflow_ids))
+        .where(step.c.function_name.in_(names))
+        .where(step.c.completed_at_epoch_ms.is_not(None))
+        .order_by(step.c.workflow_uuid, step.c.function_id)
+    )
+    with reader._sys_db.engine.connect() as connection:
+        return [(id_, name, end, bool(good)) for id_, name, end, good in connection.execute(query)]
+
+
 def _is_ours(reader: DBOSClient, row: Any) -> sa.ColumnElement[bool]:
     # As in DBOS: what has no application belongs to every one.
     name = row.c.application_name

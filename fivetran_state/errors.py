@@ -592,6 +592,11 @@ class FivetranUnavailable(FivetranError):
     )
 
 
+def codes() -> list[str]:
+    """The code of every error."""
+    return list(FivetranStateError._by_code)
+
+
 def reference() -> str:
     """The content of `docs/reference/errors.md`."""
     sections = [

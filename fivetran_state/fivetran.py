@@ -62,6 +62,10 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 """Errors before a request was sent, so that it had no effect."""
 
 
+OnAnswer = Callable[[str, str, int | None, float], None]
+"""Gets the method, the route, the status (None: no answer) and the seconds of each call."""
+
+
 @dataclass(frozen=True)
 class RateLimit:
     """The account's calls an hour, and how many of them are left, as the last answer said."""
@@ -169,8 +173,9 @@ class Fivetran:
         timeout: float = 75,
         max_idle: int = MAX_IDLE,
         transport: httpx.AsyncBaseTransport | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
-        self._url, self._transport = url, transport
+        self._url, self._transport, self._on_answer = url, transport, on_answer
         self._options: dict[str, Any] = {
             "base_url": url,
             "auth": (key, secret),
@@ -360,9 +365,11 @@ class Fivetran:
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         changes = request.method != "GET"
+        began, status = time.monotonic(), None
         try:
             async with self._connection() as http:
                 response = await http.send(request)
+                status = response.status_code
         except _NOT_SENT as error:
             why = (
                 "its TLS certificate is not trusted; SSL_CERT_FILE can name a file of "
@@ -376,6 +383,10 @@ class Fivetran:
                 f"Fivetran did not answer completely ({type(error).__name__}).",
                 maybe_applied=changes or None,
             ) from error
+        finally:
+            if self._on_answer is not None:
+                route = _route(request.url.path)
+                self._on_answer(request.method, route, status, time.monotonic() - began)
         if limit := _limit(response):
             self.limit = limit
             self._limit_told.set()
@@ -409,6 +420,11 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
         retry_after = error.details["retry_after"]
         return retry_after if retry_after <= MAX_SHORT_WAIT else False
     return isinstance(error, FivetranUnavailable) and not error.details.get("maybe_applied")
+
+
+def _route(path: str) -> str:
+    """The path as Fivetran's reference names it."""
+    return re.sub("^/v1/connections/[^/]+", "/v1/connections/{connection_id}", path)
 
 
 def _path(connection_id: str) -> str:

@@ -16,10 +16,13 @@ import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import lru_cache
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from fivetran_state import private
 from fivetran_state.errors import FivetranStateError
 
 logger = logging.getLogger(__name__)
@@ -37,11 +40,16 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the HTTP request that is being served, which is on every line meanwhile."""
 
 
+def time_text(seconds: float) -> str:
+    """A time in seconds since the epoch, as ISO 8601 in UTC."""
+    begun = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{begun}.{int(seconds % 1 * 1000):03}Z"
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03}Z",
+            "time": time_text(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage() if _is_ours(record) else _source(record),
@@ -51,6 +59,7 @@ class _JsonLines(logging.Formatter):
             for name in ("workflow_id", *ACCESS_FIELDS)
             if (value := getattr(record, name, None)) is not None
         }
+        line |= getattr(record, "event", {})
         if (id_ := request_id.get()) is not None:
             line["request_id"] = id_
         if record.exc_info and record.exc_info[1] is not None:
@@ -145,9 +154,27 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     return _is_ours(record) or (record.levelno >= logging.WARNING and not is_answer)
 
 
-def configure(level: str) -> None:
-    """Send all logs of this process to stderr; call it before DBOS or MCP set up their own."""
-    handler = _WhileRead(sys.stderr)
+MAX_FILE_BYTES = 1_000_000
+"""Bytes of a log file, and of the one before it, which is kept beside it."""
+
+
+class _Bounded(RotatingFileHandler):
+    """Appends to a private file. Processes that share it may lose old lines, and never block."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=MAX_FILE_BYTES, backupCount=1, encoding="utf-8")
+
+    def _open(self) -> TextIOWrapper:
+        private.create(Path(self.baseFilename))
+        return super()._open()
+
+
+def configure(level: str, file: Path | None = None) -> None:
+    """Send all logs of this process to stderr, or to a file; call it before DBOS or MCP set up theirs.
+
+    Raises `OSError` if the file cannot be used.
+    """
+    handler = _WhileRead(sys.stderr) if file is None else _Bounded(file)
     handler.setFormatter(_JsonLines())
     handler.addFilter(_is_wanted)
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)

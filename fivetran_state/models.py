@@ -325,6 +325,8 @@ class WorkflowSummary(Model):
     status: str
     change: str = Field(description="Its kind, or where the state came from.")
     reason: str | None = None
+    asked_by: str | None = None
+    agreed_by: str | None = None
     version_before: str | None = None
     version_after: str | None = None
     changes_total: int | None = None
@@ -360,6 +362,8 @@ class HistoryEntry(Model):
     change: str | None = None
     """Its kind, or where the state came from."""
     reason: str | None = None
+    asked_by: str | None = None
+    agreed_by: str | None = None
     error: str | None = Field(None, description="workflow_status tells more.")
 
 

@@ -52,6 +52,11 @@ def try_to_write(directory: Path, size: int) -> None:
         os.fsync(file.fileno())
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor to read the file and to append to it; raises as `create` does."""
+    return _open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+
 def make_directories(*directories: Path) -> None:
     """Make the directories, or close existing ones to others."""
     for directory in directories:

@@ -10,8 +10,9 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -21,6 +22,7 @@ from fivetran_state import logs
 from fivetran_state.config import Settings
 from fivetran_state.ending import end_process, on_signals
 from fivetran_state.errors import UnusableSettings
+from fivetran_state.events import Events, Listener
 from fivetran_state.text import visible
 
 if TYPE_CHECKING:
@@ -71,9 +73,15 @@ def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
     return settings
 
 
-def begin_logs(settings: Settings, level: str) -> None:
-    """Log from this level on, and first that a setting is ignored."""
-    logs.configure(level)
+def begin_logs(settings: Settings, level: str, file: Path | None = None) -> None:
+    """Log from this level on, to stderr or a file, and first that a setting is ignored.
+
+    Without stderr, it is no use to say that the file cannot be used: then nothing is logged there.
+    """
+    try:
+        logs.configure(level, file)
+    except OSError:
+        logs.configure(level)
     if settings.dbos_application_database_url is not None:
         logger.warning(
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
@@ -87,7 +95,7 @@ class Backend:
     With `ends_process`, the process ends with `running()`, and a signal ends both: updates in
     flight are handed over first, and nothing else is waited for. Otherwise they get `patience`
     seconds to end before they are handed over. It watches every `watch_interval` seconds (0: never)
-    unless the settings say otherwise.
+    unless the settings say otherwise. The `listeners` are told of every event.
     """
 
     def __init__(
@@ -97,8 +105,10 @@ class Backend:
         ends_process: bool = False,
         patience: float = 0,
         watch_interval: float = 0,
+        listeners: Collection[Listener] = (),
     ) -> None:
         self._settings = settings
+        self.events = Events.of(settings, listeners)
         self._watch_interval = (
             watch_interval if settings.watch_interval is None else settings.watch_interval
         )
@@ -135,7 +145,7 @@ class Backend:
             gc.collect()
             gc.freeze()
             gc.enable()
-        service: Service = module.Service(self._settings)
+        service: Service = module.Service(self._settings, self.events)
         service.start(self._watch_interval)
         return service
 

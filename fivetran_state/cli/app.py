@@ -7,6 +7,7 @@ import typer
 
 from fivetran_state import __version__
 from fivetran_state.cli import (
+    audit,
     changing,
     deciding,
     folders,
@@ -181,3 +182,4 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(tokens.commands, name="token")
+app.add_typer(audit.commands, name="audit")

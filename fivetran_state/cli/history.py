@@ -57,7 +57,7 @@ def history(
                 shell.output.record(each)
         elif found:
             shell.output.table(
-                ("AT", "BY", "VERSION", "WORKFLOW_ID", "STATUS", "MOVED", "REASON"),
+                ("AT", "BY", "VERSION", "WORKFLOW_ID", "STATUS", "MOVED", "ASKED_BY", "REASON"),
                 map(_row, found),
             )
         if page.message is not None:
@@ -78,8 +78,14 @@ def _row(entry: HistoryEntry) -> tuple[str, ...]:
         entry.workflow_id or "-",
         status if entry.error is None else f"{status} ({entry.error})",
         _moved(entry),
+        _people(entry),
         "-" if entry.reason is None else visible(entry.reason),
     )
+
+
+def _people(entry: HistoryEntry) -> str:
+    agreed = "" if entry.agreed_by is None else f", agreed by {visible(entry.agreed_by)}"
+    return "-" if entry.asked_by is None else f"{visible(entry.asked_by)}{agreed}"
 
 
 def _moved(entry: HistoryEntry) -> str:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fivetran_state.service.unfinished import Finding
     from fivetran_state.watch.look import Looked
 
+FINISH_LOG = "finish.log"
+"""The log of processes that finish what an ended server has left, in the data directory."""
+
 GuestsOption = Annotated[
     bool, typer.Option("--guests", help="For HTTP servers that have no API key of their own.")
 ]
@@ -37,7 +40,9 @@ def finish(
             shell.output.note(f"{connection_id} is still paused by {workflow_id}")
         return ExitCode.STILL_PAUSED if paused else ExitCode.DONE
 
-    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests)
+    # A server that ends starts it with `--after`, and without a terminal.
+    log_file = None if after is None else FINISH_LOG
+    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests, log_file=log_file)
 
 
 def doctor(
@@ -129,6 +134,7 @@ def _run(
     as_json: bool,
     takes_guests: bool = False,
     starts: bool = True,
+    log_file: str | None = None,
 ) -> NoReturn:
     """Run the action as a server would, with its log lines, and exit with its code."""
     raise typer.Exit(
@@ -139,5 +145,6 @@ def _run(
             takes_guests=takes_guests,
             is_logged=True,
             starts=starts,
+            log_file=log_file,
         )
     )

@@ -95,19 +95,22 @@ def work(
     takes_guests: bool = False,
     is_logged: bool = False,
     starts: bool = True,
+    log_file: str | None = None,
 ) -> T:
     """The result of an action with a service; exits if it fails.
 
     Without `starts`, the service is not started, so it takes no update over.
 
     An update that is still running at the end is handed over to a process of its own. Log lines are
-    for servers: without `is_logged` there are none, unless the person has set a level.
+    for servers: without `is_logged` there are none, unless the person has set a level. They go to
+    stderr, or to the `log_file` in the data directory.
     """
     output = Output(as_json=as_json)
     with ending(output):
         settings = read_settings(sandbox, takes_guests)
         is_logged = is_logged or "log_level" in settings.model_fields_set
-        begin_logs(settings, settings.log_level if is_logged else "ERROR")
+        file = None if log_file is None else settings.home / log_file
+        begin_logs(settings, settings.log_level if is_logged else "ERROR", file)
         return asyncio.run(_run(action, settings, output, starts=starts))
 
 

@@ -27,7 +27,7 @@ from fivetran_state.access import READ
 from fivetran_state.config import WATCH_INTERVAL, Settings, is_loopback, listed
 from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
-from fivetran_state.http_server import docs, health, page, rest
+from fivetran_state.http_server import docs, health, metrics, page, rest
 from fivetran_state.http_server.authority import HEALTH, Authority
 from fivetran_state.http_server.code_flow import CodeFlow
 from fivetran_state.http_server.connections import BoundedProtocol, Listener
@@ -35,6 +35,7 @@ from fivetran_state.http_server.gate import Gate, requires
 from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
 from fivetran_state.http_server.issuer_sign_in import IssuerSignIn
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
+from fivetran_state.http_server.paths import METRICS
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.http_server.sessions import Sessions
 from fivetran_state.http_server.sign_in import SignIn
@@ -67,7 +68,13 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     pages = page.Pages(prefix)
-    backend = Backend(settings, patience=settings.shutdown_wait, watch_interval=WATCH_INTERVAL)
+    counted = metrics.Metrics()
+    backend = Backend(
+        settings,
+        patience=settings.shutdown_wait,
+        watch_interval=WATCH_INTERVAL,
+        listeners=[counted],
+    )
     mcp = mcp_server.build(settings, backend)
     mcp.streamable_http_app(  # Only its session manager is used.
         # `HostCheck` checks Host and Origin of every route.
@@ -101,7 +108,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         redirect_slashes=False,
         middleware=[
             Middleware(page.ProblemPages, pages=pages),
-            Middleware(RequestLog, quiet=HEALTH),
+            Middleware(RequestLog, quiet=(*HEALTH, METRICS), metrics=counted),
             Middleware(
                 HostCheck,
                 names=_names(settings),
@@ -125,12 +132,15 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         ),
     )
     app.include_router(health.router(backend))
-    app.state.backend, app.state.prefix = backend, prefix
+    app.include_router(metrics.router(backend, counted))
+    app.state.backend, app.state.events, app.state.prefix = backend, backend.events, prefix
     app.state.pages, app.state.sessions, app.state.authority = pages, sessions, authority
     app.include_router(rest.router())
     app.include_router(page.router())
     app.include_router(_front())
-    answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
+    sessions_of_mcp = FewSessions(mcp.session_manager.handle_request)
+    counted.count_sessions(sessions_of_mcp.count)
+    answers = WholeAnswers(sessions_of_mcp)
     endpoint = [Route(path, answers) for path in MCP_PATHS]
     signing_in = SignIn(sessions, authority, prefix).routes()
     app.state.issuer_host = None
@@ -138,7 +148,9 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         flow = CodeFlow(authority.issuer, settings.oauth_client_id, settings)
         signing_in += IssuerSignIn(flow, sessions, authority, prefix, settings).routes()
         app.state.issuer_host = flow.issuer.host
-    app.router.routes.extend([*docs.routes(), *signing_in, *authority.routes, *endpoint])
+    plain = [*docs.routes(), *signing_in, *authority.routes, *endpoint]
+    counted.know_paths({route.path for route in plain if isinstance(route, Route)})
+    app.router.routes.extend(plain)
     docs.describe(app, authority)
     return app
 
@@ -175,6 +187,7 @@ def _front() -> APIRouter:
             "rest": "/docs",
             "openapi": "/openapi.json",
             "health": "/healthz",
+            "metrics": METRICS,
         }
         return JSONResponse(addresses, headers={"Vary": "Accept"})
 

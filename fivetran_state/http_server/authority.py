@@ -1,5 +1,6 @@
 """Authentication: the principal and the scopes of a token from the file or from an OAuth issuer."""
 
+import hmac
 import time
 from typing import Any
 
@@ -60,6 +61,7 @@ class Authority:
 
     def __init__(self, settings: Settings, host: str) -> None:
         self._tokens = TokenFile(settings)
+        self._metrics_token = settings.metrics_token
         self._tokens.tokens()  # Do not start with a file that cannot be read.
         self.issuer: Issuer | None = None
         self._metadata_url: str | None = None
@@ -130,6 +132,13 @@ class Authority:
             return None if found is None else _access_of(found)
         claims = None if self.issuer is None else await self.issuer.claims(token)
         return None if claims is None else _access_token(claims)
+
+    def may_scrape(self, presented: str) -> bool:
+        """True for the token that only lets its caller read `/metrics`."""
+        token = self._metrics_token
+        return token is not None and hmac.compare_digest(
+            presented.encode(), token.get_secret_value().encode()
+        )
 
     def find_token(self, presented: str) -> FileToken | None:
         """The valid token of the file with this text, or None."""

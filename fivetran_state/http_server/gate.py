@@ -15,7 +15,7 @@ from typing import Any, cast
 import anyio
 from fastapi import Depends
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
-from mcp.server.auth.provider import TokenVerifier, principal_components
+from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_components
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -27,8 +27,9 @@ from fivetran_state.errors import (
     AuthenticationUnavailable,
     InsufficientScope,
 )
+from fivetran_state.events import Events
 from fivetran_state.http_server.authority import Authority, principal_of
-from fivetran_state.http_server.paths import SCRIPT, SIGN_IN, SIGN_IN_CALLBACK, STYLE
+from fivetran_state.http_server.paths import METRICS, SCRIPT, SIGN_IN, SIGN_IN_CALLBACK, STYLE
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Sessions
@@ -58,6 +59,10 @@ LINKED = (*DOCUMENTATION, SIGN_IN, SIGN_IN_CALLBACK)
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 
 
+_SCRAPER = AccessToken(token="", client_id="metrics", scopes=[READ])
+"""What the token for `/metrics` allows, there alone."""
+
+
 def _looks_for_oauth(path: str) -> bool:
     """True for paths where clients look for an authorization server of ours.
 
@@ -81,7 +86,9 @@ def requires(scope: access.Scope) -> Any:
 
 def demand(scope: access.Scope, request: Request) -> None:
     """Raises `InsufficientScope` unless the request has this scope."""
-    access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
+    events: Events = request.app.state.events
+    with events.refusing():
+        access.demand(scope, request.auth.scopes, f"{request.method} {request.url.path}")
 
 
 @dataclass
@@ -167,7 +174,10 @@ class Gate:
     ) -> tuple[AuthCredentials, AuthenticatedUser] | None:
         """Who calls, by the bearer header, or without one by the cookie of a session."""
         request = HTTPConnection(scope)
-        if request.headers.get("authorization", "").lower().startswith("bearer "):
+        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and presented:
+            if scope["path"] == METRICS and self._authority.may_scrape(presented.strip()):
+                return AuthCredentials([READ]), AuthenticatedUser(_SCRAPER)
             found = await self._backend.authenticate(request)
             return cast("tuple[AuthCredentials, AuthenticatedUser] | None", found)
         if scope["path"] in self._bearer_only:

@@ -23,6 +23,7 @@ from fivetran_state.config import is_loopback
 from fivetran_state.errors import InternalError
 from fivetran_state.http_server.authority import principal_of
 from fivetran_state.http_server.gate import LINKED
+from fivetran_state.http_server.metrics import Metrics
 from fivetran_state.http_server.origins import ELSEWHERE, PORTS, is_same, parsed
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.sign_in import prefers_html, to_sign_in
@@ -51,10 +52,11 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class RequestLog:
-    """Gives each request its id, and each answer its headers and its log line."""
+    """Gives each request its id, and each answer its headers and its log line; counts them."""
 
-    def __init__(self, app: ASGIApp, quiet: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, quiet: Collection[str], metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._quiet = quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +88,9 @@ class RequestLog:
             answer = problem(500, InternalError.code, "Unexpected error.", InternalError.hint)
             await answer(scope, receive, send_with_headers)
         finally:
-            self._log(scope, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._log(scope, status, seconds)
+            self._metrics.on_request(scope, status, seconds)
             logs.request_id.reset(token)
 
     def _log(self, scope: Scope, status: int | None, seconds: float) -> None:

@@ -58,6 +58,10 @@ class FewSessions:
         self._app = app
         self._sessions: dict[object, OrderedDict[str, None]] = {}
 
+    def count(self) -> int:
+        """The number of open sessions."""
+        return sum(map(len, list(self._sessions.values())))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         user = scope.get("user")
         principal = (

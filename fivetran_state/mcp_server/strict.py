@@ -16,7 +16,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from fivetran_state import state
 from fivetran_state.access import WRITE, demand
@@ -26,6 +26,7 @@ from fivetran_state.errors import (
     InternalError,
     InvalidRequest,
 )
+from fivetran_state.events import Events
 from fivetran_state.mcp_server.scopes import held
 from fivetran_state.models import ConnectionPage, HistoryPage, Model
 from fivetran_state.validation import problems_of, unknown_arguments
@@ -35,6 +36,12 @@ logger = logging.getLogger(__name__)
 
 class StrictTool(Tool):
     """One tool. Use `strict_tool` to create one."""
+
+    _events: Events = PrivateAttr()
+
+    def record_refusals(self, events: Events) -> None:
+        """Record calls by callers who may not make them."""
+        self._events = events
 
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
@@ -54,7 +61,8 @@ class StrictTool(Tool):
     def _demand_scope(self, arguments: dict[str, Any], context: Context[Any, Any]) -> None:
         # Only a true that is certain counts: other values are not parsed as booleans yet.
         if not self._only_reads and arguments.get("dry_run") is not True:
-            demand(WRITE, held(context.request_context), self.name)
+            with self._events.refusing(connection=_connection_in(arguments)):
+                demand(WRITE, held(context.request_context), self.name)
 
     def _given(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments without null and empty optional ones, which count as left out.
@@ -86,6 +94,11 @@ class StrictTool(Tool):
         return InternalError(f"{self.name} met an unexpected {type(cause).__name__}.")
 
 
+def _connection_in(arguments: dict[str, Any]) -> str | None:
+    given = arguments.get("connection_id")
+    return given if isinstance(given, str) else None
+
+
 class _Metadata(FuncMetadata):
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
         return data
@@ -97,7 +110,9 @@ class _Metadata(FuncMetadata):
         return result if isinstance(result, InputRequiredResult) else success_result(result)
 
 
-def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -> StrictTool:
+def strict_tool(
+    function: Callable[..., Any], *, events: Events, annotations: ToolAnnotations
+) -> StrictTool:
     """The tool for this function. Its docstring is the description that a model reads."""
     tool = StrictTool.from_function(
         function,
@@ -113,6 +128,7 @@ def strict_tool(function: Callable[..., Any], *, annotations: ToolAnnotations) -
         output_schema=_of_answers(function),
     )
     assert isinstance(tool, StrictTool)
+    tool.record_refusals(events)
     return tool
 
 

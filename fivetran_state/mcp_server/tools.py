@@ -52,11 +52,17 @@ class Tools:
         self._settings = settings
 
     def __iter__(self) -> Iterator[StrictTool]:
-        yield strict_tool(self.list_connections, annotations=_reads("List connections"))
-        yield strict_tool(self.get_state, annotations=_reads("Read a connection's state"))
+        events = self._backend.events
+        yield strict_tool(
+            self.list_connections, events=events, annotations=_reads("List connections")
+        )
+        yield strict_tool(
+            self.get_state, events=events, annotations=_reads("Read a connection's state")
+        )
         if not self._settings.read_only:
             yield strict_tool(
                 self.update_state,
+                events=events,
                 annotations=ToolAnnotations(
                     title="Change a connection's state",
                     read_only_hint=False,
@@ -67,6 +73,7 @@ class Tools:
             )
             yield strict_tool(
                 self.update_states,
+                events=events,
                 annotations=ToolAnnotations(
                     title="Change many connections' states",
                     read_only_hint=False,
@@ -77,6 +84,7 @@ class Tools:
             )
             yield strict_tool(
                 self.cancel_update,
+                events=events,
                 annotations=ToolAnnotations(
                     title="Cancel an update",
                     read_only_hint=False,
@@ -85,8 +93,12 @@ class Tools:
                     open_world_hint=True,
                 ),
             )
-        yield strict_tool(self.workflow_status, annotations=_reads("Follow an update"))
-        yield strict_tool(self.state_history, annotations=_reads("See how a state moved"))
+        yield strict_tool(
+            self.workflow_status, events=events, annotations=_reads("Follow an update")
+        )
+        yield strict_tool(
+            self.state_history, events=events, annotations=_reads("See how a state moved")
+        )
 
     @property
     def _proposes(self) -> bool:

@@ -23,6 +23,7 @@ from fivetran_state.errors import (
     RateLimited,
     Unauthorized,
 )
+from fivetran_state.events import Events
 from fivetran_state.fivetran import MAX_IDLE, Fivetran
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.vault import Texts
@@ -73,11 +74,20 @@ class Own:
             self.sandbox.close()
 
 
-def client(settings: Settings, key: str, secret: str, *, max_idle: int = MAX_IDLE) -> Fivetran:
-    return Fivetran(settings.api_url, key, secret, timeout=settings.http_timeout, max_idle=max_idle)
+def client(
+    settings: Settings, events: Events, key: str, secret: str, *, max_idle: int = MAX_IDLE
+) -> Fivetran:
+    return Fivetran(
+        settings.api_url,
+        key,
+        secret,
+        timeout=settings.http_timeout,
+        max_idle=max_idle,
+        on_answer=events.called,
+    )
 
 
-def connect(settings: Settings) -> Own:
+def connect(settings: Settings, events: Events) -> Own:
     """Make the client of this process's own account; raises `MissingCredentials`."""
     if settings.sandbox:
         from fivetran_state.sandbox import Sandbox  # Only the sandbox needs this import.
@@ -85,10 +95,18 @@ def connect(settings: Settings) -> Own:
         private.make_directories(settings.data_dir, settings.home)
         sandbox = Sandbox(settings.home / "world.db")
         transport = httpx.ASGITransport(sandbox.app)
-        fivetran = Fivetran("http://sandbox", "sandbox", "sandbox", transport=transport)
+        fivetran = Fivetran(
+            "http://sandbox",
+            "sandbox",
+            "sandbox",
+            transport=transport,
+            on_answer=events.called,
+        )
         return Own(fivetran, sandbox)
     if settings.api_key is not None and settings.api_secret is not None:
-        return Own(client(settings, settings.api_key, settings.api_secret.get_secret_value()))
+        return Own(
+            client(settings, events, settings.api_key, settings.api_secret.get_secret_value())
+        )
     if settings.takes_guests:
         network.check(settings.api_url)  # Now, rather than within a guest's update.
         return Own(None)
@@ -156,6 +174,7 @@ class Accounts:
     def __init__(
         self,
         settings: Settings,
+        events: Events,
         own: Own,
         own_id: str,
         texts: Texts,
@@ -163,6 +182,7 @@ class Accounts:
     ) -> None:
         """`is_refused` tells whether Fivetran has refused the credentials of this update."""
         self._settings = settings
+        self._events = events
         self._own = own
         self._own_id = own_id
         self._texts = texts
@@ -186,7 +206,7 @@ class Accounts:
         if known is not None and time.monotonic() < asked_at + GUEST_INTERVAL:
             self._guests.move_to_end((key, secret))
             return known
-        fivetran = client(self._settings, key, secret, max_idle=GUEST_MAX_IDLE)
+        fivetran = client(self._settings, self._events, key, secret, max_idle=GUEST_MAX_IDLE)
         try:
             account_id = await fivetran.get_account_id()
         except Forbidden:
@@ -229,7 +249,9 @@ class Accounts:
         if sealed is None:
             raise MissingCredentials("The credentials of this guest were erased after its update.")
         found = self._texts.deserialize(sealed)
-        fivetran = client(self._settings, found["key"], found["secret"], max_idle=GUEST_MAX_IDLE)
+        fivetran = client(
+            self._settings, self._events, found["key"], found["secret"], max_idle=GUEST_MAX_IDLE
+        )
         try:
             yield fivetran
         finally:

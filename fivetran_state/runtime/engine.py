@@ -26,6 +26,7 @@ from fivetran_state.errors import (
     UnusableKey,
     UnusableSettings,
 )
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.runtime import accounts, launch
 from fivetran_state.runtime.hand_over import hand_over
 from fivetran_state.runtime.launch import Launched
@@ -66,8 +67,9 @@ def _add_unixepoch(connection: object, _: object) -> None:
 class Engine:
     """One per process. `start` it on the event loop that shall run the workflows."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, events: Events) -> None:
         self._settings = settings
+        self._events = events
         self._executor_id = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._locks = locks_for(settings)
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,6 +79,8 @@ class Engine:
         self._launched: Launched | None = None
         self._is_up = False
         self._is_closing = False
+        self._watches_since: float | None = None
+        """In seconds since the epoch."""
 
     def start(self, watch_interval: float) -> None:
         """Begin to come up, in the background; then watch every so many seconds, unless it is 0."""
@@ -90,6 +94,17 @@ class Engine:
         if not self._is_up or self._launched is None:
             raise self._trouble or EngineNotReady("The workflow engine is still starting.")
         return self._launched
+
+    async def watcher_lag(self) -> float | None:
+        """Seconds since a look of any process began that succeeded; None if this one does not watch.
+
+        If there was none, since this process has begun to watch.
+        """
+        launched = await self.up()
+        if self._watches_since is None:
+            return None
+        looked_at = await launched.watcher.looked_at()
+        return max(time.time() - (looked_at or self._watches_since), 0.0)
 
     async def close(self) -> None:
         """Stop working, and leave the process as it was before `start`."""
@@ -117,6 +132,7 @@ class Engine:
         self._end(launched)
         if await self._has_updates(launched):
             hand_over(launched.lease.executor_id, self._settings)
+            self._events.record(Event(Name.HANDED_OVER))
         if launched.updates.runtime.running.with_credentials:
             with suppress(FivetranStateError):
                 await asyncio.to_thread(launched.recovery.erase_credentials)
@@ -167,6 +183,7 @@ class Engine:
                 row.executor_id == after for row in rows if row.name in (NAME, GROUP)
             )
             if not closing and not await self._unfinished_here(launched):
+                self._events.record(Event(Name.FINISHED))
                 return
             await asyncio.sleep(INTERVAL / 8)
 
@@ -174,6 +191,7 @@ class Engine:
         settings = self._settings
         tell_time_in_milliseconds()
         try:
+            await self._patiently(self._prepare_events)
             own = self._own = await self._patiently(self._connect)
             own_id = await self._patiently(
                 lambda: accounts.own_id(settings, own.fivetran, self._wait_for)
@@ -181,7 +199,13 @@ class Engine:
             application = f"fivetran-state-{accounts.safe(own_id)}"
             self._launched = launched = await self._patiently(
                 lambda: launch.launch(
-                    settings, own, own_id, application, self._executor_id, self._locks
+                    settings,
+                    own,
+                    own_id,
+                    application,
+                    self._executor_id,
+                    self._locks,
+                    self._events,
                 )
             )
             if self._is_closing:
@@ -208,12 +232,16 @@ class Engine:
             self._tasks.append(asyncio.create_task(self._keep_watch(launched)))
             self._tasks.append(asyncio.create_task(launched.announcer.watch()))
             if watch_interval:
+                self._watches_since = time.time()
                 watching = launched.watcher.watch(watch_interval)
                 self._tasks.append(asyncio.create_task(watching))
         self._news.set()
 
+    async def _prepare_events(self) -> None:
+        self._events.prepare()
+
     async def _connect(self) -> accounts.Own:
-        return accounts.connect(self._settings)
+        return accounts.connect(self._settings, self._events)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until the database and the settings can be used; return the result."""

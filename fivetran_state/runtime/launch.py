@@ -12,6 +12,7 @@ from fivetran_state import database
 from fivetran_state.approvers import Approvers
 from fivetran_state.config import Settings
 from fivetran_state.errors import UnusableSettings
+from fivetran_state.events import Events
 from fivetran_state.history.recorder import Recorder
 from fivetran_state.pages import Pages
 from fivetran_state.runtime.accounts import Accounts, Own
@@ -60,7 +61,13 @@ class Launched:
 
 
 async def launch(
-    settings: Settings, own: Own, own_id: str, application: str, executor_id: str, locks: Locks
+    settings: Settings,
+    own: Own,
+    own_id: str,
+    application: str,
+    executor_id: str,
+    locks: Locks,
+    events: Events,
 ) -> Launched:
     """Prepare the database and launch DBOS: it runs recovered workflows on the loop that launched it.
 
@@ -81,8 +88,8 @@ async def launch(
         background = Background()
         has_address = settings.notify_url is not None
         notices = Notices(storage.reader, Webhook(settings), background, has_address)
-        lease = Lease(executor_id, settings, locks, store, notices, refusals, looks_series)
-        accounts = Accounts(settings, own, own_id, storage.texts, refusals.has_given_up)
+        lease = Lease(executor_id, settings, locks, store, notices, refusals, looks_series, events)
+        accounts = Accounts(settings, events, own, own_id, storage.texts, refusals.has_given_up)
         recorder = Recorder(storage.history)
         running = Running()
         runtime = Runtime(
@@ -94,6 +101,7 @@ async def launch(
             Slots(settings.concurrency),
             Decisions(store, running),
             recorder,
+            events,
         )
         updates = Updates(
             runtime,
@@ -114,6 +122,8 @@ async def launch(
             settings,
             looks_series,
             background,
+            events,
+            running.taken_up,
         )
         watcher = Watcher(series, storage.reader, own.fivetran, settings, looks, looks_series)
         await storage.history.prepare()

@@ -11,6 +11,7 @@ from dbos import error as dbos_error
 from fivetran_state import dbos_internals
 from fivetran_state.config import Settings
 from fivetran_state.errors import DatabaseUnavailable, InvalidRequest, Tampered, UnusableKey
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.ids import UpdateId
 from fivetran_state.runtime.locks import AdvisoryLocks, Locks
 from fivetran_state.updates.notices import Notices, is_notice
@@ -74,6 +75,7 @@ class Lease:
         notices: Notices,
         refusals: Refusals,
         looks: str,
+        events: Events,
     ) -> None:
         """`looks`: the series of the watcher's looks that see what this process may see."""
         self.executor_id = executor_id
@@ -83,6 +85,7 @@ class Lease:
         self._notices = notices
         self._refusals = refusals
         self._looks = looks
+        self._events = events
         self._is_over = False
 
     def end(self) -> None:
@@ -152,6 +155,7 @@ class Lease:
     async def release(self, workflow_id: str) -> None:
         """Release the update to any process with an accepted key; later also to this one."""
         self._refusals.give_up(workflow_id)
+        self._events.record(Event(Name.GIVEN_UP, workflow_id=workflow_id))
         logger.warning("Giving %s up: Fivetran refuses the API key", workflow_id)
         if not is_guests(workflow_id):
             self._refusals.note()

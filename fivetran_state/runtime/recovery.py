@@ -6,6 +6,7 @@ import threading
 from collections.abc import Container
 
 from fivetran_state import dbos_internals
+from fivetran_state.events import Event, Name
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.runtime.lease import Lease, Refusals, is_guests, is_update
 from fivetran_state.runtime.locks import Locks
@@ -180,6 +181,7 @@ class Recovery:
                 logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
                 self._unfinished.note_outside_end(row.workflow_id)
             self._running.taken_up.add(row.workflow_id)
+            self._tell(row.workflow_id)
             dbos_internals.claim(
                 row.workflow_id,
                 executor_id=row.executor_id,
@@ -188,6 +190,11 @@ class Recovery:
             )
         finally:
             self.is_taking_up = False
+
+    def _tell(self, workflow_id: str) -> None:
+        if not _is_background(workflow_id) and not workflow_id.startswith(f"{PROPOSAL}:"):
+            events = self._updates.runtime.events
+            events.record(Event(Name.TAKEN_OVER, workflow_id=workflow_id))
 
     def _take_up_stopped(self, mine: list[Unfinished]) -> None:
         """Go on with updates that stopped because the database was away, or was changed by hand."""

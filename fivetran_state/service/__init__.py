@@ -5,11 +5,13 @@ import copy
 from contextlib import suppress
 
 from fivetran_state.config import Settings
+from fivetran_state.events import Events
 from fivetran_state.runtime.accounts import Account
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.service.caller import Caller, SeenPaused
 from fivetran_state.service.changes import Changes
 from fivetran_state.service.connections import Connections
+from fivetran_state.service.gauges import Gauges
 from fivetran_state.service.groups import Groups
 from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
@@ -23,15 +25,18 @@ from fivetran_state.service.workflows import Workflows
 class Service:
     """The capabilities of one account. Every method raises only `FivetranStateError`s."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, events: Events | None = None) -> None:
+        """`events`: if somebody listens to them."""
         self._settings = settings
-        self._engine = Engine(settings)
+        self.events = events or Events.of(settings)
+        self._engine = Engine(settings, self.events)
         self._seen_paused = SeenPaused()
         self.operations = Operations(settings, self._engine)
+        self.gauges = Gauges(self._engine)
         self._serve(None)
 
     def _serve(self, guest: Account | None) -> None:
-        caller = Caller(self._settings, self._engine, self._seen_paused, guest)
+        caller = Caller(self._settings, self._engine, self._seen_paused, self.events, guest)
         self.history = History(caller)
         sources = Sources(caller, self.history)
         self.check = caller.check

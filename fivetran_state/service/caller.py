@@ -13,6 +13,7 @@ from fivetran_state.errors import (
     NotAllowed,
     WorkflowNotFound,
 )
+from fivetran_state.events import Events
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.ids import UpdateId, is_connection_id
 from fivetran_state.plan import Plan
@@ -53,11 +54,13 @@ class Caller:
         settings: Settings,
         engine: Engine,
         seen_paused: SeenPaused,
+        events: Events,
         guest: Account | None = None,
     ) -> None:
         self.settings = settings
         self.seen_paused = seen_paused
         self._engine = engine
+        self.events = events
         self._guest = guest
 
     async def updates(self) -> Updates:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from fivetran_state import access, changes, large, state
 from fivetran_state.errors import IdempotencyKeyReused, InvalidRequest
+from fivetran_state.events import Event, Name
 from fivetran_state.models import Update
 from fivetran_state.plan import Confirmation, Plan, Wanted
 from fivetran_state.service import proposal_views, views
@@ -136,13 +137,14 @@ class Changes:
         left out. Raises the update's own error if it fails within `wait_seconds`; leaving
         earlier, or being cancelled, does not stop it.
         """
-        self._caller.check_writable()
-        check_version(expected_version)
-        updates = await self._caller.updates()
-        options = Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
-        if propose or await self._caller.must_propose():
-            return await self._proposed(connection_id, change, options)
-        started = await self._started(connection_id, change, options, confirmation)
+        with self._caller.events.refusing(connection=connection_id):
+            self._caller.check_writable()
+            check_version(expected_version)
+            updates = await self._caller.updates()
+            options = Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
+            if propose or await self._caller.must_propose():
+                return await self._proposed(connection_id, change, options)
+            started = await self._started(connection_id, change, options, confirmation)
         del change  # Do not keep a large change while waiting for the end.
         if isinstance(started, Update):
             return started
@@ -330,12 +332,24 @@ class Changes:
 
     async def cancel_update(self, workflow_id: str, *, wait_seconds: float = 0) -> Update:
         """End an update without writing; raises `TooLateToCancel` once it writes, or has ended."""
+        with self._caller.events.refusing(workflow_id=workflow_id):
+            return await self._cancelled(workflow_id, wait_seconds)
+
+    async def _cancelled(self, workflow_id: str, wait_seconds: float) -> Update:
         self._caller.check_writable()
         updates = await self._caller.updates()
         await self._caller.check_update(workflow_id)
         update = await updates.store.get(workflow_id)
         if update.status == "running":
             await updates.starter.cancel(workflow_id)
+            self._caller.events.record(
+                Event(
+                    Name.CANCEL_ASKED,
+                    workflow_id=workflow_id,
+                    connection=update.request["connection_id"],
+                    principal=access.principal().name,
+                )
+            )
             await updates.followers.follow(
                 await updates.starter.find(workflow_id), wait_seconds, ignore
             )

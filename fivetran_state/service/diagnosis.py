@@ -21,6 +21,7 @@ from fivetran_state.errors import (
     FivetranUnavailable,
     UnusableSettings,
 )
+from fivetran_state.events import Events
 from fivetran_state.runtime import accounts, survey
 from fivetran_state.runtime.accounts import Accounts, Own
 from fivetran_state.runtime.storage import unusable_directory
@@ -96,7 +97,7 @@ class Doctor:
         what, settings, own = "Fivetran", self._settings, None
         answers = True
         try:
-            own = accounts.connect(settings)
+            own = accounts.connect(settings, Events())
             detail = await asyncio.wait_for(_connections(own), ANSWER_TIME)
             self._findings.append(Finding(what, True, detail))
         except asyncio.TimeoutError:
@@ -163,7 +164,7 @@ class Doctor:
                 raise
             self._add_error("updates", database.unavailable(error))
             return
-        clients = Accounts(self._settings, own, account_id, found.texts, lambda _: False)
+        clients = Accounts(self._settings, Events(), own, account_id, found.texts, lambda _: False)
         try:
             has_key = await self._tell("key", lambda: self._checked_key(found, keys))
             await self._tokens()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol, overload
 
-from fivetran_state import changes, large, state
+from fivetran_state import access, changes, large, state
 from fivetran_state.changes import MAX_CONNECTIONS
 from fivetran_state.errors import (
     Conflict,
@@ -14,6 +14,7 @@ from fivetran_state.errors import (
     InvalidRequest,
     NothingToUndo,
 )
+from fivetran_state.events import Event, Name
 from fivetran_state.models import (
     GroupPlanView,
     UpdatesView,
@@ -214,11 +215,12 @@ class Groups:
         answer is the plan. `on_look` gets the progress. With `propose`, or if a change needs approval by
         this caller, all are only proposed. Raises `NotAllowed` if the policy forbids one now.
         """
-        self._caller.check_writable()
-        self._check(wanted, options)
-        if propose or await self._caller.must_propose():
-            return await self._proposed(wanted, options, idempotency_key)
-        started = await self._started(wanted, options, idempotency_key, confirmation)
+        with self._caller.events.refusing(count=len(wanted)):
+            self._caller.check_writable()
+            self._check(wanted, options)
+            if propose or await self._caller.must_propose():
+                return await self._proposed(wanted, options, idempotency_key)
+            started = await self._started(wanted, options, idempotency_key, confirmation)
         if not isinstance(started, str):
             return started
         large.let_others()
@@ -391,10 +393,21 @@ class Groups:
 
         Raises `TooLateToCancel` once all are written.
         """
+        with self._caller.events.refusing(workflow_id=workflow_id):
+            return await self._cancelled(workflow_id, wait_seconds)
+
+    async def _cancelled(self, workflow_id: str, wait_seconds: float) -> UpdatesView:
         self._caller.check_writable()
         updates = await self._caller.updates()
         await self._caller.check_group(workflow_id)
         await updates.groups.cancel(workflow_id, (await self._caller.account()).id)
+        self._caller.events.record(
+            Event(
+                Name.GROUP_CANCEL_ASKED,
+                workflow_id=workflow_id,
+                principal=access.principal().name,
+            )
+        )
         view = await self._follower.view(
             workflow_id, await self._follower.status(workflow_id, wait_seconds)
         )

@@ -27,6 +27,18 @@ SHOWN_WARNINGS = 5
 _VERSIONS_OF_UPDATE = 5
 """An update makes two at most; the next update may make some in the second after it."""
 
+_SHOWN = {
+    "workflow_id",
+    "part_of",
+    "status",
+    "change",
+    "reason",
+    "asked_by",
+    "agreed_by",
+    "error",
+}
+"""What an entry says of its update."""
+
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION = re.compile("[0-9a-fA-F]{8,32}")
 _parse_time = TypeAdapter(AwareDatetime).validate_python
@@ -257,8 +269,7 @@ def _update(update: records.Update) -> _Placed:
 
 def _about(update: records.Update) -> dict[str, Any]:
     summary = views.summary(update)
-    shown = {"workflow_id", "part_of", "status", "change", "reason", "error"}
-    return summary.model_dump(include=shown)
+    return summary.model_dump(include=_SHOWN)
 
 
 async def _without_version(

@@ -133,6 +133,12 @@ class Proposals:
         Raises `Conflict` with the present version if a state has moved since, `AlreadyDecided`,
         `NotAllowed` for one's own proposals and by the policy, and what keeps the update from being started.
         """
+        with self._caller.events.refusing(workflow_id=workflow_id):
+            return await self._approved(workflow_id, expected_version, wait_seconds)
+
+    async def _approved(
+        self, workflow_id: str, expected_version: str, wait_seconds: float
+    ) -> WorkflowView | UpdatesView:
         self._caller.check_writable()
         check_version(expected_version)
         me = access.principal()
@@ -175,24 +181,26 @@ class Proposals:
 
     async def reject(self, workflow_id: str, *, reason: str | None = None) -> ProposalView:
         """End a proposal without a change; raises `AlreadyDecided`."""
-        me = access.principal()
-        access.demand(access.APPROVE, me.scopes, "Rejecting a proposal")
-        await self._get(workflow_id)
-        decision = Decision(id=uuid.uuid4().hex, how="rejected", by=me.name, note=reason)
-        return await self._decide(workflow_id, decision)
+        with self._caller.events.refusing(workflow_id=workflow_id):
+            me = access.principal()
+            access.demand(access.APPROVE, me.scopes, "Rejecting a proposal")
+            await self._get(workflow_id)
+            decision = Decision(id=uuid.uuid4().hex, how="rejected", by=me.name, note=reason)
+            return await self._decide(workflow_id, decision)
 
     async def withdraw(self, workflow_id: str) -> ProposalView:
         """Take back what one has asked for; raises `NotAllowed` for what others have, `AlreadyDecided`."""
-        me = access.principal()
-        found = await self._get(workflow_id)
-        if not await self._asked_by_me(found):
-            raise NotAllowed(
-                f"Only {found.asked['asked_by']}, who has asked for this, can withdraw it; whoever may "
-                "approve it can reject it."
+        with self._caller.events.refusing(workflow_id=workflow_id):
+            me = access.principal()
+            found = await self._get(workflow_id)
+            if not await self._asked_by_me(found):
+                raise NotAllowed(
+                    f"Only {found.asked['asked_by']}, who has asked for this, can withdraw it; "
+                    "whoever may approve it can reject it."
+                )
+            return await self._decide(
+                workflow_id, Decision(id=uuid.uuid4().hex, how="withdrawn", by=me.name)
             )
-        return await self._decide(
-            workflow_id, Decision(id=uuid.uuid4().hex, how="withdrawn", by=me.name)
-        )
 
     async def _decide(self, workflow_id: str, decision: Decision) -> ProposalView:
         updates = await self._caller.updates()

@@ -265,6 +265,8 @@ def summary(update: records.Update) -> WorkflowSummary:
         status=view["status"],
         change=update.request["source"] or update.request["change_kind"],
         reason=reason_of(update),
+        asked_by=update.request.get("asked_by"),
+        agreed_by=update.request.get("agreed_by"),
         version_before=view.get("version_before"),
         version_after=view.get("version_after"),
         changes_total=view.get("changes_total"),

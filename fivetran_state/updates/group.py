@@ -12,6 +12,7 @@ from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict
 
 from fivetran_state.errors import FivetranStateError, Undone, UpdateInProgress
+from fivetran_state.events import Event, Name
 from fivetran_state.updates import binding, in_order
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.members import Members
@@ -44,6 +45,7 @@ class GroupWorkflow:
     def __init__(self, runtime: Runtime, starter: Starter) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
         self._running = runtime.running
+        self._events = runtime.events
         self._members = Members(starter, runtime.store)
 
         @DBOS.workflow(name=GROUP, max_recovery_attempts=None)
@@ -66,11 +68,40 @@ class GroupWorkflow:
         for request in requests:
             request["part_of"] = workflow_id
         with self._running.here(workflow_id):
+            self._tell(Name.GROUP_STARTED, workflow_id, requests)
             if isinstance(asked, list):
                 started, failure = await in_order.complete(self._members, requests)
                 error = None if failure is None else failure.to_json()
                 return Result(workflow_ids=started, error=error)
-            return await _Group(workflow_id, asked, self._members).run()
+            result = await _Group(workflow_id, asked, self._members).run()
+            self._tell(Name.GROUP_ENDED, workflow_id, requests, _outcome(result["ends"]))
+            return result
+
+    def _tell(
+        self,
+        name: Name,
+        workflow_id: str,
+        requests: list[UpdateRequest],
+        outcome: str | None = None,
+    ) -> None:
+        self._events.record(
+            Event(
+                name,
+                workflow_id=workflow_id,
+                principal=requests[0].get("asked_by"),
+                agreed_by=requests[0].get("agreed_by"),
+                outcome=outcome,
+                count=len(requests),
+                replayed=workflow_id in self._running.taken_up,
+            )
+        )
+
+
+def _outcome(ends: list[End]) -> str:
+    has_changed = any(end["how"] == "updated" for end in ends)
+    if any(end["message"] is not None for end in ends):
+        return "partly_updated" if has_changed else "failed"
+    return "updated" if has_changed else "unchanged"
 
 
 class _Group:

@@ -11,6 +11,7 @@ from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict, TypeIs
 
 from fivetran_state.errors import FivetranStateError, NotAllowed
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.groups import Groups
@@ -95,11 +96,14 @@ def is_group(change: UpdateRequest | GroupRequest) -> TypeIs[GroupRequest]:
 class ProposalWorkflow:
     """The DBOS workflow that waits for a decision."""
 
-    def __init__(self, members: Members, groups: Groups, approvers: Approvers) -> None:
+    def __init__(
+        self, members: Members, groups: Groups, approvers: Approvers, events: Events
+    ) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
         self._members = members
         self._groups = groups
         self._approvers = approvers
+        self._events = events
 
         @DBOS.workflow(name=NAME, max_recovery_attempts=None)
         async def proposal(asked: Bound) -> Bound:
@@ -118,6 +122,14 @@ class ProposalWorkflow:
             left = max(asked["expires_at"] - time.time(), 0)
             decision: Decision | None = await binding.receive(DECISION, left)
             if decision is None:
+                self._events.record(
+                    Event(
+                        Name.EXPIRED,
+                        workflow_id=workflow_id,
+                        principal=asked["asked_by"],
+                        replayed=not left,
+                    )
+                )
                 return Decided(how="expired", by=None, decision=None, note=None, workflow_id=None)
             started = None
             if decision["how"] == "approved":

@@ -21,6 +21,7 @@ from fivetran_state.errors import (
     UnusableKey,
     WorkflowNotFound,
 )
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.pages import Pages
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
@@ -49,6 +50,12 @@ _ID = re.compile(f"{NAME}:[0-9a-f]{{32}}")
 _REQUEST = "request"
 """The attribute by which an equal request finds the proposal that waits."""
 _POLL_SECONDS = 0.2
+_DECISIONS = {
+    "approved": Name.APPROVED,
+    "rejected": Name.REJECTED,
+    "withdrawn": Name.WITHDRAWN,
+    "expired": Name.EXPIRED,
+}
 _ENDED_OUTSIDE = Decided(
     how="withdrawn",
     by=None,
@@ -95,6 +102,7 @@ class Proposals:
         approvers: Approvers,
         notices: Notices,
         pages: Pages,
+        events: Events,
     ) -> None:
         self._reader = reader
         self._texts = texts
@@ -104,6 +112,7 @@ class Proposals:
         self.approvers = approvers
         self._notices = notices
         self._pages = pages
+        self._events = events
 
     async def attach(self, about: About, key: str | None) -> str | None:
         """The proposal with this key, or without one an equal one that waits.
@@ -136,6 +145,16 @@ class Proposals:
             SetWorkflowAttributes({_REQUEST: self._digest_of(about), ABOUT: sealed}),
         ):
             await DBOS.start_workflow_async(self._workflow.registered, Bound(place, asked))
+        change = asked["change"]
+        self._events.record(
+            Event(
+                Name.PROPOSED,
+                workflow_id=workflow_id,
+                connection=None if is_group(change) else change["connection_id"],
+                principal=asked["asked_by"],
+                count=len(change["members"]) if is_group(change) else 1,
+            )
+        )
         # Somebody may decide before the announcer's next look, which also covers a failure here.
         with suppress(DatabaseUnavailable):
             await self._notices.tell_of_proposal(workflow_id, asked)
@@ -221,12 +240,24 @@ class Proposals:
                 found = await self.get(workflow_id)
                 if found.decided is not None:
                     _insist_on_same(found.decided, decision, workflow_id)
+                    if found.decided["decision"] == decision["id"]:
+                        self._tell(found.decided, workflow_id)
                     return found
                 if found.refusal is not None and found.refusal["decision"] == decision["id"]:
                     raise FivetranStateError.from_json(dict(found.refusal))
                 if asyncio.get_running_loop().time() >= deadline:
                     return found
                 await asyncio.sleep(_POLL_SECONDS)
+
+    def _tell(self, decided: Decided, workflow_id: str) -> None:
+        self._events.record(
+            Event(
+                _DECISIONS[decided["how"]],
+                workflow_id=decided["workflow_id"] or workflow_id,
+                part_of=workflow_id if decided["workflow_id"] else None,
+                principal=decided["by"],
+            )
+        )
 
     async def follow(self, workflow_id: str, seconds: float) -> Proposal:
         """Wait for the decision, at most `seconds`."""

@@ -68,6 +68,13 @@ class Reader:
         with database.answering():
             return dbos_internals.with_hex_ids(self.client, beginning)
 
+    def steps_completed(
+        self, names: Collection[str], workflow_ids: Collection[str]
+    ) -> list[tuple[str, str, int, bool]]:
+        """See `dbos_internals`. It blocks."""
+        with database.answering():
+            return dbos_internals.steps_completed(self.client, names, workflow_ids)
+
     async def steps(self, workflow_id: str, *, load_output: bool = True) -> list[StepInfo]:
         with database.answering():
             return await self.client.list_workflow_steps_async(workflow_id, load_output=load_output)

@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from fivetran_state.events import Events
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.history.recorder import Recorder
 from fivetran_state.updates.decisions import Decisions
@@ -53,3 +54,4 @@ class Runtime:
     decisions: Decisions
     recorder: Recorder
     """Remembers the states that updates find and leave."""
+    events: Events

@@ -27,6 +27,11 @@ class Slots:
         self._at_work = 0
         self._at_the_limit = asyncio.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """Members that wait for a slot."""
+        return len(self._beginning) + len(self._coming_back)
+
     @asynccontextmanager
     async def slot(self, fivetran: Fivetran, *, has_begun: bool) -> AsyncIterator["Slot"]:
         """Wait for a slot. A member that has not begun waits until there are calls enough for it, too."""

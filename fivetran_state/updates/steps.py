@@ -24,6 +24,7 @@ from fivetran_state.errors import (
     SyncRunning,
     Unauthorized,
 )
+from fivetran_state.events import Name
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.updates import binding
 from fivetran_state.updates.records import (
@@ -36,6 +37,7 @@ from fivetran_state.updates.records import (
 )
 from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.telling import Telling, told
 
 MAX_AGE = 24 * 3600.0
 """Seconds after which a request is not begun any more."""
@@ -46,7 +48,10 @@ _CONTRADICTION = "Fivetran answered 404, but still shows the connection."
 class Steps:
     """The steps of one running update, with its account's client."""
 
-    def __init__(self, connection_id: str, fivetran: Fivetran, runtime: Runtime) -> None:
+    def __init__(
+        self, connection_id: str, fivetran: Fivetran, runtime: Runtime, telling: Telling
+    ) -> None:
+        self.telling = telling
         self._connection_id = connection_id
         self._fivetran = fivetran
         self._lease = runtime.lease
@@ -55,6 +60,7 @@ class Steps:
         self._decisions = runtime.decisions
 
     @binding.step("inspect")
+    @told(Name.INSPECTED, "inspect")
     async def inspect(
         self, run: str, in_order: bool, asked_at: float | None, group: str | None
     ) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Steps:
 
         `in_order`: the connection first, so that a paused one need not be read again before the write.
         """
+        self.telling.tell(Name.STARTED)
         self._decisions.check(group)
         if asked_at is not None and time.time() > asked_at + MAX_AGE:
             raise Cancelled("The update was asked for more than a day ago. Nothing was written.")
@@ -83,6 +90,7 @@ class Steps:
         )
 
     @binding.step("pause")
+    @told(Name.PAUSED, "pause", lambda found: not found["was_paused"])
     async def pause(
         self, *, look: bool, is_first_run: bool, can_be_cancelled: bool, group: str | None
     ) -> dict[str, Any]:
@@ -106,15 +114,18 @@ class Steps:
             raise
 
     @binding.step("drain")
+    @told(Name.DRAINED, "drain", lambda found: Connection(**found).is_drained)
     async def drain(self, group: str | None) -> dict[str, Any]:
         self._decisions.check(group)
         return asdict(await self._fivetran.get_connection(self._connection_id))
 
     @binding.step("snapshot")
+    @told(Name.READ, "snapshot")
     async def snapshot(self, run: str) -> Snapshot:
         return await large.run(_taken, await self._fivetran.get_state(self._connection_id), run)
 
     @binding.step("write")
+    @told(Name.WRITTEN, "write")
     async def write(
         self,
         target: state.State,
@@ -155,6 +166,7 @@ class Steps:
         return Written(answer=await large.run(state.dump, answer))
 
     @binding.step("verify")
+    @told(Name.VERIFIED, "verify", lambda found: found["is_as_written"])
     async def verify(self, expected: state.State) -> Readback:
         """Read the state back. 0.1 recorded only a boolean."""
         try:
@@ -173,12 +185,14 @@ class Steps:
         return (await self._decisions.of(group)).value
 
     @binding.step("roll_back")
+    @told(Name.ROLLED_BACK, "roll_back")
     async def roll_back(self, before: state.State, kept: str | None) -> None:
         """Put the state from before back over `kept`, and over nothing else."""
         ours = None if kept is None else await large.run(state.document, kept)
         await self._put_back(before, ours)
 
     @binding.step("undo")
+    @told(Name.UNDONE, "undo")
     async def undo(self, before: state.State, target: state.State) -> None:
         await self._put_back(before, target)
 
@@ -192,11 +206,13 @@ class Steps:
         await self._set_state(before)
 
     @binding.step("resume")
+    @told(Name.RESUMED, "resume")
     async def resume(self) -> dict[str, Any]:
         """Resume the connection and return it. 0.1 recorded nothing."""
         return asdict(await self.set_paused(False))
 
     @binding.step("sync")
+    @told(Name.SYNC_STARTED, "sync")
     async def start_sync(self) -> None:
         await self._lease.prove(DBOS.workflow_id or "")
         with suppress(SyncRunning):  # Then one is running already.

@@ -4,7 +4,7 @@ Most methods block: call them in a thread.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dbos import DBOS, WorkflowStatus, WorkflowStatusString
 
@@ -77,12 +77,29 @@ class UnfinishedUpdates:
             if statuses.is_running(part):
                 self.note_outside_end(part.workflow_id)
 
-    async def left_paused(self) -> dict[str, str]:
+    def paused_since(self, workflow_ids: Sequence[str]) -> dict[str, int]:
+        """Those of these running updates that have paused their connection, or may have, and since when.
+
+        Milliseconds since the epoch.
+        """
+        found: dict[str, int] = {}
+        for at in range(0, len(workflow_ids), ID_BATCH):
+            for workflow_id, name, ended_at, has_succeeded in self._reader.steps_completed(
+                ("pause", "resume"), workflow_ids[at : at + ID_BATCH]
+            ):
+                if name == "pause":
+                    found.setdefault(workflow_id, ended_at)
+                elif has_succeeded:
+                    found.pop(workflow_id, None)
+        return found
+
+    async def left_paused(self, *, is_ended: bool = False) -> dict[str, str]:
         """Owner → workflow id of each latest update that still holds its connection paused.
 
-        It is still trying, has given up (`left_paused`), or was ended by something else.
+        It is still trying, unless `is_ended`, has given up (`left_paused`), or was ended by something else.
         """
-        wanted = [*records.UNFINISHED, WorkflowStatusString.ERROR.value]
+        running = [] if is_ended else records.UNFINISHED
+        wanted = [*running, WorkflowStatusString.ERROR.value]
         rows = await asyncio.to_thread(self._reader.with_status, wanted)
         last: dict[str, int] = {}
         for workflow_id, name, *_ in rows:

@@ -45,10 +45,19 @@ class Updates:
         self.starter = Starter(self.store, self.keys, self.workflow, texts, digest)
         self.listings = Listings(reader, self.store, texts)
         self.groups = Groups(runtime, self.starter, self.listings, digest)
-        proposal = ProposalWorkflow(Members(self.starter, self.store), self.groups, approvers)
+        members = Members(self.starter, self.store)
+        proposal = ProposalWorkflow(members, self.groups, approvers, runtime.events)
         self.notices = notices
         self.proposals = Proposals(
-            reader, texts, digest, runtime.application, proposal, approvers, notices, pages
+            reader,
+            texts,
+            digest,
+            runtime.application,
+            proposal,
+            approvers,
+            notices,
+            pages,
+            runtime.events,
         )
         self.followers = Followers(self.store, runtime.running)
         self.unfinished = UnfinishedUpdates(reader, self.store)

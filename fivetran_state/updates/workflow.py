@@ -51,6 +51,7 @@ from fivetran_state.updates.run import GivenUp, Run
 from fivetran_state.updates.runtime import Runtime
 from fivetran_state.updates.signals import Signal
 from fivetran_state.updates.steps import Steps
+from fivetran_state.updates.telling import Telling
 from fivetran_state.vault import Bound
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,10 @@ class UpdateWorkflow:
             place = binding.output_of(workflow_id)
             with binding.bound_errors(place):
                 asked: UpdateRequest = binding.opened(request, binding.input_of(workflow_id, NAME))
-                return Bound(place, await self._run_here(workflow_id, asked))
+                is_recovered = workflow_id in runtime.running.taken_up
+                telling = Telling(runtime.events, workflow_id, asked, is_recovered=is_recovered)
+                running = self._run_here(workflow_id, asked, telling)
+                return Bound(place, await telling.to_end(running))
 
         self.registered = update_state
         """Takes an `UpdateRequest` and returns an `Outcome`; raises a `FivetranStateError`. In the
@@ -88,7 +92,9 @@ class UpdateWorkflow:
                 partial(fivetran.set_paused, request["connection_id"], False)
             )
 
-    async def _run_here(self, workflow_id: str, request: UpdateRequest) -> Outcome:
+    async def _run_here(
+        self, workflow_id: str, request: UpdateRequest, telling: Telling
+    ) -> Outcome:
         runtime = self._runtime
         if "credentials" in request:
             runtime.running.with_credentials.add(workflow_id)
@@ -100,7 +106,7 @@ class UpdateWorkflow:
                     request["change"],
                     request["change_is_exact"],
                 )
-                steps = Steps(request["connection_id"], fivetran, runtime)
+                steps = Steps(request["connection_id"], fivetran, runtime, telling)
                 run = Run(workflow_id, request, wanted, steps, runtime.running, runtime.recorder)
                 try:
                     async with self._slot_of(run, fivetran):

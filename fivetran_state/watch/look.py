@@ -12,6 +12,7 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Container
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +33,7 @@ from fivetran_state.errors import (
     Unauthorized,
     UnusableKey,
 )
+from fivetran_state.events import Event, Events, Name
 from fivetran_state.fivetran import Connection, Fivetran
 from fivetran_state.history.recorder import has_synced
 from fivetran_state.history.store import HistoryStore
@@ -127,6 +129,8 @@ class LookWorkflow:
         settings: Settings,
         series_name: str,
         background: Background,
+        events: Events,
+        taken_up: Container[str],
     ) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
         self._series = series
@@ -135,6 +139,8 @@ class LookWorkflow:
         self._fivetran = fivetran
         self._settings = settings
         self._series_name = series_name
+        self._events = events
+        self._taken_up = taken_up
         self.is_key_refused = False
         """Whether Fivetran refused this process's key at the last look that it ran."""
 
@@ -150,6 +156,7 @@ class LookWorkflow:
         """Returns a `Looked`."""
 
     async def _look(self, workflow_id: str) -> Looked:
+        began = time.monotonic()
         before = await self.last_before(workflow_id)
         listing = await self._list(before)
         gone = set(listing["gone"])
@@ -176,7 +183,20 @@ class LookWorkflow:
         if looked["stopped_by"] is None:
             looked["absent"] = await self._forget(listing["absent"], before["absent"])
         _log(looked, before)
+        self._tell(looked, workflow_id, time.monotonic() - began)
         return looked
+
+    def _tell(self, looked: Looked, workflow_id: str, seconds: float) -> None:
+        self._events.record(
+            Event(
+                Name.LOOKED,
+                workflow_id=workflow_id,
+                outcome="complete" if looked["stopped_by"] is None else "stopped",
+                seconds=seconds,
+                count=looked["read"],
+                replayed=workflow_id in self._taken_up,
+            )
+        )
 
     async def last_before(self, workflow_id: str) -> Looked:
         """What the last look before this one left.

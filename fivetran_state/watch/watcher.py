@@ -68,6 +68,11 @@ class Watcher:
                 logger.exception("Watching failed; trying again")
             await asyncio.sleep(min(max(wait, 1.0), interval))
 
+    async def looked_at(self) -> float | None:
+        """When the last look that succeeded began, in seconds since the epoch."""
+        begun = [statuses.created_at(row) for row in await self._rows() if statuses.succeeded(row)]
+        return max(begun) / 1000 if begun else None
+
     async def look(self) -> Looked:
         """Look once, or wait for the look that runs."""
         rows = await self._rows()

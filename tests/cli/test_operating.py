@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fivetran_state.audit import AuditFile
 from tests.support.calls import IDLE
 from tests.support.commands import run
 from tests.support.shell import Shell
@@ -41,3 +42,33 @@ def test_what_keeps_finish_from_its_work_is_json_too(
 
     assert ended.code == 1
     assert ended.error["code"] == "missing_credentials"
+
+
+def test_the_audit_file_is_verified_and_a_changed_line_named(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = AuditFile(path)
+    for number in range(3):
+        audit.append({"event": "update.started", "number": number})
+
+    whole = shell.done("audit", "verify", str(path), "--json").object
+    path.write_text(path.read_text().replace('"number": 1', '"number": 7'))
+    changed = shell("audit", "verify", str(path))
+
+    assert (whole["lines"], whole["wrong"], len(whole["last"])) == (3, [], 64)
+    assert changed.code == 1
+    assert "Line 2 was changed" in changed.stderr
+
+
+def test_the_audit_file_of_the_settings_is_verified(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    AuditFile(tmp_path / "audit.jsonl").append({"event": "update.started"})
+    monkeypatch.setenv("FIVETRAN_STATE_AUDIT_FILE", str(tmp_path / "audit.jsonl"))
+
+    assert "1 lines" in shell.done("audit", "verify").stdout
+
+
+def test_an_audit_file_that_is_not_there_is_an_error(shell: Shell, tmp_path: Path) -> None:
+    assert shell("audit", "verify", str(tmp_path / "none"), "--json").error["code"] == (
+        "unusable_settings"
+    )

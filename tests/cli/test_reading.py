@@ -166,6 +166,9 @@ def test_history_shows_what_moved_the_state_newest_first(shell: Shell) -> None:
     *updates, first = listed
     assert [each["workflow_id"] for each in updates] == [f"{IDLE}:{n}" for n in (3, 2, 1)]
     assert first["kind"] == "first look"
+    (asker,) = {each["asked_by"] for each in updates}
+    assert asker.startswith("shell:")
+    assert asker in newest.stdout
     assert "to 2022" in newest.stdout
     assert "to 2021" not in newest.stdout
     assert "--limit" in newest.stderr

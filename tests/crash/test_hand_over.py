@@ -16,6 +16,7 @@ from tests.support.hand_over import (
     start_update_that_waits_for_a_sync,
     wait_until_nobody_is_left,
 )
+from tests.support.http_server import lines_of
 from tests.support.processes import running
 from tests.support.updates import (
     AFTER,
@@ -52,6 +53,26 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_u
     sandbox.wait_for(resumed(SLOW))
     assert_updated_once(sandbox, SLOW, slow)
     wait_until_nobody_is_left(environment)
+
+
+def test_the_process_that_finishes_an_update_logs_to_a_file_in_the_data_directory(
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
+) -> None:
+    with raw_server(environment, tmp_path) as server:
+        start_update_that_waits_for_a_sync(server, sandbox)
+        assert server.process.stdin is not None
+        server.process.stdin.close()
+        assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
+
+    sandbox.finish_sync(SLOW)
+
+    sandbox.wait_for(resumed(SLOW))
+    wait_until_nobody_is_left(environment)
+    log = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "finish.log"
+    assert state_of(sandbox, SLOW) != slow
+    messages = [line["message"] for line in lines_of(log)]
+    assert {"recovery.taken_over", "update.ended", "hand_over.finished"} <= set(messages)
+    assert log.stat().st_mode & 0o077 == 0
 
 
 def test_a_module_in_the_data_directory_is_not_imported(

@@ -98,6 +98,12 @@ def test_dbos_has_the_columns(database: SystemDatabase) -> None:
     assert used - {column.name for column in database.tables.workflow_status.c} == set()
 
 
+def test_dbos_records_steps_in_these_columns(database: SystemDatabase) -> None:
+    used = {"workflow_uuid", "function_id", "function_name", "completed_at_epoch_ms", "error"}
+
+    assert used - {column.name for column in database.tables.operation_outputs.c} == set()
+
+
 def test_dbos_runs_a_claimed_workflow() -> None:
     parameters = inspect.signature(execute_dequeued_workflow).parameters
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import fivetran_state
+from fivetran_state.logs import MAX_FILE_BYTES
 
 MARK = "a-value-of-a-state"
 
@@ -99,3 +100,20 @@ def test_no_line_of_ours_is_given_the_message_of_an_error() -> None:
     ]
 
     assert calls == []
+
+
+def test_a_log_file_is_bounded_and_private(tmp_path: Path) -> None:
+    file = tmp_path / "finish.log"
+    program = (
+        "import logging, sys, pathlib; from fivetran_state import logs\n"
+        "logs.configure('INFO', pathlib.Path(sys.argv[1]))\n"
+        "for number in range(3 * logs.MAX_FILE_BYTES // 1000):\n"
+        "    logging.getLogger('fivetran_state.module').info('%s', 'x' * 1000)\n"
+    )
+
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+
+    written = {path.name: path.stat() for path in tmp_path.iterdir()}
+    assert set(written) == {"finish.log", "finish.log.1"}
+    assert all(each.st_size <= MAX_FILE_BYTES for each in written.values())
+    assert all(each.st_mode & 0o077 == 0 for each in written.values())
