@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
+from playwright.async_api import Error as PlaywrightError
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
@@ -62,10 +63,10 @@ async def test_a_plan_shows_the_difference_and_calls_nothing(host: AppHost) -> N
 
 async def test_a_running_update_is_followed_to_its_end(host: AppHost, sandbox: Sandbox) -> None:
     sync_runs_on(sandbox)
-    change = {"connection_id": SYNCING, "merge_patch": MOVED}
-    plan = await host.call("update_state", **change, dry_run=True)
+    rewind: dict[str, Any] = {"connection_id": SYNCING, "merge_patch": MOVED}
+    plan = await host.call("update_state", **rewind, dry_run=True)
     version = plan["structuredContent"]["version_before"]
-    began = await host.call("update_state", **change, expected_version=version, wait_seconds=0)
+    began = await host.call("update_state", **rewind, expected_version=version, wait_seconds=0)
     await expect(host.app.locator(".steps .current")).to_have_text(
         "Wait until the running sync has ended: now"
     )
@@ -91,7 +92,7 @@ async def test_an_error_shows_its_code_and_what_to_do(host: AppHost) -> None:
 
 
 async def test_a_plan_of_a_group_and_its_end_show_each_connection(host: AppHost) -> None:
-    chosen = {"connection_ids": [IDLE, PAUSED], "merge_patch": MOVED}
+    chosen: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "merge_patch": MOVED}
     plan = await host.call("update_states", **chosen, dry_run=True)
     await expect(host.heading).to_have_text("Plan for several connections")
     await expect(host.app.locator(".cards > li")).to_have_count(2)
@@ -109,8 +110,8 @@ async def test_it_has_the_theme_of_the_host_and_no_barriers(
 ) -> None:
     await updated(host, merge_patch=MOVED)
     await host.call("state_history", theme=theme, connection_id=IDLE)
-    scheme = await host.app_frame.evaluate("getComputedStyle(document.documentElement).colorScheme")
-    back = await host.app_frame.evaluate("getComputedStyle(document.body).backgroundColor")
+    scheme = await host.evaluate("getComputedStyle(document.documentElement).colorScheme")
+    back = await host.evaluate("getComputedStyle(document.body).backgroundColor")
 
     assert scheme == theme
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[theme]
@@ -228,14 +229,14 @@ async def test_the_time_line_goes_on_to_older_entries(host: AppHost, server: Htt
 
 
 async def test_a_group_is_undone_as_a_group(host: AppHost, sandbox: Sandbox) -> None:
-    chosen = {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}}
+    chosen: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}}
     plan = await host.call("update_states", **chosen, dry_run=True)
     version = plan["structuredContent"]["version"]
     await host.call("update_states", **chosen, expected_version=version, wait_seconds=50)
     await host.button(UNDO).click()
     await host.button(AGREE).click()
-    await expect(host.app.locator("#message")).to_contain_text("updated", timeout=30_000)
-    await expect(host.app.locator(".op-remove")).to_have_count(2)
+    await expect(host.app.locator("#view .op-remove")).to_have_count(2, timeout=30_000)
+    await expect(host.app.locator(".counts")).to_have_text("updated: 2", timeout=30_000)
 
     assert "a" not in state_of(sandbox, IDLE)
     assert "a" not in state_of(sandbox, PAUSED)
@@ -295,13 +296,13 @@ async def test_nothing_in_a_state_runs_loads_moves_or_calls(
     ]
     async with app_host(browser, sites, server.url, **{"viewport": size} if size else {}) as host:
         await host.call("workflow_status", workflow_id=f"{IDLE}:1")
-        places = await host.app_frame.evaluate(_PLACES)
+        places = await host.evaluate(_PLACES)
         below = await host.page.locator("#below").bounding_box()
         for tool, arguments, buttons in views:
             await host.call(tool, **arguments)
             await host.fits()
             assert await host.app.get_by_role("button").all_inner_texts() == buttons, tool
-            assert await host.app_frame.evaluate(_PLACES) == places, tool
+            assert await host.evaluate(_PLACES) == places, tool
             assert await host.overflow() == 0, tool
             assert await host.tool_calls() == [], tool
             assert host.problems == [], tool
@@ -340,6 +341,25 @@ async def test_ten_megabytes_are_shown_in_part_and_run_nothing(
     await expect(host.app.locator(".timeline > li")).to_have_count(2)
 
     assert await host.overflow() == 0
+
+
+async def test_its_policy_stops_markup_made_of_text_and_every_request(
+    host: AppHost, server: HttpServer
+) -> None:
+    await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
+    for attempt in (
+        f"document.body.innerHTML = {json.dumps(MARKUP)}",
+        "document.write('<p>')",
+        f"fetch('{server.url}/')",
+        "import('data:text/javascript,alert(1)')",
+    ):
+        with pytest.raises(PlaywrightError):
+            await host.evaluate(attempt)
+    await host.evaluate(f"new Image().src = '{server.url}/'")
+    await host.evaluate("document.body.append(document.createElement('iframe'))")
+
+    assert [each for each in host.problems if not each.startswith("console: ")] == []
+    host.problems.clear()
 
 
 async def test_a_result_that_no_server_would_send_runs_nothing(host: AppHost) -> None:

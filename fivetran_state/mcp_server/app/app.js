@@ -4,7 +4,7 @@
 // document's policy forbids it. Everything else goes through the host, by messages.
 
 const PROTOCOL = "2026-01-26";
-const WAIT_SECONDS = 5;
+const MAX_WAIT_SECONDS = 10;
 const PAUSE_MS = 1000;
 const RETRY_MS = 5000;
 const MAX_TEXT = 5000;
@@ -137,7 +137,7 @@ function element(name, className, ...children) {
 }
 
 function shown(text) {
-  const whole = String(text ?? "");
+  const whole = ["string", "number", "boolean"].includes(typeof text) ? String(text) : "";
   const cut = whole.length > MAX_TEXT ? `${whole.slice(0, MAX_TEXT)}…` : whole;
   return cut.replace(HIDDEN, escaped);
 }
@@ -163,9 +163,8 @@ function filled(part, values) {
 
 function say(place, text, status) {
   place.replaceChildren();
-  if (typeof status === "string") {
-    const known = /^[a-z_]+$/.test(status) ? ` status-${status}` : "";
-    place.append(element("span", `status${known}`, shown(status.replaceAll("_", " "))), " ");
+  if (typeof status === "string" && /^[a-z_]{1,20}$/.test(status)) {
+    place.append(element("span", `status status-${status}`, status.replaceAll("_", " ")), " ");
   }
   place.append(outside(text));
 }
@@ -332,7 +331,7 @@ function ofTimeLine(content) {
 
 function ofEntry(entry, index) {
   const kind = Object.hasOwn(words.kinds, entry.kind) ? entry.kind : "others";
-  const line = element("li", `kind-${kind.replaceAll(" ", "-")}`, element("h3", "", moment(entry.at)));
+  const line = element("li", `kind-${kind.replaceAll(" ", "-")}`, element("h2", "", moment(entry.at)));
   line.append(facts([
     ["Moved by", words.kinds[kind]],
     ["Update", entry.workflow_id],
@@ -350,7 +349,7 @@ function ofEntry(entry, index) {
       { connection_id: given.connection_id, restore_from: entry.version },
       "expected_version",
     ));
-    back.setAttribute("aria-label", `Put the state of ${moment(entry.at)} back…`);
+    back.setAttribute("aria-label", `Put this state back… (${moment(entry.at)})`);
     line.append(element("p", "", back));
   }
   return line;
@@ -395,10 +394,11 @@ function show(answer) {
   turn += 1;
   places.plan.hidden = true;
   draw(answer);
-  follow(answer, turn);
+  follow(answer, turn, 1);
 }
 
-async function follow(answer, mine) {
+// It asks often at first, and less often of an update that takes long.
+async function follow(answer, mine, seconds) {
   const { content } = answer;
   const isRunning = !answer.isError && content.status === "running" && typeof content.workflow_id === "string";
   if (!isRunning || !capabilities.serverTools) return;
@@ -406,17 +406,17 @@ async function follow(answer, mine) {
   if (mine !== turn) return;
   let next;
   try {
-    next = await callTool("workflow_status", { workflow_id: content.workflow_id, wait_seconds: WAIT_SECONDS });
+    next = await callTool("workflow_status", { workflow_id: content.workflow_id, wait_seconds: seconds });
   } catch {
     // The server may be starting again. The update goes on by itself.
     if (mine !== turn) return;
     say(places.message, "The server cannot be reached. Trying again.", "running");
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    return follow(answer, mine);
+    return follow(answer, mine, seconds);
   }
   if (mine !== turn) return;
   draw(next);
-  return follow(next, mine);
+  return follow(next, mine, Math.min(seconds + 1, MAX_WAIT_SECONDS));
 }
 
 async function once(use, tool, args) {

@@ -113,7 +113,7 @@ class AppHost:
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         page.on("download", lambda found: self.problems.append(f"downloaded {found.url}"))
 
-    async def call(self, tool: str, theme: str = "light", **arguments: Any) -> dict[str, Any]:
+    async def call(self, tool: str, *, theme: str = "light", **arguments: Any) -> dict[str, Any]:
         """Calls the tool as for a model; returns its result, once a new App shows it."""
         result: dict[str, Any] = await self.page.evaluate(
             "([...given]) => host.call(...given)", [tool, arguments, self._sandbox, theme]
@@ -132,9 +132,12 @@ class AppHost:
     def app(self) -> FrameLocator:
         return self.page.frame_locator("#app").frame_locator("iframe")
 
-    @property
-    def app_frame(self) -> Frame:
-        return self.page.frames[-1]
+    async def evaluate(self, expression: str) -> Any:
+        """The value of the expression in the App, which its policy does not concern."""
+        root = await self.app.locator(":root").element_handle()
+        frame = await root.owner_frame()
+        assert frame is not None
+        return await frame.evaluate(expression)
 
     @property
     def heading(self) -> Locator:
@@ -156,7 +159,7 @@ class AppHost:
         """Waits until the host's frame is as high as what the App shows."""
 
         async def has_height() -> bool:
-            inside = await self.app_frame.evaluate(
+            inside = await self.evaluate(
                 "Math.ceil(document.documentElement.getBoundingClientRect().height)"
             )
             outside = await self.page.locator("#app").evaluate("(frame) => frame.clientHeight")
@@ -166,15 +169,15 @@ class AppHost:
 
     async def overflow(self) -> int:
         """Pixels by which the App is wider than its frame."""
-        found: int = await self.app_frame.evaluate(
+        found: int = await self.evaluate(
             "Math.max(0, document.documentElement.scrollWidth - innerWidth)"
         )
         return found
 
     async def barriers(self, axe: str) -> list[str]:
         """What axe-core finds in the App."""
-        await self.app_frame.evaluate(axe)
-        found: list[dict[str, Any]] = await self.app_frame.evaluate(
+        await self.evaluate(axe)
+        found: list[dict[str, Any]] = await self.evaluate(
             "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
         )
         return [f"{each['id']}: {json.dumps(each['nodes'])[:600]}" for each in found]

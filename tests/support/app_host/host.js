@@ -37,6 +37,7 @@ async function showApp(name, sandbox, theme) {
   const uri = getToolUiResourceUri(tools.find((tool) => tool.name === name));
   const { contents: [{ mimeType, text, _meta }] } = await client.readResource({ uri });
   if (mimeType !== RESOURCE_MIME_TYPE) throw new Error(mimeType);
+  await bridge?.close();
   const isReady = heard("ui/notifications/sandbox-proxy-ready");
   frame.src = sandbox;
   await isReady;
