@@ -1,5 +1,6 @@
 """The MCP App in a host: what tools answer, inside the chat."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -343,23 +344,23 @@ async def test_ten_megabytes_are_shown_in_part_and_run_nothing(
     assert await host.overflow() == 0
 
 
-async def test_its_policy_stops_markup_made_of_text_and_every_request(
-    host: AppHost, server: HttpServer
-) -> None:
-    await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
-    for attempt in (
-        f"document.body.innerHTML = {json.dumps(MARKUP)}",
-        "document.write('<p>')",
-        f"fetch('{server.url}/')",
-        "import('data:text/javascript,alert(1)')",
-    ):
-        with pytest.raises(PlaywrightError):
-            await host.evaluate(attempt)
-    await host.evaluate(f"new Image().src = '{server.url}/'")
-    await host.evaluate("document.body.append(document.createElement('iframe'))")
+async def test_its_policy_stops_markup_made_of_text_and_every_request(host: AppHost) -> None:
+    met: list[object] = []
+    async with await asyncio.start_server(lambda *each: met.append(each), "127.0.0.1") as site:
+        url = f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}/"
+        await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
+        for attempt in (
+            f"document.body.innerHTML = {json.dumps(MARKUP)}",
+            "document.write('<p>')",
+            f"fetch('{url}')",
+            "import('data:text/javascript,alert(1)')",
+            f"new Promise((_, no) => Object.assign(new Image(), {{src: '{url}', onerror: no}}))",
+        ):
+            with pytest.raises(PlaywrightError):
+                await host.evaluate(attempt)
 
-    assert [each for each in host.problems if not each.startswith("console: ")] == []
-    host.problems.clear()
+    assert met == []
+    host.problems.clear()  # Chromium tells of what it has stopped.
 
 
 async def test_a_result_that_no_server_would_send_runs_nothing(host: AppHost) -> None:
