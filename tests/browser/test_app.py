@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from tests.conftest import Serve
 from tests.support.app_host import AppHost, Sites, app_host
 from tests.support.calls import IDLE, LARGE, PAUSED, SYNCING, state_of, sync_runs_on
 from tests.support.hostile import HIDDEN, MARKUP, STATE, TALL, hostile_connection
-from tests.support.http_server import HttpServer
+from tests.support.http_server import HttpServer, http_running
+from tests.support.postgres import free_port
 from tests.support.rest import get, post
-from tests.support.views import change, remembered
+from tests.support.views import change, remembered, running_update
 from tests.support.visitor import PHONE
 
 MOVED = {"cursor": "2020-01-01T00:00:00Z"}
@@ -80,6 +83,37 @@ async def test_a_running_update_is_followed_to_its_end(host: AppHost, sandbox: S
     calls = await host.tool_calls()
     assert {each["name"] for each in calls} == {"workflow_status"}
     assert {each["arguments"]["workflow_id"] for each in calls} == {workflow_id}
+
+
+async def test_an_update_is_followed_across_a_kill_of_the_server(
+    environment: dict[str, str], tmp_path: Path, sandbox: Sandbox, browser: Browser, sites: Sites
+) -> None:
+    allowing = environment | {"FIVETRAN_STATE_ALLOWED_ORIGINS": sites.host}
+    port = str(free_port())
+    async with AsyncExitStack() as stack:
+        async with http_running(allowing, tmp_path, "--port", port) as server:
+            url = str(server.client.base_url).rstrip("/")
+            host = await stack.enter_async_context(app_host(browser, sites, url))
+            workflow_id = await running_update(server.client, sandbox)
+            await host.call("workflow_status", workflow_id=workflow_id)
+            await expect(host.app.locator(".steps .current")).to_contain_text("now")
+            await server.kill()
+        message = host.app.locator("#message")
+        await expect(message).to_contain_text("cannot be reached", timeout=120_000)
+        async with http_running(allowing, tmp_path, "--port", port):
+            sandbox.finish_sync(SYNCING)
+            await expect(message).to_contain_text("updated", timeout=120_000)
+
+    assert state_of(sandbox, SYNCING)["a"] == 1
+
+
+async def test_a_result_that_comes_only_as_text_is_shown_too(host: AppHost) -> None:
+    plan = await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
+    await host.show("update_state", {"content": plan["content"]})
+    await expect(host.app.locator(".op-replace")).to_contain_text('to "2020-01-01T00:00:00Z"')
+    await host.show("update_state", {"content": [{"type": "text", "text": "no JSON"}]})
+
+    await expect(host.app.locator(".notice")).to_contain_text("no JSON")
 
 
 async def test_an_error_shows_its_code_and_what_to_do(host: AppHost) -> None:
