@@ -129,7 +129,7 @@ async def test_an_error_shows_its_code_and_what_to_do(host: AppHost) -> None:
 async def test_a_plan_of_a_group_and_its_end_show_each_connection(host: AppHost) -> None:
     chosen: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "merge_patch": MOVED}
     plan = await host.call("update_states", **chosen, dry_run=True)
-    await expect(host.heading).to_have_text("Plan for several connections")
+    await expect(host.heading).to_have_text("Plan for a group")
     await expect(host.app.locator(".cards > li")).to_have_count(2)
     version = plan["structuredContent"]["version"]
     await host.call("update_states", **chosen, expected_version=version, wait_seconds=50)

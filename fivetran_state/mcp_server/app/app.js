@@ -122,7 +122,7 @@ const TITLES = new Map([
   ["error", "It did not work"],
   ["time line", "Time line"],
   ["plan", "Plan"],
-  ["group plan", "Plan for several connections"],
+  ["group plan", "Plan for a group"],
   ["update", "Update"],
   ["group", "Group of updates"],
 ]);
