@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import compared, footprint, groups, growth, page, servers, sizes, speed
+from benchmarks import compared, footprint, groups, growth, page, servers, sizes, speed, views
 from benchmarks.figures import Figure, Table, number
 
 
@@ -15,6 +15,7 @@ def tables(*, million: bool = False) -> tuple[Table, ...]:
         groups.TABLE,
         servers.TABLE,
         growth.table(million=million),
+        views.TABLE,
         footprint.TABLE,
     )
 

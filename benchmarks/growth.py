@@ -367,9 +367,8 @@ class Bench:
         self.times[what] = await self._turns.fastest(call, 3 if few else self._rounds)
 
 
-async def times_of(count: int, rounds: int, turns: Turns) -> Times:
-    """The times with so many past updates, in the environment's database."""
-    settings = Settings()
+async def make_past(settings: Settings, count: int) -> None:
+    """Fills the environment's database with so many past updates."""
     async with running(settings) as (service, launched):
         await update(service, TEMPLATE, TEMPLATE_KEY)
         application = launched.updates.runtime.application
@@ -381,6 +380,12 @@ async def times_of(count: int, rounds: int, turns: Turns) -> Times:
             # As autovacuum does in time.
             connection.execute(sa.text("VACUUM ANALYZE"))
     storage.close()
+
+
+async def times_of(count: int, rounds: int, turns: Turns) -> Times:
+    """The times with so many past updates, in the environment's database."""
+    settings = Settings()
+    await make_past(settings, count)
 
     async def start() -> None:
         async with running(settings):

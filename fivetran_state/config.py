@@ -56,6 +56,13 @@ def _parts(url: str) -> SplitResult | None:
         return None
 
 
+def _printable(value: str | None) -> str | None:
+    """The name or secret of an OAuth client, which RFC 6749 limits to printable ASCII."""
+    if value is not None and not (value.isascii() and value.isprintable()):
+        raise ValueError("has to be printable ASCII text")
+    return value
+
+
 def _found(directory: Path) -> Path:
     """A directory as people write it, made absolute."""
     try:
@@ -180,6 +187,12 @@ class Settings(BaseSettings):
 
     tokens_file: Path | None = Field(None, validation_alias="FIVETRAN_STATE_TOKENS_FILE")
     oauth_issuer: str | None = Field(None, validation_alias="FIVETRAN_STATE_OAUTH_ISSUER")
+    oauth_client_id: str | None = Field(None, validation_alias="FIVETRAN_STATE_OAUTH_CLIENT_ID")
+    """This server's name at the issuer. People sign in on the page if it is set."""
+
+    oauth_client_secret: SecretStr | None = Field(
+        None, validation_alias="FIVETRAN_STATE_OAUTH_CLIENT_SECRET"
+    )
     public_url: str | None = Field(None, validation_alias="FIVETRAN_STATE_PUBLIC_URL")
     """Where clients reach the HTTP server; the audience of OAuth tokens."""
 
@@ -261,6 +274,34 @@ class Settings(BaseSettings):
         if value is not None and not is_secure_url(value):
             raise ValueError("has to be an https URL")
         return value
+
+    @field_validator("oauth_client_id")
+    @classmethod
+    def _check_client_id(cls, value: str | None) -> str | None:
+        return _printable(value)
+
+    @field_validator("oauth_client_secret")
+    @classmethod
+    def _check_client_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        _printable(None if value is None else value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _check_that_people_can_sign_in(self) -> "Settings":
+        if self.oauth_client_secret and self.oauth_client_id is None:
+            raise ValueError(
+                "FIVETRAN_STATE_OAUTH_CLIENT_SECRET needs FIVETRAN_STATE_OAUTH_CLIENT_ID"
+            )
+        if self.oauth_client_id is None:
+            return self
+        if self.oauth_issuer is None:
+            raise ValueError("FIVETRAN_STATE_OAUTH_CLIENT_ID needs FIVETRAN_STATE_OAUTH_ISSUER")
+        if not is_secure_url(self.public_url or ""):
+            raise ValueError(
+                "FIVETRAN_STATE_OAUTH_CLIENT_ID needs FIVETRAN_STATE_PUBLIC_URL with an https URL, "
+                "or an http URL of this machine"
+            )
+        return self
 
     @field_validator("public_url")
     @classmethod

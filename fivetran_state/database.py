@@ -1,9 +1,12 @@
 """The database of updates: its location, and its errors without secrets."""
 
+import ipaddress
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -49,14 +52,34 @@ def where(settings: Settings) -> str:
     return make_url(settings.database_url).render_as_string(hide_password=True)
 
 
+def described(settings: Settings) -> str:
+    """The file; or the database with its host and user, for people. Call it after `check_url`."""
+    if settings.database_url is None:
+        return str(path_of(settings))
+    url = make_url(settings.database_url)
+    host = url.host or url.query.get("host") or "the driver's default host"
+    port = "" if url.port is None else f":{url.port}"
+    user = "" if url.username is None else f", as {url.username}"
+    return f"PostgreSQL database {url.database} at {host}{port}{user}"
+
+
 def url_of(settings: Settings) -> str:
     """The URL for DBOS; creates the SQLite file. Raises `UnusableSettings`."""
     if settings.database_url is None:
-        return _sqlite_url(path_of(settings))
+        _create(path_of(settings))
+        return sqlite_url(path_of(settings))
+    return check_url(settings.database_url)
+
+
+def check_url(given: str) -> str:
+    """The URL of a PostgreSQL database as it was given; raises `UnusableSettings` for any other."""
     try:
-        url = make_url(settings.database_url)
+        url = make_url(given)
     except (ArgumentError, ValueError):  # The error's text may show the password.
         raise UnusableSettings(f"{VARIABLE} is not a URL.") from None
+    if "@" in f"{url.host}{url.database}":
+        # A part of the password would be taken for the host or the database, and shown.
+        raise UnusableSettings(f"{VARIABLE} is not a URL: write %40 for an @ in the password.")
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         raise UnusableSettings(
@@ -69,18 +92,27 @@ def url_of(settings: Settings) -> str:
         raise UnusableSettings(
             f"{VARIABLE} does not name a database: postgresql://user@host/database."
         )
-    return settings.database_url
+    return given
 
 
-def _sqlite_url(path: Path) -> str:
+def libpq_url(given: str) -> str:
+    """The URL in libpq's spelling. SQLAlchemy's names a driver too."""
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", given)
+
+
+def sqlite_url(path: Path, **query: str) -> str:
+    """The URL of a SQLite file, for SQLAlchemy."""
+    # As a URI, because SQLAlchemy 2.0 and 2.1 read a plain path with ? or % in different ways.
+    url = URL.create("sqlite", database=path.as_uri(), query={"uri": "true", **query})
+    return url.render_as_string(hide_password=False)
+
+
+def _create(path: Path) -> None:
     """Create a private file in WAL mode, which the file keeps."""
     # Only sealed values in it are trusted, so a copy of the file with other modes is fine.
     private.create(path, closed_to_others=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-    # As a URI, because SQLAlchemy 2.0 and 2.1 read a plain path with ? or % in different ways.
-    url = URL.create("sqlite", database=path.as_uri(), query={"uri": "true"})
-    return url.render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -107,3 +139,51 @@ def unavailable(error: Exception) -> DatabaseUnavailable:
     else:
         why = _BY_SQLSTATE.get(sqlstate)
     return DatabaseUnavailable(f"The database cannot be used: {why or type(cause).__name__}.")
+
+
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+def driver_says(error: Exception, settings: Settings) -> str | None:
+    """The driver's own words, for the operator; None if they cannot be shown without a secret.
+
+    The driver quotes what it was given, and takes a malformed URL apart in other places than we do.
+    So a quoted word is shown only if it is known to be no part of the password.
+    """
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error) or settings.database_url is None:
+        return None  # `unavailable` has its text.
+    given = unquote(settings.database_url)
+    if '"' in given or "'" in given:
+        return None
+    known = _known(settings.database_url)
+
+    def kept(quoted: re.Match[str]) -> str:
+        word = quoted[0][1:-1]
+        return quoted[0] if word in known or _is_address(word) else '"…"'
+
+    said = " ".join(str(cause).partition("Multiple connection attempts failed")[0].split())
+    return _QUOTED.sub(kept, said)
+
+
+def _known(given: str) -> set[str]:
+    """The words of the URL that are no secret, and the names of its options."""
+    from psycopg import pq  # Import it here, so that SQLite users do not pay for it.
+
+    options = pq.Conninfo.get_defaults()
+    shown = {option.keyword.decode() for option in options if option.dispchar != b"*"}
+    try:
+        url = make_url(check_url(given))
+    except UnusableSettings:
+        return shown
+    values = {url.username, url.host, url.database, str(url.port)}
+    values |= {str(value) for name, value in url.query.items() if name in shown}
+    return {value for value in values | shown if value is not None} - {str(url.password)}
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from dbos import DBOSClient, WorkflowStatusString
 from dbos._context import get_local_dbos_context
 from dbos._core import execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
+from dbos._migration import get_migration_versions, get_sqlite_migration_versions
 from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON, serialize_args
 from dbos._utils import GlobalParams, generate_uuid
@@ -132,6 +133,18 @@ def schema(reader: DBOSClient) -> str | None:
     schemas = reader._sys_db.engine.get_execution_options()["schema_translate_map"]
     found: str | None = schemas[SCHEMA_PLACEHOLDER]
     return found
+
+
+def is_migrated(reader: DBOSClient) -> bool:
+    """True if DBOS's tables are those of this version of DBOS, or of a later one."""
+    database = reader._sys_db
+    if database.engine.dialect.name == "sqlite":
+        # DBOS's own check takes the URI of a file for its path.
+        current, needed = get_sqlite_migration_versions(database.engine)
+    else:
+        assert database.schema is not None, "on Postgres"
+        current, needed = get_migration_versions(database.engine, database.schema, True)
+    return current >= needed
 
 
 def last_of_series(reader: DBOSClient, names: Collection[str]) -> sa.Select[tuple[str, str, int]]:

@@ -7,6 +7,7 @@ FivetranStateError
 ├── InsufficientScope         insufficient_scope
 ├── CannotServe               cannot_serve
 ├── ForeignForm               foreign_form
+├── SignInFailed              sign_in_failed
 ├── AuthenticationUnavailable authentication_unavailable
 ├── EngineNotReady            engine_not_ready
 ├── DatabaseUnavailable       database_unavailable
@@ -190,6 +191,14 @@ class ForeignForm(FivetranStateError):
     code = "foreign_form"
     may_be_logged = True
     hint = "Open the page again on this server, and send the form from there."
+
+
+class SignInFailed(FivetranStateError):
+    """The issuer signed nobody in, or its answer is not for this browser; there is no session."""
+
+    code = "sign_in_failed"
+    may_be_logged = True
+    hint = "Sign in again. If it persists, ask the operator of this server."
 
 
 class AuthenticationUnavailable(FivetranStateError):
@@ -457,7 +466,8 @@ class LeftPaused(FivetranStateError):
     code = "left_paused"
     hint = (
         "Correct what the message names first, such as the API key or its role. Then "
-        "resume the connection in Fivetran: it does not sync before that."
+        "resume the connection with fivetran-state resume, or in Fivetran: it does not sync before "
+        "that."
     )
 
 

@@ -8,8 +8,8 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -54,11 +54,11 @@ SHORT_TIMEOUT = 2.0
 MAX_LABEL_LENGTH = 200
 MAX_CURSOR_LENGTH = 1000
 
-MAX_IDLE = 20
-"""Connections that a client keeps open for its next calls."""
+MAX_IDLE = 40
+"""Connections that a client keeps open for its next calls: two for each member of a usual group."""
 _MAX_CONNECTIONS = 100
 _ATTEMPTS = 4
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 """Errors before a request was sent, so that it had no effect."""
 
 
@@ -175,20 +175,21 @@ class Fivetran:
             "base_url": url,
             "auth": (key, secret),
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10)),
-            "limits": httpx.Limits(
-                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=max_idle
-            ),
             "headers": {
                 "Accept": "application/json;version=2",
                 "User-Agent": f"fivetran-state/{__version__}",
             },
         }
         self._http = self._new_client()
+        # One connection each: for every request, httpx's pool looks at all of its connections, and
+        # with 40 of them that takes four times as long as the request itself.
+        self._idle = [self._http]
+        self._max_idle = max_idle
+        self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
         self.limit: RateLimit | None = None
         """None until Fivetran has told it."""
         self._limit_told = asyncio.Event()
-        self._under_way = 0
-        self._is_retired = False
+        self._is_closed = False
         self._group_names: dict[str, str] = {}
         self._ask_for_groups_at = 0.0
 
@@ -198,17 +199,22 @@ class Fivetran:
         return httpx.AsyncClient(transport=self._transport, **self._options)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        """Close the idle connections. Those of requests under way are closed after their answers."""
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().aclose()
 
-    async def retire(self) -> None:
-        """Close the idle connections. Requests that still use this client go on."""
-        self._is_retired = True
-        await self._close_if_unused()
-
-    async def _close_if_unused(self) -> None:
-        if self._is_retired and not self._under_way:
-            unused, self._http = self._http, self._new_client()
-            await unused.aclose()
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with self._room:
+            http = self._idle.pop() if self._idle else self._new_client()
+            try:
+                yield http
+            finally:
+                if self._is_closed or len(self._idle) >= self._max_idle:
+                    await http.aclose()
+                else:
+                    self._idle.append(http)
 
     async def get_account_id(self) -> str:
         """The account that the API key belongs to."""
@@ -354,9 +360,9 @@ class Fivetran:
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         changes = request.method != "GET"
-        self._under_way += 1
         try:
-            response = await self._http.send(request)
+            async with self._connection() as http:
+                response = await http.send(request)
         except _NOT_SENT as error:
             why = (
                 "its TLS certificate is not trusted; SSL_CERT_FILE can name a file of "
@@ -370,9 +376,6 @@ class Fivetran:
                 f"Fivetran did not answer completely ({type(error).__name__}).",
                 maybe_applied=changes or None,
             ) from error
-        finally:
-            self._under_way -= 1
-            await self._close_if_unused()
         if limit := _limit(response):
             self.limit = limit
             self._limit_told.set()

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from fivetran_state.ids import UpdateId
 from fivetran_state.pages import Pages
-from fivetran_state.text import quoted, shown
+from fivetran_state.text import caller, quoted, shown
 
 MAX_CONNECTIONS = 20
 """Connections that a notice names. It counts all."""
@@ -82,7 +82,7 @@ def as_slack(notice: Notice, pages: Pages) -> dict[str, Any]:
         named = ", ".join(ids[:MAX_CONNECTIONS])
         more = f" and {len(ids) - MAX_CONNECTIONS} more" if len(ids) > MAX_CONNECTIONS else ""
         lines = [
-            f"{_principal(notice['asked_by'])} asks for a change of {named}{more}.",
+            f"{caller(shown(notice['asked_by'], MAX_REASON_LENGTH))} asks for a change of {named}{more}.",
             f"A person with the scope approve has until {_time(notice['expires_at'])} to agree: "
             f"{notice['workflow_id']}",
         ]
@@ -106,11 +106,6 @@ def _page(notice: Notice, pages: Pages) -> str | None:
     # The pages show this server's own account, not those of guests.
     is_guests = UpdateId.parse(notice["workflow_id"]).account is not None
     return None if is_guests else pages.update(notice["workflow_id"])
-
-
-def _principal(name: str) -> str:
-    kind, colon, rest = shown(name, MAX_REASON_LENGTH).partition(":")
-    return f"{quoted(kind)}:{quoted(rest)}" if colon else quoted(kind)
 
 
 def _escaped(text: str) -> str:

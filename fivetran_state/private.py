@@ -15,8 +15,11 @@ class NotPrivate(OSError):
 
 
 def read(path: Path) -> bytes:
-    """The file's content; raises `NotPrivate`, or another `OSError`."""
-    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+    """The file's content; raises `NotPrivate`, or another `OSError`.
+
+    It may also be a file of root's that only a group can read: so Kubernetes mounts secrets.
+    """
+    with os.fdopen(_open(path, os.O_RDONLY, may_be_roots=True), "rb") as file:
         return file.read()
 
 
@@ -41,6 +44,14 @@ def write(path: Path, content: str) -> None:
         raise
 
 
+def try_to_write(directory: Path, size: int) -> None:
+    """Write a file of this size and delete it again; raises `OSError`."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def make_directories(*directories: Path) -> None:
     """Make the directories, or close existing ones to others."""
     for directory in directories:
@@ -55,7 +66,9 @@ def lock(path: Path) -> FileLock:
     return FileLock(path, mode=0o600, thread_local=False)
 
 
-def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
+def _open(
+    path: Path, flags: int, *, closed_to_others: bool = False, may_be_roots: bool = False
+) -> int:
     if not _IS_POSIX:
         return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
     if path.is_symlink():
@@ -65,11 +78,19 @@ def _open(path: Path, flags: int, *, closed_to_others: bool = False) -> int:
     try:
         if closed_to_others and os.fstat(descriptor).st_uid == os.geteuid():
             os.fchmod(descriptor, 0o600)
-        _check(path, os.fstat(descriptor))
+        found = os.fstat(descriptor)
+        if not (may_be_roots and _is_roots(found)):
+            _check(path, found)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _is_roots(found: os.stat_result) -> bool:
+    """True for a file of root's, to another user, that others neither read nor change."""
+    is_theirs = found.st_uid == 0 != os.geteuid()
+    return stat.S_ISREG(found.st_mode) and is_theirs and not found.st_mode & 0o037
 
 
 def _check(path: Path, found: os.stat_result) -> None:

@@ -86,6 +86,12 @@ def quoted(text: str) -> str:
     return text if inside == text and _WORD.fullmatch(text) else f'"{inside}"'
 
 
+def caller(name: str) -> str:
+    """The name of an `access.Principal`, such as shell:anna: `quoted`, but for the colon."""
+    kind, colon, rest = name.partition(":")
+    return f"{quoted(kind)}:{quoted(rest)}" if colon else quoted(kind)
+
+
 def literal(text: str) -> str:
     """The inside of a JSON string that reads the same in plain text, Markdown and HTML.
 

@@ -15,6 +15,7 @@ from fivetran_state.cli import (
     many,
     operating,
     reading,
+    resuming,
     tokens,
 )
 from fivetran_state.cli.exit_codes import ExitCode
@@ -173,6 +174,7 @@ for _command in (
     folders.apply,
     serve,
     operating.doctor,
+    resuming.resume,
     operating.finish,
     operating.watch,
     demo,

@@ -12,7 +12,7 @@ from fivetran_state.cli.options import JsonOption, SandboxOption
 from fivetran_state.cli.shell import FOREVER, Shell, run
 from fivetran_state.errors import NotConfirmed
 from fivetran_state.models import GroupPlanView, ProposalView, UpdatesView
-from fivetran_state.text import quoted
+from fivetran_state.text import caller, quoted
 
 ProposalArgument = Annotated[
     str, typer.Argument(metavar="PROPOSAL", help="Its id; 'proposals' lists them.")
@@ -74,7 +74,7 @@ async def _agreed(shell: Shell, view: ProposalView) -> str:
     """The version of the plan that the person has agreed to."""
     plan = await shell.service.proposals.plan(view.workflow_id)
     shell.output.note(
-        f"{quoted(view.asked_by)} asks for this"
+        f"{caller(view.asked_by)} asks for this"
         + ("." if view.reason is None else f": {quoted(view.reason)}")
     )
     if isinstance(plan, GroupPlanView):
@@ -118,7 +118,7 @@ def _row(view: ProposalView) -> tuple[str, ...]:
     more = f" and {view.total - 1:,} more" if view.total > 1 else ""
     return (
         view.workflow_id,
-        quoted(view.asked_by),
+        caller(view.asked_by),
         view.expires_at,
         quoted(view.change),
         f"{view.connection_ids[0]}{more}",

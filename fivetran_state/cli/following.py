@@ -13,7 +13,7 @@ from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgume
 from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import FOREVER, Shell, run
 from fivetran_state.models import UpdatesView, WorkflowView
-from fivetran_state.text import quoted
+from fivetran_state.text import caller
 
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
@@ -123,8 +123,8 @@ def _show(output: Output, view: WorkflowView) -> None:
     output.text(f"{view.workflow_id}: {view.status}", showing.COLOURS.get(view.status))
     output.text(view.message)
     if view.asked_by is not None:
-        agreed = "" if view.agreed_by is None else f", agreed by {quoted(view.agreed_by)}"
-        output.text(f"Asked by {quoted(view.asked_by)}{agreed}.")
+        agreed = "" if view.agreed_by is None else f", agreed by {caller(view.agreed_by)}"
+        output.text(f"Asked by {caller(view.asked_by)}{agreed}.")
     if view.reason is not None:
         output.text(f"Reason: {view.reason}")
     if view.version_before is not None:

@@ -37,12 +37,17 @@ class How:
                 "--yes needs --expected-version: nothing is changed that nobody has seen. "
                 "--dry-run shows the change and its version."
             )
-        if self.reason is not None and len(self.reason) > MAX_REASON:
-            raise typer.BadParameter(f"--reason has more than {MAX_REASON} characters.")
+        check_reason(self.reason)
 
 
 MAX_REASON = 500
 _WITHOUT_CHANGE = ("cancelled", "failed", "rejected", "withdrawn", "expired")
+
+
+def check_reason(reason: str | None) -> None:
+    """Raise `typer.BadParameter` if the history cannot keep all of it."""
+    if reason is not None and len(reason) > MAX_REASON:
+        raise typer.BadParameter(f"--reason has more than {MAX_REASON} characters.")
 
 
 async def change_state(

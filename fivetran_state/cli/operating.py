@@ -1,16 +1,16 @@
 """The commands of operators: doctor, finish, watch."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from fivetran_state.cli.exit_codes import ExitCode
 from fivetran_state.cli.options import JsonOption, SandboxOption
-from fivetran_state.cli.output import Output
+from fivetran_state.cli.output import Colour, Output, in_commands
 from fivetran_state.cli.shell import Action, Shell, work
 
 if TYPE_CHECKING:
+    from fivetran_state.service.unfinished import Finding
     from fivetran_state.watch.look import Looked
 
 GuestsOption = Annotated[
@@ -51,15 +51,31 @@ def doctor(
     async def action(shell: Shell) -> ExitCode:
         findings = await shell.service.operations.diagnose()
         for finding in findings:
-            if as_json:
-                shell.output.record(asdict(finding))
-            else:
-                verdict = "ok " if finding.is_well else "BAD"
-                shell.output.text(f"{verdict}  {finding.what}: {finding.detail}")
-        is_well = all(finding.is_well for finding in findings)
-        return ExitCode.DONE if is_well else ExitCode.FAILED
+            _show(shell.output, finding)
+        has_failed = any(finding.is_well is False for finding in findings)
+        return ExitCode.FAILED if has_failed else ExitCode.DONE
 
-    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests)
+    _run(action, sandbox=sandbox, as_json=as_json, takes_guests=guests, starts=False)
+
+
+_VERDICTS: dict[bool | None, tuple[str, Colour | None]] = {
+    True: ("ok ", "green"),
+    False: ("BAD", "red"),
+    None: ("?  ", "yellow"),
+}
+
+
+def _show(output: Output, finding: "Finding") -> None:
+    next_ = None if finding.next is None else in_commands(finding.next)
+    if output.as_json:
+        fields = {"what": finding.what, "is_well": finding.is_well, "detail": finding.detail}
+        output.record(fields | ({"next": next_} if next_ else {}) | (finding.update or {}))
+        return
+    verdict, colour = _VERDICTS[finding.is_well]
+    # A detail with a line of its own must not pass for another finding.
+    output.text(" ".join(f"{verdict}  {finding.what}: {finding.detail}".splitlines()), colour)
+    if next_ is not None:
+        output.text(f"     → {next_}")
 
 
 def watch(
@@ -107,9 +123,21 @@ def _looked(output: Output, looked: "Looked") -> ExitCode:
 
 
 def _run(
-    action: Action[ExitCode], *, sandbox: bool, as_json: bool, takes_guests: bool = False
+    action: Action[ExitCode],
+    *,
+    sandbox: bool,
+    as_json: bool,
+    takes_guests: bool = False,
+    starts: bool = True,
 ) -> NoReturn:
     """Run the action as a server would, with its log lines, and exit with its code."""
     raise typer.Exit(
-        work(action, sandbox=sandbox, as_json=as_json, takes_guests=takes_guests, is_logged=True)
+        work(
+            action,
+            sandbox=sandbox,
+            as_json=as_json,
+            takes_guests=takes_guests,
+            is_logged=True,
+            starts=starts,
+        )
     )

@@ -109,7 +109,12 @@ def error_fields(error: FivetranStateError) -> dict[str, Any]:
 def hint(error: FivetranStateError) -> str:
     """What to do next, in commands and options rather than tools and arguments."""
     own = _HINTS.get(type(error))
-    return own or _NAMES.sub(lambda found: _COMMANDS[found[0]], error.hint)
+    return own or in_commands(error.hint)
+
+
+def in_commands(text: str) -> str:
+    """The text with commands and options instead of tools and arguments."""
+    return _NAMES.sub(lambda found: _COMMANDS[found[0]], text)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

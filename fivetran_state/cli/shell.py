@@ -94,8 +94,11 @@ def work(
     as_json: bool,
     takes_guests: bool = False,
     is_logged: bool = False,
+    starts: bool = True,
 ) -> T:
     """The result of an action with a service; exits if it fails.
+
+    Without `starts`, the service is not started, so it takes no update over.
 
     An update that is still running at the end is handed over to a process of its own. Log lines are
     for servers: without `is_logged` there are none, unless the person has set a level.
@@ -105,7 +108,7 @@ def work(
         settings = read_settings(sandbox, takes_guests)
         is_logged = is_logged or "log_level" in settings.model_fields_set
         begin_logs(settings, settings.log_level if is_logged else "ERROR")
-        return asyncio.run(_run(action, settings, output))
+        return asyncio.run(_run(action, settings, output, starts=starts))
 
 
 @contextmanager
@@ -121,14 +124,15 @@ def ending(output: Output) -> Iterator[None]:
         raise typer.Exit(of_error(error)) from None
 
 
-async def _run(action: Action[T], settings: Settings, output: Output) -> T:
+async def _run(action: Action[T], settings: Settings, output: Output, *, starts: bool) -> T:
     from fivetran_state.service import Service
 
     this = asyncio.current_task()
     assert this is not None, "it runs"
     on_signals(this.cancel)
     service = Service(settings)
-    service.start()
+    if starts:
+        service.start()
     shell = Shell(settings, service, output)
     try:
         with working_for(shell.principal):

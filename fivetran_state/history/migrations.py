@@ -51,6 +51,12 @@ def upgrade(engine: sa.Engine, schema: str | None = None) -> None:
             _take_steps(connection, schema)
 
 
+def is_current(engine: sa.Engine, schema: str | None = None) -> bool:
+    """True if the database lacks no step. Raises as `upgrade` does, and changes nothing."""
+    with database.answering(), engine.connect() as connection:
+        return _taken(connection, schema) == len(STEPS)
+
+
 def lock(connection: sa.Connection) -> None:
     """Wait until no other process changes the tables, until the end of the transaction."""
     if connection.dialect.name == "sqlite":

@@ -29,9 +29,11 @@ from fivetran_state.ending import heeds_hang_up
 from fivetran_state.errors import FivetranStateError, InsufficientScope, InvalidRequest
 from fivetran_state.http_server import docs, health, page, rest
 from fivetran_state.http_server.authority import HEALTH, Authority
+from fivetran_state.http_server.code_flow import CodeFlow
 from fivetran_state.http_server.connections import BoundedProtocol, Listener
 from fivetran_state.http_server.gate import Gate, requires
 from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
+from fivetran_state.http_server.issuer_sign_in import IssuerSignIn
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.http_server.sessions import Sessions
@@ -124,13 +126,18 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     )
     app.include_router(health.router(backend))
     app.state.backend, app.state.prefix = backend, prefix
-    app.state.pages, app.state.sessions = pages, sessions
+    app.state.pages, app.state.sessions, app.state.authority = pages, sessions, authority
     app.include_router(rest.router())
     app.include_router(page.router())
     app.include_router(_front())
     answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
     endpoint = [Route(path, answers) for path in MCP_PATHS]
     signing_in = SignIn(sessions, authority, prefix).routes()
+    app.state.issuer_host = None
+    if authority.issuer is not None and settings.oauth_client_id is not None:
+        flow = CodeFlow(authority.issuer, settings.oauth_client_id, settings)
+        signing_in += IssuerSignIn(flow, sessions, authority, prefix, settings).routes()
+        app.state.issuer_host = flow.issuer.host
     app.router.routes.extend([*docs.routes(), *signing_in, *authority.routes, *endpoint])
     docs.describe(app, authority)
     return app

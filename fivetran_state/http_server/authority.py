@@ -1,11 +1,14 @@
 """Authentication: the principal and the scopes of a token from the file or from an OAuth issuer."""
 
+import time
 from typing import Any
 
+import jwt
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
@@ -33,20 +36,39 @@ def principal_of(scope: Scope) -> str | None:
     return token.client_id if token.claims is None else f"oauth:{token.subject or token.client_id}"
 
 
+class FileToken(BaseModel, frozen=True):
+    """A token of the file, without its text."""
+
+    id: str
+    sha256: str
+
+
+class IssuerToken(BaseModel, frozen=True):
+    """What a valid token of the issuer allows, without its text."""
+
+    issuer: str
+    key_id: str
+    client_id: str
+    subject: str | None
+    scopes: list[str]
+    expires: float
+    """Seconds since 1970."""
+
+
 class Authority:
     """Authenticates callers. Raises `CannotServe` if it needs tokens and cannot check them."""
 
     def __init__(self, settings: Settings, host: str) -> None:
         self._tokens = TokenFile(settings)
         self._tokens.tokens()  # Do not start with a file that cannot be read.
-        self._issuer: Issuer | None = None
+        self.issuer: Issuer | None = None
         self._metadata_url: str | None = None
         self.routes: list[Route] = []
         """The metadata that leads OAuth clients to the issuer (RFC 9728)."""
         if settings.oauth_issuer is not None:
             self._trust(settings.oauth_issuer, settings.public_url)
         self.public_paths = {*HEALTH, *(route.path for route in self.routes)}
-        self._is_required = self._issuer is not None
+        self._is_required = self.issuer is not None
         exposure = _exposure(settings, host)
         if not self.is_required() and exposure:
             raise CannotServe(
@@ -61,7 +83,7 @@ class Authority:
                 "FIVETRAN_STATE_OAUTH_ISSUER needs FIVETRAN_STATE_PUBLIC_URL, the "
                 "required audience of tokens."
             )
-        self._issuer = Issuer(issuer, audience)
+        self.issuer = Issuer(issuer, audience)
         # This keeps URLs as they are written; the SDK's checks are not needed.
         urls = AuthSettings.model_validate(
             {
@@ -85,6 +107,10 @@ class Authority:
         self._is_required = self._is_required or self._tokens.exists()
         return self._is_required
 
+    def has_tokens(self) -> bool:
+        """True if there is a token file."""
+        return self._tokens.exists()
+
     def challenge(self, **parameters: str) -> dict[str, str]:
         """The header that tells a client what is missing, and where to get it."""
         if self._metadata_url is not None:
@@ -102,17 +128,51 @@ class Authority:
         if token.startswith(f"{PREFIX}_"):
             found = self._tokens.find(token)
             return None if found is None else _access_of(found)
-        claims = None if self._issuer is None else await self._issuer.claims(token)
+        claims = None if self.issuer is None else await self.issuer.claims(token)
         return None if claims is None else _access_token(claims)
 
-    def find_token(self, presented: str) -> Token | None:
+    def find_token(self, presented: str) -> FileToken | None:
         """The valid token of the file with this text, or None."""
-        return self._tokens.find(presented)
+        found = self._tokens.find(presented)
+        return None if found is None else FileToken(id=found.id, sha256=found.sha256)
 
-    def access_by_hash(self, token_id: str, sha256: str) -> AccessToken | None:
-        """What the token of the file allows now; None if it has ended or was replaced."""
-        found = self._tokens.find_by_hash(token_id, sha256)
-        return None if found is None else _access_of(found)
+    async def find_issuers(self, presented: str) -> IssuerToken | None:
+        """The valid token of the issuer with this text, or None.
+
+        Raises `AuthenticationUnavailable`.
+        """
+        claims = None if self.issuer is None else await self.issuer.claims(presented)
+        access = None if claims is None else _access_token(claims)
+        if claims is None or access is None or float(claims["exp"]) <= time.time():
+            return None
+        return IssuerToken(
+            issuer=claims["iss"],
+            key_id=str(jwt.get_unverified_header(presented)["kid"]),
+            client_id=access.client_id,
+            subject=access.subject,
+            scopes=access.scopes,
+            expires=float(claims["exp"]),
+        )
+
+    async def access(self, token: FileToken | IssuerToken) -> AccessToken | None:
+        """What a token allows now; None if it was revoked or replaced, or its key was withdrawn.
+
+        Raises `AuthenticationUnavailable`.
+        """
+        if isinstance(token, FileToken):
+            found = self._tokens.find_by_hash(token.id, token.sha256)
+            return None if found is None else _access_of(found)
+        if self.issuer is None or token.issuer != self.issuer.url:
+            return None
+        if not await self.issuer.has_key(token.key_id):
+            return None
+        return AccessToken(
+            token="",
+            client_id=token.client_id,
+            subject=token.subject,
+            claims={"iss": token.issuer},
+            scopes=token.scopes,
+        )
 
 
 def _access_of(token: Token) -> AccessToken:

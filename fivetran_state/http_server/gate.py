@@ -28,12 +28,11 @@ from fivetran_state.errors import (
     InsufficientScope,
 )
 from fivetran_state.http_server.authority import Authority, principal_of
-from fivetran_state.http_server.paths import SCRIPT, STYLE
+from fivetran_state.http_server.paths import SCRIPT, SIGN_IN, SIGN_IN_CALLBACK, STYLE
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Sessions
 from fivetran_state.http_server.sign_in import (
-    SIGN_IN,
     Attempts,
     is_attempt,
     prefers_html,
@@ -54,8 +53,8 @@ DOCUMENTATION = (
     SCRIPT,
 )
 """These pages need no token, but the rate limit applies."""
-LINKED = (*DOCUMENTATION, SIGN_IN)
-"""Any page may link to these."""
+LINKED = (*DOCUMENTATION, SIGN_IN, SIGN_IN_CALLBACK)
+"""Any page may link to these. The issuer sends people to the last one."""
 _OAUTH_ENDPOINTS = ("/register", "/authorize", "/token")
 
 
@@ -171,7 +170,9 @@ class Gate:
         if request.headers.get("authorization", "").lower().startswith("bearer "):
             found = await self._backend.authenticate(request)
             return cast("tuple[AuthCredentials, AuthenticatedUser] | None", found)
-        signed_in = None if scope["path"] in self._bearer_only else self._sessions.find(request)
+        if scope["path"] in self._bearer_only:
+            return None
+        signed_in = await self._sessions.find(request)
         if signed_in is None:
             return None
         scope[SESSION], token = signed_in
@@ -192,9 +193,11 @@ class Gate:
         try:
             found = await self._authenticated(scope)
         except AuthenticationUnavailable as error:
-            logger.error("Tokens cannot be checked: %s", error)
-            headers = {"Retry-After": "10"}
-            return None, problem(503, error.code, error.message, error.hint, headers)
+            if not _is_shown_to_all(scope["path"]):
+                logger.error("Tokens cannot be checked: %s", error)
+                headers = {"Retry-After": "10"}
+                return None, problem(503, error.code, error.message, error.hint, headers)
+            found = None  # There, people can sign in another way.
         key: object = network(request.client.host) if request.client else None
         if found is not None:
             scope["auth"], user = found

@@ -1,4 +1,4 @@
-"""Access tokens of an OAuth 2.1 issuer: JWTs, verified with the issuer's published keys.
+"""Tokens of an OAuth 2.1 issuer: JWTs, verified with the issuer's published keys.
 
 The issuer's own metadata (RFC 8414, or else OpenID Connect's) leads to the keys, which are cached.
 """
@@ -6,6 +6,7 @@ The issuer's own metadata (RFC 8414, or else OpenID Connect's) leads to the keys
 import asyncio
 import logging
 import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ MAX_ANSWER_BYTES = 1024 * 1024
 """Maximum size of an answer in bytes; Google's two hundred keys would take a quarter of it."""
 
 _ACCESS_TOKEN_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+_ID_TOKEN_TYPES = ("jwt",)
 
 
 class _Metadata(BaseModel):
@@ -56,11 +58,26 @@ class _Key(NamedTuple):
     algorithms: list[str]
 
 
+class Unusable(ValueError):
+    """The issuer's answer cannot be used; the message quotes nothing from the issuer."""
+
+
+FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ValueError, UnusableSettings)
+"""What a call of an issuer may raise."""
+
+
+def reason(failure: Exception) -> str:
+    """Why a call of the issuer failed, for the log. It quotes nothing from the issuer."""
+    is_ours = isinstance(failure, Unusable | UnusableSettings)
+    return str(failure) if is_ours else type(failure).__name__
+
+
 class Issuer:
     """Verifies tokens that one issuer made for one audience."""
 
     def __init__(self, url: str, audience: str) -> None:
-        self._url = url
+        self.url = url
+        self._published: bytes | None = None
         self._audiences = [audience.rstrip("/"), audience.rstrip("/") + "/"]
         self._keys: dict[str, _Key] = {}
         self._fetched_at: float | None = None
@@ -68,11 +85,45 @@ class Issuer:
         self._one_at_a_time = asyncio.Lock()
         self._refresh: asyncio.Task[None] | None = None
 
+    @property
+    def host(self) -> str:
+        """The issuer's name for people."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
     async def claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a valid token, else None; raises `AuthenticationUnavailable`."""
+        """The claims of a valid access token, else None; raises `AuthenticationUnavailable`."""
+        return await self._verified(token, _ACCESS_TOKEN_TYPES, self._audiences)
+
+    async def identity(self, id_token: str, client_id: str) -> dict[str, Any] | None:
+        """The claims of a valid ID token for this client, else None.
+
+        Raises `AuthenticationUnavailable`.
+        """
+        claims = await self._verified(id_token, _ID_TOKEN_TYPES, [client_id])
+        if claims is None or claims.get("azp", client_id) != client_id:
+            return None
+        return claims
+
+    async def has_key(self, key_id: str) -> bool:
+        """True if the issuer publishes this key; raises `AuthenticationUnavailable`."""
+        return await self._key(key_id) is not None
+
+    async def metadata(self) -> bytes:
+        """The issuer's metadata as JSON; raises `AuthenticationUnavailable`."""
+        if self._published is not None:
+            self._refresh_if_old()
+        elif self._may_fetch:
+            await self._fetch_once()
+        if self._published is None:
+            raise AuthenticationUnavailable(f"{self.host} does not answer.")
+        return self._published
+
+    async def _verified(
+        self, token: str, types: Collection[str], audiences: list[str]
+    ) -> dict[str, Any] | None:
         try:
             header = jwt.get_unverified_header(token)
-            if str(header.get("typ", "jwt")).lower() not in _ACCESS_TOKEN_TYPES:
+            if str(header.get("typ", "jwt")).lower() not in types:
                 return None
             key = await self._key(str(header.get("kid")))
             if key is None:
@@ -81,8 +132,8 @@ class Issuer:
                 token,
                 key.key,
                 algorithms=key.algorithms,
-                audience=self._audiences,
-                issuer=self._url,
+                audience=audiences,
+                issuer=self.url,
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud"]},
             )
@@ -94,16 +145,19 @@ class Issuer:
     async def _key(self, key_id: str) -> _Key | None:
         key = self._keys.get(key_id)
         if key is not None:
-            is_refreshed = self._refresh is None or self._refresh.done()
-            if self._is_old and self._may_fetch and is_refreshed:
-                # Do not wait: an issuer that does not answer would delay every caller.
-                self._refresh = asyncio.create_task(self._fetch_once())
+            self._refresh_if_old()
             return key
         if self._may_fetch:
             await self._fetch_once()
         if self._fetched_at is None:
-            raise AuthenticationUnavailable(f"The keys of {self._url} cannot be fetched.")
+            raise AuthenticationUnavailable(f"The keys of {self.url} cannot be fetched.")
         return self._keys.get(key_id)
+
+    def _refresh_if_old(self) -> None:
+        is_refreshed = self._refresh is None or self._refresh.done()
+        if self._is_old and self._may_fetch and is_refreshed:
+            # Do not wait: an issuer that does not answer would delay every caller.
+            self._refresh = asyncio.create_task(self._fetch_once())
 
     @property
     def _is_old(self) -> bool:
@@ -126,27 +180,25 @@ class Issuer:
         try:
             # httpx limits each read, so an issuer that sends slowly would never reach its limit.
             with anyio.fail_after(TIMEOUT):
-                found = await self._published()
-        except (
-            TimeoutError,
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            ValueError,
-            UnusableSettings,
-        ) as error:
-            is_ours = isinstance(error, _Unusable | UnusableSettings)
-            why = str(error) if is_ours else type(error).__name__
-            logger.warning("The keys of %s cannot be fetched: %s", self._url, why)
+                metadata, keys = await self._fetched()
+        except FAILURES as error:
+            logger.warning("The keys of %s cannot be fetched: %s", self.url, reason(error))
             self._not_before = time.monotonic() + MIN_FETCH_PAUSE
             return
-        self._keys = found
+        self._published, self._keys = metadata, keys
         self._fetched_at = time.monotonic()
         # Allow an immediate fetch for a new key after the first fetch.
         self._not_before = 0.0 if is_first else self._fetched_at + MIN_FETCH_PAUSE
 
-    async def _published(self) -> dict[str, _Key]:
-        async with network.client(self._url, timeout=TIMEOUT) as client:
-            metadata = await self._metadata(client)
+    async def _fetched(self) -> tuple[bytes, dict[str, _Key]]:
+        """The metadata and the keys."""
+        async with network.client(self.url, timeout=TIMEOUT) as client:
+            published = await self._metadata(client)
+        metadata = _Metadata.model_validate_json(published)
+        if metadata.issuer != self.url:
+            raise Unusable("its metadata names another issuer")
+        if not is_secure_url(metadata.jwks_uri):
+            raise Unusable("it does not publish its keys over https")
         # The keys may be on another host, which NO_PROXY may name.
         async with network.client(metadata.jwks_uri, timeout=TIMEOUT) as client:
             key_set = _KeySet.model_validate_json(await _get(client, metadata.jwks_uri))
@@ -159,42 +211,44 @@ class Issuer:
                 with suppress(jwt.PyJWTError):  # The curve is unknown.
                     key = jwt.PyJWK(description).key
                     keys[str(description["kid"])] = _Key(key, algorithms)
-        return keys
+        return published, keys
 
-    async def _metadata(self, client: httpx.AsyncClient) -> _Metadata:
-        parts, base = urlsplit(self._url), self._url.rstrip("/")
+    async def _metadata(self, client: httpx.AsyncClient) -> bytes:
+        parts, base = urlsplit(self.url), self.url.rstrip("/")
         path = parts.path.rstrip("/")
         try:
-            answer = await _get(
+            return await _get(
                 client,
                 f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
             )
         except httpx.HTTPStatusError:
-            answer = await _get(client, f"{base}/.well-known/openid-configuration")
-        metadata = _Metadata.model_validate_json(answer)
-        if metadata.issuer != self._url:
-            raise _Unusable("its metadata names another issuer")
-        if not is_secure_url(metadata.jwks_uri):
-            raise _Unusable("it does not publish its keys over https")
-        return metadata
-
-
-class _Unusable(ValueError):
-    """The issuer's metadata or keys cannot be used; the message quotes nothing from the issuer."""
+            return await _get(client, f"{base}/.well-known/openid-configuration")
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    """The content at the URL, without redirects or compression, and up to `MAX_ANSWER_BYTES`.
+    """The content at the URL; raises `Unusable`, and `httpx.HTTPStatusError` for a redirect too."""
+    return (await call(client, "GET", url)).raise_for_status().content
 
-    Raises `_Unusable`, and `httpx.HTTPStatusError`, also for a redirect.
+
+async def call(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: str | None = None,
+) -> httpx.Response:
+    """The issuer's answer, without compression, and up to `MAX_ANSWER_BYTES`; raises `Unusable`.
+
+    The client must not follow redirects: the issuer could send it anywhere.
     """
-    async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
-        answer.raise_for_status()
+    sent = {**(headers or {}), "Accept-Encoding": "identity"}
+    async with client.stream(method, url, headers=sent, content=body) as answer:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Unusable("its answer is compressed, although the request did not allow it")
+            answer.raise_for_status()
+            raise Unusable("its answer is compressed, although the request did not allow it")
         found = bytearray()
         async for part in answer.aiter_raw():
             found += part
             if len(found) > MAX_ANSWER_BYTES:
-                raise _Unusable(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
-        return bytes(found)
+                raise Unusable(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
+        return httpx.Response(answer.status_code, content=bytes(found), request=answer.request)

@@ -26,6 +26,7 @@ STATUS = {
     "forbidden": 403,
     "insufficient_scope": 403,
     "foreign_form": 403,
+    "sign_in_failed": 403,
     "workflow_not_found": 404,
     "connection_not_found": 404,
     "no_state_yet": 404,

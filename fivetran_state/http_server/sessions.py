@@ -1,7 +1,8 @@
 """Sessions of people who signed in on the page: a sealed cookie in place of the bearer header.
 
-The cookie has the token's id and hash, not the token, and ends with it. No process stores it, so
-any process with the same key and tokens accepts it.
+The cookie has the id and hash of a token of the file, or what a token of the issuer allows, never
+the token. It ends with the token. No process stores it, so any process with the same key and tokens
+accepts it.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from starlette.types import Message, Scope, Send
 from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import AuthenticationUnavailable, UnusableKey
-from fivetran_state.http_server.authority import Authority
-from fivetran_state.http_server.origins import is_same, parsed
-from fivetran_state.tokens import Token
+from fivetran_state.http_server.authority import Authority, FileToken, IssuerToken
+from fivetran_state.http_server.cookies import Cookie
+from fivetran_state.http_server.origins import is_same
 
 VALID_SECONDS = 8 * 3600
 """Seconds that a cookie is valid, if it is not renewed."""
@@ -40,8 +41,7 @@ class Session(BaseModel, frozen=True):
     """What the cookie holds. The id and `began` stay when the cookie is renewed."""
 
     id: str
-    token_id: str
-    token_sha256: str
+    token: FileToken | IssuerToken
     began: float
     issued: float
     """Seconds since 1970, as is `began`."""
@@ -50,6 +50,8 @@ class Session(BaseModel, frozen=True):
     def left(self) -> int:
         """Seconds until the cookie ends; zero or less if it has ended."""
         ends = min(self.issued + VALID_SECONDS, self.began + LONGEST_SECONDS)
+        if isinstance(self.token, IssuerToken):
+            ends = min(ends, self.token.expires)
         return int(ends - time.time())
 
 
@@ -59,24 +61,25 @@ class Sessions:
     def __init__(self, settings: Settings, authority: Authority) -> None:
         self._settings = settings
         self._authority = authority
+        self._kept = Cookie(COOKIE, "Strict", settings)
         public = urlsplit(settings.public_url or "")
         self._is_secure = public.scheme == "https"
         self._public_host = public.netloc
         self._texts: dict[str, vault.Texts] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    def find(self, request: HTTPConnection) -> tuple[Session, AccessToken] | None:
+    async def find(self, request: HTTPConnection) -> tuple[Session, AccessToken] | None:
         """The valid session of the request's cookie, and what its token allows now.
 
         None if a page elsewhere may have sent the request. Raises `AuthenticationUnavailable`.
         """
-        text = request.cookies.get(self._name(request))
+        text = self._kept.of(request)
         if text is None or not self.is_from_own_page(request):
             return None
         session = self._opened(text)
         if session is None or session.left <= 0 or session.id in self._ended:
             return None
-        access = self._authority.access_by_hash(session.token_id, session.token_sha256)
+        access = await self._authority.access(session.token)
         return None if access is None else (session, access)
 
     def is_from_own_page(self, request: HTTPConnection) -> bool:
@@ -96,19 +99,13 @@ class Sessions:
         hosts = (request.headers.get("host", ""), self._public_host)
         return any(is_same(origin, host) for host in hosts)
 
-    async def begin(self, token: Token, request: HTTPConnection) -> str:
+    async def begin(self, token: FileToken | IssuerToken, request: HTTPConnection) -> str:
         """The value of Set-Cookie for a new session of this token.
 
         Raises `AuthenticationUnavailable` if there is no usable key.
         """
         texts, now = await self.texts(COOKIE), time.time()
-        session = Session(
-            id=secrets.token_urlsafe(16),
-            token_id=token.id,
-            token_sha256=token.sha256,
-            began=now,
-            issued=now,
-        )
+        session = Session(id=secrets.token_urlsafe(16), token=token, began=now, issued=now)
         return self._cookie(texts, session, request)
 
     async def end(self, session: Session) -> None:
@@ -119,7 +116,7 @@ class Sessions:
 
     def no_cookie(self, request: HTTPConnection) -> str:
         """The value of Set-Cookie that removes the session from the browser."""
-        return f"{self._name(request)}=; Max-Age=0; {self._attributes}"
+        return self._kept.remove(request)
 
     def renewing(self, scope: Scope, send: Send) -> Send:
         """`send`, with a new cookie for a session whose cookie is no longer new."""
@@ -177,19 +174,7 @@ class Sessions:
             return None
 
     def _cookie(self, texts: vault.Texts, session: Session, request: HTTPConnection) -> str:
-        sealed = texts.seal(session.model_dump())
-        return f"{self._name(request)}={sealed}; Max-Age={session.left}; {self._attributes}"
-
-    def _name(self, request: HTTPConnection) -> str:
-        if self._is_secure:
-            return f"__Host-{COOKIE}"
-        # Browsers send a host's cookies to all its ports: each server needs its own name.
-        host = parsed(request.headers.get("host", ""))
-        return COOKIE if host is None or host[1] is None else f"{COOKIE}-{host[1]}"
-
-    @property
-    def _attributes(self) -> str:
-        return f"Path=/; HttpOnly; SameSite=Strict{'; Secure' if self._is_secure else ''}"
+        return self._kept.keep(request, texts.seal(session.model_dump()), session.left)
 
 
 def _unusable(error: Exception) -> AuthenticationUnavailable:

@@ -16,8 +16,9 @@ from starlette.types import Scope
 
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import forms
-from fivetran_state.http_server.authority import Authority
+from fivetran_state.http_server.authority import Authority, FileToken, IssuerToken
 from fivetran_state.http_server.origins import ELSEWHERE
+from fivetran_state.http_server.paths import SIGN_IN, SIGN_IN_AT_ISSUER
 from fivetran_state.http_server.problems import STATUS, problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Session, Sessions
@@ -25,7 +26,6 @@ from fivetran_state.http_server.sessions import SESSION, Session, Sessions
 if TYPE_CHECKING:
     from fivetran_state.http_server.page.rendering import Pages
 
-SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
 ATTEMPTS_A_MINUTE = 10
 """Attempts to sign in from one address."""
@@ -45,8 +45,8 @@ def local_path(next_: str) -> str:
 
 
 def is_attempt(scope: Scope) -> bool:
-    """True for a request that brings a token to sign in with."""
-    return bool(scope["path"] == SIGN_IN and scope["method"] == "POST")
+    """True for a request that signs in with a token, or at the issuer."""
+    return scope["path"] in (SIGN_IN, SIGN_IN_AT_ISSUER) and scope["method"] == "POST"
 
 
 def prefers_html(headers: Headers) -> bool:
@@ -133,7 +133,7 @@ class SignIn:
         if not is_linked:
             return _redirect(address)
         # Someone follows a link on another site to a server without tokens.
-        return _pages(request.scope).answer("way_on.html", to_next=address)
+        return pages_of(request.scope).answer("way_on.html", to_next=address)
 
     async def _sign_in(self, request: Request) -> Response:
         next_ = "/"
@@ -142,21 +142,18 @@ class SignIn:
             next_ = local_path(fields.get(NEXT, "/"))
             token = self._authority.find_token(fields.get(FIELD, "").strip())
             if token is None:
-                told = "The token is unknown, expired or revoked."
                 return page(
                     request.scope,
                     next_,
-                    problem=told,
+                    problem="The token is unknown, expired or revoked.",
+                    is_token_wrong=True,
                     status=401,
                     headers=self._authority.challenge(),
                 )
             cookie = await self._sessions.begin(token, request)
+            await note_user(request, self._authority, token)
         except FivetranStateError as error:
-            told = f"{error.message} {error.hint}"
-            return page(request.scope, next_, problem=told, status=STATUS[error.code])
-        access = self._authority.access_by_hash(token.id, token.sha256)
-        if access is not None:
-            request.scope["user"] = AuthenticatedUser(access)  # For the request's log line.
+            return failure_page(request.scope, next_, error)
         return _redirect(self._prefix + next_, cookie)
 
     async def _sign_out(self, request: Request) -> Response:
@@ -169,22 +166,53 @@ class SignIn:
         return answer
 
 
+async def note_user(request: Request, authority: Authority, token: FileToken | IssuerToken) -> None:
+    """Name the person who has just signed in, in the request's log line."""
+    access = await authority.access(token)
+    if access is not None:
+        request.scope["user"] = AuthenticatedUser(access)
+
+
+def failure_page(
+    scope: Scope,
+    next_: str,
+    error: FivetranStateError,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The page to sign in, after an attempt that has failed."""
+    told = f"{error.message} {error.hint}"
+    return page(scope, next_, problem=told, status=STATUS[error.code], headers=headers)
+
+
 def page(
     scope: Scope,
     next_: str,
     *,
     to_next: str | None = None,
     problem: str | None = None,
+    is_token_wrong: bool = False,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The page to sign in; `to_next` is the address of a link for people who are signed in already."""
-    return _pages(scope).answer(
-        "sign_in.html", status, headers, next=next_, to_next=to_next, problem=problem
+    state = scope["app"].state
+    issuer: str | None = state.issuer_host
+    authority: Authority = state.authority
+    return pages_of(scope).answer(
+        "sign_in.html",
+        status,
+        headers,
+        next=next_,
+        to_next=to_next,
+        problem=problem,
+        is_token_wrong=is_token_wrong,
+        issuer=issuer,
+        takes_tokens=issuer is None or authority.has_tokens(),
     )
 
 
-def _pages(scope: Scope) -> "Pages":
+def pages_of(scope: Scope) -> "Pages":
+    """The pages of the application that answers."""
     pages: Pages = scope["app"].state.pages
     return pages
 

@@ -22,6 +22,7 @@ from mcp.server.request_state import (
 )
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    ClientCapabilities,
     ElicitRequest,
     ElicitRequestFormParams,
     ElicitRequestURLParams,
@@ -45,6 +46,9 @@ VALID_SECONDS = 3600.0
 """The time for an answer. The version in the question limits what the answer can do."""
 
 _QUESTION = "confirm"
+_TO_DECIDE = (
+    "A change of a Fivetran connection's state waits for approval. Open its page to decide."
+)
 _RESPONSES = "inputResponses"
 _NOTHING_TO_FILL_IN: dict[str, Any] = {"type": "object", "properties": {}}
 _ASKS_BETWEEN_ROUNDS = "2026-07-28"
@@ -66,22 +70,31 @@ async def lead_to_page(context: Context[Any, Any], address: str) -> None:
     Raises `Asking` where the protocol asks between two rounds. Whatever the person does there, the
     proposal waits.
     """
-    capabilities = context.client_capabilities
-    elicitation = None if capabilities is None else capabilities.elicitation
-    if elicitation is None or elicitation.url is None or context.request_state is not None:
+    if not can_open(context.client_capabilities) or context.request_state is not None:
         return
-    text = "A change of a Fivetran connection's state waits for approval. Open its page to decide."
     if _asks_between_rounds(context):
-        parameters = ElicitRequestURLParams(message=text, url=address)
         raise Asking(
             InputRequiredResult(
-                input_requests={_QUESTION: ElicitRequest(params=parameters)},
+                input_requests={_QUESTION: asking_to_open(address)},
                 request_state=json.dumps({"page": address}),
             )
         )
     if context.session.can_send_request:
         with suppress(MCPError, ValidationError):  # It goes on without the page.
-            await context.session.elicit_url(text, address, uuid.uuid4().hex, context.request_id)
+            await context.session.elicit_url(
+                _TO_DECIDE, address, uuid.uuid4().hex, context.request_id
+            )
+
+
+def can_open(capabilities: ClientCapabilities | None) -> bool:
+    """True if this client can open a page for its user."""
+    elicitation = None if capabilities is None else capabilities.elicitation
+    return elicitation is not None and elicitation.url is not None
+
+
+def asking_to_open(address: str) -> ElicitRequest:
+    """Asks a client to open the page of a proposal."""
+    return ElicitRequest(params=ElicitRequestURLParams(message=_TO_DECIDE, url=address))
 
 
 class Asking(Exception):

@@ -22,6 +22,7 @@ from fivetran_state.mcp_server.strict import error_result
 from fivetran_state.mcp_server.subscriptions import Subscriptions
 from fivetran_state.mcp_server.tasks import Tasks
 from fivetran_state.mcp_server.tools import Tools
+from fivetran_state.pages import Pages
 from fivetran_state.startup import Backend
 from fivetran_state.text import shown
 
@@ -72,7 +73,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
     """
     leave_logs_to_us()
     backend = backend or Backend(settings)
-    tasks, app = Tasks(backend), App(settings)
+    tasks, app = Tasks(backend, Pages(settings.public_url)), App(settings)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:

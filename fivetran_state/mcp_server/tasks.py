@@ -24,6 +24,7 @@ from mcp_types import (
 )
 
 from fivetran_state.errors import (
+    AlreadyDecided,
     Cancelled,
     FivetranStateError,
     InvalidRequest,
@@ -31,7 +32,9 @@ from fivetran_state.errors import (
     TooLateToCancel,
     WorkflowNotFound,
 )
+from fivetran_state.mcp_server.confirmation import asking_to_open, can_open
 from fivetran_state.mcp_server.strict import error_result, success_result
+from fivetran_state.pages import Pages
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     AnyTask: TypeAlias = Task[Update] | Task[UpdatesView]
 
+IDENTIFIER = "io.modelcontextprotocol/tasks"
 PROTOCOL_VERSIONS = frozenset({"2026-07-28"})
 POLL_INTERVAL_MS = 1000
 
@@ -58,10 +62,11 @@ class UpdateTaskParams(TaskParams):
 class Tasks(Extension):
     """Pass it to the server as an extension, and `check_subscription` as middleware."""
 
-    identifier = "io.modelcontextprotocol/tasks"
+    identifier = IDENTIFIER
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, pages: Pages) -> None:
         self._backend = backend
+        self._pages = pages
 
     def methods(self) -> Sequence[MethodBinding]:
         return [
@@ -73,20 +78,22 @@ class Tasks(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: RequestContext, call_next: CallNext
     ) -> HandlerResult:
-        if params.name not in ("update_state", "update_states") or not self._is_declared(ctx):
+        if params.name not in ("update_state", "update_states") or not gets_tasks(ctx):
             return await call_next(ctx)
         if params.arguments is not None:
             # A client that can follow a task does not need to wait within the call.
             params.arguments["wait_seconds"] = 0
         result = await call_next(ctx)
-        workflow_id = _running_update(result)
+        workflow_id = _unfinished(result)
         if workflow_id is None:
             return result
         async with _protocol_errors():
             task = await _task_of(await self._backend.service(), workflow_id)
-        if _status(task) == "working":
-            return {"resultType": "task", **_fields(task)}
-        return _result(task)
+        fields = self._fields(ctx, task)
+        if fields["status"] not in ("working", "input_required"):
+            return _result(task)
+        fields.pop("inputRequests", None)  # They belong to `tasks/get` alone.
+        return {"resultType": "task", **fields}
 
     async def check_subscription(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         """Refuse to listen to tasks without the extension: the SDK would allow it."""
@@ -98,26 +105,31 @@ class Tasks(Extension):
 
     async def _get(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
         task = await self._task(ctx, params)
-        fields = _fields(task)
+        fields = self._fields(ctx, task)
         if fields["status"] == "completed":
             result = _result(task).model_dump(mode="json", by_alias=True, exclude_none=True)
             return {**fields, "result": result}
         return fields
 
     async def _update(self, ctx: RequestContext, params: UpdateTaskParams) -> HandlerResult:
-        # An update asks before it starts, never later: no response can be outstanding.
+        # Nothing waits for the response to a page that was opened: what decides is what is done there.
         await self._task(ctx, params)
         return {}
 
     async def _cancel(self, ctx: RequestContext, params: TaskParams) -> HandlerResult:
-        await self._task(ctx, params)
+        task = await self._task(ctx, params)
+        workflow_id = _unfinished(_result(task))
+        if workflow_id is None:
+            return {}
         async with _protocol_errors():
             service = await self._backend.service()
-            with suppress(TooLateToCancel):
-                if service.groups.is_group(params.task_id):
-                    await service.groups.cancel_updates(params.task_id)
+            with suppress(TooLateToCancel, AlreadyDecided):
+                if service.proposals.is_proposal(workflow_id):
+                    await service.proposals.withdraw(workflow_id)
+                elif service.groups.is_group(workflow_id):
+                    await service.groups.cancel_updates(workflow_id)
                 else:
-                    await service.changes.cancel_update(params.task_id)
+                    await service.changes.cancel_update(workflow_id)
         return {}
 
     async def _task(self, ctx: RequestContext, params: TaskParams) -> "AnyTask":
@@ -132,47 +144,59 @@ class Tasks(Extension):
                 # The same answer for all: otherwise it would reveal hidden connections.
                 raise MCPError(INVALID_PARAMS, "There is no such task.") from None
 
-    def _is_declared(self, ctx: RequestContext) -> bool:
-        capabilities = ctx.session.client_capabilities
-        return (
-            ctx.protocol_version in PROTOCOL_VERSIONS
-            and capabilities is not None
-            and self.identifier in (capabilities.extensions or {})
-        )
+    def _fields(self, ctx: RequestContext, task: "AnyTask") -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "taskId": task.workflow_id,
+            "status": _status(task),
+            "statusMessage": task.message,
+            "createdAt": task.created_at,
+            "lastUpdatedAt": task.updated_at,
+            "ttlMs": task.kept_ms,
+            "pollIntervalMs": POLL_INTERVAL_MS,
+        }
+        if not isinstance(task.answer, FivetranStateError) and task.answer.status == "proposed":
+            page = self._pages.proposal(task.workflow_id)
+            if page is not None and can_open(ctx.session.client_capabilities):
+                request = asking_to_open(page).model_dump(
+                    mode="json", by_alias=True, exclude_none=True
+                )
+                fields |= {"status": "input_required", "inputRequests": {"approval": request}}
+        return fields
+
+
+def gets_tasks(ctx: RequestContext) -> bool:
+    """True if this client declares that it follows tasks."""
+    capabilities = ctx.session.client_capabilities
+    return (
+        ctx.protocol_version in PROTOCOL_VERSIONS
+        and capabilities is not None
+        and IDENTIFIER in (capabilities.extensions or {})
+    )
 
 
 async def _task_of(service: "Service", workflow_id: str) -> "AnyTask":
+    if service.proposals.is_proposal(workflow_id):
+        return await service.proposals.task(workflow_id)
     if service.groups.is_group(workflow_id):
         return await service.groups.task(workflow_id)
     return await service.workflows.task(workflow_id)
 
 
-def _running_update(result: HandlerResult) -> str | None:
-    """The workflow id, if the tool's answer is a running update."""
+def _unfinished(result: HandlerResult) -> str | None:
+    """The workflow id, if the tool's answer is an update that runs or waits for approval."""
     content = result.structured_content if isinstance(result, CallToolResult) else None
-    if isinstance(content, dict) and content.get("status") == "running":
+    if isinstance(content, dict) and content.get("status") in ("running", "proposed"):
         return str(content["workflow_id"])
     return None
 
 
 def _status(task: "AnyTask") -> str:
-    if isinstance(task.answer, Cancelled):
-        return "cancelled"
-    is_running = not isinstance(task.answer, FivetranStateError) and task.answer.status == "running"
     # An error is the tool's result; "failed" is for errors of the protocol.
-    return "working" if is_running else "completed"
-
-
-def _fields(task: "AnyTask") -> dict[str, Any]:
-    return {
-        "taskId": task.workflow_id,
-        "status": _status(task),
-        "statusMessage": task.message,
-        "createdAt": task.created_at,
-        "lastUpdatedAt": task.updated_at,
-        "ttlMs": task.kept_ms,
-        "pollIntervalMs": POLL_INTERVAL_MS,
-    }
+    if isinstance(task.answer, FivetranStateError):
+        return "cancelled" if isinstance(task.answer, Cancelled) else "completed"
+    if task.answer.status == "withdrawn":
+        return "cancelled"
+    return "working" if task.answer.status in ("running", "proposed") else "completed"
 
 
 def _result(task: "AnyTask") -> CallToolResult:

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 from mcp.server.mcpserver import Context
 from mcp_types import InputRequiredResult, ToolAnnotations
@@ -22,6 +21,7 @@ from fivetran_state.mcp_server.confirmation import (
     lead_to_page,
 )
 from fivetran_state.mcp_server.strict import StrictTool, strict_tool
+from fivetran_state.mcp_server.tasks import gets_tasks
 from fivetran_state.models import (
     ConnectionPage,
     GroupPlanView,
@@ -31,6 +31,7 @@ from fivetran_state.models import (
     UpdatesView,
     WorkflowView,
 )
+from fivetran_state.pages import Pages
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
@@ -97,9 +98,8 @@ class Tools:
     async def _lead_to_page(
         self, context: Context[Any, Any], status: str, workflow_id: str | None
     ) -> None:
-        public_url = self._settings.public_url
-        if status == "proposed" and public_url is not None:
-            page = f"{public_url.rstrip('/')}/page/proposals/{quote(str(workflow_id), safe='')}"
+        page = Pages(self._settings.public_url).proposal(str(workflow_id))
+        if status == "proposed" and page is not None and not gets_tasks(context.request_context):
             await lead_to_page(context, page)
 
     async def list_connections(

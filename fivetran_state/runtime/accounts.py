@@ -21,6 +21,7 @@ from fivetran_state.errors import (
     Forbidden,
     MissingCredentials,
     RateLimited,
+    Unauthorized,
 )
 from fivetran_state.fivetran import MAX_IDLE, Fivetran
 from fivetran_state.updates.records import UpdateRequest
@@ -127,6 +128,28 @@ async def own_id(
     return account
 
 
+async def known_id(settings: Settings, fivetran: Fivetran | None, *, may_ask: bool) -> str | None:
+    """Like `own_id`, but asks at most once, and writes nothing down. None if it may not ask.
+
+    Raises `FivetranUnavailable`, `RateLimited` or `Unauthorized`.
+    """
+    if fivetran is None:
+        return GUESTS
+    if settings.sandbox:
+        return "sandbox"
+    fingerprint = settings.key_fingerprint
+    with suppress(OSError):
+        return private.read(settings.home / "accounts" / fingerprint).decode()
+    if not may_ask:
+        return None
+    try:
+        return await fivetran.get_account_id()
+    except (FivetranUnavailable, RateLimited, Unauthorized):
+        raise
+    except FivetranStateError:
+        return _stand_in(fingerprint)
+
+
 class Accounts:
     """The clients of this process's own account and of its guests'."""
 
@@ -181,7 +204,7 @@ class Accounts:
         if replaced is None and len(self._guests) > REMEMBERED_GUESTS:
             _, replaced = self._guests.popitem(last=False)
         if replaced is not None:
-            await replaced[0].fivetran.retire()  # Don't close it: a request may still be using it.
+            await replaced[0].fivetran.aclose()
         return guest
 
     @asynccontextmanager

@@ -34,7 +34,8 @@ _STILL_TRIES = (
 )
 _HAS_GIVEN_UP = (
     "The update has ended without resuming the connection. Read with workflow_status what kept it from "
-    "that, correct it, and resume the connection in Fivetran: it does not sync before that."
+    "that, correct it, and resume the connection with fivetran-state resume, or in Fivetran: it does not "
+    "sync before that."
 )
 
 
@@ -93,7 +94,7 @@ class Announcer:
     async def _look_at(self, workflow_id: str) -> None:
         """Tell of the update if it has held its connection paused for too long."""
         update = await self._updates.store.get(workflow_id)
-        since = await self._paused_since(update)
+        since = await self._updates.store.paused_since(update)
         if time.time() - since < self._limit:
             return
         if await self._is_paused(update):
@@ -102,15 +103,6 @@ class Announcer:
         elif update.status == "running":
             return  # It may pause the connection again.
         self._settled.add(workflow_id)
-
-    async def _paused_since(self, update: Update) -> float:
-        """The end of the update's first pause, in seconds since the epoch.
-
-        If that is not recorded, its outcome is unclear: then the start of the update.
-        """
-        steps = await self._updates.store.steps(update.workflow_id)
-        ends = [step.completed_at for step in steps if step.name == "pause" and step.completed_at]
-        return min(ends, default=update.created_at) / 1000
 
     async def _is_paused(self, update: Update) -> bool:
         """True unless Fivetran says that somebody has resumed or deleted the connection."""

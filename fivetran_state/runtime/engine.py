@@ -4,7 +4,6 @@ Callers wait for it in `Engine.up`.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import sqlite3
@@ -18,7 +17,7 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import database, private, vault
+from fivetran_state import database, vault
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
     DatabaseUnavailable,
@@ -30,8 +29,9 @@ from fivetran_state.errors import (
 from fivetran_state.runtime import accounts, launch
 from fivetran_state.runtime.hand_over import hand_over
 from fivetran_state.runtime.launch import Launched
-from fivetran_state.runtime.locks import AdvisoryLocks, FileLocks, Locks
+from fivetran_state.runtime.locks import locks_for
 from fivetran_state.runtime.recovery import INTERVAL
+from fivetran_state.runtime.storage import unusable_directory
 from fivetran_state.updates.records import GROUP, NAME
 from fivetran_state.updates.run import PATIENCE
 
@@ -69,11 +69,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._executor_id = f"{os.getpid()}-{uuid.uuid4().hex}"
-        self._locks: Locks = (
-            FileLocks(settings.home / "executors")
-            if settings.database_url is None
-            else AdvisoryLocks(settings.database_url)
-        )
+        self._locks = locks_for(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._trouble: FivetranStateError | None = None
@@ -229,16 +225,8 @@ class Engine:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 self._wait_for(database.unavailable(error))
             except OSError as error:
-                self._wait_for(self._unusable(error))
+                self._wait_for(unusable_directory(self._settings, error))
             await asyncio.sleep(START_RETRY)
-
-    def _unusable(self, error: OSError) -> FivetranStateError:
-        if isinstance(error, private.NotPrivate):
-            return UnusableSettings(str(error))
-        path, why = error.filename or self._settings.home, error.strerror or type(error).__name__
-        text = f"{path}, in FIVETRAN_STATE_DATA_DIR, cannot be used: {why}."
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        return DatabaseUnavailable(text) if is_full else UnusableSettings(text)
 
     def _wait_for(self, trouble: FivetranStateError) -> None:
         """Tell callers why the engine is not up. It goes on trying."""

@@ -5,7 +5,6 @@ SQLite file, a session's advisory lock on Postgres. The kernel, or the server, f
 If a process can take an executor's lock, that executor is dead.
 """
 
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock, Timeout
 
 from fivetran_state import database, private
+from fivetran_state.config import Settings
 from fivetran_state.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ class Locks(Protocol):
 
     def release(self) -> None:
         """Give up this process's own lock."""
+
+
+def locks_for(settings: Settings) -> Locks:
+    """The locks that go with the database of the settings."""
+    if settings.database_url is None:
+        return FileLocks(settings.home / "executors")
+    return AdvisoryLocks(settings.database_url)
 
 
 class FileLocks:
@@ -103,8 +110,7 @@ class AdvisoryLocks:
     """
 
     def __init__(self, url: str) -> None:
-        # SQLAlchemy's spelling names a driver, libpq's does not.
-        self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        self._url = database.libpq_url(url)
         self._session: Connection | None = None
         self._one_at_a_time = threading.Lock()
 

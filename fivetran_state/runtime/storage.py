@@ -1,5 +1,6 @@
 """Opens the database and the keys, before DBOS may run anything."""
 
+import errno
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fivetran_state import database, dbos_internals, private, vault
 from fivetran_state.config import Settings
+from fivetran_state.errors import DatabaseUnavailable, FivetranStateError, UnusableSettings
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.runtime import migration
 from fivetran_state.updates.canary import Canary
@@ -18,6 +20,16 @@ from fivetran_state.updates.reader import Reader
 
 TRANSACTION_TIMEOUT = 10.0
 """Seconds until the rows of a process that is frozen within a transaction are free again."""
+
+
+def unusable_directory(settings: Settings, error: OSError) -> FivetranStateError:
+    """The error for a caller, made from one of the system about the data directory."""
+    if isinstance(error, private.NotPrivate):
+        return UnusableSettings(str(error))
+    path, why = error.filename or settings.home, error.strerror or type(error).__name__
+    text = f"{path}, in FIVETRAN_STATE_DATA_DIR, cannot be used: {why}."
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return DatabaseUnavailable(text) if is_full else UnusableSettings(text)
 
 
 @dataclass(frozen=True)

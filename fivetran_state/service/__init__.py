@@ -13,6 +13,7 @@ from fivetran_state.service.connections import Connections
 from fivetran_state.service.groups import Groups
 from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
+from fivetran_state.service.pauses import Pauses
 from fivetran_state.service.proposals import Proposals
 from fivetran_state.service.sources import Sources
 from fivetran_state.service.states import States
@@ -38,6 +39,7 @@ class Service:
         self.states = States(caller, self.history)
         self.changes = Changes(caller, sources, self.history)
         self.groups = Groups(caller, sources, self.changes)
+        self.pauses = Pauses(caller)
         self.workflows = Workflows(caller)
         self.proposals = Proposals(caller, self.changes, self.groups, self.workflows)
 

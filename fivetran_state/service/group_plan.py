@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from fivetran_state import changes, large
@@ -14,11 +14,13 @@ from fivetran_state.errors import (
     EngineNotReady,
     FivetranStateError,
     MissingCredentials,
+    RateLimited,
     TooLargeToConfirm,
     Unauthorized,
     UnusableKey,
     UnusableSettings,
 )
+from fivetran_state.fivetran import Fivetran
 from fivetran_state.models import Change, GroupPlanView, Kind, MemberPlan, Mode
 from fivetran_state.plan import Plan, Wanted
 from fivetran_state.policy import NO_RULING, Ruling
@@ -37,7 +39,7 @@ from fivetran_state.service.refusals import by_policy
 from fivetran_state.service.requests import Options
 from fivetran_state.service.sources import Sources
 from fivetran_state.text import quoted
-from fivetran_state.updates import statuses
+from fivetran_state.updates import calls, statuses
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.records import UpdateRequest
 from fivetran_state.updates.refusals import refuse_pending_resync
@@ -49,7 +51,10 @@ SHOWN_FAILURES = 50
 SHOWN_CHANGES = 3
 NAMED_CONNECTIONS = 5
 """Connections that a sentence of the question names."""
+MAX_WAIT = 60.0
+"""Seconds for which a plan waits while the account has too few calls left: somebody waits for the plan."""
 _OF_THE_ACCOUNT = (
+    RateLimited,
     MissingCredentials,
     Unauthorized,
     EngineNotReady,
@@ -58,6 +63,7 @@ _OF_THE_ACCOUNT = (
     UnusableSettings,
 )
 """Errors that are not about one connection."""
+_CALLS_OF_A_LOOK = 2
 _CALLS = 7
 _CALLS_IF_PAUSED = 4
 
@@ -287,6 +293,40 @@ class GroupPlan:
         )
 
 
+class _Pace:
+    """Leaves the last tenth of the account's calls to single updates while a plan is made."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MAX_WAIT
+        self._looks = 0
+        self._one = asyncio.Lock()
+
+    @asynccontextmanager
+    async def look(self, fivetran: Fivetran) -> AsyncIterator[None]:
+        """Wait until there are calls for a look. A look that Fivetran refuses ends without an error, to be
+        repeated.
+
+        Raises `RateLimited` after `MAX_WAIT`.
+        """
+        async with self._one:
+            left = self._deadline - time.monotonic()
+            if not await calls.are_enough(fivetran, lambda: self._looks * _CALLS_OF_A_LOOK, left):
+                limit = fivetran.limit
+                raise RateLimited(
+                    "The account has less than a tenth of its calls left, which groups leave to "
+                    "updates of single connections. Nothing was written.",
+                    retry_after=max(MAX_WAIT, limit.renewed_in if limit else 0),
+                )
+        self._looks += 1
+        try:
+            yield
+        except RateLimited:
+            if time.monotonic() >= self._deadline:
+                raise
+        finally:
+            self._looks -= 1
+
+
 class Planner:
     """Looks at the connections of a group. Nothing is written."""
 
@@ -312,29 +352,40 @@ class Planner:
         at_once = self._caller.settings.concurrency
         few = asyncio.Semaphore(at_once)
         sources: dict[int, asyncio.Task[Wanted]] = {}
+        pace = _Pace()
 
         async def look(connection_id: str, change: changes.Change) -> Looked:
+            if isinstance(change, changes.RestoreFrom):
+                source = await self._sources.read(connection_id, change)
+            else:  # The same for all that share it.
+                if id(change) not in sources:
+                    reading = self._sources.read(connection_id, change)
+                    sources[id(change)] = asyncio.create_task(reading)
+                try:
+                    source = await sources[id(change)]
+                except RateLimited:
+                    sources.pop(id(change), None)
+                    raise
+            return await self._look(connection_id, source, options, is_shown, asked_by)
+
+        async def looked(connection_id: str, change: changes.Change) -> Looked:
             async with few:
                 try:
-                    if isinstance(change, changes.RestoreFrom):
-                        source = await self._sources.read(connection_id, change)
-                    else:  # The same for all that share it.
-                        if id(change) not in sources:
-                            reading = self._sources.read(connection_id, change)
-                            sources[id(change)] = asyncio.create_task(reading)
-                        source = await sources[id(change)]
-                    return await self._look(connection_id, source, options, is_shown, asked_by)
+                    fivetran = await self._caller.fivetran_for(connection_id)
+                    while True:
+                        async with pace.look(fivetran):
+                            return await look(connection_id, change)
                 except FivetranStateError as error:
                     return Looked(connection_id, error=error)
 
         begin = time.monotonic()
-        members = await asyncio.gather(*(look(*each) for each in wanted.items()))
+        members = await asyncio.gather(*(looked(*each) for each in wanted.items()))
         for each in members:
             if isinstance(each.error, _OF_THE_ACCOUNT):
                 raise each.error
         a_call = (time.monotonic() - begin) * min(at_once, len(wanted)) / (2 * len(wanted))
-        calls = sum(each.calls for each in members if each.is_changed)
-        return GroupPlan(options.mode, members, calls * a_call / at_once, options.then_sync)
+        planned = sum(each.calls for each in members if each.is_changed)
+        return GroupPlan(options.mode, members, planned * a_call / at_once, options.then_sync)
 
     async def _look(
         self,

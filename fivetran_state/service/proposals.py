@@ -1,7 +1,7 @@
 """Proposed changes: seen, approved, rejected and withdrawn by people."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fivetran_state import access, changes, large, state
 from fivetran_state.errors import Conflict, FivetranStateError, InvalidRequest, NotAllowed
@@ -14,7 +14,7 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.plan import Plan
-from fivetran_state.service import proposal_views
+from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.group_plan import GroupPlan
@@ -107,6 +107,23 @@ class Proposals:
         return (
             proposal_views.as_group(found) if found.is_group else proposal_views.as_workflow(found)
         )
+
+    async def task(self, workflow_id: str) -> views.Task[Update] | views.Task[UpdatesView]:
+        """The proposal as a task; once approved, the task of the update that it has started."""
+        found = await self._get(workflow_id)
+        asked_at = views.time_text(int(found.asked["asked_at"] * 1000))
+        started = None if found.decided is None else found.decided["workflow_id"]
+        if started is not None:
+            if self._groups.is_group(started):
+                of_group = await self._groups.task(started)
+                return replace(of_group, workflow_id=workflow_id, created_at=asked_at)
+            of_update = await self._workflows.task(started)
+            return replace(of_update, workflow_id=workflow_id, created_at=asked_at)
+        if found.is_group:
+            group = proposal_views.as_group(found)
+            return views.Task(workflow_id, group, group.message, asked_at, asked_at, None)
+        update = proposal_views.as_update(found)
+        return views.Task(workflow_id, update, update.message, asked_at, asked_at, None)
 
     async def approve(
         self, workflow_id: str, *, expected_version: str, wait_seconds: float = 0

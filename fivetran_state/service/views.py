@@ -280,7 +280,13 @@ def reason_of(update: records.Update) -> str | None:
 
 def _ended_well(update: records.Update) -> str:
     outcome = cast(Outcome, update.outcome)
-    if outcome["outcome"] == "unchanged":
+    if "resumes" in update.request:
+        done = (
+            "The connection was resumed; its state stays as it was."
+            if outcome["was_paused"]
+            else "The connection was not paused; nothing was changed."
+        )
+    elif outcome["outcome"] == "unchanged":
         done = "The change leaves the state as it is; nothing was written."
     else:
         done = "The new state was written and read back from Fivetran."

@@ -49,18 +49,21 @@ class Marks:
 
         DBOS's tables have to be there. Several processes may call it at once.
         """
-        with database.answering():
-            with self._original.connect() as connection:
-                if self._exists(connection) and self._is_filled(connection):
-                    return
-            with self._original.begin() as connection:
-                lock(connection)
-                exists = self._exists(connection)
-                connection.execution_options(**self._options)
-                if not exists:
-                    table.create(connection, checkfirst=False)
-                if not self._is_filled(connection):
-                    self._fill(connection, names)
+        if self.is_prepared():
+            return
+        with database.answering(), self._original.begin() as connection:
+            lock(connection)
+            exists = self._exists(connection)
+            connection.execution_options(**self._options)
+            if not exists:
+                table.create(connection, checkfirst=False)
+            if not self._is_filled(connection):
+                self._fill(connection, names)
+
+    def is_prepared(self) -> bool:
+        """True if `prepare` has nothing to do."""
+        with database.answering(), self._original.connect() as connection:
+            return self._exists(connection) and self._is_filled(connection)
 
     def _fill(self, connection: sa.Connection, names: Collection[str]) -> None:
         last = dbos_internals.last_of_series(self._client, names)

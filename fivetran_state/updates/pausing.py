@@ -110,16 +110,21 @@ async def resume(run: Run, so_far: Mapping[str, Any]) -> bool:
     except ConnectionNotFound:
         return False
     except FivetranError as error:
-        raise LeftPaused(
-            f"The connection is still paused; it could not be resumed: {error.message}",
-            paused_by_update=True,
-            so_far=dict(so_far),
-        ) from error
+        raise left_paused(error, so_far) from error
     # 0.1 recorded nothing.
     run.connection = Connection(**found) if found else replace(run.connection, paused=False)
     run.still_paused = False
     run.reached("resume")
     return True
+
+
+def left_paused(error: FivetranStateError, so_far: Mapping[str, Any]) -> LeftPaused:
+    """The end of an update whose connection could not be resumed; `so_far`: how it had ended before."""
+    return LeftPaused(
+        f"The connection is still paused; it could not be resumed: {error.message}",
+        paused_by_update=True,
+        so_far=dict(so_far),
+    )
 
 
 async def resume_unrecorded(run: Run) -> None:

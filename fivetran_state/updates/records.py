@@ -82,6 +82,8 @@ class UpdateRequest(TypedDict):
     """Who asked for it, the name of an `access.Principal`. 0.1 did not record it."""
     agreed_by: NotRequired[str]
     """Who approved it, if it was proposed."""
+    resumes: NotRequired[str | None]
+    """Only resume the connection: the update that has left it paused, or None if none has."""
 
 
 class GroupRequest(TypedDict):

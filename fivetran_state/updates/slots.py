@@ -9,17 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fivetran_state.fivetran import Fivetran, RateLimit
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.updates import calls
 
 CALLS = 7
 """Calls that an update takes, mostly."""
-_HOUR = 3600.0
-_FIRST_PAUSE = 1.0
-_LONGER = 1.25
-"""By this factor, each pause is longer than the one before: so calls are noticed late only by a fraction
-of the time that they were waited for, however long that was."""
-_SHARE = 0.01
-"""The share of the account's calls an hour that looks at the limit may take."""
 
 
 class Slots:
@@ -41,7 +35,7 @@ class Slots:
         try:
             if not has_begun:
                 async with self._at_the_limit:
-                    await self._wait_for_calls(fivetran)
+                    await calls.are_enough(fivetran, lambda: self._at_work * CALLS)
             yield slot
         finally:
             slot.give_back()
@@ -72,24 +66,6 @@ class Slots:
                     turn.set_result(None)
                     return
         self._free += 1
-
-    async def _wait_for_calls(self, fivetran: Fivetran) -> None:
-        """Wait while beginning would take the last tenth of the account's calls.
-
-        Every answer tells how many calls are left. If there is none for a while, ask: that is a call too.
-        """
-        pause = _FIRST_PAUSE
-        while (limit := fivetran.limit) is not None and not self._is_enough(limit):
-            await fivetran.hear_of_limit(max(pause, limit.renewed_in))
-            if fivetran.limit is not limit or self._is_enough(limit):
-                continue
-            if not await fivetran.accepts_key():
-                return  # The member's own call says so.
-            longest = _HOUR / max(limit.limit * _SHARE, 1)
-            pause = min(pause * _LONGER, max(longest, _FIRST_PAUSE))
-
-    def _is_enough(self, limit: RateLimit) -> bool:
-        return (limit.remaining - self._at_work * CALLS) * 10 >= limit.limit
 
 
 class Slot:

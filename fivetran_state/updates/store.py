@@ -132,6 +132,15 @@ class Store:
             if step["function_name"] in phases.STEPS
         ]
 
+    async def paused_since(self, update: Update) -> float:
+        """The end of the update's first pause, in seconds since the epoch.
+
+        If that is not recorded, its outcome is unclear: then the start of the update.
+        """
+        steps = await self.steps(update.workflow_id)
+        ends = [step.completed_at for step in steps if step.name == "pause" and step.completed_at]
+        return min(ends, default=update.created_at) / 1000
+
     async def is_run_by(self, executor_id: str, workflow_id: str) -> bool:
         """True if the row names this executor. DBOS's own look-up would be recorded as a step."""
         row = await self.bare_status(workflow_id)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fivetran_state import large, state
 from fivetran_state.errors import (
     Conflict,
+    ConnectionNotFound,
     FivetranError,
     FivetranStateError,
     InternalError,
@@ -54,6 +55,8 @@ from fivetran_state.vault import Bound
 
 logger = logging.getLogger(__name__)
 
+RESUME_PATIENCE = 60.0
+"""Seconds for which a person's resume is tried: they wait for it."""
 SYNC_PATIENCE = 30.0
 """Seconds for which the start of a sync is tried."""
 
@@ -150,6 +153,8 @@ class UpdateWorkflow:
 
 async def update(run: Run) -> Outcome:
     """The whole update; every failure after the pause goes through resume."""
+    if "resumes" in run.request:
+        return await resume(run)
     try:
         await inspect(run)
         outcome = await unchanged(run)
@@ -181,6 +186,46 @@ async def update(run: Run) -> Outcome:
     outcome["connection"] = asdict(run.connection)
     outcome["by_others"] = run.by_others
     return outcome
+
+
+async def resume(run: Run) -> Outcome:
+    """Resume a connection that was left paused, at a person's word; its state stays as it is.
+
+    If that fails and an update has left it paused, `LeftPaused` keeps that known.
+    """
+    run.cannot_be_cancelled = True
+    try:
+        with suppress(NoStateYet):
+            await inspect(run)
+        if run.connection.paused:
+            run.still_paused = run.request["resumes"] is not None
+            found = await run.durably(
+                lambda _: run.steps.resume(),
+                patience=RESUME_PATIENCE,
+                limit_patience=RESUME_PATIENCE,
+            )
+            run.connection = Connection(**found)
+            run.still_paused = False
+            run.reached("resume")
+    except (ConnectionNotFound, Tampered):
+        raise
+    except FivetranStateError as error:
+        error.details["was_paused"] = True
+        if run.request["resumes"] is None:
+            raise
+        raise pausing.left_paused(error, {}) from error
+    version = state.version({}) if run.inspected is None else run.inspected["version"]
+    return Outcome(
+        outcome="unchanged",
+        version_before=version,
+        version_after=version,
+        changes=[],
+        changes_total=0,
+        was_paused=run.was_paused,
+        deleted=False,
+        connection=asdict(run.connection),
+        by_others=None,
+    )
 
 
 async def inspect(run: Run) -> None:

@@ -167,6 +167,9 @@ def test_at_a_terminal_operators_see_how_things_are(
     assert "ended early" in at_terminal("watch", "--once", code=1)
     refuse(sandbox, "/v1/connections$", 403)
     assert "u202e" in at_terminal("doctor", code=1)
+    sandbox.set_paused("odd", True)
+    assert "u202e" in at_terminal("resume", "odd", types="no\n", code=4)
+    at_terminal("resume", "odd", "--reason", HOSTILE, types="yes\n")
     at_terminal("finish")
 
     created = at_terminal("token", "create", "--scope", "read", "--name", HOSTILE)
@@ -201,7 +204,7 @@ def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Pat
 
 # In pipes. Other tests pipe what is not here: test_terminal.py connections, get and update;
 # test_changing.py status and cancel; test_documentation.py update-many, export, plan and apply; test_operating.py
-# doctor and finish; tests/integration/test_watcher.py watch --once, and tests/http/test_tokens.py token.
+# doctor, resume and finish; tests/integration/test_watcher.py watch --once, and tests/http/test_tokens.py token.
 
 
 def test_in_pipes_a_state_is_edited_copied_compared_and_put_back(

@@ -23,7 +23,7 @@ from tests.support.shell import Shell
 
 COMMANDS = [
     "connections", "get", "history", "diff", "update", "update-many", "edit", "restore", "copy",
-    "status", "cancel", "proposals", "approve", "reject", "export", "plan", "apply", "serve", "doctor", "finish", "watch", "demo",
+    "status", "cancel", "proposals", "approve", "reject", "export", "plan", "apply", "serve", "doctor", "resume", "finish", "watch", "demo",
     "token",
 ]  # fmt: skip
 

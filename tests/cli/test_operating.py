@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.calls import IDLE
 from tests.support.commands import run
 from tests.support.shell import Shell
 
 
-def test_the_doctor_finishing_and_tokens_speak_json(
+def test_the_doctor_resuming_finishing_and_tokens_speak_json(
     environment: dict[str, str], tmp_path: Path, shell: Shell
 ) -> None:
     shell.done("token", "create", "--scope", "read", "--name", "ci")
@@ -22,7 +23,12 @@ def test_the_doctor_finishing_and_tokens_speak_json(
 
     assert (token["name"], token["scope"], token["has_expired"]) == ("ci", "read", False)
     assert "sha256" not in token
-    assert [finding["is_well"] for finding in findings] == [True] * 5
+    assert [finding["is_well"] for finding in findings] == [True] * 7
+    assert json.loads(run(environment, tmp_path, "resume", IDLE, "--json").stdout) == {
+        "connection_id": IDLE,
+        "paused": False,
+        "left_paused_by": None,
+    }
     assert run(environment, tmp_path, "finish", "--json").stdout == ""
 
 

@@ -209,7 +209,7 @@ async def test_nobody_says_that_all_is_well(
         after = await anyio.to_thread.run_sync(doctor, environment, tmp_path)
 
     assert report.returncode == 1
-    assert f"Still paused: {connection_id} (by {workflow_id})" in report.stdout
+    assert f"BAD  update {workflow_id}: Somebody has ended it in the database." in report.stdout
     assert finished.returncode == 3
     assert f"{connection_id} is still paused by {workflow_id}" in finished.stderr
     assert after.returncode == 0

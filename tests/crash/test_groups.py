@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +390,7 @@ async def test_all_are_cancelled_although_none_is_left_to_begin(
             server.client, "/state/update-multiple", BODY, status=202, Prefer="respond-async"
         )
         for name in ALL:
-            await arrival(sandbox, lambda each, name=name: is_write_of(each, name))
+            await arrival(sandbox, partial(is_write_of, connection_id=name))
         path = f"/workflows/{started['workflow_id']}"
         await post(server.client, f"{path}/cancel", "", status=202, Prefer="respond-async")
         last.release()

@@ -53,13 +53,13 @@ async def test_an_update_of_a_dead_server_is_left_to_one_that_may_change_its_con
     assert (ended.returncode, ready.status_code) == (3, 200)
     assert f"{IDLE} is still paused by {workflow_id}" in ended.stderr
     assert report.returncode == 1
-    assert f"BAD  recovery: {workflow_id}: the process that ran it has ended" in report.stdout
+    assert f"BAD  update {workflow_id}: The process that ran it has ended." in report.stdout
     assert "FIVETRAN_STATE_READ_ONLY" in report.stdout
     assert changes(sandbox) == before
     assert (await anyio.to_thread.run_sync(finish, on_both, tmp_path)).returncode == 0
     assert sandbox.connection(IDLE).paused is False
     well = await anyio.to_thread.run_sync(doctor, limited, tmp_path)
-    assert (well.returncode, "ok   recovery" in well.stdout) == (0, True), well.stdout
+    assert (well.returncode, "ok   updates" in well.stdout) == (0, True), well.stdout
 
 
 async def test_an_update_that_dbos_itself_gives_to_a_limited_server_is_left_to_others(

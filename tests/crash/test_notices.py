@@ -157,7 +157,7 @@ async def test_a_connection_that_an_update_has_left_paused_is_told_with_what_to_
         (told,) = await receiver.has(1)
 
     assert told.body["workflow_id"] == update
-    assert "resume the connection in Fivetran" in told.body["hint"]
+    assert "fivetran-state resume" in told.body["hint"]
 
 
 async def test_a_connection_that_somebody_has_resumed_is_not_told(

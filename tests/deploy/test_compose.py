@@ -37,7 +37,8 @@ def test_it_is_a_valid_compose_file_by_the_specification(
 
 def test_no_password_key_or_token_has_a_default() -> None:
     optional = set(re.findall(r"\$\{(\w+)(?!:\?|\w)", TEXT))
-    assert optional == {"FIVETRAN_STATE_OAUTH_ISSUER"}
+    oauth = {"ISSUER", "CLIENT_ID", "CLIENT_SECRET"}
+    assert optional == {f"FIVETRAN_STATE_OAUTH_{name}" for name in oauth}
     for service in COMPOSE["services"].values():
         for name, value in service["environment"].items():
             if re.search("PASSWORD|SECRET|KEY|URL", name):

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import pytest
@@ -25,6 +26,7 @@ from tests.support.calls import (
 )
 from tests.support.http_server import HttpServer
 from tests.support.people import Person, person
+from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 
 PATCH = {"cursor": "2020"}
 NO_PROPOSAL = f"proposal:{'0' * 32}"
@@ -364,3 +366,86 @@ async def test_a_client_that_can_open_a_page_is_sent_to_the_proposals(
     proposal = asked["workflow_id"].replace(":", "%3A")
     assert opened == [f"{public}/page/proposals/{proposal}"]
     assert was_left_alone(sandbox)
+
+
+CAN_OPEN = "https://state.example.com"
+
+
+async def never(_: object, asked: ElicitRequestParams) -> ElicitResult:
+    raise AssertionError(f"asked within the call: {asked}")
+
+
+@pytest.mark.parametrize("is_group", [False, True], ids=["one", "group"])
+async def test_a_proposal_is_a_task_that_needs_input_and_ends_as_the_update(
+    http: Serve, sandbox: Sandbox, is_group: bool
+) -> None:
+    change: dict[str, Any] = (
+        {"connection_ids": [IDLE, PAUSED]} if is_group else {"connection_id": IDLE}
+    )
+    tool = "update_states" if is_group else "update_state"
+    async with http(FIVETRAN_STATE_CONFIRM="always") as first, person(first, "write") as asker:
+        pass  # Others can reach the next one, so it needs a token before it starts.
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            http(FIVETRAN_STATE_CONFIRM="always", FIVETRAN_STATE_PUBLIC_URL=CAN_OPEN)
+        )
+        approver = await stack.enter_async_context(person(server, "approve"))
+        client = await stack.enter_async_context(
+            server.mcp(token=asker.text, ask=never, extensions=[FollowsTasks()])
+        )
+        created = await task_of(client, tool=tool, **change, merge_patch=PATCH)
+        proposal = created["taskId"]
+        waits = await ask(client, "tasks/get", proposal)
+        answered = await ask(client, "tasks/update", proposal)
+        still = await ask(client, "tasks/get", proposal)
+        assert was_left_alone(sandbox)
+        await approver.approve(proposal)
+        ended = await ended_task(client, proposal)
+
+    assert created["status"] == waits["status"] == still["status"] == "input_required"
+    assert "inputRequests" not in created
+    asked = waits["inputRequests"]["approval"]
+    assert asked["method"] == "elicitation/create"
+    assert (asked["params"]["mode"], asked["params"]["url"]) == (
+        "url",
+        f"{CAN_OPEN}/page/proposals/{proposal.replace(':', '%3A')}",
+    )
+    assert waits["inputRequests"] == still["inputRequests"]
+    assert answered == {"resultType": "complete"}
+    assert (ended["taskId"], ended["status"]) == (proposal, "completed")
+    assert ended["createdAt"] == created["createdAt"]
+    assert ended["result"]["structuredContent"]["status"] == "updated"
+    assert "isError" not in ended["result"] or not ended["result"]["isError"]
+
+
+async def test_a_task_of_a_proposal_is_followed_without_a_page_too_and_cancelled(
+    team: Team, sandbox: Sandbox
+) -> None:
+    change: dict[str, Any] = {"connection_id": IDLE, "merge_patch": PATCH, "propose": True}
+    async with team.server.mcp(token=team.asker.text, extensions=[FollowsTasks()]) as client:
+        created = await task_of(client, **change)
+        await ask(client, "tasks/cancel", created["taskId"])
+        cancelled = await ended_task(client, created["taskId"])
+        await ask(client, "tasks/cancel", created["taskId"])
+        rejected = await task_of(client, **change)
+        await team.approver.post(f"/proposals/{rejected['taskId']}/reject", {"reason": "Not now."})
+        refused = await ended_task(client, rejected["taskId"])
+        approved = await task_of(client, **change)
+        held = sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(team.approver.approve, approved["taskId"])
+            await arrival(sandbox, lambda request: request.fault == "hang")
+            runs = await ask(client, "tasks/get", approved["taskId"])
+            await ask(client, "tasks/cancel", approved["taskId"])
+            held.release()
+            stopped = await ended_task(client, approved["taskId"])
+            tasks.cancel_scope.cancel()
+
+    assert (created["status"], cancelled["status"]) == ("working", "cancelled")
+    assert "A person with the scope approve" in created["statusMessage"]
+    assert (refused["status"], refused["result"]["structuredContent"]["status"]) == (
+        "completed",
+        "rejected",
+    )
+    assert "Not now." in refused["statusMessage"]
+    assert (runs["status"], stopped["status"]) == ("working", "cancelled")

@@ -3,8 +3,6 @@
 import base64
 import re
 import zlib
-from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -33,46 +31,10 @@ from tests.support.http_server import (
     http_process,
     run_cli,
 )
+from tests.support.signing_in import BROWSER, BY_USER, ELSEWHERE, ON_PAGE, OWN, Inputs, cookie_of
 
 PUBLIC = {"FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com"}
-BROWSER = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-BY_USER = BROWSER | {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
-OWN = {"Sec-Fetch-Site": "same-origin"}
-ON_PAGE = BROWSER | OWN | {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 CHANGE = {"connection_id": IDLE, "new_state": {"cursor": "from-elsewhere"}}
-ELSEWHERE = [
-    {"Sec-Fetch-Site": "cross-site", "Origin": "https://attacker.example"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
-    {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"},
-    {"Sec-Fetch-Site": "cross-site"},
-    {"Sec-Fetch-Site": "same-site"},
-    {"Origin": "https://attacker.example"},
-    {"Origin": "http://127.0.0.1:1"},
-    {"Origin": "null"},
-    {"Host": "attacker.example", "Origin": "http://attacker.example"},
-    {"Host": "attacker.example", "Sec-Fetch-Site": "same-origin"},
-]
-"""What a browser sends for a page of another site, port or sandbox, and after DNS rebinding."""
-
-
-@dataclass(frozen=True)
-class Cookie:
-    """A cookie as the browser keeps it."""
-
-    name: str
-    value: str
-    attributes: dict[str, str]
-
-    @property
-    def header(self) -> dict[str, str]:
-        return {"Cookie": f"{self.name}={self.value}"}
-
-
-def cookie_of(answer: httpx.Response) -> Cookie:
-    (line,) = answer.headers.get_list("Set-Cookie")
-    pair, *attributes = line.split("; ")
-    name, _, value = pair.partition("=")
-    return Cookie(name, value, {k: v for k, _, v in (each.partition("=") for each in attributes)})
 
 
 async def attempt(
@@ -92,21 +54,6 @@ async def signed_in(server: HttpServer, token: str) -> dict[str, str]:
 
 def made(server: HttpServer, scope: Scope = "write") -> tuple[str, Token]:
     return TokenFile(server.settings).create(scope, None, None)
-
-
-class Inputs(HTMLParser):
-    """The inputs, labels and tags of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 async def form_token(server: HttpServer, cookie: dict[str, str]) -> str:
@@ -376,8 +323,7 @@ async def test_a_cookie_that_was_not_made_here_opens_nothing(http: Serve) -> Non
         keys = vault.keys(server.settings)
         content = {
             "id": "x",
-            "token_id": "x",
-            "token_sha256": "0" * 64,
+            "token": {"id": "x", "sha256": "0" * 64},
             "began": 4e9,
             "issued": 4e9,
         }

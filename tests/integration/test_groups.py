@@ -12,7 +12,9 @@ from mcp_types import CallToolResult, ElicitResult, InputRequiredResult
 
 from fivetran_state import state
 from fivetran_state.changes import GroupOptions, Inline, for_each
+from fivetran_state.errors import RateLimited
 from fivetran_state.sandbox import Sandbox
+from fivetran_state.service import group_plan
 from tests.conftest import ERAS, Connect
 from tests.support.calls import (
     EMPTY,
@@ -72,6 +74,47 @@ async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
     own = [each for each in calls if each.connection_id]
     assert len(own) == 12 * (2 + 7)
     assert len(calls) - len(own) < len(own) / 4
+
+
+async def test_a_plan_waits_at_the_limit_too_and_is_the_same_afterwards(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 12)
+    sandbox.api.requests_per_hour, sandbox.api.limit_window = 20, 0.5
+    few = {"FIVETRAN_STATE_CONCURRENCY": "2"}
+    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    async with service_in(environment | few, monkeypatch) as service:
+        plan = await service.groups.plan_updates(change, GroupOptions("all_or_nothing"))
+        group = await service.groups.update_states(
+            change,
+            GroupOptions("all_or_nothing", expected_version=plan.version),
+            wait_seconds=60,
+        )
+
+    assert (plan.changed, plan.failed) == (12, 0)
+    assert group.counts == {"updated": 12}
+    assert 429 not in {each.status for each in sandbox.log}
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["refused", "the last tenth"])
+async def test_a_plan_that_would_wait_too_long_says_so_and_is_no_conflict(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    ids = only(sandbox, 12)
+    monkeypatch.setattr(group_plan, "MAX_WAIT", 0.5)
+    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    async with service_in(environment, monkeypatch) as service:
+        plan = await service.groups.plan_updates(change, GroupOptions("independent"))
+        sandbox.api.requests_per_hour = 20
+        while sandbox.world.admit(20)[0] > left:
+            pass
+        with pytest.raises(RateLimited) as caught:
+            await service.groups.update_states(
+                change, GroupOptions("independent", expected_version=plan.version)
+            )
+
+    assert caught.value.details["retry_after"] > 0
+    assert writes(sandbox) == []
 
 
 # Planning and changing

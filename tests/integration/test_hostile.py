@@ -218,7 +218,7 @@ def test_what_the_doctor_prints_of_fivetrans_errors_steers_no_terminal(
     assert report.returncode == 1
     assert r"\u001b[31mred" in report.stdout
     assert "".join(hidden_in(report.stdout + report.stderr)) == hex(ord("\n"))
-    assert len(report.stdout.splitlines()) == 5
+    assert len(report.stdout.splitlines()) == 7
 
 
 # The text that the human and the host see

@@ -70,6 +70,23 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
         private.read(path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root can make a file of root's.")
+@pytest.mark.parametrize(("mode", "is_read"), [(0o440, True), (0o444, False), (0o460, False)])
+def test_a_secret_that_kubernetes_mounts_is_read_if_only_a_group_can_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_read: bool
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_bytes(b"secret")
+    path.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 10001)
+
+    if is_read:
+        assert private.read(path) == b"secret"
+    else:
+        with pytest.raises(private.NotPrivate, match=f"chown 10001 '{path}'"):
+            private.read(path)
+
+
 def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
     path = tmp_path / "key"
     os.mkfifo(path, 0o600)

@@ -148,6 +148,46 @@ def test_a_secret_that_cannot_sign_is_told_by_its_variable_and_not_shown(
     assert secret not in told
 
 
+CLIENT = "FIVETRAN_STATE_OAUTH_CLIENT_ID"
+ISSUER = {"FIVETRAN_STATE_OAUTH_ISSUER": "https://issuer.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({CLIENT: "page"}, f"{CLIENT} needs FIVETRAN_STATE_OAUTH_ISSUER"),
+        (ISSUER | {CLIENT: "page"}, f"{CLIENT} needs FIVETRAN_STATE_PUBLIC_URL"),
+        (
+            ISSUER | {CLIENT: "page", "FIVETRAN_STATE_PUBLIC_URL": "http://example.com"},
+            f"{CLIENT} needs FIVETRAN_STATE_PUBLIC_URL with an https URL",
+        ),
+        ({CLIENT: "pagé"}, f"{CLIENT}: has to be printable"),
+        (
+            {"FIVETRAN_STATE_OAUTH_CLIENT_SECRET": "a-secret"},
+            "FIVETRAN_STATE_OAUTH_CLIENT_SECRET needs",
+        ),
+        (
+            {"FIVETRAN_STATE_OAUTH_CLIENT_SECRET": "a-secret-é"},
+            "FIVETRAN_STATE_OAUTH_CLIENT_SECRET: has to be printable",
+        ),
+    ],
+    ids=str,
+)
+def test_people_sign_in_only_where_client_issuer_and_address_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    told: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    refusal = _refusal(capsys)
+
+    assert told in refusal
+    assert "a-secret" not in refusal
+
+
 @pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://example.com", "hook"])
 def test_notices_go_only_where_nobody_can_read_them_on_the_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str

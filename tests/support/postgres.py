@@ -107,6 +107,19 @@ class Postgres:
         with psycopg.connect(url, autocommit=True) as session:
             return session.execute(sql.encode()).fetchall()
 
+    def new_role(self) -> str:
+        """A user who may neither create databases nor change those of others."""
+        role = f"role_{uuid.uuid4().hex}"
+        self.execute(self.new_database(), f"CREATE ROLE {role} LOGIN", name="postgres")
+        return role
+
+    def execute(self, url: str, *statements: str, name: str | None = None) -> None:
+        """Statements without rows, in the URL's database or the one with this name."""
+        where = psycopg.conninfo.make_conninfo(url, **({} if name is None else {"dbname": name}))
+        with psycopg.connect(where, autocommit=True) as session:
+            for statement in statements:
+                session.execute(statement.encode())
+
     def dump(self, url: str) -> bytes:
         """The output of `pg_dump` for the database."""
         return subprocess.check_output([self.programs / "pg_dump", url])

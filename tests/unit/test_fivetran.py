@@ -21,7 +21,7 @@ CONNECTION: dict[str, Any] = {
     "paused": False,
     "status": {"sync_state": "scheduled", "setup_state": "connected"},
 }
-NOT_SENT = [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError]
+NOT_SENT = [httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError]
 CUT_OFF = [httpx.ReadError, httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError]
 UNCLEAR = [408, 425, 500, 502, 503, 504]
 ATTEMPTS = 4
@@ -469,10 +469,10 @@ async def test_what_is_not_an_id_is_not_sent(odd: str) -> None:
 # The end
 
 
-async def test_a_client_that_is_retired_may_still_be_used() -> None:
+async def test_a_client_that_is_closed_may_still_be_used() -> None:
     script = Script(data(CONNECTION), httpx.ReadError)
 
-    await script.fivetran.retire()
+    await script.fivetran.aclose()
 
     assert (await script.fivetran.get_connection(ID)).id == ID
     with pytest.raises(FivetranUnavailable):

@@ -65,6 +65,9 @@ class Links:
     def sign_in(self) -> str:
         return self._to("/sign-in")
 
+    def sign_in_at_issuer(self) -> str:
+        return self._to("/sign-in/issuer")
+
     def sign_out(self) -> str:
         return self._to("/sign-out")
 
