@@ -25,7 +25,8 @@ _NOT_SHOWN_BY_JSON = (
 HIDDEN = re.compile(f"[{_NOT_SHOWN_BY_JSON}]")
 """Invisible characters, except the first 32 controls: JSON always escapes those."""
 
-_UNFIT = re.compile(f"[{_CONTROLS}{_NOT_SHOWN_BY_JSON}]")
+UNFIT = re.compile(f"[{_CONTROLS}{_NOT_SHOWN_BY_JSON}]")
+"""Every invisible character: what `visible` escapes."""
 
 _WORD = re.compile(r"[A-Za-z0-9/]([\w/.-]*[A-Za-z0-9/])?", re.ASCII)
 
@@ -65,7 +66,7 @@ _DISTINCT = frozenset("δζθλμξπςφψωΓΔΘΛΞΠΣΦΨΩджзийлп�
 
 def visible(text: str) -> str:
     """The text with each invisible character as a JSON escape: `\\u202e`."""
-    return _UNFIT.sub(lambda found: escape(found[0]), text)
+    return UNFIT.sub(lambda found: escape(found[0]), text)
 
 
 def shown(text: str, limit: int = 60) -> str:

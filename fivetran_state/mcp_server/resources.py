@@ -1,6 +1,6 @@
 """The resources that a host can attach: a connection's state, its history, single updates, and groups.
 
-They are templates only, and `resources/list` is empty. Hosts ask for the list when they start. A
+They are templates only, and `resources/list` is empty, but for the App. Hosts ask for the list when they start. A
 list of the account's connections would cost every start a call to Fivetran, and would make it wait
 while Fivetran cannot be reached. Completion finds the ids.
 """

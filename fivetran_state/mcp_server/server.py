@@ -11,6 +11,7 @@ from fivetran_state import __version__
 from fivetran_state.config import Settings
 from fivetran_state.errors import InvalidRequest
 from fivetran_state.mcp_server import confirmation, stdio
+from fivetran_state.mcp_server.app import App
 from fivetran_state.mcp_server.completion import Completions
 from fivetran_state.mcp_server.prompts import Prompts
 from fivetran_state.mcp_server.protocol_errors import protocol_error
@@ -72,7 +73,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
     """
     leave_logs_to_us()
     backend = backend or Backend(settings)
-    tasks = Tasks(backend, Pages(settings.public_url))
+    tasks, app = Tasks(backend, Pages(settings.public_url)), App(settings)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
@@ -86,8 +87,13 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         version=__version__,
         instructions=INSTRUCTIONS,
         tools=[*Tools(backend, settings)],
-        extensions=[tasks],
-        middleware=[confirmation.drop_odd_answers, within_scopes, tasks.check_subscription],
+        extensions=[tasks, app],
+        middleware=[
+            confirmation.drop_odd_answers,
+            within_scopes,
+            tasks.check_subscription,
+            app.for_hosts,
+        ],
         request_state_security=confirmation.security(settings),
         subscriptions=subscriptions.bus,
         lifespan=lifespan,

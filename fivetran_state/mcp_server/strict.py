@@ -222,7 +222,7 @@ def _compact(schema: Any) -> Any:
     """The schema without text that costs a model's context and has no meaning for it.
 
     Pydantic repeats every field's name as its title, and adds null to the types of each optional
-    field.
+    field. Two sets of words are two equal choices, once their words are left out.
     """
     if isinstance(schema, list):
         return [_compact(item) for item in schema]
@@ -235,7 +235,10 @@ def _compact(schema: Any) -> Any:
         for key, value in schema.items()
         if not (key == "title" or (key, value) in _SAYS_NOTHING)
     }
-    choices = [choice for choice in compact.get("anyOf", []) if choice != {"type": "null"}]
+    choices: list[Any] = []
+    for choice in compact.get("anyOf", []):
+        if choice != {"type": "null"} and choice not in choices:
+            choices.append(choice)
     if len(choices) == 1:
         del compact["anyOf"]
         return choices[0] | compact

@@ -37,11 +37,9 @@ from fivetran_state.startup import Backend
 if TYPE_CHECKING:
     from fivetran_state.updates.records import Progress
 
-ConnectionId = Annotated[str, Field(description="The connection's id, such as speak_inexpensive.")]
+ConnectionId = Annotated[str, Field(description="An id, such as speak_inexpensive.")]
 Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
-WaitSeconds = Annotated[
-    float, Field(ge=0, le=50, description="Seconds to wait for the update to end.")
-]
+WaitSeconds = Annotated[float, Field(ge=0, le=50, description="Seconds to wait for its end.")]
 
 
 class Tools:
@@ -247,7 +245,7 @@ class Tools:
             str | None,
             Field(
                 max_length=200,
-                description="For retries of one request: the same key never updates twice.",
+                description="For retries: the same key never updates twice.",
             ),
         ] = None,
         wait_seconds: WaitSeconds = 20,

@@ -6,8 +6,8 @@ import pytest
 from filelock import FileLock
 from playwright.async_api import Browser, async_playwright
 
+from tests.support import app_host, npm
 from tests.support import browser as chromium
-from tests.support import npm
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +33,16 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):
         folder = npm.folder_of(npm.AXE)
     return (folder / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def host_script(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of a host of MCP Apps."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):
+        return app_host.bundled_script()
+
+
+@pytest.fixture
+def sites(host_script: str) -> Iterator[app_host.Sites]:
+    with app_host.sites(host_script) as where:
+        yield where

@@ -8,41 +8,15 @@ from playwright.async_api import Browser
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
+from tests.support.hostile import HIDDEN, MARKUP, STATE, TALL, hostile_connection
 from tests.support.rest import get, post
 from tests.support.views import change, remembered
 from tests.support.visitor import PHONE, visitor
 
-ELSEWHERE = "http://elsewhere.example/seen"
-MARKUP = (
-    "</title></textarea></pre></bdo><script>alert(1)</script><img src=x onerror=alert(2)>"
-    f"<img src={ELSEWHERE}><link rel=stylesheet href={ELSEWHERE}><style>*{{display:none}}</style>"
-    f"<iframe src={ELSEWHERE}></iframe><meta http-equiv=refresh content='0;url={ELSEWHERE}'>"
-    f"<base href={ELSEWHERE}><svg onload=alert(3)><form action={ELSEWHERE}>\"'"
-)
-HIDDEN = "\u202egnp.exe\u2066\u2067\u200b\x1b[31m\x00"
-TALL = "\n" * 50 + "Z\u0351\u036b\u0343\u036a" * 40
-STATE: dict[str, Any] = {
-    MARKUP: HIDDEN + MARKUP,
-    HIDDEN: TALL,
-    "onclick": "alert(1)",
-    "form_token": "x",
-    "__proto__": {"expected_version": "0"},
-    "Approve exactly this": "javascript:alert(1)",
-    'data-events="': f"data-events={ELSEWHERE}",
-    "{{ 7 * 7 }}{% raw %}": "x" * 5_000,
-    "a/b~c": [{MARKUP: "\u05d0" * 300}],
-}
 _PLACES = """() => ["header nav", "header nav a", "h1"].map((each) => {
     const box = document.querySelector(each).getBoundingClientRect();
     return [box.left, box.top].map(Math.round);
 })"""
-
-
-def hostile_connection(sandbox: Sandbox, connection_id: str, state: str) -> None:
-    sandbox.add_group("evil", MARKUP + HIDDEN)
-    sandbox.add_connection(
-        connection_id, service="connector_sdk", schema=MARKUP + TALL, group_id="evil", state=state
-    )
 
 
 def views_of(connection_id: str, version: str) -> list[str]:

@@ -7,8 +7,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from fivetran_state import look
 from fivetran_state.errors import FivetranUnavailable, LeftPaused
-from fivetran_state.http_server.page import Pages, charts, differences, prefers_html, words
+from fivetran_state.http_server.page import Pages, charts, differences, prefers_html
 from fivetran_state.http_server.page.links import Links
 from fivetran_state.models import Change, Failure, HistoryEntry, WorkflowView
 from fivetran_state.phases import TABLE
@@ -561,7 +562,7 @@ def test_if_fivetran_does_not_answer_it_is_unknown_what_is_left_paused() -> None
 
 
 def test_every_step_has_words() -> None:
-    assert {entry.name for entry in TABLE} == set(words.STEPS)
+    assert {entry.name for entry in TABLE} == set(look.STEPS)
 
 
 def test_ids_and_values_are_quoted_in_addresses() -> None:

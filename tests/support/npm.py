@@ -12,6 +12,8 @@ INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 COMPOSE_LINTER = "dclint@3.1.0"
 AXE = "axe-core@4.14.1"
 CHROMIUM = "@sparticuz/chromium@153.0.0"
+EXT_APPS = "@modelcontextprotocol/ext-apps@2.0.4"
+ESBUILD = "esbuild@0.25.12"
 
 _NODE_PACKAGE = """'node-' + process.platform.replace('32', '') + '-' + process.arch"""
 _PRINT_PATH = "import os; print(os.environ['PATH'])"

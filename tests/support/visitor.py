@@ -8,11 +8,12 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
-_REPORTS = """
+REPORTS = """
 addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
 });
 """
+"""What a window says when its policy has stopped something."""
 
 
 class Visitor:
@@ -76,5 +77,5 @@ class Visitor:
 async def visitor(browser: Browser, url: str, **options: Any) -> Visitor:
     """A visitor without cookies; `options` are Playwright's for a context."""
     context = await browser.new_context(**{"viewport": DESKTOP} | options)
-    await context.add_init_script(_REPORTS)
+    await context.add_init_script(REPORTS)
     return Visitor(context, await context.new_page(), url)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
+from fivetran_state import look
 from fivetran_state.http_server.page import words
 from fivetran_state.http_server.page.links import Links
 from fivetran_state.http_server.paths import SCRIPT, STYLE
@@ -33,11 +34,11 @@ class Pages:
     """Renders the pages of one server; its public URL has the path `prefix`."""
 
     def __init__(self, prefix: str) -> None:
-        self._assets = {path: _read(path) for path in _MEDIA_TYPES}
+        self._assets = {STYLE: look.style(), SCRIPT: _script()}
         self.links = links = Links(prefix)
         self._values: dict[str, Any] = {"me": None, "is_signed_in": False, "form_token": None}
         self._environment = Environment(
-            loader=PackageLoader(__package__ or ""),
+            loader=ChoiceLoader([PackageLoader(__package__ or ""), PackageLoader(look.__name__)]),
             autoescape=True,
             undefined=StrictUndefined,
             lstrip_blocks=True,
@@ -53,8 +54,8 @@ class Pages:
             "links": links,
             "style": links.asset(STYLE, _digest(self._assets[STYLE])),
             "script": links.asset(SCRIPT, _digest(self._assets[SCRIPT])),
-            "steps": words.STEPS,
-            "kinds": words.KINDS,
+            "steps": look.STEPS,
+            "kinds": look.KINDS,
         }
 
     def bound(self, **values: Any) -> "Pages":
@@ -103,9 +104,8 @@ def moment(text: str) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(text, shown)
 
 
-def _read(path: str) -> bytes:
-    folder = resources.files(__package__ or "") / "static"
-    return (folder / path.rpartition("/")[2]).read_bytes()
+def _script() -> bytes:
+    return (resources.files(__package__ or "") / "static/script.js").read_bytes()
 
 
 def _digest(content: bytes) -> str:

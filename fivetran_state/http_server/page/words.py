@@ -1,35 +1,11 @@
-"""The words of the page for what the service names by codes, and for what tools are named for."""
+"""The phases in which an update waits, and the words of the page for what tools are named for."""
 
 import re
 
 from fivetran_state.http_server.problems import ROUTES
 
-STEPS = {
-    "inspect": "Look at the connection and its state",
-    "pause": "Pause the connection",
-    "drain": "Wait until the running sync has ended",
-    "snapshot": "Keep the state as it is",
-    "write": "Write the new state",
-    "verify": "Read the state back",
-    "hold": "Wait for the other connections of the group",
-    "roll_back": "Put the old state back",
-    "undo": "Put the old state back with the group",
-    "resume": "Resume the connection",
-    "sync": "Start a sync",
-    "wait": "Wait before trying again",
-}
-"""By name of a phase or a step."""
-
 WAITING = ("drain", "hold", "wait")
 """Phases in which an update waits for something."""
-
-KINDS = {
-    "sync": "a sync",
-    "update": "an update",
-    "others": "somebody else",
-    "first look": "unknown: first look",
-}
-"""What moved a state, by `HistoryKind`."""
 
 _PLACES = {
     "list_connections": "the page Connections",
