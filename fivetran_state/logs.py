@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fivetran_state.errors import FivetranStateError
 
@@ -64,7 +64,14 @@ PATIENCE = 0.1
 """Seconds that a line waits for its reader, unless the line before it has waited in vain."""
 
 
-class _WhileRead(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    # Python 3.10 has it without the type of the stream.
+    _StreamHandler = logging.StreamHandler
+
+
+class _WhileRead(_StreamHandler):
     """Drops lines that do not fit into a pipe without a reader: waiting would stop the updates."""
 
     _is_full = False
