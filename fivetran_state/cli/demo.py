@@ -50,6 +50,8 @@ class _Demo:
 
     async def _look(self, client: Client) -> str:
         self._title(f"The assistant reads the state of {CONNECTION}, in the middle of a sync")
+        # The world's first sync may have ended while the server was starting.
+        self._fivetran.start_sync(CONNECTION)
         seen = await _call(client, "get_state", connection_id=CONNECTION)
         self._console.print_json(json.dumps(seen["state"]))
         self._say(f"version {seen['version']}, sync_state {seen['sync_state']}")
