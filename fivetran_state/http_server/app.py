@@ -131,7 +131,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     answers = WholeAnswers(FewSessions(mcp.session_manager.handle_request))
     endpoint = [Route(path, answers) for path in MCP_PATHS]
     signing_in = SignIn(sessions, authority, prefix).routes()
-    app.router.routes.extend([*docs.routes(), *signing_in, *authority.routes, *endpoint])
+    app.router.routes.extend([*docs.routes(app, pages), *signing_in, *authority.routes, *endpoint])
     docs.describe(app, authority)
     return app
 

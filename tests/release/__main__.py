@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.release import building, checking, described
 from tests.support.calls import ROOT
@@ -25,11 +24,10 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="fivetran-state-release-") as temporary:
         _release(console, Path(temporary), into)
-    listed = Table("file", "bytes", "SHA-256", box=None)
+    console.print("\nSHA-256, bytes, file")
     for path in sorted(into.iterdir()):
         content = path.read_bytes()
-        listed.add_row(path.name, f"{len(content):,}", hashlib.sha256(content).hexdigest())
-    console.print(listed)
+        console.print(f"{hashlib.sha256(content).hexdigest()} {len(content):>11,} {path.name}")
 
 
 def _release(console: Console, work: Path, into: Path) -> None:

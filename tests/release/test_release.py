@@ -1,6 +1,7 @@
 """`scripts/release` builds and checks everything from a clean clone."""
 
-import os
+import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,15 +20,15 @@ def test_a_release_is_built_checked_and_listed(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env=os.environ | {"COLUMNS": "200"},
     ).stdout
 
-    built = {path.name for path in (tmp_path / "dist").iterdir()}
-    assert built == {
+    built = {path.name: path.read_bytes() for path in (tmp_path / "dist").iterdir()}
+    assert built.keys() == {
         f"fivetran_state-{__version__}.tar.gz",
         f"fivetran_state-{__version__}-py3-none-any.whl",
         f"fivetran-state-{__version__}.mcpb",
         described.SERVER.name,
     }
-    for name in built:
-        assert name in released
+    for name, content in built.items():
+        digest = hashlib.sha256(content).hexdigest()
+        assert re.search(rf"^{digest} +{len(content):,} {name}$", released, re.MULTILINE)
