@@ -43,7 +43,7 @@ INSTALL, CONNECT, JOBS = (
 TOOLS, ENVIRONMENT, COMMANDS, SHELL = (
     ROOT / f"docs/reference/{name}.md" for name in ("tools", "environment", "commands", "shell")
 )
-STARTS = (["/path/to/fivetran-state/.venv/bin/fivetran-state"], ["uvx", "fivetran-state"])
+STARTS = (["/path/to/fivetran-state/.runtime/bin/fivetran-state"], ["uvx", "fivetran-state"])
 """How the snippets start the program: from a clone, and by uv."""
 
 

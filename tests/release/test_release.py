@@ -1,4 +1,4 @@
-"""`scripts/release` builds and checks everything from a clean clone."""
+"""`scripts/release` and `scripts/demo` work from a clean clone."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fivetran_state import __version__
-from tests.release import described
+from tests.release import building, described
 from tests.support.calls import ROOT
 
 pytestmark = pytest.mark.slow
@@ -32,3 +32,14 @@ def test_a_release_is_built_checked_and_listed(tmp_path: Path) -> None:
     for name, content in built.items():
         digest = hashlib.sha256(content).hexdigest()
         assert re.search(rf"^{digest} +{len(content):,} {name}$", released, re.MULTILINE)
+
+
+def test_the_demo_of_a_clone_runs_without_development_tools(tmp_path: Path) -> None:
+    clone = building.clone(tmp_path / "clone")
+    shown = building.run(clone / "scripts" / "demo")
+    has = building.run(clone / ".runtime/bin/python", "-m", "pip", "list", "--format=freeze")
+
+    assert "The update was recovered and verified." in shown
+    installed = {line.partition("==")[0].lower() for line in has.splitlines()}
+    assert "dbos" in installed
+    assert installed & {"pytest", "mypy", "ruff", "hypothesis", "playwright", "uv"} == set()
