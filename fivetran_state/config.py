@@ -118,7 +118,7 @@ def signing_key(secret: str) -> bytes:
 
 
 class Settings(BaseSettings):
-    """The settings from the environment; `sandbox` comes from the command line.
+    """The settings from the environment.
 
     Raises `pydantic.ValidationError`, which names the variable, when a value cannot be used.
     """
@@ -226,7 +226,9 @@ class Settings(BaseSettings):
         "INFO", validation_alias="FIVETRAN_STATE_LOG_LEVEL"
     )
 
-    sandbox: bool = False
+    sandbox: bool = Field(False, validation_alias="FIVETRAN_STATE_SANDBOX")
+    """Whether a simulated Fivetran stands in. On the command line: `--sandbox`."""
+
     takes_guests: bool = False
     """Whether requests may bring credentials of their own, so that the server needs none."""
 

@@ -20,7 +20,7 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from fivetran_state import private
 from fivetran_state.errors import FivetranStateError
@@ -73,7 +73,14 @@ PATIENCE = 0.1
 """Seconds that a line waits for its reader, unless the line before it has waited in vain."""
 
 
-class _WhileRead(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    # Python 3.10 has it without the type of the stream.
+    _StreamHandler = logging.StreamHandler
+
+
+class _WhileRead(_StreamHandler):
     """Drops lines that do not fit into a pipe without a reader: waiting would stop the updates."""
 
     _is_full = False

@@ -56,11 +56,12 @@ def _in_words(problem: "ErrorDetails") -> str:
 def read_settings(sandbox: bool, takes_guests: bool = False) -> Settings:
     """The settings; raises `UnusableSettings`, which names the variable."""
     try:
-        return Settings(sandbox=sandbox, takes_guests=takes_guests)
+        settings = Settings(takes_guests=takes_guests)
     except ValidationError as error:
         raise UnusableSettings(
             "; ".join(_in_words(problem) for problem in error.errors())
         ) from None
+    return settings.model_copy(update={"sandbox": True}) if sandbox else settings
 
 
 def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:

@@ -21,6 +21,7 @@ from fivetran_state.config import Settings
 from fivetran_state.mcp_server import build
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
+from fivetran_state.startup import read_settings
 from tests.support.calls import API_KEY, API_SECRET, ROOT, sync_until_paused
 from tests.support.http_server import HttpServer
 from tests.support.postgres import SECRET_KEY, Postgres
@@ -161,7 +162,7 @@ def http(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Serve:
     ) -> AsyncIterator[HttpServer]:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, value)
-        settings = Settings(sandbox=sandbox, takes_guests=takes_guests)
+        settings = read_settings(sandbox, takes_guests)
         server, listener = http_server.bind(settings, host=host, port=0)
         async with HttpServer(settings, server, listener).running() as running:
             yield running

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from fivetran_state.sandbox import Sandbox
 
 CONNECTION = "speak_inexpensive"
 REWIND = {"orders": {"cursor": "2026-01-01T00:00:00Z"}}
+
+LONG = 600.0
+"""Seconds, more than any step takes."""
 
 SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -37,6 +41,10 @@ class _Demo:
         # Shows what the simulated Fivetran has, without asking the server.
         (home / "sandbox").mkdir(mode=0o700)
         self._fivetran = Sandbox(home / "sandbox" / "world.db")
+        # On a slow machine, the sync would end before the update looks at it.
+        self._fivetran.world.change(
+            CONNECTION, lambda syncing, now: replace(syncing, sync_ends_at=now + LONG)
+        )
 
     async def show(self) -> None:
         async with self._server() as client:
@@ -85,7 +93,7 @@ class _Demo:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(update)
-            with anyio.fail_after(30):
+            with anyio.fail_after(LONG):
                 await waiting.wait()
             server = self._server_pid()
             os.kill(server, SIGKILL)

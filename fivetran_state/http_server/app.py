@@ -148,7 +148,7 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         flow = CodeFlow(authority.issuer, settings.oauth_client_id, settings)
         signing_in += IssuerSignIn(flow, sessions, authority, prefix, settings).routes()
         app.state.issuer_host = flow.issuer.host
-    plain = [*docs.routes(), *signing_in, *authority.routes, *endpoint]
+    plain = [*docs.routes(app, pages), *signing_in, *authority.routes, *endpoint]
     counted.know_paths({route.path for route in plain if isinstance(route, Route)})
     app.router.routes.extend(plain)
     docs.describe(app, authority)

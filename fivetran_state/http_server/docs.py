@@ -1,48 +1,143 @@
-"""`/docs`: the REST routes to read and to try, under a policy that allows no other script.
+"""`/docs`: the REST routes as a page, made from the OpenAPI document.
 
-Everything comes from this server and needs no token: a browser has no token until its user enters
-one on this page, and the page contains only what is in this project's source.
+It needs no token, as it contains only what is in this project's source.
 """
 
-import base64
-import hashlib
+import json
 import re
+import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 
 from fivetran_state.http_server.authority import Authority
 from fivetran_state.http_server.gate import PAGE
+from fivetran_state.http_server.page import Pages
 from fivetran_state.http_server.problems import Problem, with_routes
 
 
-def routes() -> list[BaseRoute]:
-    """The page, and the files of Swagger UI that it loads."""
-    page = get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="Fivetran state",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="data:,",
-    )
-    scripts = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{hash_}'" for hash_ in hashes)
-    page.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src 'self' {allowed}; style-src 'self' 'unsafe-inline'; "
-        "img-src data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+@dataclass(frozen=True)
+class Value:
+    """One value that a route takes: a parameter, or a member of its body."""
+
+    name: str
+    place: str
+    """`path`, `query`, `header` or `body`."""
+    kind: str
+    is_required: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One route, as the page shows it."""
+
+    id: str
+    method: str
+    path: str
+    description: str
+    values: list[Value]
+    answers: dict[str, str]
+    command: str
+    """A shell command that calls it; `$URL` and `$TOKEN` are the reader's."""
+
+
+def routes(app: FastAPI, pages: Pages) -> list[BaseRoute]:
+    """The page of this app's routes."""
 
     async def show(_: Request) -> Response:
-        return page
+        described = app.openapi()
+        return pages.answer(
+            "routes.html", here="rest", groups=operations(described), needs=described["security"]
+        )
 
-    assets = StaticFiles(packages=[("fastapi_swagger", "resources")])
-    return [Route(PAGE, show), Mount(PAGE, assets)]
+    return [Route(PAGE, show)]
+
+
+def operations(described: dict[str, Any]) -> dict[str, list[Operation]]:
+    """The routes of an OpenAPI document, by their tag."""
+    groups: dict[str, list[Operation]] = {}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            found = _operation(described, method.upper(), path, operation)
+            groups.setdefault(operation["tags"][0], []).append(found)
+    return groups
+
+
+def _operation(
+    described: dict[str, Any], method: str, path: str, operation: dict[str, Any]
+) -> Operation:
+    values = [
+        Value(
+            parameter["name"],
+            parameter["in"],
+            _kind(parameter["schema"]),
+            parameter["required"],
+            _description(parameter | parameter["schema"]),
+        )
+        for parameter in operation.get("parameters", [])
+    ]
+    example = None
+    if "requestBody" in operation:
+        body = _resolved(described, operation["requestBody"]["content"]["application/json"])
+        example = body["examples"][0]
+        values += [
+            Value(name, "body", _kind(member), name in body["required"], _description(member))
+            for name, member in body["properties"].items()
+        ]
+    return Operation(
+        operation["operationId"],
+        method,
+        path,
+        operation["description"],
+        values,
+        {status: answer["description"] for status, answer in operation["responses"].items()},
+        _command(method, path, values, example),
+    )
+
+
+def _resolved(described: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    name = content["schema"]["$ref"].rpartition("/")[2]
+    schema: dict[str, Any] = {"required": [], **described["components"]["schemas"][name]}
+    return schema
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """The type of a value in words: `string`, `list of string`, `read or write`."""
+    if "anyOf" in schema:
+        kinds = [_kind(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
+
+
+def _description(schema: dict[str, Any]) -> str:
+    """What the document says of a value, which may stand in one of its types."""
+    within = (each.get("description", "") for each in schema.get("anyOf", []))
+    return schema.get("description") or next(filter(None, within), "")
+
+
+def _command(method: str, path: str, values: list[Value], example: object) -> str:
+    address = re.sub(r"\{(\w+)\}", lambda found: f"${found[1].upper()}", path)
+    asked = [each.name for each in values if each.place == "query" and each.is_required]
+    if asked:
+        address += "?" + "&".join(f"{name}=${name.upper()}" for name in asked)
+    lines = [f'curl "$URL{address}" -H "Authorization: Bearer $TOKEN"']
+    if method != "GET":
+        lines[0] += f" -X {method} -H 'Content-Type: application/json'"
+    if example is not None:
+        lines.append(f"-d {shlex.quote(json.dumps(example))}")
+    return " \\\n  ".join(lines)
 
 
 def describe(app: FastAPI, authority: Authority) -> None:

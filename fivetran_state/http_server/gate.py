@@ -47,8 +47,6 @@ MAX_OPEN_REQUESTS = 500
 PAGE = "/docs"
 DOCUMENTATION = (
     PAGE,
-    f"{PAGE}/swagger-ui-bundle.js",
-    f"{PAGE}/swagger-ui.css",
     "/openapi.json",
     STYLE,
     SCRIPT,

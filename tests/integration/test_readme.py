@@ -1,5 +1,6 @@
 """The examples in the documentation work as written, and its lists are complete."""
 
+import base64
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import anyio
 import pytest
 import typer
+import yaml
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
@@ -22,15 +25,26 @@ from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.support.calls import ROOT, SYNCING
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *DOCS,
+]
 README = ROOT / "README.md"
 FIRST_UPDATE = ROOT / "docs/start/first-update.md"
-CONNECT, JOBS = ROOT / "docs/how-to/connect.md", ROOT / "docs/how-to/jobs.md"
+INSTALL, CONNECT, JOBS = (
+    ROOT / f"docs/how-to/{name}.md" for name in ("install", "connect", "jobs")
+)
 TOOLS, ENVIRONMENT, COMMANDS, SHELL = (
     ROOT / f"docs/reference/{name}.md" for name in ("tools", "environment", "commands", "shell")
 )
-INSTALLED = "/path/to/fivetran-state/.venv/bin/fivetran-state"
+STARTS = (["/path/to/fivetran-state/.runtime/bin/fivetran-state"], ["uvx", "fivetran-state"])
+"""How the snippets start the program: from a clone, and by uv."""
 
 
 def text(page: Path) -> str:
@@ -41,25 +55,45 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.DOTALL | re.MULTILINE)
 
 
+def configured() -> list[dict[str, Any]]:
+    """The server in each host's file, and in each install link."""
+    files = [
+        *(json.loads(block) for block in blocks(INSTALL, "json")),
+        *(tomllib.loads(block) for block in blocks(INSTALL, "toml")),
+        *(yaml.safe_load(block) for block in blocks(INSTALL, "yaml")),
+    ]
+    keys = ("mcpServers", "servers", "mcp_servers", "context_servers", "extensions")
+    servers = [next(iter(file[key].values())) for file in files for key in keys if key in file]
+    (links,) = blocks(INSTALL, "text")
+    return [*servers, *map(linked, links.split())]
+
+
+def linked(link: str) -> dict[str, Any]:
+    """The server that an install link describes."""
+    scheme, query = link.partition(":")[0], link.partition("?")[2]
+    values = parse_qs(query)
+    if scheme == "goose":
+        return {"command": values["cmd"][0], "args": values["arg"]}
+    text = unquote(query) if scheme == "vscode" else base64.b64decode(values["config"][0])
+    server: dict[str, Any] = json.loads(text)
+    return server
+
+
+def commands_of_hosts() -> list[str]:
+    lines = "".join(
+        block for page in (README, FIRST_UPDATE, INSTALL) for block in blocks(page, "sh")
+    ).splitlines()
+    return [line for line in lines if re.match(r"(claude|gemini) mcp add", line)]
+
+
 def snippets() -> list[list[str]]:
     """The command line that each host would start."""
-    configured: list[dict[str, Any]] = [
-        next(iter((snippet.get("mcpServers") or snippet["servers"]).values()))
-        for snippet in map(json.loads, blocks(CONNECT, "json"))
-    ]
-    found = [[server["command"], *server["args"]] for server in configured if "command" in server]
-    for block in blocks(CONNECT, "toml"):
-        values = dict(re.findall(r"^(\w+) = (.*)$", block, re.MULTILINE))
-        if "command" in values:
-            found.append([json.loads(values["command"]), *json.loads(values["args"])])
-    lines = "".join(
-        block for page in (README, FIRST_UPDATE, CONNECT) for block in blocks(page, "sh")
-    )
-    return found + [
-        shlex.split(line.partition(" -- ")[2])
-        for line in lines.splitlines()
-        if line.startswith("claude mcp add") and " -- " in line
-    ]
+    found = [[server.get("command", server.get("cmd")), *server["args"]] for server in configured()]
+    for line in commands_of_hosts():
+        words = shlex.split(line)
+        at = words.index("--") + 1 if "--" in words else words.index("uvx")
+        found.append(words[at:])
+    return found
 
 
 def test_the_readme_is_short_and_names_two_commands_that_exist() -> None:
@@ -71,21 +105,34 @@ def test_the_readme_is_short_and_names_two_commands_that_exist() -> None:
 
 
 def test_there_is_a_snippet_for_each_host() -> None:
-    assert len(snippets()) == 7
-    for host in ("Claude Desktop", "Claude Code", "Cursor", "VS Code", "Codex"):
-        assert host in text(CONNECT)
+    hosts = ["Claude Desktop", "Claude Code", "Cursor", "VS Code", "Codex", "Gemini CLI", "Goose"]
+    for host in [*hosts, "Zed"]:
+        assert f"\n## {host}\n" in text(INSTALL)
         assert host in text(README)
+    assert len(snippets()) == 13
 
 
-@pytest.mark.parametrize("command", snippets(), ids=lambda command: str(len(command)))
+def test_no_snippet_holds_a_secret() -> None:
+    named = re.compile(r"\$\{?(env:|input:)?[\w-]+\}?")
+    values = [value for server in configured() for value in server.get("env", {}).values()]
+    for line in commands_of_hosts():
+        values += [word.partition("=")[2] for word in shlex.split(line) if word.startswith("FIVET")]
+    headers = re.findall(r"Bearer ([^\"']+)", text(CONNECT))
+
+    assert len(values) == 8
+    assert len(headers) == 4
+    assert [value for value in [*values, *headers] if not named.fullmatch(value)] == []
+
+
+@pytest.mark.parametrize("command", snippets(), ids="-".join)
 async def test_a_host_that_is_configured_as_shown_gets_the_tools(
     command: list[str], tmp_path: Path
 ) -> None:
-    assert command[0] == INSTALLED
+    start = next(each for each in STARTS if command[: len(each)] == each)
     program = Path(sys.executable).parent / "fivetran-state"
     server = StdioServerParameters(
         command=str(program),
-        args=command[1:],
+        args=command[len(start) :],
         env={"FIVETRAN_STATE_DATA_DIR": str(tmp_path / "data")},
     )
     async with Client(server) as client:

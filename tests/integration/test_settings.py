@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from fivetran_state.config import Settings
-from fivetran_state.startup import settings_for
+from fivetran_state.startup import read_settings, settings_for
 from tests.conftest import Connect
 from tests.support.calls import API_SECRET, call, refused
 from tests.support.http_server import run_cli
@@ -263,6 +263,17 @@ def test_what_kubernetes_tells_about_a_service_of_this_name_is_no_mistake(
         monkeypatch.setenv(f"{PREFIX}{name}", value)
 
     assert Settings()
+
+
+def test_a_host_that_sets_only_variables_can_choose_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = []
+    for value in ("false", "true"):
+        monkeypatch.setenv("FIVETRAN_STATE_SANDBOX", value)
+        chosen.append([read_settings(sandbox=option).sandbox for option in (False, True)])
+
+    assert chosen == [[False, True], [True, True]]
 
 
 @pytest.mark.parametrize("level", ["debug", "Info", " WARNING "])

@@ -84,6 +84,7 @@ async def furnished(client: httpx.AsyncClient, sandbox: Sandbox) -> dict[str, st
         "running update": f"/page/updates/{running}",
         "group": f"/page/updates/{quote(group, safe='')}",
         "proposals": "/page/proposals",
+        "routes": "/docs",
         "proposal": f"/page/proposals/{quote(proposal, safe='')}",
         "problem": f"{connection}/state?at=yesterday",
         "sign in": "/sign-in",

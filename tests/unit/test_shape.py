@@ -109,10 +109,16 @@ def test_what_is_imported_is_declared() -> None:
     declared = {
         re.split(r"[\[<>=; ]", each)[0].lower() for each in requires("fivetran-state") or ()
     }
-    part_of_another = {"mcp_types": "mcp", "pydantic_core": "pydantic"}
     distributions = packages_distributions()
 
     for name in imported - set(sys.stdlib_module_names) - {PACKAGE, "tomllib"}:
         # tomli is installed only where Python has no tomllib.
-        found = part_of_another.get(name) or distributions.get(name, [name])[0]
+        found = distributions.get(name, [name])[0]
         assert found.lower().replace("_", "-") in declared, name
+
+
+def test_each_dependency_has_its_reason() -> None:
+    page = (ROOT / "docs/explanation/dependencies.md").read_text(encoding="utf-8")
+    declared = {re.split(r"[\[<>=; ]", each)[0] for each in requires("fivetran-state") or ()}
+
+    assert set(re.findall(r"^\| `([\w-]+)`", page, re.MULTILINE)) == declared

@@ -16,6 +16,9 @@ class Links:
     def documentation(self) -> str:
         return self._to("/docs")
 
+    def openapi(self) -> str:
+        return self._to("/openapi.json")
+
     def asset(self, path: str, digest: str) -> str:
         return self._to(path, v=digest)
 

@@ -1,0 +1,1 @@
+"""What is released: built, checked and listed by `scripts/release`."""
