@@ -73,7 +73,7 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
     """
     leave_logs_to_us()
     backend = backend or Backend(settings)
-    tasks, app = Tasks(backend, Pages(settings.public_url)), App(settings)
+    tasks = Tasks(backend, Pages(settings.public_url))
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
@@ -87,12 +87,11 @@ def build(settings: Settings, backend: Backend | None = None) -> MCPServer[None]
         version=__version__,
         instructions=INSTRUCTIONS,
         tools=[*Tools(backend, settings)],
-        extensions=[tasks, app],
+        extensions=[tasks, App(settings)],
         middleware=[
             confirmation.drop_odd_answers,
             within_scopes,
             tasks.check_subscription,
-            app.for_hosts,
         ],
         request_state_security=confirmation.security(settings),
         subscriptions=subscriptions.bus,

@@ -111,7 +111,11 @@ class _Metadata(FuncMetadata):
 
 
 def strict_tool(
-    function: Callable[..., Any], *, events: Events, annotations: ToolAnnotations
+    function: Callable[..., Any],
+    *,
+    events: Events,
+    annotations: ToolAnnotations,
+    meta: dict[str, Any] | None = None,
 ) -> StrictTool:
     """The tool for this function. Its docstring is the description that a model reads."""
     tool = StrictTool.from_function(
@@ -119,6 +123,7 @@ def strict_tool(
         title=annotations.title,
         description=inspect.getdoc(function),
         annotations=annotations,
+        meta=meta,
     )
     metadata = tool.fn_metadata
     tool.parameters = _compact(_for_adapters(tool.parameters))

@@ -13,6 +13,7 @@ from fivetran_state.changes import Filter, GroupOptions, parse, refuse_cursor
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.mcp_server import several
+from fivetran_state.mcp_server.app import SHOWN
 from fivetran_state.mcp_server.confirmation import (
     Asking,
     ElicitedConfirmation,
@@ -54,15 +55,14 @@ class Tools:
         yield strict_tool(
             self.list_connections, events=events, annotations=_reads("List connections")
         )
-        yield strict_tool(
-            self.get_state, events=events, annotations=_reads("Read a connection's state")
-        )
+        yield strict_tool(self.get_state, events=events, annotations=_reads("Read a state"))
         if not self._settings.read_only:
             yield strict_tool(
                 self.update_state,
                 events=events,
+                meta=SHOWN,
                 annotations=ToolAnnotations(
-                    title="Change a connection's state",
+                    title="Change a state",
                     read_only_hint=False,
                     destructive_hint=True,
                     idempotent_hint=True,
@@ -72,8 +72,9 @@ class Tools:
             yield strict_tool(
                 self.update_states,
                 events=events,
+                meta=SHOWN,
                 annotations=ToolAnnotations(
-                    title="Change many connections' states",
+                    title="Change many states",
                     read_only_hint=False,
                     destructive_hint=True,
                     idempotent_hint=True,
@@ -92,10 +93,16 @@ class Tools:
                 ),
             )
         yield strict_tool(
-            self.workflow_status, events=events, annotations=_reads("Follow an update")
+            self.workflow_status,
+            events=events,
+            meta=SHOWN,
+            annotations=_reads("Follow an update"),
         )
         yield strict_tool(
-            self.state_history, events=events, annotations=_reads("See how a state moved")
+            self.state_history,
+            events=events,
+            meta=SHOWN,
+            annotations=_reads("See how a state moved"),
         )
 
     @property

@@ -90,7 +90,7 @@ async def test_the_templates_are_listed_and_the_list_of_resources_asks_nobody(
     }
     assert all(each.title and each.description for each in templates)
     assert {each.mime_type for each in templates} == {"application/json"}
-    assert resources == []
+    assert [each.uri for each in resources] == ["ui://fivetran-state/app"]
     assert capabilities.resources is not None
     assert capabilities.resources.subscribe is True
     assert capabilities.completions is not None

@@ -40,9 +40,9 @@ historical re-sync."""
 
 TOOLS = {
     "list_connections": "List connections",
-    "get_state": "Read a connection's state",
-    "update_state": "Change a connection's state",
-    "update_states": "Change many connections' states",
+    "get_state": "Read a state",
+    "update_state": "Change a state",
+    "update_states": "Change many states",
     "cancel_update": "Cancel an update",
     "workflow_status": "Follow an update",
     "state_history": "See how a state moved",

@@ -1,23 +1,20 @@
-"""The extension `io.modelcontextprotocol/ui`, for clients that declare it.
+"""The extension `io.modelcontextprotocol/ui`: https://github.com/modelcontextprotocol/ext-apps
 
-All others see the same tools and resources as without it. Specification:
-https://github.com/modelcontextprotocol/ext-apps
+Every client is told of the App, because not every host that shows Apps declares it. A model never reads
+where a tool names it.
 """
 
 from typing import Any
 
 import anyio.to_thread
-from mcp.server.apps import Apps, ResourceCsp, client_supports_apps
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.apps import Apps, ResourceCsp
 from mcp.server.mcpserver.resources import Resource
 
 from fivetran_state.config import Settings
 
-URI = "ui://fivetran-state/app.html"
-SHOWN = frozenset({"update_state", "update_states", "workflow_status", "state_history"})
-"""The tools whose results the App shows."""
-
-RequestContext = ServerRequestContext[Any, Any]
+URI = "ui://fivetran-state/app"
+SHOWN: dict[str, Any] = {"ui": {"resourceUri": URI}}
+"""The `_meta` of a tool whose results the App shows."""
 
 
 class _Document(Resource):
@@ -33,7 +30,7 @@ class _Document(Resource):
 
 
 class App(Apps):
-    """Pass it to the server as an extension, and `for_hosts` as middleware."""
+    """Pass it to the server as an extension."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -47,18 +44,3 @@ class App(Apps):
                 writes=not settings.read_only,
             )
         )
-
-    async def for_hosts(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
-        """Middleware: names the App in the lists of clients that can show it, and only there."""
-        result = await call_next(ctx)
-        if ctx.request_id is None:  # A notification with the name of a list.
-            return result
-        if ctx.method == "tools/list" and client_supports_apps(ctx):
-            assert isinstance(result, dict)
-            for tool in result["tools"]:
-                if tool["name"] in SHOWN:
-                    tool["_meta"] = {"ui": {"resourceUri": URI}}
-        elif ctx.method == "resources/list" and not client_supports_apps(ctx):
-            assert isinstance(result, dict)
-            result["resources"] = [each for each in result["resources"] if each["uri"] != URI]
-        return result
