@@ -381,7 +381,7 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
     async with running(on_postgres, tmp_path) as server:
         await kill_while_draining(server, sandbox)
     sandbox.finish_sync(SLOW)
-    log = tmp_path / "finish.txt"
+    log = Path(on_postgres["FIVETRAN_STATE_DATA_DIR"]) / "finish.log"
 
     async def is_waiting() -> bool:
         return log.exists() and "Not up yet" in log.read_text()
