@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from fastmcp.client.transports import StdioTransport
-from pydantic_ai import ModelRetry, RunContext
+from pydantic_ai import ModelRetry, RunContext, ToolReturn
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer
@@ -31,6 +31,8 @@ async def main() -> None:
                 answer = await toolset.call_tool(name, valid, context, tool)
             except ModelRetry as error:
                 return True, error.message
+            if isinstance(answer, ToolReturn):  # With what an App gets, which no model reads.
+                answer = answer.return_value
             return False, json.dumps(answer)
 
         definitions = [tool.tool_def for tool in tools.values()]
