@@ -84,10 +84,10 @@ async def test_a_plan_waits_at_the_limit_too_and_is_the_same_afterwards(
     few = {"FIVETRAN_STATE_CONCURRENCY": "2"}
     change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
     async with service_in(environment | few, monkeypatch) as service:
-        plan = await service.groups.plan_updates(change, GroupOptions("all_or_nothing"))
+        plan = await service.groups.plan_updates(change, GroupOptions("independent"))
         group = await service.groups.update_states(
             change,
-            GroupOptions("all_or_nothing", expected_version=plan.version),
+            GroupOptions("independent", expected_version=plan.version),
             wait_seconds=60,
         )
 
