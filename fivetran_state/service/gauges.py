@@ -1,4 +1,4 @@
-"""What is happening now, in figures, for those who watch over the server."""
+"""Figures of what runs, waits and is paused now, for `/metrics`."""
 
 import asyncio
 import time

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran import Fivetran, RateLimit
 
 _HOUR = 3600.0
 _FIRST_PAUSE = 1.0
@@ -26,17 +26,17 @@ async def are_enough(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = _FIRST_PAUSE
-    while (limit := fivetran.limit) is not None:
-        if (limit.remaining - under_way()) * 10 >= limit.limit:
-            return True
+
+    def leaves_a_tenth(limit: RateLimit) -> bool:
+        return (limit.remaining - under_way()) * 10 >= limit.limit
+
+    while (limit := fivetran.limit) is not None and not leaves_a_tenth(limit):
         wait = max(pause, limit.renewed_in)
         if loop.time() + wait > deadline:
             return False
         await fivetran.hear_of_limit(wait)
-        if fivetran.limit is not limit:
+        if fivetran.limit is not limit or leaves_a_tenth(limit):
             continue
-        if (limit.remaining - under_way()) * 10 >= limit.limit:
-            return True
         if not await fivetran.accepts_key():
             return True
         longest = _HOUR / max(limit.limit * _SHARE, 1)
