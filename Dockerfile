@@ -1,5 +1,8 @@
 # The HTTP server as an image; docs/how-to/deploy.md says how to run it.
-FROM python:3.13-slim AS build
+# By digest, so that the same sources make the same image. Take a newer one for each release of 3.13.
+FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
+
+FROM base AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
@@ -10,7 +13,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m venv --without-pip /opt/fivetran-state \
     && pip --python /opt/fivetran-state/bin/python install --constraint constraints.txt /wheel/*.whl
 
-FROM python:3.13-slim
+FROM base
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin fivetran-state \
     && install --directory --owner=10001 --group=10001 --mode=0700 /data
 COPY --from=build /opt/fivetran-state /opt/fivetran-state

@@ -50,3 +50,16 @@ def test_a_stopped_server_gets_the_time_that_its_updates_may_take() -> None:
     shutdown_wait = Settings.model_fields["shutdown_wait"].default
 
     assert patience >= shutdown_wait + SHUTDOWN_TIMEOUT + 10
+
+
+def test_images_are_named_by_digest() -> None:
+    based = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    pulled = [each["image"] for each in COMPOSE["services"].values() if "image" in each]
+
+    for image in {*based, *pulled} - {"base"}:
+        assert re.fullmatch(r"[a-z]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
+
+
+def test_no_service_can_take_all_of_the_machine() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert {"memory", "pids"} <= service["deploy"]["resources"]["limits"].keys(), name
