@@ -12,7 +12,7 @@ from fivetran_state.cli.making import of_update
 from fivetran_state.cli.options import JsonOption, SandboxOption, WorkflowArgument
 from fivetran_state.cli.output import Output
 from fivetran_state.cli.shell import FOREVER, Shell, run
-from fivetran_state.models import UpdatesView, WorkflowView
+from fivetran_state.models import ProposalView, UpdatesView, WorkflowView
 from fivetran_state.text import caller
 
 if TYPE_CHECKING:
@@ -68,19 +68,18 @@ def cancel(
 
     async def action(shell: Shell) -> ExitCode:
         try:
-            if shell.service.proposals.is_proposal(workflow_id):
-                deciding.show(shell, await shell.service.proposals.withdraw(workflow_id))
-            elif shell.service.groups.is_group(workflow_id):
-                found = await shell.service.groups.cancel_updates(workflow_id, wait_seconds=FOREVER)
-                group.show(shell, found)
-                if group.is_paused(found):
-                    return ExitCode.STILL_PAUSED
-            else:
-                ended = await shell.service.changes.cancel_update(workflow_id, wait_seconds=FOREVER)
-                showing.update(shell, ended)
+            ended = await shell.service.by_id.cancel(workflow_id, wait_seconds=FOREVER)
         except asyncio.CancelledError:
             shell.goes_on(workflow_id)
             raise
+        if isinstance(ended, ProposalView):
+            deciding.show(shell, ended)
+        elif isinstance(ended, UpdatesView):
+            group.show(shell, ended)
+            if group.is_paused(ended):
+                return ExitCode.STILL_PAUSED
+        else:
+            showing.update(shell, ended)
         return ExitCode.DONE
 
     run(action, sandbox=sandbox, as_json=as_json)

@@ -17,7 +17,7 @@ from fivetran_state.errors import FivetranStateError, InvalidRequest
 from fivetran_state.ids import UpdateId
 from fivetran_state.mcp_server import several
 from fivetran_state.mcp_server.protocol_errors import protocol_error
-from fivetran_state.models import Model
+from fivetran_state.models import Model, UpdatesView
 from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ class Resources:
         async def ask(service: "Service") -> Model:
             if service.proposals.is_proposal(workflow_id):
                 return await service.proposals.proposal(workflow_id)
-            if service.groups.is_group(workflow_id):
-                return several.brief(await service.groups.updates_status(workflow_id))
-            return await service.workflows.workflow_status(workflow_id)
+            view = await service.by_id.status(workflow_id)
+            return several.brief(view) if isinstance(view, UpdatesView) else view
 
         return await self._read(context, ask)
 

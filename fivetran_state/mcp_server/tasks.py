@@ -39,7 +39,6 @@ from fivetran_state.startup import Backend
 
 if TYPE_CHECKING:
     from fivetran_state.models import Update, UpdatesView
-    from fivetran_state.service import Service
     from fivetran_state.service.views import Task
 
     AnyTask: TypeAlias = Task[Update] | Task[UpdatesView]
@@ -88,7 +87,8 @@ class Tasks(Extension):
         if workflow_id is None:
             return result
         async with _protocol_errors():
-            task = await _task_of(await self._backend.service(), workflow_id)
+            service = await self._backend.service()
+            task = await service.by_id.task(workflow_id)
         fields = self._fields(ctx, task)
         if fields["status"] not in ("working", "input_required"):
             return _result(task)
@@ -124,12 +124,7 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             with suppress(TooLateToCancel, AlreadyDecided):
-                if service.proposals.is_proposal(workflow_id):
-                    await service.proposals.withdraw(workflow_id)
-                elif service.groups.is_group(workflow_id):
-                    await service.groups.cancel_updates(workflow_id)
-                else:
-                    await service.changes.cancel_update(workflow_id)
+                await service.by_id.cancel(workflow_id)
         return {}
 
     async def _task(self, ctx: RequestContext, params: TaskParams) -> "AnyTask":
@@ -139,7 +134,7 @@ class Tasks(Extension):
         async with _protocol_errors():
             service = await self._backend.service()
             try:
-                return await _task_of(service, params.task_id)
+                return await service.by_id.task(params.task_id)
             except (WorkflowNotFound, InvalidRequest, NotAllowed):
                 # The same answer for all: otherwise it would reveal hidden connections.
                 raise MCPError(INVALID_PARAMS, "There is no such task.") from None
@@ -172,14 +167,6 @@ def gets_tasks(ctx: RequestContext) -> bool:
         and capabilities is not None
         and IDENTIFIER in (capabilities.extensions or {})
     )
-
-
-async def _task_of(service: "Service", workflow_id: str) -> "AnyTask":
-    if service.proposals.is_proposal(workflow_id):
-        return await service.proposals.task(workflow_id)
-    if service.groups.is_group(workflow_id):
-        return await service.groups.task(workflow_id)
-    return await service.workflows.task(workflow_id)
 
 
 def _unfinished(result: HandlerResult) -> str | None:

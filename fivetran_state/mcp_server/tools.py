@@ -27,6 +27,7 @@ from fivetran_state.models import (
     ConnectionPage,
     GroupPlanView,
     HistoryPage,
+    ProposalView,
     StateView,
     Update,
     UpdatesView,
@@ -417,17 +418,13 @@ class Tools:
         `since` says whether a sync has run and whether the state has moved.
         """
         service = await self._backend.service()
-        if service.proposals.is_proposal(workflow_id):
-            found = await service.proposals.status(workflow_id, wait_seconds=wait_seconds)
-            return several.brief(found) if isinstance(found, UpdatesView) else found
-        if service.groups.is_group(workflow_id):
-            view = await service.groups.updates_status(
-                workflow_id, wait_seconds=wait_seconds, on_look=several.counter(context)
-            )
-            return several.brief(view)
-        return await service.workflows.workflow_status(
-            workflow_id, wait_seconds=wait_seconds, on_progress=_reporter(context)
+        view = await service.by_id.status(
+            workflow_id,
+            wait_seconds=wait_seconds,
+            on_progress=_reporter(context),
+            on_look=several.counter(context),
         )
+        return several.brief(view) if isinstance(view, UpdatesView) else view
 
     async def cancel_update(
         self,
@@ -439,14 +436,11 @@ class Tools:
         Refused once it writes. Then wait for its end, and undo it with restore_from.
         """
         service = await self._backend.service()
-        if service.proposals.is_proposal(workflow_id):
-            await service.proposals.withdraw(workflow_id)
-            found = await service.proposals.status(workflow_id)
-            return several.brief(found) if isinstance(found, UpdatesView) else as_update(found)
-        if service.groups.is_group(workflow_id):
-            view = await service.groups.cancel_updates(workflow_id, wait_seconds=wait_seconds)
+        ended = await service.by_id.cancel(workflow_id, wait_seconds=wait_seconds)
+        view = await service.by_id.status(workflow_id) if isinstance(ended, ProposalView) else ended
+        if isinstance(view, UpdatesView):
             return several.brief(view)
-        return await service.changes.cancel_update(workflow_id, wait_seconds=wait_seconds)
+        return as_update(view) if isinstance(view, WorkflowView) else view
 
 
 def as_update(view: WorkflowView) -> Update:

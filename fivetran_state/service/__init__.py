@@ -8,6 +8,7 @@ from fivetran_state.config import Settings
 from fivetran_state.events import Events
 from fivetran_state.runtime.accounts import Account
 from fivetran_state.runtime.engine import Engine
+from fivetran_state.service.by_id import ById
 from fivetran_state.service.caller import Caller, SeenPaused
 from fivetran_state.service.changes import Changes
 from fivetran_state.service.connections import Connections
@@ -47,6 +48,7 @@ class Service:
         self.pauses = Pauses(caller)
         self.workflows = Workflows(caller)
         self.proposals = Proposals(caller, self.changes, self.groups, self.workflows)
+        self.by_id = ById(self.changes, self.groups, self.workflows, self.proposals)
 
     async def of(self, api_key: str, api_secret: str) -> "Service":
         """The same capabilities for the account of these credentials."""

@@ -265,6 +265,7 @@ async def test_a_person_approves_what_the_page_shows(http: Serve, sandbox: Sandb
         listed = await who.see("/page/proposals")
         front = await who.see("/")
         shown = await who.see(f"/page/proposals/{proposal}")
+        as_update = await who.client.get(f"/page/updates/{proposal}")
         sandbox.set_state(IDLE, json.dumps(watch.old | {"page": 7}))
         moved, _ = await who.send(f"/page/proposals/{proposal}", "/approve")
         made = await ended(who, f"/page/updates/{IDLE}:1")
@@ -273,6 +274,7 @@ async def test_a_person_approves_what_the_page_shows(http: Serve, sandbox: Sandb
     assert "Waiting for approval" in front.words
     assert "<b>now</b>" in shown.words
     assert asker.name in shown.words
+    assert as_update.headers["Location"] in listed.links
     assert moved.status == 200
     assert "updated" in made.words
     watch.ended_with(watch.old | {"page": 7, "cursor": "2020"})

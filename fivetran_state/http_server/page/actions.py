@@ -141,18 +141,15 @@ async def _make(
         return await _planned(connection_id, given, 0, service, pages, error)
     if made.workflow_id is None:
         return await _planned(connection_id, given, 0, service, pages)
-    return _to(pages.links.workflow(made.workflow_id))
+    return to(pages.links.workflow(made.workflow_id))
 
 
 async def _cancel(
     workflow_id: WorkflowId, request: Request, service: OwnService, pages: PagesOf
 ) -> Response:
     await forms.read(request)
-    if service.groups.is_group(workflow_id):
-        await service.groups.cancel_updates(workflow_id)
-    else:
-        await service.changes.cancel_update(workflow_id)
-    return _to(pages.links.update(workflow_id))
+    await service.by_id.cancel(workflow_id)
+    return to(pages.links.update(workflow_id))
 
 
 async def _proposals(service: OwnService, pages: PagesOf) -> Response:
@@ -209,7 +206,7 @@ async def _approve(
         made = await service.proposals.approve(workflow_id, expected_version=_version_in(given))
     except FivetranStateError as error:
         return await _proposed(workflow_id, 0, service, pages, error)
-    return _to(pages.links.workflow(str(made.workflow_id)))
+    return to(pages.links.workflow(str(made.workflow_id)))
 
 
 async def _reject(
@@ -217,7 +214,7 @@ async def _reject(
 ) -> Response:
     given = await forms.read(request)
     await service.proposals.reject(workflow_id, reason=given.get("reason") or None)
-    return _to(pages.links.proposal(workflow_id))
+    return to(pages.links.proposal(workflow_id))
 
 
 async def _withdraw(
@@ -225,7 +222,7 @@ async def _withdraw(
 ) -> Response:
     await forms.read(request)
     await service.proposals.withdraw(workflow_id)
-    return _to(pages.links.proposal(workflow_id))
+    return to(pages.links.proposal(workflow_id))
 
 
 async def _change_in(given: Mapping[str, str]) -> changes.Change:
@@ -259,6 +256,6 @@ async def _rows(plan: Plan, start: int) -> differences.Rows:
     return await large.run(differences.rows, plan.before, plan.applied.after, start)
 
 
-def _to(address: str) -> Response:
+def to(address: str) -> Response:
     """A redirect that makes a GET of it."""
     return RedirectResponse(address, status_code=303)

@@ -17,13 +17,6 @@ View = TypeVar("View", WorkflowView, UpdatesView)
 OnNews = Callable[[Any], Awaitable[None]]
 
 
-async def look(service: Service, workflow_id: str) -> WorkflowView | UpdatesView:
-    """The progress or the end of an update or a group."""
-    if service.groups.is_group(workflow_id):
-        return await service.groups.updates_status(workflow_id)
-    return await service.workflows.workflow_status(workflow_id)
-
-
 async def stream(
     service: Service,
     workflow_id: str,
@@ -44,7 +37,7 @@ async def stream(
             sent = None
             while True:
                 news.clear()
-                view = await look(service, workflow_id)
+                view = await service.by_id.status(workflow_id)
                 text = rendered(view)
                 yield ": still running\n\n" if text == sent else _event("progress", text)
                 sent = text
@@ -61,12 +54,7 @@ async def stream(
 
 
 async def _follow(service: Service, workflow_id: str, tell: OnNews) -> None:
-    if service.groups.is_group(workflow_id):
-        await service.groups.updates_status(workflow_id, wait_seconds=FOR_EVER, on_look=tell)
-    else:
-        await service.workflows.workflow_status(
-            workflow_id, wait_seconds=FOR_EVER, on_progress=tell
-        )
+    await service.by_id.status(workflow_id, wait_seconds=FOR_EVER, on_progress=tell, on_look=tell)
 
 
 async def _either(following: "asyncio.Task[None]", news: asyncio.Event) -> None:

@@ -270,7 +270,9 @@ async def _update(
     service: OwnService,
     pages: PagesOf,
 ) -> Response:
-    view = await events.look(service, workflow_id)
+    if service.proposals.is_proposal(workflow_id):
+        return actions.to(pages.links.proposal(workflow_id))
+    view = await service.by_id.status(workflow_id)
     if isinstance(view, UpdatesView):
         return pages.answer("group.html", view=view)
     return pages.answer(
@@ -294,7 +296,7 @@ async def _changes(service: Service, view: WorkflowView, start: int) -> differen
 
 
 async def _events(workflow_id: WorkflowId, service: OwnService, pages: PagesOf) -> Response:
-    await events.look(service, workflow_id)  # Raises, so that errors have their status.
+    await service.by_id.status(workflow_id)  # Raises, so that errors have their status.
 
     def rendered(view: WorkflowView | UpdatesView) -> str:
         if isinstance(view, UpdatesView):
