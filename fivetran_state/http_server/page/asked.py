@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from fivetran_state.access import principal
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import forms
-from fivetran_state.http_server.page.negotiation import prefers_html
+from fivetran_state.http_server.negotiation import prefers_html
 from fivetran_state.http_server.page.rendering import Pages
 from fivetran_state.http_server.sessions import SESSION
 

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivetran_state.http_server.page.negotiation import prefers_html
+from fivetran_state.http_server.negotiation import prefers_html
 from fivetran_state.http_server.page.rendering import HEADERS, Pages
 from fivetran_state.http_server.problems import MEDIA_TYPE
 
