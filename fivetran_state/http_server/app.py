@@ -35,6 +35,7 @@ from fivetran_state.http_server.gate import Gate, requires
 from fivetran_state.http_server.guard import REQUEST_ID, HostCheck, RequestLog, WholeBody
 from fivetran_state.http_server.issuer_sign_in import IssuerSignIn
 from fivetran_state.http_server.mcp_endpoint import FewSessions, WholeAnswers
+from fivetran_state.http_server.negotiation import prefers_html
 from fivetran_state.http_server.paths import METRICS
 from fivetran_state.http_server.problems import problem_of, problem_of_http
 from fivetran_state.http_server.sessions import Sessions
@@ -176,7 +177,7 @@ def _front() -> APIRouter:
 
     @routes.get("/", dependencies=[requires(READ)])
     async def front(request: Request, pages: page.PagesOf) -> Response:
-        if page.prefers_html(request.headers.get("accept", "")):
+        if prefers_html(request.headers):
             backend: Backend = request.app.state.backend
             return await page.front(await backend.service(), pages)
         addresses = {

@@ -29,6 +29,7 @@ from fivetran_state.errors import (
 )
 from fivetran_state.events import Events
 from fivetran_state.http_server.authority import Authority, principal_of
+from fivetran_state.http_server.negotiation import prefers_html
 from fivetran_state.http_server.paths import METRICS, SCRIPT, SIGN_IN, SIGN_IN_CALLBACK, STYLE
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
@@ -36,7 +37,6 @@ from fivetran_state.http_server.sessions import SESSION, Sessions
 from fivetran_state.http_server.sign_in import (
     Attempts,
     is_attempt,
-    prefers_html,
     to_sign_in,
 )
 from fivetran_state.http_server.visit import Visit
@@ -248,11 +248,6 @@ class Gate:
         return None
 
     def _unauthenticated(self, request: HTTPConnection) -> Response:
-        is_browser = (
-            prefers_html(request.headers) and request.scope["path"] not in self._bearer_only
-        )
-        if is_browser and "authorization" not in request.headers:
-            return to_sign_in(request.scope)
         if "authorization" in request.headers:
             return problem(
                 401,
@@ -261,6 +256,8 @@ class Gate:
                 "Get a new token.",
                 self._authority.challenge(error="invalid_token"),
             )
+        if prefers_html(request.headers) and request.scope["path"] not in self._bearer_only:
+            return to_sign_in(request.scope)
         return problem(
             401,
             "authentication_required",

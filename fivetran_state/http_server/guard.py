@@ -24,9 +24,10 @@ from fivetran_state.errors import InternalError
 from fivetran_state.http_server.authority import principal_of
 from fivetran_state.http_server.gate import LINKED
 from fivetran_state.http_server.metrics import Metrics
+from fivetran_state.http_server.negotiation import prefers_html
 from fivetran_state.http_server.origins import ELSEWHERE, PORTS, is_same, parsed
 from fivetran_state.http_server.problems import problem
-from fivetran_state.http_server.sign_in import prefers_html, to_sign_in
+from fivetran_state.http_server.sign_in import to_sign_in
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,17 @@
 """Whether a caller wants a page or JSON."""
 
+from starlette.datastructures import Headers
 
-def prefers_html(accept: str) -> bool:
-    """True if the header asks for `text/html` rather than for JSON.
 
-    Programs that accept anything (`*/*`), or both alike, get JSON.
+def prefers_html(headers: Headers) -> bool:
+    """True if `Accept` asks for `text/html` rather than for JSON.
+
+    Programs that accept anything (`*/*`), or both alike, get JSON. So does what a browser asks for in
+    a page: an image, a script.
     """
-    wanted = dict(map(_wanted, accept.lower().split(",")))
+    if headers.get("sec-fetch-dest", "document") != "document":
+        return False
+    wanted = dict(map(_wanted, headers.get("accept", "").lower().split(",")))
     return wanted.get("text/html", 0.0) > wanted.get("application/json", 0.0)
 
 

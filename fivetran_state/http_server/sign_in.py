@@ -8,7 +8,6 @@ from urllib.parse import quote, urlencode
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.background import BackgroundTask
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -47,13 +46,6 @@ def local_path(next_: str) -> str:
 def is_attempt(scope: Scope) -> bool:
     """True for a request that signs in with a token, or at the issuer."""
     return scope["path"] in (SIGN_IN, SIGN_IN_AT_ISSUER) and scope["method"] == "POST"
-
-
-def prefers_html(headers: Headers) -> bool:
-    """True for a browser that asks for a page; a program prefers another type, or names none."""
-    if headers.get("sec-fetch-dest", "document") != "document":
-        return False
-    return headers.get("accept", "").lower().lstrip().startswith("text/html")
 
 
 def to_sign_in(scope: Scope) -> Response:

@@ -6,10 +6,12 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from fivetran_state import look
 from fivetran_state.errors import FivetranUnavailable, LeftPaused
-from fivetran_state.http_server.page import Pages, charts, differences, prefers_html
+from fivetran_state.http_server.negotiation import prefers_html
+from fivetran_state.http_server.page import Pages, charts, differences
 from fivetran_state.http_server.page.links import Links
 from fivetran_state.models import Change, Failure, HistoryEntry, WorkflowView
 from fivetran_state.phases import TABLE
@@ -59,7 +61,7 @@ MAX_PAGE = 400_000
     ],
 )
 def test_only_who_prefers_html_gets_it(accept: str, wanted: bool) -> None:
-    assert prefers_html(accept) is wanted
+    assert prefers_html(Headers({"accept": accept})) is wanted
 
 
 async def test_programs_still_get_json_at_the_front(http: Serve) -> None:

@@ -18,7 +18,7 @@ async def _pages(request: Request) -> Pages:
     """The pages as this caller sees them."""
     pages: Pages = request.app.state.pages
     form_token = None
-    if prefers_html(request.headers.get("accept", "")):
+    if prefers_html(request.headers):
         with suppress(FivetranStateError):  # Without a key there are no forms, and little else.
             form_token = await forms.token(request)
     return pages.bound(
@@ -33,7 +33,7 @@ PagesOf = Annotated[Pages, Depends(_pages)]
 
 def for_browsers(request: Request) -> None:
     """Refuse programs, which want JSON."""
-    if not prefers_html(request.headers.get("accept", "")):
+    if not prefers_html(request.headers):
         raise HTTPException(
             406,
             "This is a page for browsers (Accept: text/html). Programs use the routes in /docs.",

@@ -56,4 +56,4 @@ def _is_for_a_page(scope: Scope) -> bool:
         return False
     path: str = scope["path"]
     is_page = path == "/" or path == "/page" or path.startswith("/page/")
-    return is_page and prefers_html(Headers(scope=scope).get("accept", ""))
+    return is_page and prefers_html(Headers(scope=scope))
