@@ -177,11 +177,13 @@ class _Bounded(RotatingFileHandler):
 
 
 def configure(level: str, file: Path | None = None) -> None:
-    """Send all logs of this process to stderr, or to a file; call it before DBOS or MCP set up theirs.
+    """Send this process's logs from this level on to stderr, or to a file; call it before DBOS or MCP
+    set up theirs.
 
     Raises `OSError` if the file cannot be used.
     """
     handler = _WhileRead(sys.stderr) if file is None else _Bounded(file)
+    handler.setLevel(level)  # For the lines of libraries, too.
     handler.setFormatter(_JsonLines())
     handler.addFilter(_is_wanted)
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)

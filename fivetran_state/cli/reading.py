@@ -162,7 +162,8 @@ def diff(
     async def action(shell: Shell) -> ExitCode:
         before, after = await _side(shell, first), await _side(shell, other)
         number = showing.differences(shell.output, state.differences(before, after))
-        shell.output.note(f"They differ in {number:,} places." if number else "They are the same.")
+        places = "1 place" if number == 1 else f"{number:,} places"
+        shell.output.note(f"They differ in {places}." if number else "They are the same.")
         return ExitCode.DIFFERS if number else ExitCode.DONE
 
     run(action, sandbox=sandbox, as_json=as_json)

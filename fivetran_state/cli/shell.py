@@ -110,7 +110,7 @@ def work(
         settings = read_settings(sandbox, takes_guests)
         is_logged = is_logged or "log_level" in settings.model_fields_set
         file = None if log_file is None else settings.home / log_file
-        begin_logs(settings, settings.log_level if is_logged else "ERROR", file)
+        begin_logs(settings, settings.log_level if is_logged else "CRITICAL", file)
         return asyncio.run(_run(action, settings, output, starts=starts))
 
 

@@ -227,7 +227,9 @@ class Store:
         steps = await self._reader.steps(workflow_id, load_output=False)
         place = binding.event_of(workflow_id, records.PROGRESS)
         told: Progress | None = None if event is None else binding.opened(event, place)
-        last = next((s for s in reversed(steps) if s["function_name"] in phases.STEPS), None)
+        # The start of a sync is told by nothing; the resume before it is the last progress.
+        named = (s for s in reversed(steps) if s["function_name"] != "sync")
+        last = next((s for s in named if s["function_name"] in phases.STEPS), None)
         if (
             last is None
             or last["error"] is not None

@@ -24,6 +24,7 @@ from tests.support.calls import (
     version_of,
 )
 from tests.support.processes import running
+from tests.support.watching import service_in
 
 RESYNC = "patient_archive"
 """A paused connection with a pending historical re-sync."""
@@ -61,6 +62,21 @@ def takes_for_ever(sandbox: Sandbox, connection_id: str, **more: Any) -> None:
 
 
 # The sync that is asked for
+
+
+async def test_once_the_sync_is_started_the_progress_is_still_that_of_the_resume(
+    connect: Connect, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect() as client:
+        done = await call(client, "update_state", **await request(client, IDLE, then_sync=True))
+
+    async with service_in(environment, monkeypatch) as service:
+        store = (await service._engine.up()).updates.store
+        progress = await store.progress(done["workflow_id"])
+
+    assert progress is not None
+    assert progress["message"] == "The connection is back as it was."
+    assert progress["still_paused"] is False
 
 
 async def test_a_sync_is_started_after_the_resume(connect: Connect, sandbox: Sandbox) -> None:

@@ -11,6 +11,16 @@ from fivetran_state.logs import MAX_FILE_BYTES
 
 MARK = "a-value-of-a-state"
 
+BELOW = """
+import logging
+from fivetran_state import logs
+
+logs.configure("ERROR")
+logging.getLogger("dbos").warning("A task was cancelled")
+logging.getLogger("fivetran_state.module").warning("Below")
+logging.getLogger("a.library").error("At it")
+"""
+
 TALK = """
 import asyncio, logging, sys, threading, warnings
 from fivetran_state import logs
@@ -117,3 +127,11 @@ def test_a_log_file_is_bounded_and_private(tmp_path: Path) -> None:
     assert set(written) == {"finish.log", "finish.log.1"}
     assert all(each.st_size <= MAX_FILE_BYTES for each in written.values())
     assert all(each.st_mode & 0o077 == 0 for each in written.values())
+
+
+def test_below_the_level_libraries_are_not_heard_either() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", BELOW], capture_output=True, text=True, check=False
+    )
+
+    assert [json.loads(line)["logger"] for line in ended.stderr.splitlines()] == ["a.library"]
