@@ -203,7 +203,7 @@ def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Pat
 
 
 # In pipes. Other tests pipe what is not here: test_terminal.py connections, get and update;
-# test_changing.py status and cancel; test_documentation.py update-many, export, plan and apply; test_operating.py
+# test_changing.py status and cancel; tests/documentation update-many, export, plan and apply; test_operating.py
 # doctor, resume and finish; tests/integration/test_watcher.py watch --once, and tests/http/test_tokens.py token.
 
 

@@ -30,11 +30,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DOCS = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *DOCS,
-]
 README = ROOT / "README.md"
 FIRST_UPDATE = ROOT / "docs/start/first-update.md"
 INSTALL, CONNECT, JOBS = (
@@ -182,45 +177,6 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, command
     for name, subcommand in subcommands.items():
         yield from commands(subcommand, f"{path} {name}")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
-    for link, target, anchor in links(page):
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
-
-
-def test_every_page_can_be_reached_from_the_one_about_all() -> None:
-    start = ROOT / "docs/README.md"
-    reached, waiting = {start}, [start]
-    while waiting:
-        for _, target, _ in links(waiting.pop()):
-            if target in PAGES and target not in reached:
-                reached.add(target)
-                waiting.append(target)
-
-    assert start in {target for _, target, _ in links(README)}
-    assert [page for page in DOCS if page not in reached] == []
-
-
-def links(page: Path) -> Iterator[tuple[str, Path, str]]:
-    """Each relative link: its text in the page, the file, and the heading in it."""
-    for link in re.findall(r"\]\(([^)]+)\)", prose(page)):
-        if not link.startswith("https://"):
-            path, _, anchor = link.partition("#")
-            yield link, (page.parent / path).resolve() if path else page, anchor
-
-
-def anchors(page: Path) -> list[str]:
-    """The link targets of its headings."""
-    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
-    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-
-
-def prose(page: Path) -> str:
-    """A page without its code blocks, where `#` begins a comment."""
-    return re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
 
 
 def test_the_layout_is_that_of_the_tree() -> None:

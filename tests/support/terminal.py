@@ -31,10 +31,10 @@ class Terminal:
         self.screen = ""
         """All that was shown so far."""
 
-    def wait_for(self, text: str) -> str:
-        """Everything that was shown, once it has this text."""
+    def wait_for(self, text: str, times: int = 1) -> str:
+        """Everything that was shown, once it has this text so many times."""
         deadline = time.monotonic() + SECONDS
-        while text not in self.screen:
+        while self.screen.count(text) < times:
             assert self._read(deadline - time.monotonic()), f"{text!r} is not in {self.screen!r}"
         return self.screen
 

@@ -1,0 +1,1 @@
+"""The documentation: every command in it works, every block of code is checked, every link leads somewhere."""
