@@ -1,5 +1,6 @@
 """Every block of code in the documentation is run, or checked as far as a test can."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ from fivetran_state.cli import files
 from fivetran_state.config import Settings
 from fivetran_state.events import Event, Name
 from fivetran_state.pages import Pages
+from fivetran_state.runtime import announcer
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.documentation import commands, sessions
@@ -163,6 +165,7 @@ def is_json(block: Block, folder: Path) -> None:
             key: told[key] for key in told if key not in times
         }
         assert value.keys() == told.keys()
+        assert value.get("hint") in {None, *texts_in(Path(announcer.__file__))}
     elif "event" in value:
         assert Name(value["event"])
         log = {"time", "level", "logger", "message", "event", "request_id"}
@@ -171,6 +174,12 @@ def is_json(block: Block, folder: Path) -> None:
         path = files.path_of(folder, value["connection_id"])
         path.write_text(block.text)
         assert not files.read(path).is_edited
+
+
+def texts_in(module: Path) -> set[object]:
+    """The texts that a module says, each as a whole."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
 def is_toml(block: Block, _: Path) -> None:
