@@ -80,11 +80,14 @@ def bundled(bundle: Path, work: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(folder)
     configured = described.configuration(str(folder))
-    home = {"FIVETRAN_STATE_DATA_DIR": str(work / "data")}
+    serves_the_sandbox(configured["command"], *configured["args"], home=work, **configured["env"])
+
+
+def serves_the_sandbox(command: str, *arguments: str, home: Path, **variables: str) -> None:
+    """A host that starts this command gets every tool, and a state of the sandbox."""
+    data = {"FIVETRAN_STATE_DATA_DIR": str(home / "data")}
     server = StdioServerParameters(
-        command=configured["command"],
-        args=configured["args"],
-        env=os.environ | configured["env"] | home,
+        command=command, args=list(arguments), env=os.environ | variables | data
     )
 
     async def conversation() -> None:
