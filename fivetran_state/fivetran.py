@@ -197,6 +197,7 @@ class Fivetran:
         self._is_closed = False
         self._group_names: dict[str, str] = {}
         self._ask_for_groups_at = 0.0
+        self._asking_for_groups = asyncio.Lock()
 
     def _new_client(self) -> httpx.AsyncClient:
         if self._transport is None:
@@ -329,9 +330,13 @@ class Fivetran:
 
         Names only help people: if Fivetran does not answer, the last known names are returned.
         """
-        if time.monotonic() < self._ask_for_groups_at:
-            return self._group_names
-        self._ask_for_groups_at = time.monotonic() + GROUPS_INTERVAL
+        async with self._asking_for_groups:  # Callers at the same time wait for one answer.
+            if time.monotonic() >= self._ask_for_groups_at:
+                await self._ask_for_groups()
+                self._ask_for_groups_at = time.monotonic() + GROUPS_INTERVAL
+        return self._group_names
+
+    async def _ask_for_groups(self) -> None:
         try:
             page = await self._call(
                 "GET", "/v1/groups", params={"limit": "1000"}, attempts=1, timeout=SHORT_TIMEOUT
@@ -341,7 +346,6 @@ class Fivetran:
             }
         except (FivetranError, KeyError, TypeError) as error:
             logger.warning("Fivetran did not return the groups' names (%s)", type(error).__name__)
-        return self._group_names
 
     async def _call(
         self,

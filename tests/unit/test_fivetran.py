@@ -1,9 +1,12 @@
 """The client of Fivetran's API, over a transport that answers from a script."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 import stamina
@@ -66,6 +69,7 @@ class Script(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
+        await anyio.lowlevel.checkpoint()  # As on a network, others run meanwhile.
         answer = next(self._answers)
         if isinstance(answer, httpx.Response):
             return answer
@@ -416,6 +420,15 @@ async def test_the_groups_names_are_asked_for_once() -> None:
     names = [await script.fivetran.group_names() for _ in range(2)]
 
     assert names == [{"group": "Warehouse"}] * 2
+
+
+async def test_who_asks_for_the_groups_names_at_the_same_time_gets_them_too() -> None:
+    script = Script(data({"items": [{"id": "group", "name": "Warehouse"}]}))
+
+    names = await asyncio.gather(*(script.fivetran.group_names() for _ in range(3)))
+
+    assert names == [{"group": "Warehouse"}] * 3
+    assert len(script.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [httpx.ReadError, status(500), data({}), data({"items": [7]})])
