@@ -32,7 +32,7 @@ _VOLATILE = (
     (r"\b[\d.]+ GB\b", "SIZE"),
     (r"\bprocess \d+", "PROCESS"),
     (r"\b\d+(\.\d+)? s\b", "SECONDS"),
-    (r"\b\d\.\d{3}\b", "SECONDS"),
+    (r"\b\d+\.\d{3}\b", "SECONDS"),
     (r" {2,}", "  "),
 )
 
