@@ -8,10 +8,11 @@ WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY fivetran_state/ fivetran_state/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt hatchling \
+    pip install pip==26.3 \
+    && pip install --constraint constraints.txt hatchling \
     && pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && python -m venv --without-pip /opt/fivetran-state \
-    && pip --python /opt/fivetran-state/bin/python install --constraint constraints.txt /wheel/*.whl
+    && pip --python /opt/fivetran-state/bin/python install --no-require-hashes --constraint constraints.txt /wheel/*.whl
 
 FROM base
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin fivetran-state \

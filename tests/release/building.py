@@ -65,7 +65,8 @@ def bundle(source: Path, wheel: Path, work: Path, into: Path) -> Path:
 def _project(source: Path, wheel: str, version: str) -> str:
     """The project that a host installs: only the wheel, in the versions that were tested."""
     lines = (source / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pinned = "".join(f"    '{line}',\n" for line in lines if line and not line.startswith("#"))
+    exact = (line.removesuffix(" \\").replace("'", '"') for line in lines if "==" in line)
+    pinned = "".join(f"    '{line}',\n" for line in exact)
     python = described.manifest()["compatibility"]["runtimes"]["python"]
     return (
         "[project]\n"
