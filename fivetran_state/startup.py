@@ -88,7 +88,23 @@ def begin_logs(settings: Settings, level: str, file: Path | None = None) -> None
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
             "DBOS_SYSTEM_DATABASE_URL is what counts"
         )
-    tracing.begin()
+    if tracing.is_on():
+        _begin_traces()
+
+
+def _begin_traces() -> None:
+    if why := tracing.unusable():
+        logger.warning("No traces are exported: %s", why)
+        return
+    try:
+        from fivetran_state import otlp
+    except ImportError:
+        logger.warning(
+            "No traces are exported, although OpenTelemetry's variables ask for it: install the "
+            "extra, as in pip install 'fivetran-state[otel]'"
+        )
+        return
+    otlp.begin()
 
 
 class Backend:

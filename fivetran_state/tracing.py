@@ -7,7 +7,6 @@ exported at the workflow's end, by the process that ends it.
 """
 
 import hashlib
-import logging
 import os
 import threading
 import time
@@ -22,8 +21,6 @@ from fivetran_state.errors import FivetranStateError
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanKind, Tracer
-
-logger = logging.getLogger(__name__)
 
 Value = str | int
 Attributes = Mapping[str, Value]
@@ -60,27 +57,12 @@ def is_on() -> bool:
     return exporters != "none" if exporters else bool(_variable(*ENDPOINTS))
 
 
-def begin() -> None:
-    """Export traces from now on, if the variables ask for it. Call it once, after the logs are set up."""
-    if not is_on():
-        return
+def unusable() -> str | None:
+    """Why OpenTelemetry's variables cannot be followed, if that is so."""
     protocol = _variable(*PROTOCOLS)
-    if _variable(EXPORTERS) not in ("", "otlp") or protocol not in ("", "http/protobuf"):
-        logger.warning(
-            "No traces are exported: %s has to be otlp, and %s http/protobuf",
-            EXPORTERS,
-            PROTOCOLS[1],
-        )
-        return
-    try:
-        from fivetran_state import otlp
-    except ImportError:
-        logger.warning(
-            "No traces are exported, although OpenTelemetry's variables ask for it: install the "
-            "extra, as in pip install 'fivetran-state[otel]'"
-        )
-        return
-    otlp.begin()
+    if _variable(EXPORTERS) in ("", "otlp") and protocol in ("", "http/protobuf"):
+        return None
+    return f"{EXPORTERS} has to be otlp, and {PROTOCOLS[1]} http/protobuf"
 
 
 def end() -> None:

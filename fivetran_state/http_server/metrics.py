@@ -122,7 +122,7 @@ class Metrics:
         """The method and the route of a request, once it is answered; neither is a caller's text."""
         method = scope["method"] if scope["method"] in _METHODS else OTHER
         path = scope["path"] if scope["path"] in self._paths else OTHER
-        return method, getattr(scope.get("route"), "path", path)
+        return method, str(getattr(scope.get("route"), "path", path))
 
     def on_request(self, scope: Scope, status: int | None, seconds: float) -> None:
         """Count a request when it has been answered, or broken off (`status` is None)."""
