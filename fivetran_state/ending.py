@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from fivetran_state import tracing
+
 
 def heeds_hang_up() -> bool:
     """True if a closed terminal ends this process: the system has SIGHUP, and there is no nohup."""
@@ -32,6 +34,7 @@ def on_signals(end: Callable[[], object]) -> None:
 
 def end_process() -> None:
     """Skip Python's own end, which would wait for DBOS's threads."""
+    tracing.end()
     with suppress(OSError):  # Its reader may be gone.
         sys.stderr.flush()
     os._exit(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Protocol
 
-from fivetran_state import access, logs
+from fivetran_state import access, logs, tracing
 from fivetran_state.audit import AuditFile
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError, UnusableSettings
@@ -88,7 +88,7 @@ class Event:
     """True if an earlier run, which has died, may have recorded the same event."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event for programs, with the id of the HTTP request that it belongs to."""
+        """The event for programs, with the ids of its HTTP request and its trace."""
         found: dict[str, Any] = {"event": self.name.value}
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
@@ -103,7 +103,7 @@ class Event:
                 found[field.name] = value
         if (id_ := logs.request_id.get()) is not None:
             found["request_id"] = id_
-        return found
+        return found | tracing.ids()
 
 
 class Listener(Protocol):

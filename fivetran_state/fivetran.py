@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 import stamina
 
-from fivetran_state import __version__, large, network, state
+from fivetran_state import __version__, large, network, state, tracing
 from fivetran_state.errors import (
     ConnectionNotFound,
     Facts,
@@ -368,12 +368,18 @@ class Fivetran:
         return await _with_retries(lambda: self._send(request), attempts)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
+        route, connection_id = _route(request.url.path)
+        with tracing.call(request.method, route, request.url.host, connection_id):
+            return await self._sent(request, route)
+
+    async def _sent(self, request: httpx.Request, route: str) -> dict[str, Any]:
         changes = request.method != "GET"
         began, status = time.monotonic(), None
         try:
             async with self._connection() as http:
                 response = await http.send(request)
                 status = response.status_code
+                tracing.describe(tracing.STATUS, status)
         except _NOT_SENT as error:
             why = (
                 "its TLS certificate is not trusted; SSL_CERT_FILE can name a file of "
@@ -389,7 +395,6 @@ class Fivetran:
             ) from error
         finally:
             if self._on_answer is not None:
-                route = _route(request.url.path)
                 self._on_answer(request.method, route, status, time.monotonic() - began)
         if limit := _limit(response):
             self.limit = limit
@@ -426,9 +431,12 @@ def _is_worth_a_retry(error: Exception) -> bool | float:
     return isinstance(error, FivetranUnavailable) and not error.details.get("maybe_applied")
 
 
-def _route(path: str) -> str:
-    """The path as Fivetran's reference names it."""
-    return re.sub("^/v1/connections/[^/]+", "/v1/connections/{connection_id}", path)
+def _route(path: str) -> tuple[str, str | None]:
+    """The path as Fivetran's reference names it, and the connection in it."""
+    found = re.match("/v1/connections/([^/]+)", path)
+    if found is None:
+        return path, None
+    return f"/v1/connections/{{connection_id}}{path[found.end() :]}", found[1]
 
 
 def _path(connection_id: str) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from fivetran_state import private
+from fivetran_state import private, tracing
 from fivetran_state.errors import FivetranStateError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class _JsonLines(logging.Formatter):
         line |= getattr(record, "event", {})
         if (id_ := request_id.get()) is not None:
             line["request_id"] = id_
+        line |= tracing.ids()
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = "\n".join(_described(record.exc_info[1], set()))
         return json.dumps(line)

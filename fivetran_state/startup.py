@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import anyio
 from pydantic import ValidationError
 
-from fivetran_state import logs
+from fivetran_state import logs, tracing
 from fivetran_state.config import Settings
 from fivetran_state.ending import end_process, on_signals
 from fivetran_state.errors import UnusableSettings
@@ -75,7 +75,7 @@ def settings_for(sandbox: bool, takes_guests: bool = False) -> Settings:
 
 
 def begin_logs(settings: Settings, level: str, file: Path | None = None) -> None:
-    """Log from this level on, to stderr or a file, and first that a setting is ignored.
+    """Log from this level on, to stderr or a file, and first that a setting is ignored. Begin traces.
 
     Without stderr, it is no use to say that the file cannot be used: then nothing is logged there.
     """
@@ -88,6 +88,23 @@ def begin_logs(settings: Settings, level: str, file: Path | None = None) -> None
             "DBOS_DATABASE_URL is ignored: DBOS has no application database any more; "
             "DBOS_SYSTEM_DATABASE_URL is what counts"
         )
+    if tracing.is_on():
+        _begin_traces()
+
+
+def _begin_traces() -> None:
+    if why := tracing.unusable():
+        logger.warning("No traces are exported: %s", why)
+        return
+    try:
+        from fivetran_state import otlp
+    except ImportError:
+        logger.warning(
+            "No traces are exported, although OpenTelemetry's variables ask for it: install the "
+            "extra, as in pip install 'fivetran-state[otel]'"
+        )
+        return
+    otlp.begin()
 
 
 class Backend:

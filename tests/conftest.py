@@ -199,7 +199,7 @@ def spawn(environment: dict[str, str], tmp_path: Path) -> Connect:
 @pytest.fixture(autouse=True)
 def _no_credentials_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("FIVETRAN_", "DBOS_")):
+        if name.startswith(("FIVETRAN_", "DBOS_", "OTEL_")):
             monkeypatch.delenv(name)
 
 

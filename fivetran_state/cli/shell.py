@@ -5,12 +5,13 @@ import getpass
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
+from fivetran_state import tracing
 from fivetran_state.access import SCOPES, WITHOUT_TOKEN, Principal, working_for
 from fivetran_state.cli.exit_codes import ExitCode, of_error
 from fivetran_state.cli.output import Output, is_terminal
@@ -108,10 +109,21 @@ def work(
     output = Output(as_json=as_json)
     with ending(output):
         settings = read_settings(sandbox, takes_guests)
+        # The commands with log lines may last for days, which no span should.
+        span = nullcontext() if is_logged else tracing.command(_command_of(action))
         is_logged = is_logged or "log_level" in settings.model_fields_set
         file = None if log_file is None else settings.home / log_file
         begin_logs(settings, settings.log_level if is_logged else "CRITICAL", file)
-        return asyncio.run(_run(action, settings, output, starts=starts))
+        try:
+            with span:
+                return asyncio.run(_run(action, settings, output, starts=starts))
+        finally:
+            tracing.end()
+
+
+def _command_of(action: Action[T]) -> str:
+    """The name of the command's function, within which the action stands."""
+    return str(getattr(action, "__qualname__", "")).partition(".")[0].replace("_", "-")
 
 
 @contextmanager

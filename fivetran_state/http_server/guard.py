@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivetran_state import large, logs, state
+from fivetran_state import large, logs, state, tracing
 from fivetran_state.config import is_loopback
 from fivetran_state.errors import InternalError
 from fivetran_state.http_server.authority import principal_of
@@ -53,7 +53,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class RequestLog:
-    """Gives each request its id, and each answer its headers and its log line; counts them."""
+    """Gives each request its id and its span, and each answer its headers and its log line; counts them."""
 
     def __init__(self, app: ASGIApp, quiet: Collection[str], metrics: Metrics) -> None:
         self._app = app
@@ -63,7 +63,13 @@ class RequestLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif scope["path"] in self._quiet:
+            await self._serve(scope, receive, send)
+        else:
+            with tracing.request(Headers(scope=scope).get("traceparent")):
+                await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         id_ = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
         began = time.perf_counter()
@@ -92,6 +98,7 @@ class RequestLog:
             seconds = time.perf_counter() - began
             self._log(scope, status, seconds)
             self._metrics.on_request(scope, status, seconds)
+            tracing.answered(*self._metrics.named(scope), status)
             logs.request_id.reset(token)
 
     def _log(self, scope: Scope, status: int | None, seconds: float) -> None:

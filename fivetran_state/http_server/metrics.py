@@ -118,11 +118,15 @@ class Metrics:
     def on_lost_entry(self) -> None:
         self._lost.inc()
 
-    def on_request(self, scope: Scope, status: int | None, seconds: float) -> None:
-        """Count a request when it has been answered, or broken off (`status` is None)."""
+    def named(self, scope: Scope) -> tuple[str, str]:
+        """The method and the route of a request, once it is answered; neither is a caller's text."""
         method = scope["method"] if scope["method"] in _METHODS else OTHER
         path = scope["path"] if scope["path"] in self._paths else OTHER
-        route = getattr(scope.get("route"), "path", path)
+        return method, str(getattr(scope.get("route"), "path", path))
+
+    def on_request(self, scope: Scope, status: int | None, seconds: float) -> None:
+        """Count a request when it has been answered, or broken off (`status` is None)."""
+        method, route = self.named(scope)
         self._requests.labels(method, route, "none" if status is None else str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 

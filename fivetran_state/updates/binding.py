@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dbos import DBOS
 
-from fivetran_state import dbos_internals
+from fivetran_state import dbos_internals, tracing
 from fivetran_state.errors import FivetranStateError, Tampered, UnusableKey
 from fivetran_state.vault import Bound
 
@@ -84,14 +84,14 @@ def bound_errors(place: str) -> Iterator[None]:
 
 
 def step(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """A DBOS step whose recorded result or error is bound to its place.
+    """A DBOS step whose recorded result or error is bound to its place. It is a span of the trace.
 
     DBOS stores the name: a new name needs a new application version.
     """
 
     def decorate(body: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         async def recorded(place: str, *args: P.args, **kwargs: P.kwargs) -> Bound:
-            with bound_errors(place):
+            with tracing.step(name, DBOS.workflow_id or ""), bound_errors(place):
                 return Bound(place, await body(*args, **kwargs))
 
         @functools.wraps(body)

@@ -11,6 +11,7 @@ from typing import Any
 from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict
 
+from fivetran_state import tracing
 from fivetran_state.errors import FivetranStateError, Undone, UpdateInProgress
 from fivetran_state.events import Event, Name
 from fivetran_state.updates import binding, in_order
@@ -67,13 +68,20 @@ class GroupWorkflow:
             self._running.with_credentials.add(workflow_id)
         for request in requests:
             request["part_of"] = workflow_id
-        with self._running.here(workflow_id):
+        stored = began = None
+        if not isinstance(asked, list):
+            stored, began = asked.get("trace"), asked.get("asked_at")
+        with (
+            tracing.workflow("group", workflow_id, stored, began, {}) as facts,
+            self._running.here(workflow_id),
+        ):
             self._tell(Name.GROUP_STARTED, workflow_id, requests)
             if isinstance(asked, list):
                 started, failure = await in_order.complete(self._members, requests)
                 error = None if failure is None else failure.to_json()
                 return Result(workflow_ids=started, error=error)
             result = await _Group(workflow_id, asked, self._members).run()
+            facts[tracing.OUTCOME] = _outcome(result["ends"])
             self._tell(Name.GROUP_ENDED, workflow_id, requests, _outcome(result["ends"]))
             return result
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 
-from fivetran_state import database, turns
+from fivetran_state import database, tracing, turns
 from fivetran_state.errors import (
     Cancelled,
     FivetranStateError,
@@ -140,6 +141,9 @@ class Groups:
             else self._of_key(account, key)
         )
         place = binding.input_of(workflow_id, GROUP)
+        asked = {**asked, "asked_at": time.time()}
+        if (trace := tracing.present()) is not None:
+            asked["trace"] = trace
         await self._store.series.mark(
             {owner(each): each["number"] for each in asked["members"] if "number" in each}
         )

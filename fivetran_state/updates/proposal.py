@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict, TypeIs
 
+from fivetran_state import tracing
 from fivetran_state.errors import FivetranStateError, NotAllowed
 from fivetran_state.events import Event, Events, Name
 from fivetran_state.updates import binding
@@ -38,6 +39,8 @@ class Asked(TypedDict):
     """Seconds since the epoch, as is `expires_at`."""
     expires_at: float
     reason: str | None
+    trace: NotRequired[str]
+    """The span that has proposed it, as a W3C `traceparent`."""
 
 
 class Decision(TypedDict):
@@ -111,7 +114,8 @@ class ProposalWorkflow:
             place = binding.output_of(workflow_id)
             with binding.bound_errors(place):
                 opened: Asked = binding.opened(asked, binding.input_of(workflow_id, NAME))
-                return Bound(place, await self._run(workflow_id, opened))
+                with tracing.continued(opened.get("trace")):
+                    return Bound(place, await self._run(workflow_id, opened))
 
         self.registered = proposal
         """Takes an `Asked` and returns a `Decided`."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
 
-from fivetran_state import database, turns
+from fivetran_state import database, tracing, turns
 from fivetran_state.errors import (
     AlreadyDecided,
     DatabaseUnavailable,
@@ -139,6 +139,8 @@ class Proposals:
         workflow_id = f"{NAME}:{uuid.uuid4().hex}" if key is None else self._of_key(about, key)
         sealed = self._texts.seal([workflow_id, _without_changes(asked)])
         place = binding.input_of(workflow_id, NAME)
+        if (trace := tracing.present()) is not None:
+            asked = {**asked, "trace": trace}
         with (
             database.answering(),
             SetWorkflowID(workflow_id),

@@ -82,6 +82,8 @@ class UpdateRequest(TypedDict):
     """Who asked for it, the name of an `access.Principal`. 0.1 did not record it."""
     agreed_by: NotRequired[str]
     """Who approved it, if it was proposed."""
+    trace: NotRequired[str]
+    """The span that has started it, as a W3C `traceparent`."""
     resumes: NotRequired[str | None]
     """Only resume the connection: the update that has left it paused, or None if none has."""
 
@@ -100,6 +102,10 @@ class GroupRequest(TypedDict):
     be changed nor what is as it should be."""
     fingerprint: str
     """Of all that was asked for, by `groups.fingerprint`: the same for an equal request."""
+    asked_at: NotRequired[float]
+    """When, in seconds since the epoch."""
+    trace: NotRequired[str]
+    """The span that has started it, as a W3C `traceparent`."""
 
 
 def members_of(asked: list[UpdateRequest] | GroupRequest) -> list[UpdateRequest]:

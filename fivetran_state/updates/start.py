@@ -18,7 +18,7 @@ from dbos import (
 )
 from dbos import error as dbos_error
 
-from fivetran_state import database
+from fivetran_state import database, tracing
 from fivetran_state.errors import IdempotencyKeyReused
 from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, records, statuses
@@ -128,6 +128,8 @@ class Starter:
     async def begin(self, workflow_id: str, request: UpdateRequest) -> Handle:
         """Start the update under the workflow id of the surrounding `SetWorkflowID`."""
         request = {**request, "asked_at": time.time()}
+        if (trace := tracing.present()) is not None:
+            request["trace"] = trace
         place = binding.input_of(workflow_id, records.NAME)
         return await DBOS.start_workflow_async(self._workflow.registered, Bound(place, request))
 

@@ -18,7 +18,7 @@ from typing import cast
 from dbos import DBOS
 from sqlalchemy.exc import SQLAlchemyError
 
-from fivetran_state import large, state
+from fivetran_state import large, state, tracing
 from fivetran_state.errors import (
     Conflict,
     ConnectionNotFound,
@@ -78,8 +78,12 @@ class UpdateWorkflow:
                 asked: UpdateRequest = binding.opened(request, binding.input_of(workflow_id, NAME))
                 is_recovered = workflow_id in runtime.running.taken_up
                 telling = Telling(runtime.events, workflow_id, asked, is_recovered=is_recovered)
-                running = self._run_here(workflow_id, asked, telling)
-                return Bound(place, await telling.to_end(running))
+                about = {tracing.CONNECTION: asked["connection_id"]}
+                stored, began = asked.get("trace"), asked.get("asked_at")
+                with tracing.workflow("update", workflow_id, stored, began, about) as facts:
+                    outcome = await telling.to_end(self._run_here(workflow_id, asked, telling))
+                    facts[tracing.OUTCOME] = outcome["outcome"]
+                    return Bound(place, outcome)
 
         self.registered = update_state
         """Takes an `UpdateRequest` and returns an `Outcome`; raises a `FivetranStateError`. In the

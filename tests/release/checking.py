@@ -21,7 +21,7 @@ _TWINE, _CONTENTS = "twine==7.0.0", "check-wheel-contents==0.6.3"
 _IMPORT_ALL = """
 import importlib, pkgutil, fivetran_state
 for module in pkgutil.walk_packages(fivetran_state.__path__, "fivetran_state."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", ".otlp")):  # `otlp` needs an extra.
         importlib.import_module(module.name)
 """
 

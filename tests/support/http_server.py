@@ -63,10 +63,11 @@ async def mcp_client(
     token: str | None = None,
     ask: ElicitationFnT | None = None,
     extensions: Sequence[ClientExtension] = (),
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Client]:
-    """An MCP client of the server at that address."""
+    """An MCP client of the server at that address, which sends these headers too."""
     async with httpx2.AsyncClient(
-        headers=authorization(token), timeout=60, verify=NO_TLS
+        headers=authorization(token) | (headers or {}), timeout=60, verify=NO_TLS
     ) as http_client:
         transport = streamable_http_client(f"{url}/mcp", http_client=http_client)
         async with Client(
