@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, get_args
 
 from mcp.server.mcpserver import Context
@@ -124,13 +125,12 @@ def strict_tool(
         description=inspect.getdoc(function),
         annotations=annotations,
         meta=meta,
+        # The SDK's schema of the output would be built for nothing: ours replaces it.
+        structured_output=False,
     )
-    metadata = tool.fn_metadata
     tool.parameters = _compact(_for_adapters(tool.parameters))
     tool.fn_metadata = _Metadata(
-        arg_model=metadata.arg_model,
-        output_model=metadata.output_model,
-        output_schema=_of_answers(function),
+        arg_model=tool.fn_metadata.arg_model, output_schema=_of_answers(function)
     )
     assert isinstance(tool, StrictTool)
     tool.record_refusals(events)
@@ -178,16 +178,27 @@ def _of_answers(function: Callable[..., Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required: list[set[str]] = []
     for model in models:
-        schema = _compact(_open(model.model_json_schema()))
-        depth = 2 if model in _PAGES else 0
-        for name, field in schema["properties"].items():
-            properties.setdefault(name, _down_to(depth, field, schema.get("$defs", {})))
-        required.append(set(schema["required"]))
+        fields = _fields_of(model)
+        for name, field in fields["properties"].items():
+            properties.setdefault(name, field)
+        required.append(set(fields["required"]))
     by_all = set.intersection(*required)
     return {
         "type": "object",
         "properties": properties,
         "required": [name for name in properties if name in by_all],
+    }
+
+
+@cache
+def _fields_of(model: type[Model]) -> dict[str, Any]:
+    """The schemas of a model's fields. Several tools return the same model."""
+    schema = _compact(_open(model.model_json_schema()))
+    depth, defs = 2 if model in _PAGES else 0, schema.get("$defs", {})
+    fields = schema["properties"].items()
+    return {
+        "properties": {name: _down_to(depth, field, defs) for name, field in fields},
+        "required": schema["required"],
     }
 
 
