@@ -597,11 +597,15 @@ def codes() -> list[str]:
     return list(FivetranStateError._by_code)
 
 
+def classes() -> list[type[FivetranStateError]]:
+    """Every error, in the order of the tree."""
+    return list(FivetranStateError._by_code.values())
+
+
 def reference() -> str:
     """The content of `docs/reference/errors.md`."""
     sections = [
-        f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n"
-        for cls in FivetranStateError._by_code.values()
+        f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n" for cls in classes()
     ]
     return "\n".join([_PREFACE, *sections])
 

@@ -1,6 +1,5 @@
 """REST: valid arguments, and the errors for invalid ones."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from fivetran_state import errors, state
-from fivetran_state.errors import FivetranStateError
-from fivetran_state.http_server.problems import ROUTES, problem_of
+from fivetran_state import state
+from fivetran_state.http_server.problems import ROUTES, kinds
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.support.calls import EXACT, IDLE, PAUSED, SYNCING, api_calls, state_of, sync_runs_on
@@ -163,12 +161,6 @@ async def test_a_byte_order_mark_is_ignored(http: Serve, sandbox: Sandbox) -> No
 # Routes in place of tools
 
 
-def all_errors() -> list[type[FivetranStateError]]:
-    classes = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
-    found = [each for each in classes if issubclass(each, FivetranStateError)]
-    return [each for each in found if each is not FivetranStateError]
-
-
 def descriptions(described: Any) -> Iterator[str]:
     """Every description in an OpenAPI document."""
     if isinstance(described, dict):
@@ -198,9 +190,8 @@ async def test_the_routes_are_those_of_the_tools(http: Serve) -> None:
 
 
 def test_no_hint_names_a_tool() -> None:
-    for error in all_errors():
-        hint = json.loads(bytes(problem_of(error("It went wrong.")).body)).get("hint", "")
-        assert [tool for tool in ROUTES if tool in hint] == [], error.code
+    for kind in kinds():
+        assert [tool for tool in ROUTES if tool in (kind.hint or "")] == [], kind.code
 
 
 async def test_no_description_names_a_tool(http: Serve) -> None:

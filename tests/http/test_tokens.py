@@ -102,7 +102,7 @@ async def test_where_tokens_are_asked_for_only_a_valid_one_opens_all_but_health_
             assert answer.status_code == 401, wrong
             assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
             assert answer.headers["Content-Type"] == "application/problem+json"
-            assert {"title", "status", "code", "detail", "hint"} == answer.json().keys()
+            assert {"type", "title", "status", "code", "detail", "hint"} == answer.json().keys()
         in_the_query = await server.status("/", params={"access_token": valid})
         basic = await server.client.get("/", auth=("token", valid))
         assert (in_the_query, basic.status_code) == (401, 401)
