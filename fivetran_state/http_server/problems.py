@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fivetran_state import errors, state
-from fivetran_state.errors import FivetranStateError
+from fivetran_state.errors import Conflict, FivetranStateError
 from fivetran_state.http_server.paths import ERRORS
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,6 +39,7 @@ STATUS = {
     "connection_not_found": 404,
     "no_state_yet": 404,
     "update_in_progress": 409,
+    "version_required": 428,
     "conflict": 409,
     "nothing_to_undo": 409,
     "not_remembered": 404,
@@ -101,7 +102,7 @@ _TOOL = re.compile(rf"\b({_NAMES})\b")
 # A message may also quote external text, such as a path or a connection's id.
 _TOOL_IN_MESSAGE = re.compile(rf"(?:(?<= with )|(?<= and ))({_NAMES})(?=[ .,;])")
 
-# Over REST, a change without a version is made at once; only dry_run returns a plan.
+# Over REST, only dry_run returns a plan.
 _PLANNING = {
     "Repeat the call without expected_version for a new plan": (
         "Send the request again with dry_run and without expected_version for a new plan"
@@ -160,7 +161,7 @@ def _title(code: str) -> str:
 class _Answer(Response):
     """A problem. Its `type` has the path of the public URL in front, which the app knows."""
 
-    def __init__(self, fields: Mapping[str, Any], headers: Mapping[str, str] | None) -> None:
+    def __init__(self, fields: dict[str, Any], headers: Mapping[str, str] | None) -> None:
         super().__init__(None, fields["status"], headers=headers, media_type=MEDIA_TYPE)
         self._fields = fields
 
@@ -171,7 +172,7 @@ class _Answer(Response):
         await super().__call__(scope, receive, send)
 
 
-def _kind(fields: Mapping[str, Any], prefix: str) -> dict[str, str]:
+def _kind(fields: dict[str, Any], prefix: str) -> dict[str, str]:
     code, status = fields["code"], fields["status"]
     if code in STATUS or code in REFUSED:
         return {"type": f"{prefix}{ERRORS}#{code}", "title": _title(code)}
@@ -222,14 +223,16 @@ def for_rest(fields: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def problem_of(error: FivetranStateError) -> Response:
-    """The answer for one of our errors."""
+def problem_of(error: FivetranStateError, *, is_conditional: bool = False) -> Response:
+    """The answer for one of our errors; `is_conditional` if the request has an If-Match."""
     fields = for_rest(error.to_json())
     code, detail, hint = fields.pop("code"), fields.pop("message"), fields.pop("hint")
     details = {f"fivetran_{n}" if n == "status" else n: value for n, value in fields.items()}
     wait = details.get("retry_after")
     headers = None if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
-    return problem(STATUS[code], code, detail, hint, headers, **details)
+    has_failed_condition = is_conditional and isinstance(error, Conflict)
+    status = 412 if has_failed_condition else STATUS[code]  # RFC 9110, 13.1.1
+    return problem(status, code, detail, hint, headers, **details)
 
 
 def problem_of_http(error: HTTPException) -> Response:
@@ -259,5 +262,5 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-PROBLEMS = _documented(400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 502, 503)
+PROBLEMS = _documented(400, 401, 403, 404, 409, 412, 413, 415, 421, 422, 428, 429, 500, 502, 503)
 """The problems of every route in OpenAPI's form."""

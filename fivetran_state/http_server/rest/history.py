@@ -11,12 +11,20 @@ from fivetran_state.http_server.rest.bodies import (
     HistoryQuery,
     StateQuery,
 )
-from fivetran_state.http_server.rest.requests import ServiceFor
+from fivetran_state.http_server.rest.requests import (
+    IfNoneMatch,
+    ServiceFor,
+    entity_tag,
+    is_known,
+)
 from fivetran_state.service.states import LIMIT_OF_MAX_BYTES
 
 
 async def connection_state(
-    connection_id: ConnectionId, query: Annotated[StateQuery, Query()], service: ServiceFor
+    connection_id: ConnectionId,
+    query: Annotated[StateQuery, Query()],
+    service: ServiceFor,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """A connection's state, now or in the past: at a time, as a version, or before an update.
 
@@ -31,7 +39,10 @@ async def connection_state(
         search=query.search,
         cursor=query.cursor,
     )
-    return await answer(view)
+    tag = entity_tag(view.version)
+    if is_known(view.version, if_none_match):
+        return Response(status_code=304, headers={"ETag": tag})
+    return await answer(view, ETag=tag)
 
 
 async def state_history(

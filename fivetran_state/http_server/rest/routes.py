@@ -10,7 +10,7 @@ from fivetran_state.access import APPROVE, READ, WRITE
 from fivetran_state.http_server.gate import requires
 from fivetran_state.http_server.problems import PROBLEMS
 from fivetran_state.http_server.rest import history, proposals, states, workflows
-from fivetran_state.http_server.rest.answers import accepted, ok
+from fivetran_state.http_server.rest.answers import accepted, ok, ok_or_known
 from fivetran_state.http_server.rest.bodies import NotRead, Unchanged, Updated
 from fivetran_state.http_server.rest.requests import ExactRoute
 from fivetran_state.models import (
@@ -72,7 +72,7 @@ def router() -> APIRouter:
         "/connections/{connection_id}/state",
         tags=["State"],
         dependencies=[requires(READ)],
-        responses=ok(StateView),
+        responses=ok_or_known(StateView),
     )(history.connection_state)
     routes.get(
         "/connections/{connection_id}/history",
