@@ -406,6 +406,20 @@ class WorkflowsQuery(PageQuery):
         Field(description="Without it, the updates of all connections."),
         NONE_IF_EMPTY,
     ] = None
+    status: Annotated[
+        Literal["running", "updated", "unchanged", "cancelled", "failed"] | None, NONE_IF_EMPTY
+    ] = None
+    asked_by: Annotated[
+        str | None,
+        Field(max_length=500, description="A principal, such as token:1a2b3c4d."),
+        NONE_IF_EMPTY,
+    ] = None
+    since: Annotated[
+        Time | None, Field(description="Started then or later; a time with zone."), NONE_IF_EMPTY
+    ] = None
+    until: Annotated[
+        Time | None, Field(description="Started before; a time with zone."), NONE_IF_EMPTY
+    ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
