@@ -150,6 +150,8 @@ def describe(app: FastAPI, authority: Authority) -> None:
 
     def complete() -> dict[str, Any]:
         described: dict[str, Any] = _with_routes(plain())
+        for operation in _every_operation(described):
+            operation["summary"] = _summary(operation["description"])
         components = described["components"]
         components["schemas"]["Problem"] = Problem.model_json_schema()
         components["securitySchemes"] = {
@@ -164,6 +166,15 @@ def describe(app: FastAPI, authority: Authority) -> None:
         return described | {"security": [{"token": []}] if authority.is_required() else []}
 
     app.openapi = complete  # type: ignore[method-assign]
+
+
+def _every_operation(described: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for methods in described["paths"].values() for operation in methods.values()]
+
+
+def _summary(description: str) -> str:
+    """The first sentence, or its part before a colon or semicolon, on one line."""
+    return re.split(r"[.:;](?:\s|$)", description, maxsplit=1)[0].replace("\n", " ")
 
 
 def _with_routes(described: Any) -> Any:

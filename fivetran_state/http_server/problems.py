@@ -262,5 +262,7 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-PROBLEMS = _documented(400, 401, 403, 404, 409, 412, 413, 415, 421, 422, 428, 429, 500, 502, 503)
+PROBLEMS = _documented(
+    400, 401, 403, 404, 408, 409, 412, 413, 415, 421, 422, 428, 429, 500, 502, 503
+)
 """The problems of every route in OpenAPI's form."""

@@ -20,7 +20,7 @@ from fivetran_state.http_server.rest.requests import (
 from fivetran_state.service.states import LIMIT_OF_MAX_BYTES
 
 
-async def connection_state(
+async def get_connection_state(
     connection_id: ConnectionId,
     query: Annotated[StateQuery, Query()],
     service: ServiceFor,
@@ -45,7 +45,7 @@ async def connection_state(
     return await answer(view, ETag=tag)
 
 
-async def state_history(
+async def get_state_history(
     connection_id: ConnectionId, query: Annotated[HistoryQuery, Query()], service: ServiceFor
 ) -> Response:
     """The versions that a state had, newest first: when, what moved, and what moved it."""
@@ -61,7 +61,7 @@ async def state_history(
     return await answer(page)
 
 
-async def state_difference(
+async def get_state_difference(
     connection_id: ConnectionId, query: Annotated[DiffQuery, Query()], service: ServiceFor
 ) -> Response:
     """The differences between two states of a connection."""

@@ -7,9 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import (
-    Field,
-)
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
@@ -108,17 +105,21 @@ class Preference:
 
 
 def _preference(
+    request: Request,
     prefer: Annotated[
-        list[Annotated[str, Field(max_length=200)]] | None,
+        str | None,
         Header(
+            max_length=200,
             description=(
                 "respond-async: answer at once. wait=SECONDS: answer after that time at the latest."
-            )
+            ),
         ),
     ] = None,
 ) -> Preference:
-    # Several header lines mean the same as one line with commas (RFC 9110, 5.3).
-    wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
+    # Several header lines mean the same as one line with commas (RFC 9110, 5.3). Generated clients
+    # cannot send a list, so `prefer` declares a text, and is only the last line.
+    lines = ",".join(request.headers.getlist("Prefer"))
+    wanted = [each.strip() for each in re.split("[,;]", lines.lower())]
     waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
     applied = ["respond-async"] if "respond-async" in wanted else []
     seconds = 0.0 if applied else FOR_EVER

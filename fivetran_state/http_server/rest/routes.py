@@ -55,13 +55,13 @@ def router() -> APIRouter:
         tags=["State"],
         dependencies=[requires(WRITE)],
         responses=ok(dict[str, Update]) | accepted(UpdatesView),
-    )(states.update_states)
+    )(states.update_multiple_states)
     routes.post(
         "/states/update",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(GroupPlanView | UpdatesView) | accepted(UpdatesView),
-    )(states.change_states)
+    )(states.update_states)
     routes.get(
         "/connections",
         tags=["Connections"],
@@ -73,19 +73,19 @@ def router() -> APIRouter:
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok_or_known(StateView),
-    )(history.connection_state)
+    )(history.get_connection_state)
     routes.get(
         "/connections/{connection_id}/history",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(HistoryPage),
-    )(history.state_history)
+    )(history.get_state_history)
     routes.get(
         "/connections/{connection_id}/diff",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(Difference),
-    )(history.state_difference)
+    )(history.get_state_difference)
     routes.get(
         "/proposals",
         tags=["Proposals"],
@@ -97,7 +97,7 @@ def router() -> APIRouter:
         tags=["Proposals"],
         dependencies=[requires(READ)],
         responses=ok(ProposalView),
-    )(proposals.proposal)
+    )(proposals.get_proposal)
     routes.post(
         "/proposals/{workflow_id}/approve",
         tags=["Proposals"],
@@ -124,11 +124,11 @@ def router() -> APIRouter:
         tags=["Workflows"],
         dependencies=[requires(WRITE)],
         responses=ok(Update | UpdatesView | ProposalView) | accepted(Update | UpdatesView),
-    )(workflows.cancel_update)
+    )(workflows.cancel_workflow)
     routes.get(
         "/workflows/{workflow_id:workflow_id}",
         tags=["Workflows"],
         dependencies=[requires(READ)],
         responses=ok(WorkflowView | UpdatesView),
-    )(workflows.workflow_status)
+    )(workflows.get_workflow)
     return routes

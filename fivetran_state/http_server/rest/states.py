@@ -144,7 +144,7 @@ async def update_state(
     return await answer(Updated(**fields, verified_state=after), prefer)
 
 
-async def update_states(
+async def update_multiple_states(
     body: UpdateStates,
     request: Request,
     headers: Headers,
@@ -176,7 +176,7 @@ async def update_states(
     return await answer({update.connection_id: update for update in view.updates}, prefer)
 
 
-async def change_states(
+async def update_states(
     body: ChangeStates,
     request: Request,
     headers: Headers,

@@ -45,7 +45,7 @@ async def list_workflows(
     return await answer(page)
 
 
-async def cancel_update(
+async def cancel_workflow(
     workflow_id: WorkflowId,
     request: Request,
     headers: Headers,
@@ -67,7 +67,7 @@ async def cancel_update(
     return await answer(update, prefer)
 
 
-async def workflow_status(
+async def get_workflow(
     workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
 ) -> Response:
     """How far an update is, or how it ended; for a group, the result of each connection."""
