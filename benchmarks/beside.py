@@ -122,7 +122,7 @@ class Single:
 
     async def seconds(self) -> float:
         start = time.perf_counter()
-        body = {"connection_id": SINGLE} | self._numbers.patch()
+        body = {"connection_id": SINGLE, "expected_version": "*"} | self._numbers.patch()
         await post(self._client, "/state/update", body, Prefer="wait=60")
         return time.perf_counter() - start
 
@@ -224,7 +224,7 @@ async def _patient(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def _large_update(url: str, connection_id: str, mode: Mode, text: str) -> None:
-    body = f'{{"connection_id":"{connection_id}","new_state":{{"{mode}":{text}}}}}'
+    body = f'{{"connection_id":"{connection_id}","expected_version":"*","new_state":{{"{mode}":{text}}}}}'
     async with _patient(url) as client:
         made = await post(client, "/state/update", body, status=202, Prefer="wait=0")
         made = await end(client, made["workflow_id"])

@@ -64,7 +64,7 @@ def one_by_one(account: Account) -> float:
             (await server.client.get(f"/connections/{account.names[0]}/state")).raise_for_status()
             start = time.perf_counter()
             for each in account.names:
-                change = {"connection_id": each, "merge_patch": NEW_STATE}
+                change = {"connection_id": each, "merge_patch": NEW_STATE, "expected_version": "*"}
                 (await server.client.post("/state/update", json=change)).raise_for_status()
             return time.perf_counter() - start
 

@@ -89,7 +89,7 @@ def _client(url: str) -> httpx.AsyncClient:
 
 
 def _change(connection_id: str, state: str, more: str = "") -> str:
-    return f'{{"connection_id":"{connection_id}"{more},"new_state":{state}}}'
+    return f'{{"connection_id":"{connection_id}"{more},"expected_version":"*","new_state":{state}}}'
 
 
 async def nothing(url: str) -> Counter[str]:
@@ -200,7 +200,11 @@ async def silence(url: str) -> Counter[str]:
 async def waiting(url: str) -> Counter[str]:
     """300 calls that wait for one update."""
     async with _client(url) as client:
-        update = {"connection_id": WAITED_FOR, "merge_patch": {"cursor": "later"}}
+        update = {
+            "connection_id": WAITED_FOR,
+            "expected_version": "*",
+            "merge_patch": {"cursor": "later"},
+        }
         started = await client.post(
             "/state/update", json=update, headers={"Prefer": "respond-async"}
         )
@@ -259,7 +263,11 @@ async def probe(url: str) -> None:
         numbers = iter(range(1_000_000))
 
         def update() -> Awaitable[httpx.Response]:
-            body = {"connection_id": SMALL, "merge_patch": {"cursor": next(numbers)}}
+            body = {
+                "connection_id": SMALL,
+                "expected_version": "*",
+                "merge_patch": {"cursor": next(numbers)},
+            }
             return other.post("/state/update", json=body, headers={"Prefer": "wait=60"})
 
         probing = asyncio.gather(

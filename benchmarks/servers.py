@@ -31,7 +31,11 @@ def line_of(servers: int, database: str) -> Line:
 async def make_updates(http: httpx.AsyncClient, name: str, count: int) -> None:
     """Updates of one connection, one after the other."""
     for number in range(count):
-        change = {"connection_id": name, "merge_patch": {"cursor": time.time_ns() + number}}
+        change = {
+            "connection_id": name,
+            "merge_patch": {"cursor": time.time_ns() + number},
+            "expected_version": "*",
+        }
         answer = await http.post("/state/update", json=change)
         assert answer.json().get("status") == "updated", answer.text
 

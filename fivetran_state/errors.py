@@ -17,6 +17,7 @@ FivetranStateError
 ├── WorkflowNotFound          workflow_not_found
 ├── UpdateInProgress          update_in_progress
 ├── IdempotencyKeyReused      idempotency_key_reused
+├── VersionRequired           version_required
 ├── Conflict                  conflict
 ├── InvalidChange             invalid_change
 ├── NothingToUndo             nothing_to_undo
@@ -298,6 +299,17 @@ class IdempotencyKeyReused(FivetranStateError):
 
     code = "idempotency_key_reused"
     hint = "Use a new key for a new change, or leave the key out."
+
+
+class VersionRequired(FivetranStateError):
+    """A change by REST does not say for which version it is; nothing was changed."""
+
+    code = "version_required"
+    may_be_logged = True
+    hint = (
+        "Read the state and decide, then send its version as expected_version. For several "
+        "connections, send the version of a plan (dry_run). Send * to change whatever is there."
+    )
 
 
 class Conflict(FivetranStateError):
@@ -597,11 +609,15 @@ def codes() -> list[str]:
     return list(FivetranStateError._by_code)
 
 
+def classes() -> list[type[FivetranStateError]]:
+    """Every error, in the order of the tree."""
+    return list(FivetranStateError._by_code.values())
+
+
 def reference() -> str:
     """The content of `docs/reference/errors.md`."""
     sections = [
-        f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n"
-        for cls in FivetranStateError._by_code.values()
+        f"## {cls.code}\n\n{inspect.getdoc(cls)}\n\n**Next:** {cls.hint}\n" for cls in classes()
     ]
     return "\n".join([_PREFACE, *sections])
 

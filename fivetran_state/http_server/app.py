@@ -87,11 +87,11 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         async with mcp.session_manager.run():  # This also runs the backend.
             yield
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, InsufficientScope):
             return authority.insufficient_scope(error)
         if isinstance(error, FivetranStateError):
-            return problem_of(error)
+            return problem_of(error, is_conditional="If-Match" in request.headers)
         if isinstance(error, RequestValidationError):
             return problem_of(InvalidRequest(f"{problems_of(_named(error))}."))
         assert isinstance(error, HTTPException)
@@ -167,7 +167,13 @@ def _cors(origins: re.Pattern[str] | None) -> list[Middleware]:
             allow_methods="*",
             allow_headers="*",
             allow_private_network=True,
-            expose_headers=("Mcp-Session-Id", "WWW-Authenticate", "Retry-After", REQUEST_ID),
+            expose_headers=(
+                "ETag",
+                "Mcp-Session-Id",
+                "WWW-Authenticate",
+                "Retry-After",
+                REQUEST_ID,
+            ),
         )
     ]
 

@@ -1,6 +1,6 @@
-"""`/docs`: the REST routes as a page, made from the OpenAPI document.
+"""`/docs`: the REST routes as a page, made from the OpenAPI document, and the errors as another.
 
-It needs no token, as it contains only what is in this project's source.
+They need no token, as they contain only what is in this project's source.
 """
 
 import json
@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route
 from fivetran_state.http_server.authority import Authority
 from fivetran_state.http_server.gate import PAGE
 from fivetran_state.http_server.page import Pages
-from fivetran_state.http_server.problems import Problem, with_routes
+from fivetran_state.http_server.paths import ERRORS
+from fivetran_state.http_server.problems import Problem, kinds, with_routes
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Operation:
 
 
 def routes(app: FastAPI, pages: Pages) -> list[BaseRoute]:
-    """The page of this app's routes."""
+    """The pages of this app's routes and errors."""
 
     async def show(_: Request) -> Response:
         described = app.openapi()
@@ -54,7 +55,10 @@ def routes(app: FastAPI, pages: Pages) -> list[BaseRoute]:
             "routes.html", here="rest", groups=operations(described), needs=described["security"]
         )
 
-    return [Route(PAGE, show)]
+    async def show_errors(_: Request) -> Response:
+        return pages.answer("errors.html", here="rest", errors=kinds())
+
+    return [Route(PAGE, show), Route(ERRORS, show_errors)]
 
 
 def operations(described: dict[str, Any]) -> dict[str, list[Operation]]:
@@ -146,6 +150,8 @@ def describe(app: FastAPI, authority: Authority) -> None:
 
     def complete() -> dict[str, Any]:
         described: dict[str, Any] = _with_routes(plain())
+        for operation in _every_operation(described):
+            operation["summary"] = _summary(operation["description"])
         components = described["components"]
         components["schemas"]["Problem"] = Problem.model_json_schema()
         components["securitySchemes"] = {
@@ -160,6 +166,15 @@ def describe(app: FastAPI, authority: Authority) -> None:
         return described | {"security": [{"token": []}] if authority.is_required() else []}
 
     app.openapi = complete  # type: ignore[method-assign]
+
+
+def _every_operation(described: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for methods in described["paths"].values() for operation in methods.values()]
+
+
+def _summary(description: str) -> str:
+    """The first sentence, or its part before a colon or semicolon, on one line."""
+    return re.split(r"[.:;](?:\s|$)", description, maxsplit=1)[0].replace("\n", " ")
 
 
 def _with_routes(described: Any) -> Any:

@@ -30,7 +30,14 @@ from fivetran_state.errors import (
 from fivetran_state.events import Events
 from fivetran_state.http_server.authority import Authority, principal_of
 from fivetran_state.http_server.negotiation import prefers_html
-from fivetran_state.http_server.paths import METRICS, SCRIPT, SIGN_IN, SIGN_IN_CALLBACK, STYLE
+from fivetran_state.http_server.paths import (
+    ERRORS,
+    METRICS,
+    SCRIPT,
+    SIGN_IN,
+    SIGN_IN_CALLBACK,
+    STYLE,
+)
 from fivetran_state.http_server.problems import problem
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Sessions
@@ -47,6 +54,7 @@ MAX_OPEN_REQUESTS = 500
 PAGE = "/docs"
 DOCUMENTATION = (
     PAGE,
+    ERRORS,
     "/openapi.json",
     STYLE,
     SCRIPT,

@@ -1,6 +1,8 @@
 """Addresses that more than one part of the server knows."""
 
 METRICS = "/metrics"
+ERRORS = "/docs/errors"
+"""The page that explains every type of problem."""
 
 STYLE, SCRIPT = "/page/style.css", "/page/script.js"
 """The files of the page. They contain only what is in this project's source."""

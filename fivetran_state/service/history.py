@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
-
 from fivetran_state import large, state
 from fivetran_state.errors import FivetranStateError, InvalidRequest, NotRemembered
 from fivetran_state.history import timeline
@@ -19,6 +17,7 @@ from fivetran_state.models import Change, Difference, HistoryEntry, HistoryPage,
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.refusals import not_a_cursor
+from fivetran_state.service.times import milliseconds
 from fivetran_state.text import literal, quoted, shown
 from fivetran_state.updates import records
 from fivetran_state.updates.updates import Updates
@@ -41,7 +40,6 @@ _SHOWN = {
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION = re.compile("[0-9a-fA-F]{8,32}")
-_parse_time = TypeAdapter(AwareDatetime).validate_python
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class History:
         await self._caller.fivetran_for(connection_id)  # It checks the id.
         owner = await self._caller.owner(connection_id)
         if _TIME.match(at):
-            return await self._at_time(updates, owner, connection_id, _milliseconds(at, what))
+            return await self._at_time(updates, owner, connection_id, milliseconds(at, what))
         if _VERSION.fullmatch(at):
             found = await updates.history.by_version(owner, at.lower())
             if found is None:
@@ -179,8 +177,8 @@ class History:
         owner = await self._caller.owner(connection_id)
         before, below = _positions(cursor)
         wanted = set(SeenBy) if kind is None else {_kind(kind)}
-        start = None if since is None else _milliseconds(since, "since")
-        end = None if until is None else _milliseconds(until, "until")
+        start = None if since is None else milliseconds(since, "since")
+        end = None if until is None else milliseconds(until, "until")
         page = await updates.history.page(
             owner, before=before, limit=limit, kinds=wanted, since=start, until=end
         )
@@ -335,12 +333,3 @@ def _seen(
         kind=version.seen_by.value,
         workflow_id=version.workflow_id,
     )
-
-
-def _milliseconds(time: str, what: str) -> int:
-    try:
-        return int(_parse_time(time).timestamp() * 1000)
-    except ValidationError:
-        raise InvalidRequest(
-            f"{what} '{shown(time)}' is not a time with a zone, such as 2026-11-24T08:00Z."
-        ) from None

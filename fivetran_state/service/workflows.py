@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from typing_extensions import TypedDict, Unpack
+
 from fivetran_state import large
 from fivetran_state.errors import (
     FivetranError,
@@ -20,6 +22,7 @@ from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import OnProgress, ignore
 from fivetran_state.service.connections import MAX_PAGES_SEARCHED
 from fivetran_state.service.refusals import not_a_cursor
+from fivetran_state.service.times import milliseconds
 from fivetran_state.updates import groups, records
 from fivetran_state.updates.reader import READ_BATCH
 from fivetran_state.updates.updates import Updates
@@ -32,6 +35,57 @@ class Unfinished:
     updates: list[WorkflowView]
     groups: list[str]
     total: int
+
+
+@dataclass(frozen=True)
+class Which:
+    """A choice of updates: those that fit all that is given. Times are milliseconds since the epoch."""
+
+    status: str | None = None
+    asked_by: str | None = None
+    since: int | None = None
+    until: int | None = None
+    """The first moment after the last one."""
+
+    @property
+    def is_any(self) -> bool:
+        return self == Which()
+
+    def is_past(self, update: records.Update) -> bool:
+        """True if neither this update nor an older one was started late enough."""
+        return self.since is not None and update.created_at < self.since
+
+    def fits(self, update: records.Update) -> bool:
+        view = views.summary(update)
+        return (
+            self.status in (None, view.status)
+            and self.asked_by in (None, view.asked_by)
+            and (self.since is None or update.created_at >= self.since)
+            and (self.until is None or update.created_at < self.until)
+        )
+
+
+class Choice(TypedDict, total=False):
+    """Chooses updates, in texts of a caller: their status, who asked, and when they started."""
+
+    status: str | None
+    asked_by: str | None
+    since: str | None
+    until: str | None
+
+
+def _which(choice: Choice) -> Which:
+    """Raises `InvalidRequest`."""
+    since, until = choice.get("since"), choice.get("until")
+    return Which(
+        status=choice.get("status"),
+        asked_by=choice.get("asked_by"),
+        since=None if since is None else milliseconds(since, "since"),
+        until=None if until is None else milliseconds(until, "until"),
+    )
+
+
+_SEARCHED = "Only a part of the updates was searched: older ones may fit. Go on with next_cursor."
 
 
 class Workflows:
@@ -114,24 +168,49 @@ class Workflows:
         )
 
     async def list_workflows(
-        self, connection_id: str, *, cursor: str | None = None, limit: int = 20
+        self,
+        connection_id: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 20,
+        **choice: Unpack[Choice],
     ) -> WorkflowPage:
-        """The connection's updates, newest first. Pages are stable: numbers only count up."""
+        """The connection's updates, newest first. Pages are stable: numbers only count up.
+
+        A choice is a search through a bounded number of updates: a page may have fewer of them than
+        `limit`, and still a `next_cursor`.
+        """
+        which = _which(choice)
         updates = await self._caller.updates()
         fivetran = await self._caller.fivetran_for(connection_id)
         if cursor is not None and not is_update_number(cursor):
             raise not_a_cursor(cursor)
         below = None if cursor is None else int(cursor)
-        found = await updates.listings.history(
-            await self._caller.owner(connection_id), below, limit
-        )
-        if not found and cursor is None:
-            await fivetran.get_connection(connection_id)
-            return WorkflowPage(workflows=[], message=self._covered())
-        lowest = UpdateId.parse(found[-1].workflow_id).number if found else 1
+        owner = await self._caller.owner(connection_id)
+        batch = limit if which.is_any else max(limit, READ_BATCH)
+        found: list[records.Update] = []
+        for _ in range(1 if which.is_any else MAX_PAGES_SEARCHED):
+            page = await updates.listings.history(owner, below, batch)
+            if not page and cursor is None and below is None:
+                await fivetran.get_connection(connection_id)
+                return WorkflowPage(workflows=[], message=self._covered())
+            if not page:
+                below = 1
+            for update in page:
+                below = UpdateId.parse(update.workflow_id).number
+                if which.is_past(update):
+                    below = 1
+                elif which.fits(update):
+                    found.append(update)
+                if below == 1 or len(found) == limit:
+                    break
+            if below == 1 or len(found) == limit:
+                break
+        is_end = below == 1
         return WorkflowPage(
             workflows=[views.summary(update) for update in found],
-            next_cursor=str(lowest) if lowest > 1 else None,
+            next_cursor=None if is_end else str(below),
+            message=None if is_end or len(found) == limit or which.is_any else _SEARCHED,
         )
 
     def _covered(self) -> str:
@@ -144,34 +223,57 @@ class Workflows:
         )
 
     async def list_all_workflows(
-        self, *, cursor: str | None = None, limit: int = 20
+        self, *, cursor: str | None = None, limit: int = 20, **choice: Unpack[Choice]
     ) -> WorkflowPage:
         """The updates of all the account's connections, newest first.
 
-        Our cursor is the last update that was read, so new updates do not move the pages. It is
+        Those of other callers and a choice are left out of what is read. That is bounded, so a page
+        may have fewer updates than `limit`, and still a `next_cursor`. Our cursor is the last update that was read, so new updates do not move the pages. It is
         sealed, because that update may belong to somebody else.
         """
+        which = _which(choice)
         updates = await self._caller.updates()
         account = (await self._caller.account()).id
-        at = None if cursor is None else _moment(updates, cursor)
+        at = None if which.until is None else (which.until, "")
+        if cursor is not None:
+            at = _moment(updates, cursor)
         found: list[records.Update] = []
         for _ in range(MAX_PAGES_SEARCHED):
-            page = await updates.listings.page(account, at, max(limit, READ_BATCH))
+            page = await self._older(updates, account, at, max(limit, READ_BATCH), which)
+            is_end, is_full = not page, False
             for update in page:
-                if len(found) == limit:
+                is_end, is_full = which.is_past(update), len(found) == limit
+                if is_end or is_full:
                     break
                 at = (update.created_at, update.workflow_id)
-                if self._caller.may_see(UpdateId.parse(update.workflow_id), account):
+                id_ = UpdateId.parse(update.workflow_id)
+                if self._caller.may_see(id_, account) and which.fits(update):
                     found.append(update)
-            else:
-                if page:
-                    continue
+            if is_end:
                 at = None
-            break
+            if is_end or is_full:
+                break
+        is_whole = at is None or len(found) == limit or which.is_any
         return WorkflowPage(
             workflows=[views.summary(update) for update in found],
             next_cursor=None if at is None else updates.texts.seal(at),
+            message=None if is_whole else _SEARCHED,
         )
+
+    async def _older(
+        self,
+        updates: Updates,
+        account: str | None,
+        at: tuple[int, str] | None,
+        limit: int,
+        which: Which,
+    ) -> list[records.Update]:
+        """Some updates that were started before `at`, newest first; empty if there are no more."""
+        if which.status != "running":
+            return await updates.listings.page(account, at, limit)
+        # The database finds what has not ended at once, however long ago it was started.
+        running = [id_ for id_ in await updates.unfinished.ids() if not groups.is_id(id_)]
+        return await updates.listings.page_of(running, at, limit)
 
     async def last_ended(self, connection_id: str) -> int:
         """The number of the connection's last update that has ended; 0 if none has."""

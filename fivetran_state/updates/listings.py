@@ -155,6 +155,15 @@ class Listings:
             found |= await asyncio.to_thread(self._reader.created_at, some)
         return found
 
+    async def page_of(
+        self, workflow_ids: Sequence[str], after: tuple[int, str] | None, limit: int
+    ) -> list[Update]:
+        """Of these updates, those from the one after `after`, newest first (see `page`)."""
+        started = await self._started_at(workflow_ids)
+        older = [(at, id_) for id_, at in started.items() if after is None or (at, id_) < after]
+        found = await self.by_ids([id_ for _, id_ in sorted(older, reverse=True)[:limit]])
+        return sorted(found, key=lambda each: (each.created_at, each.workflow_id), reverse=True)
+
     async def by_ids(self, workflow_ids: Sequence[str]) -> list[Update]:
         """These updates of this account, as far as they are kept; their requests come without the change."""
         return await self._read(workflow_ids) if workflow_ids else []

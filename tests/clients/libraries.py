@@ -66,7 +66,7 @@ class Agent:
 def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agent]:
     """An agent of this library. It starts the server with these stdio parameters."""
     with subprocess.Popen(
-        [str(_python_with(library)), "-m", f"tests.clients.{library}_agent", json.dumps(server)],
+        [str(python_with(library)), "-m", f"tests.clients.{library}_agent", json.dumps(server)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,7 +82,7 @@ def running(library: str, server: dict[str, Any], folder: Path) -> Iterator[Agen
             deadline.cancel()
 
 
-def _python_with(library: str) -> Path:
+def python_with(library: str) -> Path:
     """The interpreter of the library's environment, which is built again when its requirements
     change."""
     requirements = HERE / f"requirements-{library}.txt"

@@ -31,11 +31,11 @@ from tests.support.calls import (
 )
 from tests.support.commands import finish
 from tests.support.http_server import HttpProcess, http_running
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 from tests.support.updates import AFTER, BEFORE
 
 ALL = [IDLE, PAUSED, RESCHEDULED]
-BODY = {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}
+BODY = ANY | {"connection_ids": ALL, "merge_patch": {"cursor": "2020"}}
 MISSING = "not_there"
 
 
@@ -108,7 +108,7 @@ async def test_what_is_as_wanted_stays_and_is_held_so(http: Serve, sandbox: Sand
 async def test_one_state_is_copied_to_several(http: Serve, sandbox: Sandbox) -> None:
     body = {"connection_ids": [IDLE, RESCHEDULED], "copy_from": PAUSED}
     async with http() as server:
-        await post(server.client, "/state/update-multiple", body)
+        await post(server.client, "/state/update-multiple", ANY | body)
 
     assert state_of(sandbox, IDLE) == state_of(sandbox, RESCHEDULED) == state_of(sandbox, PAUSED)
 
@@ -127,7 +127,7 @@ async def test_what_cannot_work_touches_none(
     watched = Watched(sandbox)
     body = BODY | {"connection_ids": [IDLE, PAUSED, third]}
     async with http() as server:
-        failed = await post(server.client, "/state/update-multiple", body, status=status)
+        failed = await post(server.client, "/state/update-multiple", ANY | body, status=status)
         listed = await get(server.client, "/workflows")
 
     assert failed["code"] == code
@@ -180,7 +180,7 @@ async def test_a_sync_that_does_not_end_puts_all_back(http: Serve, sandbox: Sand
     watched = Watched(sandbox)
     body = BODY | {"connection_ids": [*ALL, "slow"]}
     async with http(FIVETRAN_STATE_SYNC_WAIT="0.1") as server:
-        failed = await post(server.client, "/state/update-multiple", body, status=409)
+        failed = await post(server.client, "/state/update-multiple", ANY | body, status=409)
 
     assert failed["code"] == "sync_still_running"
     watched.are_all_as_before()
@@ -197,12 +197,12 @@ async def test_with_an_update_of_somebody_else_in_the_way_none_is_touched(
         await post(
             server.client,
             "/state/update",
-            {"connection_id": SYNCING, "new_state": {}},
+            {"connection_id": SYNCING, "new_state": {}, "expected_version": "*"},
             status=202,
             Prefer="respond-async",
         )
         body = BODY | {"connection_ids": [*ALL, SYNCING]}
-        failed = await post(server.client, "/state/update-multiple", body, status=409)
+        failed = await post(server.client, "/state/update-multiple", ANY | body, status=409)
         await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
 
     assert failed["code"] == "update_in_progress"
@@ -216,7 +216,7 @@ async def held(server: Any, sandbox: Sandbox, names: list[str]) -> str:
     sync_runs_on(sandbox)
     body = BODY | {"connection_ids": [*names, SYNCING]}
     started = await post(
-        server.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
+        server.client, "/state/update-multiple", ANY | body, status=202, Prefer="respond-async"
     )
     await arrival(sandbox, lambda r: r.connection_id == SYNCING and is_pause(r))
     workflow_id = str(started["workflow_id"])
@@ -466,9 +466,9 @@ async def test_the_same_change_of_one_connection_does_not_attach_to_a_part(
     one = {"connection_id": IDLE, "merge_patch": BODY["merge_patch"]}
     async with http() as server:
         workflow_id = await held(server, sandbox, [IDLE])
-        refused = await post(server.client, "/state/update", one, status=409)
+        refused = await post(server.client, "/state/update", ANY | one, status=409)
         await post(server.client, f"/workflows/{workflow_id}/cancel", "")
-        made = await post(server.client, "/state/update", one)
+        made = await post(server.client, "/state/update", ANY | one)
 
     assert (refused["code"], refused["workflow_id"]) == ("update_in_progress", f"{IDLE}:1")
     assert (made["status"], made["workflow_id"]) == ("updated", f"{IDLE}:2")

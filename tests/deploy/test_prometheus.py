@@ -124,7 +124,11 @@ async def test_the_alert_of_a_stuck_update_fires_and_ends_with_it(
 
             await server.client.post(
                 "/state/update",
-                json={"connection_id": SLOW, "merge_patch": {"cursor": "2020"}},
+                json={
+                    "connection_id": SLOW,
+                    "merge_patch": {"cursor": "2020"},
+                    "expected_version": "*",
+                },
                 headers={"Authorization": f"Bearer {token}", "Prefer": "respond-async"},
             )
             await until(lambda: _is(running, _is_stuck), WAITS)

@@ -9,6 +9,7 @@ from tests.conftest import Serve
 from tests.support.audited import AUDIT_FILE, events_in
 from tests.support.calls import IDLE, NO_VERSION, refused
 from tests.support.people import person
+from tests.support.rest import ANY
 
 PATCH = {"cursor": "2020"}
 
@@ -92,7 +93,7 @@ async def test_a_caller_without_the_scope_is_refused_in_the_file(http: Serve, pa
         server.mcp(token=reader.text) as client,
     ):
         body = {"connection_id": IDLE, "merge_patch": PATCH}
-        await reader.post("/state/update", body, status=403)
+        await reader.post("/state/update", ANY | body, status=403)
         await refused(client, "update_state", expected_version=NO_VERSION, **body)
 
     by_rest, by_mcp = events_in(path)
@@ -105,7 +106,7 @@ async def test_the_events_of_a_request_have_its_id(http: Serve, path: Path) -> N
     async with http(**{AUDIT_FILE: str(path)}) as server:
         answer = await server.client.post(
             "/state/update",
-            json={"connection_id": IDLE, "merge_patch": PATCH},
+            json={"connection_id": IDLE, "merge_patch": PATCH, "expected_version": "*"},
             headers={"X-Request-Id": "from-a-test"},
         )
 

@@ -23,10 +23,10 @@ from tests.support.calls import (
     until,
 )
 from tests.support.http_server import HttpServer, counted_statements
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 
 PATH = "/states/update"
-PATCH = {"merge_patch": {"cursor": "2020"}}
+PATCH = ANY | {"merge_patch": {"cursor": "2020"}}
 BOTH = [IDLE, PAUSED]
 OLD = {"cursor": "2019"}
 BUSY = "busy"
@@ -103,7 +103,7 @@ async def test_each_connection_gets_a_change_of_its_own(http: Serve, sandbox: Sa
         ]
     }
     async with http() as server:
-        made = await post(server.client, PATH, body)
+        made = await post(server.client, PATH, ANY | body)
 
     assert made["counts"] == {"updated": 3}
     assert state_of(sandbox, IDLE) == {"a": 1}
@@ -137,7 +137,7 @@ async def test_a_wrong_choice_is_refused_and_sends_nothing(
     http: Serve, sandbox: Sandbox, body: dict[str, Any], said: str
 ) -> None:
     async with http() as server:
-        refused = await post(server.client, PATH, body, status=422)
+        refused = await post(server.client, PATH, ANY | body, status=422)
 
     assert said in refused["detail"]
     assert [each.path for each in sandbox.log if "connections" in each.path] == []
@@ -236,7 +236,7 @@ async def test_independent_changes_those_that_it_can_and_names_the_others_first(
     sandbox.fault("status", method="PATCH", path=f"/{ferries[0]}/state$", status=403, times=99)
     body = {"connection_ids": [*ferries, EMPTY, STATELESS], "mode": "independent"} | PATCH
     async with http() as server:
-        made = await post(server.client, PATH, body)
+        made = await post(server.client, PATH, ANY | body)
         status = await get(server.client, f"/workflows/{made['workflow_id']}")
 
     assert made == status
@@ -291,7 +291,7 @@ async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: 
     async with http() as server:
         first = {"connection_id": BUSY, "merge_patch": {"a": 1}}
         running = await post(
-            server.client, "/state/update", first, status=202, Prefer="respond-async"
+            server.client, "/state/update", ANY | first, status=202, Prefer="respond-async"
         )
         await arrival(sandbox, lambda each: each.connection_id == BUSY and is_pause(each))
         refused = await post(server.client, PATH, body, status=409)
@@ -381,8 +381,10 @@ async def test_a_group_is_undone_and_the_undo_too(http: Serve, sandbox: Sandbox)
             server.client, PATH, {"undo": made["workflow_id"], "expected_version": plan["version"]}
         )
         restored = [state_of(sandbox, each) for each in BOTH]
-        await post(server.client, PATH, {"undo": undone["workflow_id"]})
-        nothing = await post(server.client, PATH, {"undo": f"together:{'0' * 32}"}, status=404)
+        await post(server.client, PATH, ANY | {"undo": undone["workflow_id"]})
+        nothing = await post(
+            server.client, PATH, ANY | {"undo": f"together:{'0' * 32}"}, status=404
+        )
 
     assert plan["changed"] == 2
     assert restored == before
@@ -393,7 +395,11 @@ async def test_a_group_is_undone_and_the_undo_too(http: Serve, sandbox: Sandbox)
 async def test_a_history_names_the_group_of_an_update(http: Serve) -> None:
     async with http() as server:
         made = await post(server.client, PATH, {"connection_ids": BOTH} | PATCH)
-        alone = await post(server.client, "/state/update", {"connection_id": IDLE, "new_state": {}})
+        alone = await post(
+            server.client,
+            "/state/update",
+            {"connection_id": IDLE, "new_state": {}, "expected_version": "*"},
+        )
         history = await get(server.client, f"/connections/{IDLE}/history")
         listed = await get(server.client, "/workflows", connection_id=PAUSED)
         status = await get(server.client, f"/workflows/{PAUSED}:1")
@@ -430,7 +436,7 @@ async def test_a_repeated_version_is_the_same_group_until_the_states_are_back(
         pinned = body | {"expected_version": plan["version"]}
         first = await post(server.client, PATH, pinned)
         again = await post(server.client, PATH, pinned)
-        await post(server.client, PATH, {"undo": first["workflow_id"]})
+        await post(server.client, PATH, ANY | {"undo": first["workflow_id"]})
         anew = await post(server.client, PATH, pinned)
 
     assert again == first

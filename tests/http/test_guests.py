@@ -47,7 +47,7 @@ from tests.support.http_server import http_running, run_cli
 from tests.support.outside import dbos_client
 from tests.support.policies import policy
 from tests.support.postgres import SECRET_KEY, Postgres
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 from tests.support.tasks import FollowsTasks, ask
 from tests.support.updates import AFTER
 
@@ -169,7 +169,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
     several = ann.body | {"connection_ids": [PAUSED, SYNCING], "new_state": CURSOR}
     sync_runs_on(ann.account)
     async with http() as server:
-        first = await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        first = await post(server.client, "/state/update", ANY | body, status=202, Prefer="wait=0")
         workflow_id = first["workflow_id"]
         together = await post(
             server.client, "/state/update-multiple", several, status=409, Prefer="wait=9"
@@ -184,7 +184,7 @@ async def test_the_update_of_a_guest_does_not_exist_for_anybody_else(
                     found = (answer.status_code, answer.json()["code"])
                     assert found == (404, "workflow_not_found")
             restore = {"connection_id": SYNCING, "restore_from": workflow_id}
-            answer = await server.client.post("/state/update", json=restore, headers=headers)
+            answer = await server.client.post("/state/update", json=ANY | restore, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         async with server.mcp(extensions=[FollowsTasks()]) as client:
             for tool in ("workflow_status", "cancel_update"):
@@ -222,7 +222,7 @@ async def test_a_guest_cancels_its_own_update_by_the_credentials_in_the_body_or_
     async with http() as server:
         own = f"/workflows/{SYNCING}:1"
         anns = f"/workflows/{ann.owner(SYNCING)}"
-        await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        await post(server.client, "/state/update", ANY | body, status=202, Prefer="wait=0")
         await post(server.client, "/state/update", ann.body | body, status=202, Prefer="wait=0")
         not_anns = await post(server.client, f"{own}/cancel", ann.body, status=404)
         by_body = await post(server.client, f"{anns}:1/cancel", ann.body)
@@ -242,7 +242,7 @@ async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
     body = {"connection_id": IDLE, "new_state": CURSOR}
     more_than_are_searched = 1100
     async with http() as server:
-        await post(server.client, "/state/update", body)
+        await post(server.client, "/state/update", ANY | body)
         await post(server.client, "/state/update", ann.body | body)
         multiply(server.settings, ann.owner(IDLE), times=more_than_are_searched)
         pages = [await get(server.client, "/workflows")]
@@ -305,7 +305,9 @@ async def test_another_key_of_the_servers_own_account_shares_its_updates(
         used = list(sandbox.used)
         seen = await get(server.client, f"/workflows/{IDLE}:1")
         undone = await post(
-            server.client, "/state/update", {"connection_id": IDLE, "restore_from": f"{IDLE}:1"}
+            server.client,
+            "/state/update",
+            {"connection_id": IDLE, "restore_from": f"{IDLE}:1", "expected_version": "*"},
         )
 
     assert made["workflow_id"] == f"{IDLE}:1"
@@ -326,7 +328,7 @@ async def test_an_update_is_made_with_the_key_of_its_request(
         await post(server.client, "/state/get", other | {"connection_id": IDLE})
         before = len(sandbox.used)
         body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
-        await post(server.client, "/state/update", body)
+        await post(server.client, "/state/update", ANY | body)
 
     assert set(sandbox.used[before:]) == {ann.key}
 
@@ -397,7 +399,7 @@ async def test_credentials_that_headers_and_body_do_not_agree_on_are_refused(
                 answer = await server.client.post(path, json=content, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert state_of(ann.account, IDLE) != CURSOR
-        twice = await server.client.post("/state/update", json=body, headers=ann.headers)
+        twice = await server.client.post("/state/update", json=ANY | body, headers=ann.headers)
 
     assert twice.json()["workflow_id"] == f"{ann.owner(IDLE)}:1"
     assert state_of(ann.account, IDLE) == CURSOR
@@ -436,7 +438,9 @@ async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_it
 
     async with http() as server, anyio.create_task_group() as group:
         body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
-        started = await post(server.client, "/state/update", body, status=202, Prefer="wait=0")
+        started = await post(
+            server.client, "/state/update", ANY | body, status=202, Prefer="wait=0"
+        )
         await arrival(ann.account, is_pause)
         hangs = ann.account.fault("hang", path=f"/{IDLE}/state$")
         group.start_soon(read)
@@ -469,7 +473,7 @@ async def begin_and_kill(environment: dict[str, str], folder: Path, guest: Guest
     guest.account.fault(AFTER, method="PATCH", path="/state$")
     async with http_running(environment, folder) as server:
         started = await post(
-            server.client, "/state/update", body, status=202, Prefer="respond-async"
+            server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
         await arrival(guest.account, lambda request: request.fault == AFTER)
         await server.kill()
@@ -518,7 +522,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
     sync_runs_on(ann.account)
     async with http_running(hasty, tmp_path) as server:
         started = await post(
-            server.client, "/state/update", body, status=202, Prefer="respond-async"
+            server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
         await arrival(ann.account, is_pause)
     ann.account.finish_sync(SYNCING)
@@ -541,7 +545,7 @@ async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_
     ann.account.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
     async with http() as server:
         body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
-        left = await post(server.client, "/state/update", body, status=502)
+        left = await post(server.client, "/state/update", ANY | body, status=502)
     assert left["code"] == "left_paused"
 
     paused = await run_cli(environment, "finish")
@@ -551,7 +555,9 @@ async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_
     unknown = await run_cli(environment, "finish")
     async with http() as server:
         await post(
-            server.client, "/state/update", ann.body | {"connection_id": IDLE, "new_state": {}}
+            server.client,
+            "/state/update",
+            ann.body | {"connection_id": IDLE, "new_state": {}},
         )
     well = await run_cli(environment, "finish")
 
@@ -619,8 +625,8 @@ async def test_a_guest_plans_changes_and_undoes_a_group_that_nobody_else_sees(
         made = await post(server.client, path, body | {"expected_version": plan["version"]})
         changed = [state_of(ann.account, each) for each in (IDLE, PAUSED)]
         undo = {"undo": made["workflow_id"]}
-        foreign = await post(server.client, path, bob.body | undo, status=404)
-        await post(server.client, path, ann.body | undo)
+        foreign = await post(server.client, path, ANY | bob.body | undo, status=404)
+        await post(server.client, path, ANY | ann.body | undo)
 
     assert made["workflow_id"].startswith(f"{ann.account.api.account_id}/together:")
     assert changed == [CURSOR, CURSOR]
@@ -642,7 +648,7 @@ async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no
             ("/state/update", {"connection_id": IDLE, "new_state": CURSOR}, 200),
             ("/state/update", {"connection_id": IDLE, "wrong": 1}, 422),
             ("/state/update-multiple", {"connection_ids": [PAUSED], "new_state": CURSOR}, 200),
-            ("/states/update", {"filter": {"name": PAUSED}, "new_state": {}}, 200),
+            ("/states/update", ANY | {"filter": {"name": PAUSED}, "new_state": {}}, 200),
         ):
             answer = await post(server.client, path, ann.body | body, status=status)
             answers.append(json.dumps(answer, default=str))

@@ -14,6 +14,7 @@ from tests.support import prometheus
 from tests.support.calls import IDLE, PAUSED, arrival, state_of
 from tests.support.http_server import authorization
 from tests.support.people import person
+from tests.support.rest import ANY
 from tests.support.updates import SLOW, is_poll_of_a_sync
 
 PATCH = {"cursor": "2020"}
@@ -46,7 +47,7 @@ async def samples(client: httpx.AsyncClient, token: str | None = None) -> Sample
 
 async def change(client: httpx.AsyncClient, connection_id: str = IDLE) -> httpx.Response:
     body = {"connection_id": connection_id, "merge_patch": PATCH}
-    return await client.post("/state/update", json=body)
+    return await client.post("/state/update", json=ANY | body)
 
 
 async def test_an_update_is_counted_with_its_phases_its_calls_and_its_request(http: Serve) -> None:
@@ -83,7 +84,9 @@ async def test_a_connection_that_an_update_holds_paused_is_shown_with_its_time(
 ) -> None:
     async with http(**on_either) as server:
         body = {"connection_id": SLOW, "merge_patch": PATCH}
-        await server.client.post("/state/update", json=body, headers={"Prefer": "respond-async"})
+        await server.client.post(
+            "/state/update", json=ANY | body, headers={"Prefer": "respond-async"}
+        )
         await arrival(sandbox, is_poll_of_a_sync)
         found = await samples(server.client)
         sandbox.finish_sync(SLOW)

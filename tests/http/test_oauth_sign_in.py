@@ -19,6 +19,7 @@ from tests.support.calls import IDLE
 from tests.support.files import files_under, where
 from tests.support.http_server import NO_TLS, HttpServer, http_process
 from tests.support.issuer import AUDIENCE, CLIENT_ID, OAuthIssuer, Trick
+from tests.support.rest import ANY
 from tests.support.signing_in import (
     BROWSER,
     BY_USER,
@@ -128,7 +129,7 @@ async def test_a_person_signs_in_at_the_issuer_changes_a_state_and_signs_out(
         began = await attempt.begin("/page/updates?limit=5")
         ended = await attempt.end()
         session = OWN | session_of(ended).header
-        changed = await server.client.post("/state/update", json=CHANGE, headers=session)
+        changed = await server.client.post("/state/update", json=ANY | CHANGE, headers=session)
         page = await server.client.get("/page/updates", headers=session | BROWSER)
         hidden = Inputs(page.text).all("input")[0]["value"]
         left = await server.client.post(
@@ -298,12 +299,12 @@ async def test_a_session_has_the_scopes_of_its_token_and_no_others(
     async with http(**offering) as server:
         issuer.granted = {"scope": "read"}
         session = await signed_in(server)
-        changed = await server.client.post("/state/update", json=CHANGE, headers=session)
+        changed = await server.client.post("/state/update", json=ANY | CHANGE, headers=session)
         issuer.granted = {"scope": "openid email"}
         nothing = problem_of(await answered(server))
         issuer.granted = {"scope": None, "scp": ["approve"]}
         asked = {"connection_id": IDLE, "merge_patch": {"a": 1}, "propose": True}
-        proposed = await server.client.post("/state/update", json=asked, headers=session)
+        proposed = await server.client.post("/state/update", json=ANY | asked, headers=session)
         approver = await signed_in(server)
         unknown = await server.client.post("/proposals/x/approve", json={}, headers=approver)
 

@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
+from fivetran_state.errors import codes
+from fivetran_state.http_server.problems import REFUSED
 from tests.conftest import Serve
 from tests.support.calls import IDLE
 from tests.support.http_server import HttpServer, authorization
@@ -96,6 +98,9 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
         assert operation["tags"], name
         assert operation["description"], name
         for status, answer in operation["responses"].items():
+            if status == "304":
+                assert "content" not in answer
+                continue
             kinds = ["application/problem+json" if status >= "400" else "application/json"]
             assert list(answer["content"]) == kinds, (name, status)
             assert status < "400" or answer["content"][kinds[0]] == problem
@@ -148,6 +153,42 @@ async def test_the_page_of_the_routes_shows_all_that_the_document_says(http: Ser
                 assert parameter["name"] in shown
     for name in ("UpdateState", "UpdateStates"):
         assert document["components"]["schemas"][name]["properties"].keys() <= shown
+
+
+@pytest.mark.parametrize("prefix", ["", "/state"])
+async def test_the_type_of_a_problem_leads_to_where_the_server_explains_it(
+    http: Serve, prefix: str
+) -> None:
+    public = {"FIVETRAN_STATE_PUBLIC_URL": f"https://state.example.com{prefix}"}
+    async with http() as server:
+        token = authorization(server.new_token())
+    async with http(**public) as server:
+        page = (await server.client.get("/docs/errors")).text
+        problems = [
+            (await server.client.get(path, headers=headers)).json()
+            for path, headers in [
+                ("/connections", {}),
+                ("/connections", {"Host": "elsewhere.example"}),
+                ("/connections?limit=0", token),
+                ("/connections/not_there/state", token),
+            ]
+        ]
+        nothing = (await server.client.get("/nothing", headers=token)).json()
+
+    wanted = ["authentication_required", "foreign_host", "invalid_request", "connection_not_found"]
+    assert [problem["type"] for problem in problems] == [
+        f"{prefix}/docs/errors#{code}" for code in wanted
+    ]
+    for problem in problems:
+        assert f'<h2 id="{problem["code"]}">{problem["title"]}</h2>' in page
+    assert (nothing["type"], nothing["title"]) == ("about:blank", "Not Found")
+
+
+async def test_every_code_is_explained_on_one_page(http: Serve) -> None:
+    async with http() as server:
+        page = (await server.client.get("/docs/errors")).text
+
+    assert re.findall('<h2 id="([a-z_]+)">', page) == [*codes(), *REFUSED]
 
 
 async def test_a_command_on_the_page_of_the_routes_works(http: Serve) -> None:

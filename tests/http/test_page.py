@@ -28,7 +28,7 @@ from tests.support.calls import (
 )
 from tests.support.http_server import WRONG_TOKEN
 from tests.support.page import ACCEPT, Page, page
-from tests.support.rest import get, parsed, post
+from tests.support.rest import ANY, get, parsed, post
 from tests.support.views import change, remembered, running_update
 
 POLICY = (
@@ -124,7 +124,7 @@ async def test_now_shows_what_waits_and_since_when_its_connection_is_paused(
 async def test_now_shows_what_has_failed(http: Serve) -> None:
     stale = {"connection_id": IDLE, "merge_patch": {"a": 1}, "expected_version": "0" * 32}
     async with http() as server:
-        await post(server.client, "/state/update", stale, status=409)
+        await post(server.client, "/state/update", ANY | stale, status=409)
         now = await page(server.client, "/")
         update = await page(server.client, f"/page/updates/{IDLE}:1")
 
@@ -311,7 +311,7 @@ async def test_a_group_shows_each_connection(http: Serve) -> None:
         group = await post(
             server.client,
             "/states/update",
-            {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}},
+            {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}, "expected_version": "*"},
         )
         address = f"/page/updates/{group['workflow_id']}"
         shown = await page(server.client, address)
@@ -475,7 +475,7 @@ async def test_ten_megabytes_give_bounded_pages(http: Serve, sandbox: Sandbox) -
     sandbox.set_state(IDLE, json.dumps(cursors))
     async with http() as server:
         body = {"connection_id": IDLE, "new_state": {"one": "y" * 3_000_000}}
-        assert (await server.client.post("/state/update", json=body)).status_code == 200
+        assert (await server.client.post("/state/update", json=ANY | body)).status_code == 200
         await remembered(server.client, IDLE, 2)
         for path in (
             f"/page/connections/{IDLE}",
@@ -497,7 +497,7 @@ async def test_every_link_leads_somewhere(http: Serve, sandbox: Sandbox) -> None
         await post(
             server.client,
             "/states/update",
-            {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}},
+            {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}, "expected_version": "*"},
         )
         await remembered(server.client, IDLE, 4)
         seen: set[str] = set()

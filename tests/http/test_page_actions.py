@@ -28,6 +28,7 @@ from tests.support.calls import (
 from tests.support.http_server import NO_TLS, HttpServer
 from tests.support.page import ACCEPT, Page
 from tests.support.people import Person, person
+from tests.support.rest import ANY
 
 CHANGE = {"kind": "merge_patch", "value": '{"cursor":"2020"}'}
 OWN = {"Sec-Fetch-Site": "same-origin"}
@@ -302,7 +303,7 @@ async def test_a_group_is_approved_on_the_page(http: Serve, sandbox: Sandbox) ->
         async with person(server, "write") as asker:
             body: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "propose": True}
             asked = await asker.post(
-                "/states/update", body | {"merge_patch": {"cursor": "2020"}}, status=202
+                "/states/update", ANY | body | {"merge_patch": {"cursor": "2020"}}, status=202
             )
         on = f"/page/proposals/{asked['workflow_id']}"
         shown = await who.see(on)

@@ -7,6 +7,7 @@ from tests.conftest import Serve
 from tests.support.calls import IDLE, PAUSED, Watch, api_calls
 from tests.support.people import person
 from tests.support.policies import policy, window
+from tests.support.rest import ANY
 
 UPDATE = "/state/update"
 PATCH = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
@@ -88,6 +89,7 @@ async def test_the_windows_count_when_it_is_approved(
                 "connection_ids": [IDLE, PAUSED],
                 "merge_patch": PATCH["merge_patch"],
                 "propose": True,
+                "expected_version": "*",
             },
             status=202,
         )
@@ -132,8 +134,8 @@ async def test_a_group_is_proposed_and_approved_as_one(
         person(server, "write") as writer,
         person(server, "approve") as approver,
     ):
-        asked = await writer.post("/states/update", body, status=202, Idempotency_Key="mine")
-        again = await writer.post("/states/update", body, status=202, Idempotency_Key="mine")
+        asked = await writer.post("/states/update", ANY | body, status=202, Idempotency_Key="mine")
+        again = await writer.post("/states/update", ANY | body, status=202, Idempotency_Key="mine")
         assert was_left_alone(sandbox)
         made = await approver.approve(asked["workflow_id"])
 

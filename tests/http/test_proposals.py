@@ -26,6 +26,7 @@ from tests.support.calls import (
 )
 from tests.support.http_server import HttpServer
 from tests.support.people import Person, person
+from tests.support.rest import ANY
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 
 PATCH = {"cursor": "2020"}
@@ -213,7 +214,7 @@ async def test_the_connection_is_busy_when_it_is_approved(team: Team, sandbox: S
     held = sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$")
     await team.asker.post(
         "/state/update",
-        {"connection_id": IDLE, "merge_patch": {"page": 1}},
+        {"connection_id": IDLE, "merge_patch": {"page": 1}, "expected_version": "*"},
         status=202,
         Prefer="respond-async",
     )
@@ -235,14 +236,14 @@ async def test_an_equal_request_attaches_and_a_key_names_one_proposal(team: Team
     other = await team.asker.propose(IDLE, merge_patch={"cursor": "2021"})
     body = {"connection_id": IDLE, "propose": True, "merge_patch": PATCH}
     keyed = [
-        await team.asker.post("/state/update", body, status=202, Idempotency_Key="one")
+        await team.asker.post("/state/update", ANY | body, status=202, Idempotency_Key="one")
         for _ in range(2)
     ]
     reused = await team.asker.post(
-        "/state/update", body | {"merge_patch": {"a": 1}}, status=422, Idempotency_Key="one"
+        "/state/update", ANY | body | {"merge_patch": {"a": 1}}, status=422, Idempotency_Key="one"
     )
     await team.approver.approve(keyed[0]["workflow_id"])
-    repeated = await team.asker.post("/state/update", body, Idempotency_Key="one")
+    repeated = await team.asker.post("/state/update", ANY | body, Idempotency_Key="one")
 
     assert first == second != other
     assert keyed[0]["workflow_id"] == keyed[1]["workflow_id"] != first
@@ -278,7 +279,7 @@ async def test_with_always_only_the_scope_approve_changes_by_itself(
         asker = await stack.enter_async_context(person(server, "write"))
         approver = await stack.enter_async_context(person(server, "approve"))
         change = {"connection_id": IDLE, "merge_patch": PATCH}
-        by_rest = await asker.post("/state/update", change, status=202)
+        by_rest = await asker.post("/state/update", ANY | change, status=202)
         async with server.mcp(token=asker.text) as client:
             by_mcp = await call(client, "update_state", **change)
             together = await call(
@@ -286,12 +287,13 @@ async def test_with_always_only_the_scope_approve_changes_by_itself(
             )
         multiple = await asker.post(
             "/state/update-multiple",
-            {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH},
+            {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH, "expected_version": "*"},
             status=202,
         )
         assert was_left_alone(sandbox)
         directly = await approver.post(
-            "/state/update", {"connection_id": SYNCING, "merge_patch": PATCH}
+            "/state/update",
+            {"connection_id": SYNCING, "merge_patch": PATCH, "expected_version": "*"},
         )
 
     assert by_rest["status"] == by_mcp["status"] == "proposed"
@@ -305,7 +307,7 @@ async def test_with_always_only_the_scope_approve_changes_by_itself(
 async def test_a_group_is_approved_as_it_was_seen(team: Team, sandbox: Sandbox) -> None:
     watches = [Watch(sandbox, IDLE), Watch(sandbox, PAUSED)]
     body = {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH, "propose": True}
-    proposal = (await team.asker.post("/states/update", body, status=202))["workflow_id"]
+    proposal = (await team.asker.post("/states/update", ANY | body, status=202))["workflow_id"]
     seen = await team.approver.version_of(proposal)
     sandbox.set_state(PAUSED, '{"cursor":"2027"}')
     moved = await team.approver.approve(proposal, version=seen, status=409)

@@ -33,7 +33,7 @@ from tests.support.calls import (
     until,
 )
 from tests.support.http_server import authorization, http_running
-from tests.support.rest import get, parsed, post
+from tests.support.rest import ANY, get, parsed, post
 
 OWN = {"api_key": API_KEY, "api_secret": API_SECRET}
 CURSOR = "2025-03-06 20:20:20"
@@ -78,7 +78,7 @@ async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_resta
 
         async def ask() -> None:
             with pytest.raises(httpx.TransportError):
-                await post(server.client, "/state/update", body)
+                await post(server.client, "/state/update", ANY | body)
 
         tasks.start_soon(ask)
         await arrival(sandbox, lambda request: request.fault is not None)
@@ -194,13 +194,13 @@ async def test_numbers_are_exact_in_both_directions(http: Serve, sandbox: Sandbo
     async with http() as server:
         updated = await server.client.post(
             "/state/update",
-            content=f'{{"connection_id":"{IDLE}","new_state":{NUMBERS}}}',
+            content=f'{{"connection_id":"{IDLE}","expected_version":"*","new_state":{NUMBERS}}}',
             headers={"Content-Type": "application/json"},
         )
         read = await server.client.post("/state/get", json={"connection_id": IDLE})
         merged = await server.client.post(
             "/state/update",
-            content=f'{{"connection_id":"{EXACT}","merge_patch":{{"price":1.20}}}}',
+            content=f'{{"connection_id":"{EXACT}","expected_version":"*","merge_patch":{{"price":1.20}}}}',
             headers={"Content-Type": "application/json"},
         )
 
@@ -220,7 +220,7 @@ async def test_what_hides_is_an_escape_in_the_answer(http: Serve, sandbox: Sandb
         answer = await server.client.post("/state/get", json={"connection_id": IDLE})
         again = await server.client.post(
             "/state/update",
-            content=json.dumps({"connection_id": PAUSED, "new_state": hidden}),
+            content=json.dumps({"connection_id": PAUSED, "new_state": hidden} | ANY),
             headers={"Content-Type": "application/json"},
         )
 
@@ -235,11 +235,19 @@ async def test_a_large_state_that_is_not_ascii_is_written_changed_and_copied(
 ) -> None:
     sandbox.set_state(EMPTY, "{}")
     large = {"a": "é" * 1_900_000}
-    body = json.dumps({"connection_id": IDLE, "new_state": large}, ensure_ascii=False)
+    body = json.dumps(ANY | {"connection_id": IDLE, "new_state": large}, ensure_ascii=False)
     async with http() as server:
         written = await post(server.client, "/state/update", body)
-        await post(server.client, "/state/update", {"connection_id": IDLE, "merge_patch": {"z": 1}})
-        await post(server.client, "/state/update", {"connection_id": EMPTY, "copy_from": IDLE})
+        await post(
+            server.client,
+            "/state/update",
+            {"connection_id": IDLE, "merge_patch": {"z": 1}, "expected_version": "*"},
+        )
+        await post(
+            server.client,
+            "/state/update",
+            {"connection_id": EMPTY, "copy_from": IDLE, "expected_version": "*"},
+        )
 
     assert written["verified_state"] == large
     assert state_of(sandbox, EMPTY) == large | {"z": 1}
@@ -281,7 +289,7 @@ async def test_every_kind_of_change_can_be_planned_made_and_undone(
         )
         assert state_of(sandbox, IDLE) == wanted
         undone = await post(
-            server.client, "/state/update", body | {"restore_from": made["workflow_id"]}
+            server.client, "/state/update", ANY | body | {"restore_from": made["workflow_id"]}
         )
         history = await get(server.client, "/workflows", connection_id=IDLE)
 
@@ -299,10 +307,10 @@ async def test_a_change_without_a_version_is_made_again_after_the_state_has_move
 ) -> None:
     body = {"connection_id": IDLE, "new_state": {"cursor": CURSOR}}
     async with http() as server:
-        await post(server.client, "/state/update", body)
+        await post(server.client, "/state/update", ANY | body)
         sandbox.set_state(IDLE, '{"cursor":"a sync was here"}')
-        again = await post(server.client, "/state/update", body)
-        unchanged = await post(server.client, "/state/update", body)
+        again = await post(server.client, "/state/update", ANY | body)
+        unchanged = await post(server.client, "/state/update", ANY | body)
 
     assert (again["status"], again["workflow_id"]) == ("updated", f"{IDLE}:2")
     assert unchanged["status"] == "unchanged"
@@ -314,19 +322,19 @@ async def test_an_idempotency_key_updates_once_in_quotes_or_not(
 ) -> None:
     body = {"connection_id": IDLE, "new_state": {"cursor": CURSOR}}
     async with http() as server:
-        first = await post(server.client, "/state/update", body, Idempotency_Key='"a key"')
+        first = await post(server.client, "/state/update", ANY | body, Idempotency_Key='"a key"')
         sandbox.set_state(IDLE, '{"cursor":"a sync was here"}')
-        second = await post(server.client, "/state/update", body, Idempotency_Key="a key")
+        second = await post(server.client, "/state/update", ANY | body, Idempotency_Key="a key")
         other = await post(
             server.client,
             "/state/update",
-            body | {"new_state": {}},
+            ANY | body | {"new_state": {}},
             status=422,
             Idempotency_Key="a key",
         )
         for bad in ("", '""', "x" * 201):
             refused = await post(
-                server.client, "/state/update", body, status=422, Idempotency_Key=bad
+                server.client, "/state/update", ANY | body, status=422, Idempotency_Key=bad
             )
             assert refused["code"] == "invalid_request"
 
@@ -348,19 +356,21 @@ async def test_a_key_finds_its_update_after_the_source_of_the_change_is_gone(
 
         async def ask(body: dict[str, Any], status: int = 200) -> dict[str, Any]:
             path = "/state/update" if "connection_id" in body else "/state/update-multiple"
-            return await post(server.client, path, body, status=status, **key)
+            return await post(server.client, path, ANY | body, status=status, **key)
 
         first = await ask(one), await ask(several)
-        undone = await post(server.client, "/state/update", undo, Idempotency_Key="undo")
+        undone = await post(server.client, "/state/update", ANY | undo, Idempotency_Key="undo")
         sandbox.delete_connection(PAUSED)
         again = await ask(one), await ask(several)
         for other in (one, several):
             reused = await ask(other | {"copy_from": LARGE}, status=422)
             assert reused["code"] == "idempotency_key_reused"
-        await post(server.client, "/state/update", one, status=404, Idempotency_Key="another")
+        await post(server.client, "/state/update", ANY | one, status=404, Idempotency_Key="another")
         with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
             database.execute("DELETE FROM workflow_status WHERE workflow_uuid = ?", [f"{IDLE}:1"])
-        undone_again = await post(server.client, "/state/update", undo, Idempotency_Key="undo")
+        undone_again = await post(
+            server.client, "/state/update", ANY | undo, Idempotency_Key="undo"
+        )
 
     assert first[0]["verified_state"] == copied
     assert (again, undone_again) == (first, undone)
@@ -372,15 +382,15 @@ async def test_an_update_is_followed_where_the_answer_says(http: Serve, sandbox:
     json_ = {"Content-Type": "application/json"}
     async with http() as server:
         started = await server.client.post(
-            "/state/update", json=body, headers={"Prefer": "respond-async"}
+            "/state/update", json=ANY | body, headers={"Prefer": "respond-async"}
         )
         accepted = parsed(started, 202)
         waited = await server.client.post(
-            "/state/update", json=body, headers=json_ | {"Prefer": "Respond-Async, wait=0"}
+            "/state/update", json=ANY | body, headers=json_ | {"Prefer": "Respond-Async, wait=0"}
         )
         several = await server.client.post(
             "/state/update",
-            json=body,
+            json=ANY | body,
             headers=[("Prefer", "handling=lenient"), ("Prefer", "wait=0, x"), ("Prefer", "wait=9")],
         )
         where = started.headers["Location"]
@@ -408,7 +418,7 @@ async def test_behind_a_proxy_the_location_has_the_public_path(
     async with http(FIVETRAN_STATE_PUBLIC_URL="https://example.com/state") as server:
         answer = await server.client.post(
             "/state/update",
-            json={"connection_id": SYNCING, "new_state": {}},
+            json={"connection_id": SYNCING, "new_state": {}, "expected_version": "*"},
             headers=token | {"Prefer": "respond-async"},
         )
         described = await server.client.get("/openapi.json", headers=token)
@@ -427,12 +437,16 @@ async def test_a_waiting_update_is_cancelled_and_an_ended_one_is_not(
     body = {"connection_id": SYNCING, "new_state": {"cursor": CURSOR}}
     async with http() as server:
         started = await post(
-            server.client, "/state/update", body, status=202, Prefer="respond-async"
+            server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
         where = f"/workflows/{started['workflow_id']}"
         cancelled = await post(server.client, f"{where}/cancel", "")
         late = await post(server.client, f"/workflows/{SYNCING}:1/cancel", "")
-        await post(server.client, "/state/update", {"connection_id": IDLE, "new_state": {}})
+        await post(
+            server.client,
+            "/state/update",
+            {"connection_id": IDLE, "new_state": {}, "expected_version": "*"},
+        )
         refused = await post(server.client, f"/workflows/{IDLE}:1/cancel", "", status=409)
         missing = await post(server.client, f"/workflows/{IDLE}:9/cancel", "", status=404)
 
@@ -453,7 +467,7 @@ async def test_a_caller_who_goes_away_does_not_stop_the_update(
             httpx.AsyncClient(base_url=server.url) as leaving,
             anyio.create_task_group() as t,
         ):
-            t.start_soon(post, leaving, "/state/update", body)
+            t.start_soon(post, leaving, "/state/update", ANY | body)
             await arrival(sandbox, lambda request: request.fault == "hang")
             t.cancel_scope.cancel()
         hang.release()
@@ -470,7 +484,10 @@ async def test_an_update_that_fails_says_so_and_can_be_looked_up(
     sandbox.fault("wrong_state", method="PATCH", path="/state$", body='{"cursor":"mangled"}')
     async with http() as server:
         failed = await post(
-            server.client, "/state/update", {"connection_id": IDLE, "new_state": {}}, status=502
+            server.client,
+            "/state/update",
+            {"connection_id": IDLE, "new_state": {}, "expected_version": "*"},
+            status=502,
         )
         looked_up = await get(server.client, f"/workflows/{IDLE}:1")
 
@@ -489,7 +506,7 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         for number in range(3):
             for connection_id in (IDLE, PAUSED, EMPTY):
                 body = {"connection_id": connection_id, "new_state": {"n": number}}
-                await post(server.client, "/state/update", body)
+                await post(server.client, "/state/update", ANY | body)
         # From Python 3.12 on, SQLite has parts of milliseconds.
         with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
             database.execute(
@@ -504,7 +521,11 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
                 break
             cursor = {"cursor": page["next_cursor"]}
             # What is new moves nothing.
-            await post(server.client, "/state/update", {"connection_id": IDLE, "new_state": {}})
+            await post(
+                server.client,
+                "/state/update",
+                {"connection_id": IDLE, "new_state": {}, "expected_version": "*"},
+            )
         changed = cursor["cursor"][1:]
         for made_up in ("x", "é", f"999999999999999999:{IDLE}:1", "A" * 100, changed):
             bad = await get(server.client, "/workflows", cursor=made_up, status=422)
@@ -537,7 +558,7 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         f'{{"connection_id":"{IDLE}","new_state":{{}},"merge_patch":{{}}}}',
         f'{{"connection_id":"{IDLE}","new_stat":{{}}}}',
         f'{{"connection_id":"{IDLE}","json_patch":[1]}}',
-        f'{{"connection_id":"{IDLE}","restore_from":"{PAUSED}:1"}}',
+        f'{{"connection_id":"{IDLE}","restore_from":"{PAUSED}:1","expected_version":"*"}}',
         f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":""}}',
         f'{{"connection_id":"{IDLE}","new_state":{{}},"expected_version":"x"}}',
         f'{{"connection_id":"{IDLE}","api_key":"a"}}',
@@ -583,13 +604,13 @@ async def test_what_is_no_json_or_no_route_is_a_problem_too(http: Serve) -> None
 
 
 async def test_what_may_not_be_touched_is_refused(http: Serve, sandbox: Sandbox) -> None:
-    change: dict[str, Any] = {"new_state": {}}
+    change: dict[str, Any] = {"new_state": {}} | ANY
     async with http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=f"{IDLE},{STATELESS}") as server:
         for path, body in (
             ("/state/get", {"connection_id": PAUSED}),
             ("/state/get-multiple", {"connection_ids": [PAUSED]}),
             ("/state/update", {"connection_id": PAUSED} | change),
-            ("/state/update", {"connection_id": IDLE, "copy_from": PAUSED}),
+            ("/state/update", ANY | {"connection_id": IDLE, "copy_from": PAUSED}),
             ("/state/update-multiple", {"connection_ids": [IDLE, PAUSED]} | change),
             ("/states/update", {"connection_ids": [IDLE, PAUSED]} | change),
         ):
@@ -626,7 +647,11 @@ async def test_several_are_neither_cancelled_nor_shown_if_one_may_not_be_touched
         http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=f"{IDLE},{SYNCING}") as server,
     ):
         started = await post(
-            everywhere.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
+            everywhere.client,
+            "/state/update-multiple",
+            ANY | body,
+            status=202,
+            Prefer="respond-async",
         )
         path = f"/workflows/{started['workflow_id']}"
         await arrival(sandbox, lambda request: request.connection_id == SYNCING)
@@ -658,7 +683,9 @@ async def test_a_read_token_plans_and_changes_nothing(http: Serve, sandbox: Sand
         reading = authorization(server.new_token("read"))
 
         async def ask(**more: bool) -> httpx.Response:
-            return await server.client.post("/state/update", json=change | more, headers=reading)
+            return await server.client.post(
+                "/state/update", json=ANY | change | more, headers=reading
+            )
 
         planned, refused = await ask(dry_run=True), await ask(dry_run=False)
 

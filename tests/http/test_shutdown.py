@@ -19,7 +19,11 @@ async def start_update(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         answer = await client.post(
             "/state/update",
-            json={"connection_id": IDLE, "merge_patch": {"cursor": "2020"}},
+            json={
+                "connection_id": IDLE,
+                "merge_patch": {"cursor": "2020"},
+                "expected_version": "*",
+            },
             headers={"Prefer": "respond-async"},
         )
     assert answer.status_code == 202

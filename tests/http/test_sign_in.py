@@ -31,6 +31,7 @@ from tests.support.http_server import (
     http_process,
     run_cli,
 )
+from tests.support.rest import ANY
 from tests.support.signing_in import BROWSER, BY_USER, ELSEWHERE, ON_PAGE, OWN, Inputs, cookie_of
 
 PUBLIC = {"FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com"}
@@ -99,7 +100,7 @@ async def test_a_person_signs_in_reads_changes_and_signs_out(http: Serve) -> Non
         cookie = cookie_of(entered).header
         server.client.cookies.clear()
         read = await server.client.get(entered.headers["Location"], headers=BY_USER | cookie)
-        changed = await server.client.post("/state/update", json=CHANGE, headers=OWN | cookie)
+        changed = await server.client.post("/state/update", json=ANY | CHANGE, headers=OWN | cookie)
         hidden = await form_token(server, cookie)
         left = await server.client.post(
             "/sign-out", data={forms.FIELD: hidden}, headers=ON_PAGE | cookie
@@ -196,7 +197,7 @@ async def test_a_session_has_the_scopes_of_its_token_and_its_name_in_the_log(
     async with http() as server:
         text, token = made(server, "read")
         cookie = await signed_in(server, text)
-        refused = await server.client.post("/state/update", json=CHANGE, headers=OWN | cookie)
+        refused = await server.client.post("/state/update", json=ANY | CHANGE, headers=OWN | cookie)
         planned = await server.client.post(
             "/state/update", json=CHANGE | {"dry_run": True}, headers=OWN | cookie
         )
@@ -214,7 +215,7 @@ async def test_the_header_decides_if_there_are_both(http: Serve) -> None:
         reading = authorization(server.new_token("read"))
         wrong = await server.client.get("/", headers=OWN | cookie | authorization(WRONG_TOKEN))
         scoped = await server.client.post(
-            "/state/update", json=CHANGE, headers=OWN | cookie | reading
+            "/state/update", json=ANY | CHANGE, headers=OWN | cookie | reading
         )
 
     assert (wrong.status_code, wrong.json()["code"]) == (401, "invalid_token")
@@ -418,7 +419,7 @@ async def test_a_page_elsewhere_does_nothing_with_a_session(
             await server.client.get("/workflows", headers=sent),
             await server.client.get("/workflows", headers=sent | {"Sec-Fetch-Dest": "iframe"}),
             await server.client.get("/sign-in", headers=sent | {"Sec-Fetch-Dest": "iframe"}),
-            await server.client.post("/state/update", json=CHANGE, headers=sent),
+            await server.client.post("/state/update", json=ANY | CHANGE, headers=sent),
             await server.client.post("/state/update", data=CHANGE, headers=sent),
             await server.client.post("/takes-a-form", data={forms.FIELD: hidden}, headers=sent),
             await server.client.post("/sign-out", data={forms.FIELD: hidden}, headers=sent),
@@ -443,8 +444,8 @@ async def test_a_page_elsewhere_changes_nothing_on_a_server_without_tokens(
         sent = BROWSER | elsewhere
         plain = sent | {"Content-Type": "text/plain"}
         answers = [
-            await server.client.post("/state/update", json=CHANGE, headers=sent),
-            await server.client.post("/state/update", json=CHANGE, headers=plain),
+            await server.client.post("/state/update", json=ANY | CHANGE, headers=sent),
+            await server.client.post("/state/update", json=ANY | CHANGE, headers=plain),
             await server.client.post("/state/update", data=CHANGE, headers=sent),
             await server.client.post("/mcp", json={}, headers=sent),
             await server.client.post("/takes-a-form", data={forms.FIELD: hidden}, headers=sent),
@@ -473,8 +474,8 @@ async def test_a_browser_without_fetch_metadata_proves_by_origin_where_a_change_
         cookie = await signed_in(server, server.new_token())
         own = {"Origin": server.url}
         planned = CHANGE | {"dry_run": True}
-        proved = await server.client.post("/state/update", json=planned, headers=own | cookie)
-        unproved = await server.client.post("/state/update", json=planned, headers=cookie)
+        proved = await server.client.post("/state/update", json=ANY | planned, headers=own | cookie)
+        unproved = await server.client.post("/state/update", json=ANY | planned, headers=cookie)
         read = await server.client.get("/workflows", headers=cookie)
 
     assert (proved.status_code, unproved.status_code, read.status_code) == (200, 401, 200)
@@ -493,7 +494,7 @@ async def test_behind_a_proxy_a_page_without_tls_proves_nothing(http: Serve) -> 
             ("state.example.com", "https://inside:3000", 401),
         ):
             sent = {"Host": host, "Origin": origin} | cookie
-            answer = await server.client.post("/state/update", json=planned, headers=sent)
+            answer = await server.client.post("/state/update", json=ANY | planned, headers=sent)
             assert answer.status_code == status, (host, origin)
 
 

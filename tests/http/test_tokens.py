@@ -21,6 +21,7 @@ from tests.support.calls import SYNCING, sync_runs_on
 from tests.support.frames import LEGACY, MODERN, Answer, Frame, RawClient, headers_of, valid
 from tests.support.http_server import WRONG_TOKEN, authorization, run_cli
 from tests.support.issuer import OAuthIssuer
+from tests.support.rest import ANY
 
 RESPOND_ASYNC = {"Prefer": "respond-async"}
 SOON = 3
@@ -102,7 +103,7 @@ async def test_where_tokens_are_asked_for_only_a_valid_one_opens_all_but_health_
             assert answer.status_code == 401, wrong
             assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
             assert answer.headers["Content-Type"] == "application/problem+json"
-            assert {"title", "status", "code", "detail", "hint"} == answer.json().keys()
+            assert {"type", "title", "status", "code", "detail", "hint"} == answer.json().keys()
         in_the_query = await server.status("/", params={"access_token": valid})
         basic = await server.client.get("/", auth=("token", valid))
         assert (in_the_query, basic.status_code) == (401, 401)
@@ -229,7 +230,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
             answers.append(await server.client.request(method, path, headers=headers, **named))
 
         started = await server.client.post(
-            "/state/update", json=change, headers=other | {"Prefer": "respond-async"}
+            "/state/update", json=ANY | change, headers=other | {"Prefer": "respond-async"}
         )
         where = started.headers["Location"]
 
@@ -237,7 +238,7 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
         monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
         text, token = tokens.create("write", None, None)
         group.start_soon(ask, "GET", f"{where}?wait=60", text)
-        group.start_soon(partial(ask, "POST", "/state/update", text, json=change))
+        group.start_soon(partial(ask, "POST", "/state/update", text, json=ANY | change))
         await server.has_open(2)
         tokens.revoke(token.id)
         await server.has_open(0)
@@ -269,7 +270,7 @@ async def test_what_waits_gets_no_answer_once_its_token_has_expired(
         other = server.new_token()
         change = {"connection_id": SYNCING, "new_state": {}}
         started = await server.client.post(
-            "/state/update", json=change, headers=authorization(other) | RESPOND_ASYNC
+            "/state/update", json=ANY | change, headers=authorization(other) | RESPOND_ASYNC
         )
         where = started.headers["Location"]
         asked = {"workflow_id": started.json()["workflow_id"], "wait_seconds": 50}

@@ -19,12 +19,12 @@ from tests.support.calls import (
     sync_runs_on,
 )
 from tests.support.http_server import counted_statements
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 
 UPDATE = "/state/update"
 ONE = {"connection_id": IDLE}
-PATCH = ONE | {"merge_patch": {"cursor": "2020"}}
-RESYNCING = {"connection_id": "patient_archive", "merge_patch": {"cursor": "2020"}}
+PATCH = ANY | ONE | {"merge_patch": {"cursor": "2020"}}
+RESYNCING = ANY | {"connection_id": "patient_archive", "merge_patch": {"cursor": "2020"}}
 
 
 # Besides the change
@@ -57,12 +57,12 @@ async def test_a_pending_resync_has_to_be_allowed(http: Serve, sandbox: Sandbox)
 async def test_only_a_part_is_undone_or_copied(http: Serve, sandbox: Sandbox) -> None:
     sandbox.set_state(IDLE, '{"a":1,"b":1}')
     sandbox.set_state(PAUSED, '{"a":9,"b":9}')
-    undo = ONE | {"restore_from": f"{IDLE}:1", "only": "/a"}
+    undo = ANY | ONE | {"restore_from": f"{IDLE}:1", "only": "/a"}
     async with http() as server:
-        await post(server.client, UPDATE, ONE | {"new_state": {"a": 2, "b": 2}})
+        await post(server.client, UPDATE, ANY | ONE | {"new_state": {"a": 2, "b": 2}})
         plan = await post(server.client, UPDATE, undo | {"dry_run": True})
         undone = await post(server.client, UPDATE, undo)
-        copied = await post(server.client, UPDATE, ONE | {"copy_from": PAUSED, "only": "/b"})
+        copied = await post(server.client, UPDATE, ANY | ONE | {"copy_from": PAUSED, "only": "/b"})
         for wrong in (PATCH | {"only": "/a"}, undo | {"only": "a"}):
             refused = await post(server.client, UPDATE, wrong, status=422)
             assert refused["code"] == "invalid_request"
@@ -76,7 +76,7 @@ async def test_an_update_that_wrote_nothing_is_not_undone(http: Serve) -> None:
     body = PATCH | {"expected_version": "0" * 32}
     async with http() as server:
         await post(server.client, UPDATE, body, status=409)
-        undo = ONE | {"restore_from": f"{IDLE}:1"}
+        undo = ANY | ONE | {"restore_from": f"{IDLE}:1"}
         refused = await post(server.client, UPDATE, undo, status=409)
 
     assert refused["code"] == "nothing_to_undo"
@@ -84,7 +84,9 @@ async def test_an_update_that_wrote_nothing_is_not_undone(http: Serve) -> None:
 
 async def test_an_ended_update_tells_what_came_since(http: Serve, sandbox: Sandbox) -> None:
     async with http() as server:
-        await post(server.client, UPDATE, ONE | {"new_state": {"cursor": "2020-01-01T00:00:00Z"}})
+        await post(
+            server.client, UPDATE, ANY | ONE | {"new_state": {"cursor": "2020-01-01T00:00:00Z"}}
+        )
         before = await get(server.client, f"/workflows/{IDLE}:1")
         sandbox.start_sync(IDLE)
         during = await get(server.client, f"/workflows/{IDLE}:1")
@@ -127,7 +129,7 @@ async def test_what_is_not_a_state_is_seen_and_replaced(
     http: Serve, sandbox: Sandbox, text: str
 ) -> None:
     sandbox.set_state(IDLE, text)
-    new: dict[str, Any] = ONE | {"new_state": {"cursor": 1}}
+    new: dict[str, Any] = ANY | ONE | {"new_state": {"cursor": 1}}
     async with http() as server:
         read = await post(server.client, "/state/get", ONE)
         both = await post(server.client, "/state/get-multiple", {"connection_ids": [IDLE, PAUSED]})
@@ -136,7 +138,7 @@ async def test_what_is_not_a_state_is_seen_and_replaced(
         refused = await post(server.client, UPDATE, PATCH, status=422)
         assert sandbox.connection(IDLE).state == text
         made = await post(server.client, UPDATE, new | {"expected_version": read["version"]})
-        undo = ONE | {"restore_from": made["workflow_id"]}
+        undo = ANY | ONE | {"restore_from": made["workflow_id"]}
         kept = await post(server.client, UPDATE, undo, status=422)
 
     assert both[IDLE] == read

@@ -11,7 +11,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect, Serve
 from tests.support.calls import EXACT, IDLE, PAUSED, SYNCING, call, refused, state_of, until, update
 from tests.support.processes import running
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 
 
 async def remembered(client: Client, connection_id: str, count: int, **more: Any) -> list[Any]:
@@ -209,7 +209,7 @@ async def test_rest_shows_a_past_state_the_history_and_a_difference(
     before = state_of(sandbox, IDLE)
     async with http() as server:
         change = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
-        done = await post(server.client, "/state/update", change)
+        done = await post(server.client, "/state/update", ANY | change)
         path = f"/connections/{IDLE}"
         past = await get(server.client, f"{path}/state", at=done["workflow_id"])
         present = await get(server.client, f"{path}/state")

@@ -20,6 +20,7 @@ from tests.support.calls import API_KEY, IDLE, PAUSED, arrival, state_of, versio
 from tests.support.files import files_under, where
 from tests.support.http_server import http_running, lines_of
 from tests.support.processes import Server, running
+from tests.support.rest import ANY
 
 SECRET = 's3cret/with+odd=signs&"quotes"'
 MARKER = "marker-of-what-a-state-holds"
@@ -177,7 +178,7 @@ async def change_by_mcp(client: Client, sandbox: Sandbox, **asked: object) -> st
 
 async def change_by_rest(client: httpx.AsyncClient, path: str, **asked: object) -> str:
     whose = {"connection_ids": [PAUSED, IDLE]} if "multiple" in path else {"connection_id": IDLE}
-    return (await client.post(path, json=whose | asked)).text
+    return (await client.post(path, json=ANY | whose | asked)).text
 
 
 def assert_nothing_leaks(answers: list[str], log: Path) -> None:

@@ -42,7 +42,7 @@ from tests.support.calls import API_KEY, API_SECRET, arrival, call, status_once,
 from tests.support.http_server import HttpProcess, http_running
 from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.processes import Server, running
-from tests.support.rest import post
+from tests.support.rest import ANY, post
 
 BEFORE: FaultKind = "hang"
 AFTER: FaultKind = "apply_then_hang"
@@ -325,7 +325,7 @@ async def group(stage: Stage) -> None:
         started = await post(
             server.client,
             "/state/update-multiple",
-            body,
+            ANY | body,
             status=202,
             Prefer="respond-async",
             Idempotency_Key=IDEMPOTENCY_KEY,
@@ -358,7 +358,7 @@ async def of_a_guest(stage: Stage) -> None:
         seen = await post(server.client, "/state/get", about)
         body = about | PATCH | {"expected_version": seen["version"]}
         started = await post(
-            server.client, "/state/update", body, status=202, Prefer="respond-async"
+            server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
         await arrival(stage.sandbox, is_poll_of_a_sync)
         await server.kill()
@@ -387,7 +387,7 @@ async def history(stage: Stage) -> None:
                 "reason": "recorded",
             } | body
             headers = {} if key is None else {"Idempotency_Key": key}
-            await post(server.client, "/state/update", body, status=status, **headers)
+            await post(server.client, "/state/update", ANY | body, status=status, **headers)
             return body
 
         seen_first = await version()

@@ -14,6 +14,8 @@ AXE = "axe-core@4.14.1"
 CHROMIUM = "@sparticuz/chromium@153.0.0"
 EXT_APPS = "@modelcontextprotocol/ext-apps@2.0.4"
 ESBUILD = "esbuild@0.25.12"
+OPENAPI_TYPESCRIPT = "openapi-typescript@7.13.0"
+"""It brings TypeScript."""
 
 _NODE_PACKAGE = """'node-' + process.platform.replace('32', '') + '-' + process.arch"""
 _PRINT_PATH = "import os; print(os.environ['PATH'])"

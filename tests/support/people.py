@@ -12,7 +12,7 @@ from fivetran_state.models import GroupPlanView
 from fivetran_state.plan import Plan
 from fivetran_state.tokens import Token, TokenFile
 from tests.support.http_server import NO_TLS, HttpServer, authorization
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Person:
     async def propose(self, connection_id: str, *, status: int = 202, **body: Any) -> str:
         """Propose a change; returns the id of the proposal."""
         asked = await self.post(
-            "/state/update", {"connection_id": connection_id, "propose": True} | body, status=status
+            "/state/update",
+            ANY | {"connection_id": connection_id, "propose": True} | body,
+            status=status,
         )
         assert asked["status"] == "proposed", asked
         return str(asked["workflow_id"])

@@ -6,6 +6,9 @@ import httpx
 
 from fivetran_state import state
 
+ANY = {"expected_version": "*"}
+"""For a change that is for whatever version is there."""
+
 
 async def post(
     client: httpx.AsyncClient, path: str, body: Any, *, status: int = 200, **headers: str

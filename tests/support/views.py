@@ -7,7 +7,7 @@ import httpx
 
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, LARGE, PAUSED, SYNCING, arrival, is_pause, sync_runs_on, until
-from tests.support.rest import get, parsed, post
+from tests.support.rest import ANY, get, parsed, post
 
 LATER = {"Prefer": "respond-async"}
 
@@ -37,7 +37,12 @@ async def running_update(
     sync_runs_on(sandbox, connection_id)
     answer = await client.post(
         "/state/update",
-        json={"connection_id": connection_id, "merge_patch": {"a": 1}, "reason": "a rewind"},
+        json={
+            "connection_id": connection_id,
+            "merge_patch": {"a": 1},
+            "reason": "a rewind",
+            "expected_version": "*",
+        },
         headers=LATER,
     )
     await arrival(sandbox, is_pause)
@@ -60,11 +65,11 @@ async def furnished(client: httpx.AsyncClient, sandbox: Sandbox) -> dict[str, st
         moved = {"cursor": f"2026-01-0{day}T00:00:00Z", "batch": day}
         await change(client, IDLE, merge_patch=moved, reason="The source has sent bad rows.")
     stale = {"connection_id": PAUSED, "merge_patch": {"a": 1}, "expected_version": "0" * 32}
-    await post(client, "/state/update", stale, status=409)
+    await post(client, "/state/update", ANY | stale, status=409)
     both = {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}}
-    group = (await post(client, "/states/update", both))["workflow_id"]
+    group = (await post(client, "/states/update", ANY | both))["workflow_id"]
     asked = {"connection_id": PAUSED, "merge_patch": {"offset": 0}, "propose": True}
-    proposal = (await post(client, "/state/update", asked, status=202))["workflow_id"]
+    proposal = (await post(client, "/state/update", ANY | asked, status=202))["workflow_id"]
     await remembered(client, IDLE, 5)
     running = await running_update(client, sandbox)
     connection = f"/page/connections/{IDLE}"

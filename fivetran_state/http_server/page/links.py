@@ -16,6 +16,9 @@ class Links:
     def documentation(self) -> str:
         return self._to("/docs")
 
+    def errors(self) -> str:
+        return self._to("/docs/errors")
+
     def openapi(self) -> str:
         return self._to("/openapi.json")
 

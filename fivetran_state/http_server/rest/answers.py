@@ -42,6 +42,15 @@ def ok(model: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}}
 
 
+def ok_or_known(model: Any) -> dict[int | str, dict[str, Any]]:
+    """The answer with a state, or without it if the caller has it."""
+    headers = described(ETag="The version of the state, in double quotes.")
+    return {
+        200: {"model": model, "headers": headers},
+        304: {"description": "The state is still the one of If-None-Match.", "headers": headers},
+    }
+
+
 def accepted(model: Any) -> dict[int | str, dict[str, Any]]:
     headers = described(
         Location="The URL at which to follow the update.",

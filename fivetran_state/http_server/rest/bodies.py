@@ -48,6 +48,12 @@ class Body(BaseModel):
     ] = None
     api_secret: ApiSecret | None = None
 
+    @property
+    def is_original(self) -> bool:
+        """True for a body with credentials, which is all that the original tool took: it had no
+        versions, so its changes apply to whatever is there."""
+        return self.api_key is not None
+
 
 class CancelUpdate(Body):
     model_config = _with_example()
@@ -145,9 +151,11 @@ ExpectedVersion = Annotated[
     Field(
         min_length=1,
         max_length=500,
-        description="The version that you saw. Without it, the change applies to any version.",
+        description="The version that you saw, or * for whatever is there. A change needs it.",
+        examples=["0f3a9c1d5e7b2a4c6d8e0f1a2b3c4d5e"],
     ),
 ]
+ANY_VERSION = "*"
 DryRun = Annotated[bool, Field(description="Only return the plan.")]
 
 
@@ -172,7 +180,9 @@ class RejectProposal(BaseModel):
 
 class UpdateState(_Restoring, _Changing):
     model_config = _with_example(
-        connection_id="bullion_shutdown", new_state={"cursor": "2025-03-06 20:20:20"}
+        connection_id="bullion_shutdown",
+        new_state={"cursor": "2025-03-06 20:20:20"},
+        expected_version="0f3a9c1d5e7b2a4c6d8e0f1a2b3c4d5e",
     )
 
     connection_id: ConnectionId
@@ -192,9 +202,14 @@ class UpdateStates(_Changing):
     model_config = _with_example(
         connection_ids=["bullion_shutdown", "gentle_harbour"],
         new_state={"cursor": "2025-03-06 20:20:20"},
+        expected_version="*",
     )
 
     connection_ids: ConnectionIds
+    expected_version: Annotated[
+        Literal["*"] | None,
+        Field(description="* for whatever is there. Needed unless the body has an api_key."),
+    ] = None
 
 
 class ConnectionFilter(BaseModel):
@@ -225,7 +240,9 @@ class OneChange(_Restoring):
 
 class ChangeStates(_Restoring, _Changing):
     model_config = _with_example(
-        filter={"group": "warehouse"}, merge_patch={"orders": {"cursor": "2026-01-01T00:00:00Z"}}
+        filter={"group": "warehouse"},
+        merge_patch={"orders": {"cursor": "2026-01-01T00:00:00Z"}},
+        expected_version="0f3a9c1d5e7b2a4c6d8e0f1a2b3c4d5e",
     )
 
     connection_ids: Annotated[list[ConnectionId] | None, Field(max_length=MAX_MEMBERS)] = None
@@ -388,6 +405,20 @@ class WorkflowsQuery(PageQuery):
         ConnectionId | None,
         Field(description="Without it, the updates of all connections."),
         NONE_IF_EMPTY,
+    ] = None
+    status: Annotated[
+        Literal["running", "updated", "unchanged", "cancelled", "failed"] | None, NONE_IF_EMPTY
+    ] = None
+    asked_by: Annotated[
+        str | None,
+        Field(max_length=500, description="A principal, such as token:1a2b3c4d."),
+        NONE_IF_EMPTY,
+    ] = None
+    since: Annotated[
+        Time | None, Field(description="Started then or later; a time with zone."), NONE_IF_EMPTY
+    ] = None
+    until: Annotated[
+        Time | None, Field(description="Started before; a time with zone."), NONE_IF_EMPTY
     ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 

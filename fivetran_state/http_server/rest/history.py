@@ -11,12 +11,20 @@ from fivetran_state.http_server.rest.bodies import (
     HistoryQuery,
     StateQuery,
 )
-from fivetran_state.http_server.rest.requests import ServiceFor
+from fivetran_state.http_server.rest.requests import (
+    IfNoneMatch,
+    ServiceFor,
+    entity_tag,
+    is_known,
+)
 from fivetran_state.service.states import LIMIT_OF_MAX_BYTES
 
 
-async def connection_state(
-    connection_id: ConnectionId, query: Annotated[StateQuery, Query()], service: ServiceFor
+async def get_connection_state(
+    connection_id: ConnectionId,
+    query: Annotated[StateQuery, Query()],
+    service: ServiceFor,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """A connection's state, now or in the past: at a time, as a version, or before an update.
 
@@ -31,10 +39,13 @@ async def connection_state(
         search=query.search,
         cursor=query.cursor,
     )
-    return await answer(view)
+    tag = entity_tag(view.version)
+    if is_known(view.version, if_none_match):
+        return Response(status_code=304, headers={"ETag": tag})
+    return await answer(view, ETag=tag)
 
 
-async def state_history(
+async def get_state_history(
     connection_id: ConnectionId, query: Annotated[HistoryQuery, Query()], service: ServiceFor
 ) -> Response:
     """The versions that a state had, newest first: when, what moved, and what moved it."""
@@ -50,7 +61,7 @@ async def state_history(
     return await answer(page)
 
 
-async def state_difference(
+async def get_state_difference(
     connection_id: ConnectionId, query: Annotated[DiffQuery, Query()], service: ServiceFor
 ) -> Response:
     """The differences between two states of a connection."""

@@ -12,7 +12,7 @@ async def list_proposals(service: OwnService) -> Response:
     return await answer(await service.proposals.waiting())
 
 
-async def proposal(workflow_id: WorkflowId, service: OwnService) -> Response:
+async def get_proposal(workflow_id: WorkflowId, service: OwnService) -> Response:
     """A proposal; while it waits, with its plan on the present states."""
     return await answer(await service.proposals.proposal(workflow_id))
 

@@ -7,15 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import (
-    Field,
-)
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from fivetran_state import large, state
-from fivetran_state.errors import InvalidRequest
-from fivetran_state.http_server.rest.bodies import Body
+from fivetran_state.errors import InvalidRequest, VersionRequired
+from fivetran_state.http_server.rest.bodies import ANY_VERSION, Body
 from fivetran_state.service import Service
 from fivetran_state.startup import Backend
 from fivetran_state.validation import too_many_unknown
@@ -108,17 +105,21 @@ class Preference:
 
 
 def _preference(
+    request: Request,
     prefer: Annotated[
-        list[Annotated[str, Field(max_length=200)]] | None,
+        str | None,
         Header(
+            max_length=200,
             description=(
                 "respond-async: answer at once. wait=SECONDS: answer after that time at the latest."
-            )
+            ),
         ),
     ] = None,
 ) -> Preference:
-    # Several header lines mean the same as one line with commas (RFC 9110, 5.3).
-    wanted = [each.strip() for each in re.split("[,;]", ",".join(prefer or []).lower())]
+    # Several header lines mean the same as one line with commas (RFC 9110, 5.3). Generated clients
+    # cannot send a list, so `prefer` declares a text, and is only the last line.
+    lines = ",".join(request.headers.getlist("Prefer"))
+    wanted = [each.strip() for each in re.split("[,;]", lines.lower())]
     waits = [match for each in wanted if (match := re.fullmatch(r'wait="?(\d{1,5})"?', each))]
     applied = ["respond-async"] if "respond-async" in wanted else []
     seconds = 0.0 if applied else FOR_EVER
@@ -145,9 +146,44 @@ def _idempotency_key(
     return key
 
 
+def entity_tag(version: str) -> str:
+    """The ETag of a state (RFC 9110, 8.8.3)."""
+    return f'"{version}"'
+
+
+def _if_match(
+    if_match: Annotated[
+        str | None,
+        Header(
+            description="The ETag of the state that you saw, or *: in place of expected_version.",
+            max_length=510,
+        ),
+    ] = None,
+) -> str | None:
+    if if_match is None or if_match.strip() == ANY_VERSION:
+        return if_match and ANY_VERSION
+    found = re.fullmatch('(W/)?"([^"]+)"', if_match.strip())
+    if found is None:
+        raise HTTPException(400, "If-Match must be * or one entity tag in double quotes.")
+    if found[1]:  # A proxy that compresses answers weakens their tags.
+        raise HTTPException(412, "If-Match has a weak entity tag, which never matches.")
+    return found[2]
+
+
+def is_known(version: str, if_none_match: str | None) -> bool:
+    """True if If-None-Match names the version, so that the caller has the state already."""
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return ANY_VERSION in tags or entity_tag(version) in tags
+
+
 Headers = Annotated[Credentials, Depends(_credentials)]
 Prefer = Annotated[Preference, Depends(_preference)]
 IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
+IfMatch = Annotated[str | None, Depends(_if_match)]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(description="The ETag of the state that you have: 304 if it has not moved."),
+]
 
 
 async def _own_service(request: Request) -> Service:
@@ -173,6 +209,21 @@ async def service_in(service: Service, credentials: Credentials) -> Service:
     if not credentials.key or not credentials.secret:
         raise InvalidRequest("Give both the API key and its secret, or neither.")
     return await service.of(credentials.key, credentials.secret)
+
+
+def expected(
+    version: str | None, if_match: str | None = None, *, may_lack: bool = False
+) -> str | None:
+    """The version that a change is for, by its body or If-Match; None for whatever is there.
+
+    Raises `VersionRequired` if it is missing, unless it may be.
+    """
+    if None not in (version, if_match) and version != if_match:
+        raise HTTPException(400, "expected_version and If-Match differ: give the version once.")
+    given = if_match if version is None else version
+    if given is None and not may_lack:
+        raise VersionRequired("The change does not say for which version of the state it is.")
+    return None if given == ANY_VERSION else given
 
 
 def agreed(headers: Credentials, body: Body) -> Credentials:

@@ -10,7 +10,7 @@ from fivetran_state.access import APPROVE, READ, WRITE
 from fivetran_state.http_server.gate import requires
 from fivetran_state.http_server.problems import PROBLEMS
 from fivetran_state.http_server.rest import history, proposals, states, workflows
-from fivetran_state.http_server.rest.answers import accepted, ok
+from fivetran_state.http_server.rest.answers import accepted, ok, ok_or_known
 from fivetran_state.http_server.rest.bodies import NotRead, Unchanged, Updated
 from fivetran_state.http_server.rest.requests import ExactRoute
 from fivetran_state.models import (
@@ -55,13 +55,13 @@ def router() -> APIRouter:
         tags=["State"],
         dependencies=[requires(WRITE)],
         responses=ok(dict[str, Update]) | accepted(UpdatesView),
-    )(states.update_states)
+    )(states.update_multiple_states)
     routes.post(
         "/states/update",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(GroupPlanView | UpdatesView) | accepted(UpdatesView),
-    )(states.change_states)
+    )(states.update_states)
     routes.get(
         "/connections",
         tags=["Connections"],
@@ -72,20 +72,20 @@ def router() -> APIRouter:
         "/connections/{connection_id}/state",
         tags=["State"],
         dependencies=[requires(READ)],
-        responses=ok(StateView),
-    )(history.connection_state)
+        responses=ok_or_known(StateView),
+    )(history.get_connection_state)
     routes.get(
         "/connections/{connection_id}/history",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(HistoryPage),
-    )(history.state_history)
+    )(history.get_state_history)
     routes.get(
         "/connections/{connection_id}/diff",
         tags=["State"],
         dependencies=[requires(READ)],
         responses=ok(Difference),
-    )(history.state_difference)
+    )(history.get_state_difference)
     routes.get(
         "/proposals",
         tags=["Proposals"],
@@ -97,7 +97,7 @@ def router() -> APIRouter:
         tags=["Proposals"],
         dependencies=[requires(READ)],
         responses=ok(ProposalView),
-    )(proposals.proposal)
+    )(proposals.get_proposal)
     routes.post(
         "/proposals/{workflow_id}/approve",
         tags=["Proposals"],
@@ -124,11 +124,11 @@ def router() -> APIRouter:
         tags=["Workflows"],
         dependencies=[requires(WRITE)],
         responses=ok(Update | UpdatesView | ProposalView) | accepted(Update | UpdatesView),
-    )(workflows.cancel_update)
+    )(workflows.cancel_workflow)
     routes.get(
         "/workflows/{workflow_id:workflow_id}",
         tags=["Workflows"],
         dependencies=[requires(READ)],
         responses=ok(WorkflowView | UpdatesView),
-    )(workflows.workflow_status)
+    )(workflows.get_workflow)
     return routes

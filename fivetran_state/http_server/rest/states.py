@@ -23,9 +23,11 @@ from fivetran_state.http_server.rest.bodies import (
 from fivetran_state.http_server.rest.requests import (
     Headers,
     IdempotencyKey,
+    IfMatch,
     OwnService,
     Prefer,
     agreed,
+    expected,
     service_in,
 )
 from fivetran_state.models import Failure, StateView
@@ -92,6 +94,7 @@ async def update_state(
     own: OwnService,
     prefer: Prefer,
     key: IdempotencyKey,
+    if_match: IfMatch,
 ) -> Response:
     """Change a state safely: pause, stop a running sync, write, verify, resume.
 
@@ -104,7 +107,7 @@ async def update_state(
     service = await service_in(own, agreed(headers, body))
     given = await body.change()
     if not any(value is not None for value in given.values()):
-        if body.says_more or key is not None:
+        if body.says_more or key is not None or if_match is not None:
             raise _change_is_missing(given)
         view = await service.states.get_state(body.connection_id, exact=True)
         return await answer(_unchanged(view))
@@ -112,14 +115,15 @@ async def update_state(
         plan = await service.changes.plan_update(
             body.connection_id,
             await changes.parse(given, body.only),
-            expected_version=body.expected_version,
+            expected_version=expected(body.expected_version, if_match, may_lack=True),
             then_sync=body.then_sync,
         )
         return await answer(plan)
+    version = expected(body.expected_version, if_match, may_lack=body.is_original)
     update = await service.changes.update_state(
         body.connection_id,
         await changes.parse(given, body.only),
-        expected_version=body.expected_version,
+        expected_version=version,
         then_sync=body.then_sync,
         allow_resync=body.allow_resync,
         reason=body.reason,
@@ -140,7 +144,7 @@ async def update_state(
     return await answer(Updated(**fields, verified_state=after), prefer)
 
 
-async def update_states(
+async def update_multiple_states(
     body: UpdateStates,
     request: Request,
     headers: Headers,
@@ -157,6 +161,7 @@ async def update_states(
     given = await body.change()
     if not any(value is not None for value in given.values()):
         raise _change_is_missing(given)
+    expected(body.expected_version, may_lack=body.is_original)
     change = await changes.parse(given)
     view = await service.groups.update_states(
         changes.for_each(body.connection_ids, change),
@@ -171,13 +176,14 @@ async def update_states(
     return await answer({update.connection_id: update for update in view.updates}, prefer)
 
 
-async def change_states(
+async def update_states(
     body: ChangeStates,
     request: Request,
     headers: Headers,
     own: OwnService,
     prefer: Prefer,
     key: IdempotencyKey,
+    if_match: IfMatch,
 ) -> Response:
     """Change the states of many connections together: all or nothing, or each by itself.
 
@@ -191,7 +197,7 @@ async def change_states(
     service = await service_in(own, agreed(headers, body))
     options = changes.GroupOptions(
         mode=body.mode,
-        expected_version=body.expected_version,
+        expected_version=expected(body.expected_version, if_match, may_lack=body.dry_run),
         waits=body.if_busy == "wait",
         then_sync=body.then_sync,
         allow_resync=body.allow_resync,

@@ -33,17 +33,19 @@ async def list_connections(
 async def list_workflows(
     query: Annotated[WorkflowsQuery, Query()], service: ServiceFor
 ) -> Response:
-    """The updates of a connection, or of all connections, newest first."""
+    """The updates of a connection, or of all connections, newest first.
+
+    A request searches a bounded number of updates. So a page may have fewer than `limit`, even
+    none, and still a next_cursor: go on with it until there is none.
+    """
     if query.connection_id is None:
-        page = await service.workflows.list_all_workflows(cursor=query.cursor, limit=query.limit)
-    else:
-        page = await service.workflows.list_workflows(
-            query.connection_id, cursor=query.cursor, limit=query.limit
-        )
+        asked = query.model_dump(exclude={"connection_id"})
+        return await answer(await service.workflows.list_all_workflows(**asked))
+    page = await service.workflows.list_workflows(**query.model_dump())
     return await answer(page)
 
 
-async def cancel_update(
+async def cancel_workflow(
     workflow_id: WorkflowId,
     request: Request,
     headers: Headers,
@@ -65,7 +67,7 @@ async def cancel_update(
     return await answer(update, prefer)
 
 
-async def workflow_status(
+async def get_workflow(
     workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
 ) -> Response:
     """How far an update is, or how it ended; for a group, the result of each connection."""
