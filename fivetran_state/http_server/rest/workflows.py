@@ -20,7 +20,7 @@ from fivetran_state.http_server.rest.requests import (
     agreed,
     service_in,
 )
-from fivetran_state.models import Update, UpdatesView
+from fivetran_state.models import ProposalView
 
 
 async def list_connections(
@@ -55,27 +55,14 @@ async def cancel_workflow(
 ) -> Response:
     """Cancel an update that waits: nothing is written. Refused once the update has written."""
     service = await service_in(own, agreed(headers, body))
-    update: Update | UpdatesView
-    if service.proposals.is_proposal(workflow_id):
-        return await answer(await service.proposals.withdraw(workflow_id), prefer)
-    if service.groups.is_group(workflow_id):
-        update = await service.groups.cancel_updates(workflow_id, wait_seconds=prefer.seconds)
-    else:
-        update = await service.changes.cancel_update(workflow_id, wait_seconds=prefer.seconds)
-    if update.status == "running":
-        return await running(update, prefer, request)
-    return await answer(update, prefer)
+    ended = await service.by_id.cancel(workflow_id, wait_seconds=prefer.seconds)
+    if not isinstance(ended, ProposalView) and ended.status == "running":
+        return await running(ended, prefer, request)
+    return await answer(ended, prefer)
 
 
 async def get_workflow(
     workflow_id: WorkflowId, query: Annotated[WaitQuery, Query()], service: ServiceFor
 ) -> Response:
     """How far an update is, or how it ended; for a group, the result of each connection."""
-    if service.proposals.is_proposal(workflow_id):
-        return await answer(await service.proposals.status(workflow_id, wait_seconds=query.wait))
-    if service.groups.is_group(workflow_id):
-        view = await service.groups.updates_status(workflow_id, wait_seconds=query.wait)
-        return await answer(view)
-    return await answer(
-        await service.workflows.workflow_status(workflow_id, wait_seconds=query.wait)
-    )
+    return await answer(await service.by_id.status(workflow_id, wait_seconds=query.wait))
