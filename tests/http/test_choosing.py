@@ -1,5 +1,7 @@
 """REST: which updates a list has."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -64,6 +66,9 @@ async def test_updates_are_found_by_when_they_were_started(
     async with http() as server:
         for n in range(4):
             await update(server, IDLE, n)
+        # SQLite writes whole seconds.
+        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
+            database.execute("UPDATE workflow_status SET created_at = created_at + 1000 * rowid")
         newest_first = (await page(server))["workflows"]
         times = [each["started_at"] for each in reversed(newest_first)]
         found = await listed(server, since=times[1], until=times[3], limit=1, **whose)
