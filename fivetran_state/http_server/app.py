@@ -103,6 +103,8 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         description="Reads and safely changes the state of Fivetran connections.",
         servers=[{"url": prefix or "/"}],
         lifespan=lifespan,
+        # It would export a second span of each request, and the texts of exceptions.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
         redoc_url=None,
         # Redirects would name our own host, which is wrong behind a proxy.

@@ -227,9 +227,10 @@ class Workflows:
     ) -> WorkflowPage:
         """The updates of all the account's connections, newest first.
 
-        Those of other callers and a choice are left out of what is read. That is bounded, so a page
-        may have fewer updates than `limit`, and still a `next_cursor`. Our cursor is the last update that was read, so new updates do not move the pages. It is
-        sealed, because that update may belong to somebody else.
+        What is read is bounded, and what this caller may not see, or did not choose, is left out of
+        it. So a page may have fewer updates than `limit`, and still a `next_cursor`. Our cursor is the
+        last update that was read, so new updates do not move the pages. It is sealed, because that
+        update may belong to somebody else.
         """
         which = _which(choice)
         updates = await self._caller.updates()

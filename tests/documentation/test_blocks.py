@@ -17,7 +17,7 @@ import pytest
 import typer
 import yaml
 
-from fivetran_state import notices, policy_file
+from fivetran_state import notices, phases, policy_file, tracing
 from fivetran_state.cli import files
 from fivetran_state.config import Settings
 from fivetran_state.events import Event, Name
@@ -108,10 +108,16 @@ def is_module_of_ours(words: list[str]) -> None:
     assert [word for word in words[3:] if word.startswith("--") and word not in source] == []
 
 
+def installs_an_extra(words: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [f"{project['name']}[{extra}]" for extra in project["optional-dependencies"]]
+    assert words[1:] in [["install", each] for each in extras]
+
+
 def sets_variables(words: list[str]) -> None:
     set_ = {word.partition("=")[0] for word in words[1:] if re.match("[A-Z_]+=", word)}
     assert set_
-    assert set_ <= VARIABLES
+    assert {each for each in set_ if not each.startswith("OTEL_")} <= VARIABLES
 
 
 def runs_our_image(words: list[str]) -> None:
@@ -149,6 +155,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "docker": runs_our_image,
     "kubectl": names_our_resources,
     "curl|claude|gemini": is_run_elsewhere,
+    "pip": installs_an_extra,
 }
 
 
@@ -201,9 +208,14 @@ def is_yaml(block: Block, _: Path) -> None:
     assert {literal.partition("=")[0] for literal in literals} <= VARIABLES
 
 
-def is_list_of_links(block: Block, _: Path) -> None:
-    """tests/integration/test_readme.py starts a server from each."""
-    assert name_of(block.page) == "docs/how-to/install.md"
+def is_text(block: Block, _: Path) -> None:
+    """A list of links, from each of which tests/integration/test_readme.py starts a server; or a trace."""
+    if name_of(block.page) == "docs/how-to/install.md":
+        return
+    spans = set(re.findall(r"─ (\w+)", block.text))
+    attributes = set(re.findall(r"\b(?:fivetran|fivetran_state|http)\.[\w.]+", block.text))
+    assert spans - {"update", "GET"} <= {*phases.STEPS}
+    assert attributes <= {tracing.WORKFLOW, tracing.OUTCOME, tracing.CONNECTION, tracing.STATUS}
 
 
 def is_layout(block: Block, _: Path) -> None:
@@ -218,7 +230,7 @@ CHECKS: dict[str, Callable[[Block, Path], None]] = {
     "json": is_json,
     "toml": is_toml,
     "yaml": is_yaml,
-    "text": is_list_of_links,
+    "text": is_text,
     "": is_layout,
 }
 

@@ -37,6 +37,12 @@ async def listed(server: HttpServer, **query: Any) -> list[str]:
         cursor = {"cursor": some["next_cursor"]}
 
 
+def spread(server: HttpServer) -> None:
+    """Lets the updates have started in different seconds, since SQLite keeps whole ones."""
+    with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
+        database.execute("UPDATE workflow_status SET created_at = created_at + 1000 * rowid")
+
+
 @pytest.mark.parametrize("whose", [{}, {"connection_id": IDLE}])
 async def test_updates_are_found_by_their_status(
     http: Serve, sandbox: Sandbox, whose: dict[str, str]
@@ -66,9 +72,7 @@ async def test_updates_are_found_by_when_they_were_started(
     async with http() as server:
         for n in range(4):
             await update(server, IDLE, n)
-        # SQLite writes whole seconds.
-        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
-            database.execute("UPDATE workflow_status SET created_at = created_at + 1000 * rowid")
+        spread(server)
         newest_first = (await page(server))["workflows"]
         times = [each["started_at"] for each in reversed(newest_first)]
         found = await listed(server, since=times[1], until=times[3], limit=1, **whose)
@@ -119,6 +123,7 @@ async def test_a_search_that_finds_nothing_reads_a_bounded_number_and_goes_on(
         await update(server, PAUSED, 1)
         for n in range(4):
             await update(server, IDLE, n)
+        spread(server)
         first = await page(server, status="failed", limit=1, **whose)
         found = await listed(server, status="updated", limit=1, **whose)
 
