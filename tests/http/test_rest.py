@@ -555,7 +555,7 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
         f'{{"connection_id":"{IDLE}","new_state":{{"a":1e9999999999999999999}}}}',
         f'{{"connection_id":"{IDLE}","new_state":[]}}',
         f'{{"connection_id":"{IDLE}","new_state":"{{}}"}}',
-        f'{{"connection_id":"{IDLE}","new_state":{{}},"merge_patch":{{}}}}',
+        f'{{"connection_id":"{IDLE}","expected_version":"*","new_state":{{}},"merge_patch":{{}}}}',
         f'{{"connection_id":"{IDLE}","new_stat":{{}}}}',
         f'{{"connection_id":"{IDLE}","json_patch":[1]}}',
         f'{{"connection_id":"{IDLE}","restore_from":"{PAUSED}:1","expected_version":"*"}}',
