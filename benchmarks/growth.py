@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -33,6 +33,7 @@ from benchmarks.figures import Figure, Line, Table
 from fivetran_state import dbos_internals, state, vault
 from fivetran_state.changes import Inline
 from fivetran_state.config import Settings
+from fivetran_state.errors import EngineNotReady
 from fivetran_state.history.rows import Rows
 from fivetran_state.history.versions import Seals, SeenBy, Version
 from fivetran_state.ids import UpdateId
@@ -266,9 +267,16 @@ async def running(settings: Settings) -> Any:
     service = Service(settings)
     service.start()
     try:
-        yield service, await service._engine.up()
+        yield service, await _up(service)
     finally:
         await service.close()
+
+
+async def _up(service: Service) -> Launched:
+    """The first start after `fill` takes longer than a caller waits."""
+    while True:
+        with suppress(EngineNotReady):
+            return await service._engine.up()
 
 
 async def update(service: Service, connection_id: str, key: str | None = None) -> str:
