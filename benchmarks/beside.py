@@ -36,7 +36,7 @@ from fivetran_state.sandbox.server import SandboxServer
 from tests.support.calls import API_KEY, API_SECRET
 from tests.support.http_server import http_running
 from tests.support.postgres import KEY, SECRET_KEY, URL, Postgres
-from tests.support.rest import get, post
+from tests.support.rest import ANY, get, post
 
 LATENCY = 0.05
 MODES: tuple[Mode, ...] = ("independent", "all_or_nothing")
@@ -100,7 +100,7 @@ async def begin(
     client: httpx.AsyncClient, ids: Sequence[str], mode: Mode, change: dict[str, Any]
 ) -> str:
     """The id of a group that was started."""
-    body = {"connection_ids": list(ids), "mode": mode} | change
+    body = ANY | {"connection_ids": list(ids), "mode": mode} | change
     made = await post(client, "/states/update", body, status=202, Prefer="wait=0")
     return str(made["workflow_id"])
 

@@ -147,7 +147,7 @@ async def unknown_fields(url: str) -> Counter[str]:
 
 async def wrong_operations(url: str) -> Counter[str]:
     """3 JSON patches with a million invalid operations."""
-    body = f'{{"connection_id":"{SMALL}","json_patch":[{",".join(["0"] * 1_000_000)}]}}'
+    body = f'{{"connection_id":"{SMALL}","expected_version":"*","json_patch":[{",".join(["0"] * 1_000_000)}]}}'
     async with _client(url) as client:
         return await _all(*(client.post("/state/update", content=body) for _ in range(3)))
 
