@@ -12,7 +12,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip install --constraint constraints.txt hatchling \
     && pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && python -m venv --without-pip /opt/fivetran-state \
-    && pip --python /opt/fivetran-state/bin/python install --no-require-hashes --constraint constraints.txt /wheel/*.whl
+    && pip --python /opt/fivetran-state/bin/python install --no-require-hashes --constraint constraints.txt \
+        "$(find /wheel -name '*.whl')[otel]"
 
 FROM base
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin fivetran-state \
