@@ -19,7 +19,7 @@ from tests.support.visitor import visitor
 STATE = {"cursor": "from elsewhere"}
 TEXT = json.dumps(STATE)
 FORMS = [
-    ("/state/update", {"connection_id": IDLE, "new_state": TEXT}),
+    ("/state/update", {"connection_id": IDLE, "new_state": TEXT, "expected_version": "*"}),
     (
         f"/page/connections/{IDLE}/make",
         {"kind": "new_state", "value": TEXT, "expected_version": "*"},
@@ -98,7 +98,7 @@ async def attack(page: Page, site: str, victim: str) -> list[str]:
                 await page.evaluate(_SUBMIT, [victim + path, fields, type_])
     await page.goto(site)
     for path in ("/state/update", "/mcp", "/workflows", "/", f"/page/connections/{IDLE}/make"):
-        body = json.dumps({"connection_id": IDLE, "new_state": STATE})
+        body = json.dumps({"connection_id": IDLE, "new_state": STATE, "expected_version": "*"})
         read += await page.evaluate(_FETCH, [victim + path, body])
     for tag in ("iframe", "img", "script"):
         for path in ("/", f"/page/connections/{IDLE}/change", f"/connections/{IDLE}/state"):

@@ -10,7 +10,7 @@ from tests.support.policies import policy, window
 from tests.support.rest import ANY
 
 UPDATE = "/state/update"
-PATCH = {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
+PATCH = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": "2020"}}
 ASKS = 'name = "rewinds"\nmax_back = "2d"'
 FORBIDS = 'name = "frozen"\napproval = "forbidden"'
 

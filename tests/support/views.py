@@ -14,7 +14,7 @@ LATER = {"Prefer": "respond-async"}
 
 async def change(client: httpx.AsyncClient, connection_id: str, **body: Any) -> dict[str, Any]:
     """An update that has ended."""
-    return await post(client, "/state/update", {"connection_id": connection_id, **body})
+    return await post(client, "/state/update", ANY | {"connection_id": connection_id, **body})
 
 
 async def remembered(
