@@ -191,7 +191,7 @@ class Workflows:
         found: list[records.Update] = []
         for _ in range(1 if which.is_any else MAX_PAGES_SEARCHED):
             page = await updates.listings.history(owner, below, batch)
-            if not page and cursor is None and below is None:
+            if not page and below is None:
                 await fivetran.get_connection(connection_id)
                 return WorkflowPage(workflows=[], message=self._covered())
             if not page:

@@ -111,15 +111,15 @@ async def update_state(
             raise _change_is_missing(given)
         view = await service.states.get_state(body.connection_id, exact=True)
         return await answer(_unchanged(view))
+    version = expected(body.expected_version, if_match, may_lack=body.dry_run or body.is_original)
     if body.dry_run:
         plan = await service.changes.plan_update(
             body.connection_id,
             await changes.parse(given, body.only),
-            expected_version=expected(body.expected_version, if_match, may_lack=True),
+            expected_version=version,
             then_sync=body.then_sync,
         )
         return await answer(plan)
-    version = expected(body.expected_version, if_match, may_lack=body.is_original)
     update = await service.changes.update_state(
         body.connection_id,
         await changes.parse(given, body.only),
