@@ -351,6 +351,7 @@ class Planner:
         """
         at_once = self._caller.settings.concurrency
         few = asyncio.Semaphore(at_once)
+        beside_singles = (await self._caller.updates()).runtime.slots.steps
         sources: dict[int, asyncio.Task[Wanted]] = {}
         pace = _Pace()
 
@@ -373,7 +374,7 @@ class Planner:
                 try:
                     fivetran = await self._caller.fivetran_for(connection_id)
                     while True:
-                        async with pace.look(fivetran):
+                        async with pace.look(fivetran), beside_singles:
                             return await look(connection_id, change)
                 except FivetranStateError as error:
                     return Looked(connection_id, error=error)

@@ -44,11 +44,12 @@ async def wait_for_the_others(run: Run) -> None:
     was cancelled.
     """
     await run.tell("hold", "Done; waiting for the connections that are changed with it.")
-    if "mode" in run.request:
-        async with run.without_slot():
-            verdict: str = await run.steps.verdict(run.request["part_of"])
-    else:
-        verdict = await signals.wait(signals.VERDICT, run.request["part_of"], MAX_RETRY_PAUSE)
+    group = run.request["part_of"]
+    async with run.slot.given_back():
+        if "mode" in run.request:
+            verdict: str = await run.steps.verdict(group)
+        else:
+            verdict = await signals.wait(signals.VERDICT, group, MAX_RETRY_PAUSE)
     if verdict == Signal.KEEP:
         return
     await run.tell("roll_back", "Putting the state from before back.")

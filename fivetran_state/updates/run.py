@@ -3,8 +3,7 @@
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Literal, TypeVar
 
@@ -36,7 +35,7 @@ from fivetran_state.updates.records import (
 )
 from fivetran_state.updates.refusals import called_off, conflict
 from fivetran_state.updates.running import Running
-from fivetran_state.updates.slots import Slot
+from fivetran_state.updates.slots import Single, Slot
 from fivetran_state.updates.steps import Steps
 from fivetran_state.vault import Bound
 
@@ -58,6 +57,8 @@ class Run:
 
     connection: Connection
     """As it was last seen."""
+    slot: Slot | Single
+    """Given back while it waits."""
 
     def __init__(
         self,
@@ -98,8 +99,6 @@ class Run:
         self.is_rolling_back = False
         self.may_have_written = False
         """Whether the last write was answered so that it may have taken effect, as recorded."""
-        self.slot: Slot | None = None
-        """The slot of a group's member."""
         self.has_waited = False
         """Whether Fivetran was waited for since the connection was last seen drained."""
         self.waited = 0.0
@@ -223,7 +222,7 @@ class Run:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep durably; raises `Cancelled` as soon as somebody cancels, if nothing was written."""
-        async with self.without_slot():
+        async with self.slot.given_back():
             await self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
@@ -237,15 +236,6 @@ class Run:
             self._running.asleep.discard(self.workflow_id)
         if cancel is not None:
             raise called_off(cancel)
-
-    @asynccontextmanager
-    async def without_slot(self) -> AsyncIterator[None]:
-        """Let other members of groups work while this one waits."""
-        if self.slot is None:
-            yield
-            return
-        async with self.slot.given_back():
-            yield
 
     async def durably(
         self,
@@ -265,7 +255,8 @@ class Run:
         attempt = refused = 0
         while True:
             try:
-                return await step(attempt)
+                async with self.slot.step():
+                    return await step(attempt)
             except FivetranError as error:
                 gives_up = isinstance(error, another_key_may) or (
                     isinstance(error, Unauthorized) and (self.must_go_on or self.is_rolling_back)

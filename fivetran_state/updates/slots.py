@@ -1,19 +1,31 @@
 """How many members of groups are at work at the same time in this process.
 
 Updates of a single connection do not wait for a slot, and groups leave the last tenth of the account's
-calls to them.
+calls to them. While such an update is at work, groups also give way: the event loop runs ready tasks one
+after the other, so each step of the update would wait for steps of all members.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from typing import Literal
+
+import anyio
 
 from fivetran_state.fivetran import Fivetran
 from fivetran_state.updates import calls
 
 CALLS = 7
 """Calls that an update takes, mostly."""
+BESIDE_SINGLE = 2
+"""Steps of members, and looks for the plan of a group, at a time while a single update is at work."""
 
 
 class Slots:
@@ -26,6 +38,23 @@ class Slots:
         """They may hold their connection paused, so they go first."""
         self._at_work = 0
         self._at_the_limit = asyncio.Lock()
+        self._singles = 0
+        self.steps = anyio.CapacityLimiter(math.inf)
+        """To be held during a step of a member, or a look for a group's plan."""
+
+    @contextmanager
+    def single(self) -> Iterator["Single"]:
+        """Within the `with` block, a single update is at work: groups make few steps at a time."""
+        single = Single(self)
+        single.begin()
+        try:
+            yield single
+        finally:
+            single.end()
+
+    def count_single(self, change: Literal[1, -1]) -> None:
+        self._singles += change
+        self.steps.total_tokens = BESIDE_SINGLE if self._singles else math.inf
 
     @property
     def waiting(self) -> int:
@@ -80,6 +109,10 @@ class Slot:
         self._slots = slots
         self._is_taken = False
 
+    def step(self) -> AbstractAsyncContextManager[None]:
+        """To be held during each step."""
+        return self._slots.steps
+
     async def take(self, *, has_begun: bool) -> None:
         await self._slots.take(has_begun=has_begun)
         self._is_taken = True
@@ -97,3 +130,28 @@ class Slot:
             yield
         finally:
             await self.take(has_begun=True)
+
+
+class Single:
+    """What an update of a single connection has in place of a slot."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+
+    def begin(self) -> None:
+        self._slots.count_single(1)
+
+    def end(self) -> None:
+        self._slots.count_single(-1)
+
+    def step(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    @asynccontextmanager
+    async def given_back(self) -> AsyncIterator[None]:
+        """Let groups make all their steps while this update waits."""
+        self.end()
+        try:
+            yield
+        finally:
+            self.begin()

@@ -129,9 +129,10 @@ class UpdateWorkflow:
 
     @asynccontextmanager
     async def _slot_of(self, run: Run, fivetran: Fivetran) -> AsyncIterator[None]:
-        """A slot for the member of a group; other updates need none."""
+        """A slot for the member of a group; other updates do not wait for one."""
         if "mode" not in run.request:
-            yield
+            with self._runtime.slots.single() as run.slot:
+                yield
             return
         has_begun = run.workflow_id in self._runtime.running.taken_up
         with self._runtime.decisions.member(run.request["part_of"], run.workflow_id):

@@ -1,8 +1,10 @@
 """update_states: connections are planned, confirmed, changed and undone together, in both eras."""
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -13,7 +15,7 @@ from mcp_types import CallToolResult, ElicitResult, InputRequiredResult
 from fivetran_state import state
 from fivetran_state.changes import GroupOptions, Inline, for_each
 from fivetran_state.errors import RateLimited
-from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import group_plan
 from tests.conftest import ERAS, Connect
 from tests.support.calls import (
@@ -36,6 +38,7 @@ from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 from tests.support.watching import only, service_in
 
 PATCH = {"cursor": "2020"}
+CURSOR = Inline(state.Change("merge_patch", PATCH))
 BOTH = [IDLE, PAUSED]
 CHANGE: dict[str, Any] = {"connection_ids": BOTH, "merge_patch": PATCH}
 
@@ -61,7 +64,7 @@ async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
 ) -> None:
     ids = only(sandbox, 12)
     sandbox.api.requests_per_hour, sandbox.api.limit_window = 100, 3.0
-    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    change = for_each(ids, CURSOR)
     async with service_in(environment, monkeypatch) as service:
         begin = len(sandbox.log)
         group = await service.groups.update_states(
@@ -82,7 +85,7 @@ async def test_a_plan_waits_at_the_limit_too_and_is_the_same_afterwards(
     ids = only(sandbox, 12)
     sandbox.api.requests_per_hour, sandbox.api.limit_window = 20, 0.5
     few = {"FIVETRAN_STATE_CONCURRENCY": "2"}
-    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    change = for_each(ids, CURSOR)
     async with service_in(environment | few, monkeypatch) as service:
         plan = await service.groups.plan_updates(change, GroupOptions("independent"))
         group = await service.groups.update_states(
@@ -102,7 +105,7 @@ async def test_a_plan_that_would_wait_too_long_says_so_and_is_no_conflict(
 ) -> None:
     ids = only(sandbox, 12)
     monkeypatch.setattr(group_plan, "MAX_WAIT", 0.5)
-    change = for_each(ids, Inline(state.Change("merge_patch", PATCH)))
+    change = for_each(ids, CURSOR)
     async with service_in(environment, monkeypatch) as service:
         plan = await service.groups.plan_updates(change, GroupOptions("independent"))
         sandbox.api.requests_per_hour = 20
@@ -115,6 +118,69 @@ async def test_a_plan_that_would_wait_too_long_says_so_and_is_no_conflict(
 
     assert caught.value.details["retry_after"] > 0
     assert writes(sandbox) == []
+
+
+# Beside other updates
+
+
+def is_pause_of(connection_id: str, call: LoggedRequest) -> bool:
+    return call.connection_id == connection_id and is_pause(call)
+
+
+async def test_groups_make_few_steps_at_a_time_while_a_single_update_is_at_work(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single, *ids = only(sandbox, 9)
+    sandbox.latency = 0.05
+    held = sandbox.fault("hang", method="PATCH", path=f"{single}/state$")
+    async with service_in(environment, monkeypatch) as service:
+        alone = asyncio.create_task(
+            service.changes.update_state(single, CURSOR, expected_version=None, wait_seconds=60)
+        )
+        await arrival(sandbox, lambda call: call.fault == "hang")
+        begin = len(sandbox.log)
+        change = for_each(ids, CURSOR)
+        group = await service.groups.update_states(
+            change, GroupOptions("independent"), wait_seconds=60
+        )
+        calls = [call for call in sandbox.log[begin:] if call.connection_id]
+        held.release()
+        made = await alone
+
+    assert (group.counts, made.status) == ({"updated": 8}, "updated")
+    # A step makes two calls at most, and each takes the latency.
+    two_steps = 2 * 2
+    arrivals = sorted(call.time for call in calls)
+    assert len(arrivals) == 8 * (2 + 7)
+    later = arrivals[two_steps:]
+    assert min(b - a for a, b in zip(arrivals, later, strict=False)) > sandbox.latency * 0.9
+
+
+async def test_a_single_update_that_waits_for_a_sync_lets_groups_work(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 8)
+    sandbox.add_connection(SYNCING, state='{"cursor":"2026"}')
+    sandbox.start_sync(SYNCING)
+    sync_runs_on(sandbox)
+    async with service_in(environment, monkeypatch) as service:
+        asked = await service.changes.update_state(
+            SYNCING, CURSOR, expected_version=None, wait_seconds=0
+        )
+        await arrival(sandbox, lambda call: call.connection_id == SYNCING and is_pause(call))
+        held = sandbox.fault("hang", method="PATCH", path="connection_", times=8)
+        change = for_each(ids, CURSOR)
+        group = asyncio.create_task(
+            service.groups.update_states(change, GroupOptions("independent"), wait_seconds=60)
+        )
+        for each in ids:
+            await arrival(sandbox, partial(is_pause_of, each))
+        held.release()
+        assert (await group).counts == {"updated": 8}
+        sandbox.finish_sync(SYNCING)
+        ended = await service.workflows.workflow_status(asked.workflow_id or "", wait_seconds=60)
+
+    assert ended.status == "updated"
 
 
 # Planning and changing
