@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from dbos import DBOSClient, WorkflowStatusString
+from dbos import DBOSClient, WorkflowHandleAsync, WorkflowStatusString
 from dbos._context import get_local_dbos_context
-from dbos._core import execute_dequeued_workflow
+from dbos._core import WorkflowHandleAsyncTask, execute_dequeued_workflow
 from dbos._dbos import _get_dbos_instance
 from dbos._migration import get_migration_versions, get_sqlite_migration_versions
 from dbos._schemas import SCHEMA_PLACEHOLDER
@@ -59,6 +59,11 @@ def _only_a_number(serialized_data: str) -> float:
 def running_here() -> set[str]:
     """The ids of the workflows that run in this process, until DBOS has recorded their end."""
     return set(_get_dbos_instance()._active_workflows_set.activeList())
+
+
+def was_started_here(handle: WorkflowHandleAsync[Any]) -> bool:
+    """True for the handle that this process got when it started the workflow."""
+    return isinstance(handle, WorkflowHandleAsyncTask)
 
 
 def next_step_number() -> int:

@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from contextlib import suppress
+from typing import Literal
 
 from dbos import error as dbos_error
 
@@ -125,32 +126,37 @@ class Lease:
         """
         if self._is_over:
             raise asyncio.CancelledError
-        if not await asyncio.to_thread(self.may_change, workflow_id):
-            # DBOS has started it here, because somebody put it into DBOS's queue.
-            logger.warning("Leaving %s to others: this server may not change it", workflow_id)
-            await _leave_to_others(workflow_id)
-            raise asyncio.CancelledError
-        while not await asyncio.to_thread(self._locks.is_held):
+        while True:
             with suppress(DatabaseUnavailable):
-                await asyncio.to_thread(self.take_lock_again)
+                standing = await asyncio.to_thread(self._standing, workflow_id)
                 break
             await asyncio.sleep(RETRY)
-        if isinstance(self._locks, AdvisoryLocks):
-            await self._prove_ownership(workflow_id)
+        match standing:
+            case "not allowed":
+                # DBOS has started it here, because somebody put it into DBOS's queue.
+                logger.warning("Leaving %s to others: this server may not change it", workflow_id)
+                await _leave_to_others(workflow_id)
+                raise asyncio.CancelledError
+            case "another's":
+                logger.error("Another process has taken over %s: this one stops", workflow_id)
+                raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
+
+    def _standing(self, workflow_id: str) -> Literal["ours", "another's", "not allowed"]:
+        """Whose the workflow is, once this process has its lock. It blocks; raises
+        `DatabaseUnavailable`."""
+        if not self.may_change(workflow_id):
+            return "not allowed"
+        if not self._locks.is_held():
+            self.take_lock_again()
+        if isinstance(self._locks, AdvisoryLocks) and not self._store.is_run_by(
+            self.executor_id, workflow_id
+        ):
+            return "another's"
+        return "ours"
 
     def take_lock_again(self) -> None:
         logger.error("The lock of executor %s was lost: taking it again", self.executor_id)
         self._locks.hold(self.executor_id)
-
-    async def _prove_ownership(self, workflow_id: str) -> None:
-        while True:
-            with suppress(DatabaseUnavailable):
-                is_ours = await self._store.is_run_by(self.executor_id, workflow_id)
-                break
-            await asyncio.sleep(RETRY)
-        if not is_ours:
-            logger.error("Another process has taken over %s: this one stops", workflow_id)
-            raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
 
     async def release(self, workflow_id: str) -> None:
         """Release the update to any process with an accepted key; later also to this one."""

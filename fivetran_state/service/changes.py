@@ -312,16 +312,20 @@ class Changes:
 
     async def state_before(self, workflow_id: str) -> state.Document:
         """The state before an update; raises `WorkflowNotFound` if it had not read one."""
+        before, _ = await self._found(workflow_id)
+        return before
+
+    async def _found(self, workflow_id: str) -> tuple[state.Document, UpdateRequest]:
+        """The state before an update, and what was asked of it."""
         updates = await self._caller.updates()
         await self._caller.check_update(workflow_id)
-        await updates.store.get(workflow_id)
-        return await large.run(state.document, await updates.store.state_before(workflow_id))
+        update = await updates.store.get(workflow_id)
+        text = await updates.store.state_before(update)
+        return await large.run(state.document, text), update.request
 
     async def states_of(self, workflow_id: str) -> tuple[state.Document, state.State]:
         """The states before and after an update."""
-        before = await self.state_before(workflow_id)
-        updates = await self._caller.updates()
-        request = (await updates.store.get(workflow_id)).request
+        before, request = await self._found(workflow_id)
         change = await large.run(
             state.parse_change,
             request["change_kind"],

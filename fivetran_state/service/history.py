@@ -97,7 +97,7 @@ class History:
                 f"2026-11-24T08:00Z, not a version, and not an update of {connection_id}."
             )
         update = await updates.store.get(workflow_id)
-        document = await large.run(state.document, await updates.store.state_before(workflow_id))
+        document = await large.run(state.document, await updates.store.state_before(update))
         # The update found it when it began, and nobody knows for how long it had been there.
         started = views.time_text(update.created_at)
         seen = Seen(seen_from=started, seen_until=started)

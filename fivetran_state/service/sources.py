@@ -43,7 +43,7 @@ class Sources:
             undone.error and await updates.store.may_have_written(workflow_id)
         ):
             raise NothingToUndo(f"{workflow_id} wrote nothing, so there is nothing to undo.")
-        before = await large.run(state.document, await updates.store.state_before(workflow_id))
+        before = await large.run(state.document, await updates.store.state_before(undone))
         if isinstance(before, state.RawDocument):
             raise InvalidChange(
                 f"Before {workflow_id} there was no usable state ({before.problem}); it cannot be "

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from dbos import DBOS
 
-from fivetran_state import turns
+from fivetran_state import dbos_internals, turns
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.updates.records import STARTED, Progress
 from fivetran_state.updates.running import Running
@@ -90,11 +90,11 @@ class _Followed:
             end = asyncio.ensure_future(handle.get_result(polling_interval_sec=_POLL_SECONDS))
             try:
                 while not end.done():
+                    progress = self._running.progress.get(workflow_id)
                     # An update of this process needs no look into the database.
-                    progress = self._running.progress.get(
-                        workflow_id
-                    ) or await self._store.progress(workflow_id)
-                    self._tell(progress or STARTED)
+                    if progress is None and not dbos_internals.was_started_here(handle):
+                        progress = await self._store.progress(workflow_id)
+                    self._tell(progress or self.progress or STARTED)
                     await asyncio.wait({end}, timeout=_POLL_SECONDS)
                 if not await self._goes_on(workflow_id, end):
                     return

@@ -48,7 +48,7 @@ class Members:
 
     @binding.step("next_number")
     async def _next_number(self, request: UpdateRequest, tried: int) -> int:
-        if await self._store.is_cancelled(DBOS.workflow_id or ""):
+        if any(await self._store.is_cancelled(DBOS.workflow_id or "")):
             raise called_off(GROUP)
         if tried:
             tried = max(tried, await self._store.series.last(owner(request)))
@@ -62,7 +62,7 @@ class Members:
         while running := await self._running(requests):
             pause = _POLL_SECONDS
             while await self._store.unfinished(running):
-                if await self._store.is_cancelled(DBOS.workflow_id or ""):
+                if any(await self._store.is_cancelled(DBOS.workflow_id or "")):
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _MAX_POLL_SECONDS)

@@ -99,7 +99,7 @@ class Steps:
         try:
             self._decisions.check(group)
             if can_be_cancelled and not is_first_run:
-                cancel = await self._store.is_cancelled(DBOS.workflow_id or "")
+                [cancel] = await self._store.is_cancelled(DBOS.workflow_id or "")
                 if cancel:
                     raise called_off(cancel)
             if look:
@@ -156,10 +156,12 @@ class Steps:
                     current_version=version,
                 )
         self._decisions.check(part_of)
-        if cancel := await self._store.is_cancelled(DBOS.workflow_id or ""):
+        group = [] if part_of is None else [part_of]
+        cancel, *cancel_of_group = await self._store.is_cancelled(DBOS.workflow_id or "", *group)
+        if cancel:
             raise called_off(cancel)
-        if part_of is not None and (cancel := await self._store.is_cancelled(part_of)):
-            raise called_off(OUTSIDE if cancel == OUTSIDE else GROUP)
+        if any(cancel_of_group):
+            raise called_off(OUTSIDE if OUTSIDE in cancel_of_group else GROUP)
         answer = await self._set_state(target)
         if answer is None or await large.run(state.same, answer, target):
             return Written(answer=None)

@@ -141,15 +141,19 @@ class Store:
         ends = [step.completed_at for step in steps if step.name == "pause" and step.completed_at]
         return min(ends, default=update.created_at) / 1000
 
-    async def is_run_by(self, executor_id: str, workflow_id: str) -> bool:
-        """True if the row names this executor. DBOS's own look-up would be recorded as a step."""
-        row = await self.bare_status(workflow_id)
-        return row is not None and row.executor_id == executor_id and row.status == PENDING
+    def is_run_by(self, executor_id: str, workflow_id: str) -> bool:
+        """True if the row names this executor. It blocks.
 
-    async def is_cancelled(self, workflow_id: str) -> bool | str:
-        """True if a caller has cancelled the update; `OUTSIDE` if it was ended in the database."""
-        (row,) = await self._reader.find(workflow_ids=[workflow_id])
-        return statuses.is_cancelled(row)
+        DBOS's own look-up would be recorded as a step.
+        """
+        rows = self._reader.find_now(workflow_ids=[workflow_id])
+        return any(row.executor_id == executor_id and row.status == PENDING for row in rows)
+
+    async def is_cancelled(self, *workflow_ids: str) -> list[bool | str]:
+        """Of each, true if a caller has cancelled it; `OUTSIDE` if it was ended in the database."""
+        rows = await self._reader.find(workflow_ids=list(workflow_ids))
+        found = {row.workflow_id: statuses.is_cancelled(row) for row in rows}
+        return [found[each] for each in workflow_ids]
 
     async def parts_of(self, workflow_id: str, owners: Mapping[str, str]) -> dict[str, str]:
         """Connection → the id of its update in the group, for those that have started."""
@@ -199,12 +203,11 @@ class Store:
         """Those of the ids that a workflow has, of whatever account."""
         return {row.workflow_id for row in await self._reader.find(workflow_ids=list(workflow_ids))}
 
-    async def state_before(self, workflow_id: str) -> str:
+    async def state_before(self, update: Update) -> str:
         """The state that the update found, as exact JSON text; raises `WorkflowNotFound`."""
-        outcome = (await self.get(workflow_id)).outcome
-        found = await self._reader.steps(workflow_id)
+        workflow_id, outcome = update.workflow_id, update.outcome
         before: Snapshot | None = None
-        for step in found:
+        for step in await self._reader.steps(workflow_id):
             before = statuses.snapshot_in(workflow_id, step) or before
             if before is not None and (
                 statuses.may_have_written(workflow_id, step)

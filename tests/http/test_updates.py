@@ -174,3 +174,19 @@ async def test_many_callers_that_wait_ask_the_database_once(http: Serve, sandbox
 
     assert ended["status"] == "updated"
     assert len(statements) < 40 * 20
+
+
+async def test_an_update_that_a_caller_waits_for_is_read_twice_when_it_has_ended(
+    http: Serve,
+) -> None:
+    async with http() as server:
+        await post(server.client, UPDATE, PATCH)
+        with counted_statements() as statements:
+            made = await post(server.client, UPDATE, PATCH | {"merge_patch": {"cursor": "2021"}})
+
+    assert made["status"] == "updated"
+    selects = [each for each in statements if each.startswith("SELECT")]
+    # Its progress is known in this process.
+    assert not [each for each in selects if "workflow_events" in each]
+    # For the answer, and for the states in it.
+    assert len([each for each in selects if "operation_outputs.completed_at" in each]) == 2
