@@ -250,6 +250,41 @@ def begun(tmp_path: Path, **variables: str) -> tuple[list[str], str]:
     return ended.stdout.split(), ended.stderr
 
 
+EXPORTS_BY_ITSELF = """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+"""
+"""As opentelemetry-instrument does it: before the program begins, by a module that Python imports."""
+
+
+async def test_a_trace_is_whole_if_something_else_exports_it_and_one_line_says_so(
+    collector: Collector, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(EXPORTS_BY_ITSELF)
+    theirs = {"PYTHONPATH": str(tmp_path), "OTEL_SERVICE_NAME": "theirs"}
+    variables = environment | collector.variables | theirs
+    change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
+    async with http_running(variables, tmp_path) as server:
+        await post(server.client, "/state/update", change)
+        whole = await collector.trace("POST /state/update", "update", "resume")
+
+    [update] = whole.named("update")
+    assert calls_by_step(update) == STEPS
+    assert {span.service for span in collector.spans} == {"theirs"}
+    warnings = [
+        line["message"]
+        for line in lines_of(tmp_path / "stderr.txt")
+        if line["level"] == "warning" and "opentelemetry-instrument" in line["message"]
+    ]
+    assert len(warnings) == 1
+
+
 ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 
