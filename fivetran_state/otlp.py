@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import SpanContext, Status
 
 from fivetran_state import __version__, tracing
@@ -45,9 +45,20 @@ ATTRIBUTES = frozenset(
 
 
 def begin() -> None:
-    """Make every span of this process one that is exported, as OpenTelemetry's variables say."""
-    if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return  # An earlier action of the same command has done so.
+    """Make every span of this process one that is exported, as OpenTelemetry's variables say.
+
+    If somebody else has begun to export spans, such as opentelemetry-instrument, they go on.
+    """
+    there = trace.get_tracer_provider()
+    if isinstance(there, TracerProvider):
+        if not isinstance(there.id_generator, _Ids):
+            there.id_generator = _Ids(there.id_generator)
+            logger.warning(
+                "Something else exports the traces of this process, such as "
+                "opentelemetry-instrument: they may hold texts of exceptions, queries and other "
+                "texts that this program would leave out"
+            )
+        return  # Otherwise an earlier action of the same command has done so.
     # The exporter logs each failed try; `_Exporter` logs what matters of them.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     attributes = {SERVICE_VERSION: __version__}
@@ -55,7 +66,7 @@ def begin() -> None:
         attributes[SERVICE_NAME] = os.environ.get("OTEL_SERVICE_NAME") or "fivetran-state"
     provider = TracerProvider(
         resource=Resource.create(attributes),
-        id_generator=_Ids(),
+        id_generator=_Ids(RandomIdGenerator()),
         shutdown_on_exit=False,  # It would wait for the collector; `tracing.end` does so for a while.
     )
     provider.add_span_processor(BatchSpanProcessor(_Exporter(OTLPSpanExporter())))
@@ -63,8 +74,19 @@ def begin() -> None:
 
 
 class _Ids(RandomIdGenerator):
+    """The ids that `tracing` has chosen, and otherwise those of another generator."""
+
+    def __init__(self, others: IdGenerator) -> None:
+        self._others = others
+
     def generate_span_id(self) -> int:
-        return tracing.chosen_id.get() or super().generate_span_id()
+        return tracing.chosen_id.get() or self._others.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        return self._others.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        return self._others.is_trace_id_random()
 
 
 class _Exporter(SpanExporter):

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -18,6 +19,10 @@ from fivetran_state.http_server.gate import PAGE
 from fivetran_state.http_server.page import Pages
 from fivetran_state.http_server.paths import ERRORS
 from fivetran_state.http_server.problems import Problem, kinds, with_routes
+
+EXAMPLES = Path(__file__).with_name("examples.json")
+"""Answers of each operation by status, as a server has given them; under `problems`, one for each
+status."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +150,21 @@ def _command(method: str, path: str, values: list[Value], example: object) -> st
 
 
 def describe(app: FastAPI, authority: Authority) -> None:
-    """Add the problems and the authentication to the OpenAPI document."""
+    """Add examples, the problems and the authentication to the OpenAPI document."""
     plain = app.openapi
+    examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
 
     def complete() -> dict[str, Any]:
         described: dict[str, Any] = _with_routes(plain())
         for operation in _every_operation(described):
             operation["summary"] = _summary(operation["description"])
+            answers = examples.get(operation["operationId"], {})
+            _add_examples(operation["responses"], answers, examples["problems"])
         components = described["components"]
         components["schemas"]["Problem"] = Problem.model_json_schema()
+        components["examples"] = {
+            status: {"value": problem} for status, problem in examples["problems"].items()
+        }
         components["securitySchemes"] = {
             "token": {
                 "type": "http",
@@ -166,6 +177,17 @@ def describe(app: FastAPI, authority: Authority) -> None:
         return described | {"security": [{"token": []}] if authority.is_required() else []}
 
     app.openapi = complete  # type: ignore[method-assign]
+
+
+def _add_examples(
+    responses: dict[str, Any], answers: dict[str, Any], problems: dict[str, Any]
+) -> None:
+    for status, response in responses.items():
+        for media in response.get("content", {}).values():
+            if status in answers:
+                media["example"] = answers[status]
+            elif status in problems:
+                media["examples"] = {status: {"$ref": f"#/components/examples/{status}"}}
 
 
 def _every_operation(described: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fivetran_state import errors, state
-from fivetran_state.errors import Conflict, FivetranStateError
+from fivetran_state.errors import AlreadyDecided, Conflict, FivetranStateError
 from fivetran_state.http_server.paths import ERRORS
 
 MEDIA_TYPE = "application/problem+json"
@@ -230,7 +230,7 @@ def problem_of(error: FivetranStateError, *, is_conditional: bool = False) -> Re
     details = {f"fivetran_{n}" if n == "status" else n: value for n, value in fields.items()}
     wait = details.get("retry_after")
     headers = None if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
-    has_failed_condition = is_conditional and isinstance(error, Conflict)
+    has_failed_condition = is_conditional and isinstance(error, Conflict | AlreadyDecided)
     status = 412 if has_failed_condition else STATUS[code]  # RFC 9110, 13.1.1
     return problem(status, code, detail, hint, headers, **details)
 

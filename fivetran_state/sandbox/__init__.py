@@ -224,6 +224,7 @@ class Sandbox:
             connection_id,
             dict(request.query_params),
             body,
+            frozenset(request.headers),
         )
         with self._changed:
             fault = next((fault for fault in self._faults if fault.takes(logged)), None)

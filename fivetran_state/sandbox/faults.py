@@ -38,6 +38,8 @@ class LoggedRequest:
     connection_id: str | None
     query: dict[str, str]
     content: bytes = b""
+    headers: frozenset[str] = frozenset()
+    """Their names in lower case. The values are left out: one is the key."""
     fault: FaultKind | None = None
     """The fault of this request; set after the effect if the request took effect first."""
     status: int | None = None

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fivetran_state import access, changes, large, state
 from fivetran_state.errors import Conflict, FivetranStateError, InvalidRequest, NotAllowed
@@ -44,6 +45,16 @@ class _Planned:
         return not (
             self.plan.changed if isinstance(self.plan, GroupPlan) else self.plan.changes_total
         )
+
+    def insist_on(self, version: str, decision: Literal["approve", "reject"]) -> None:
+        """Raises `Conflict` if the plan is another version than the one that was seen."""
+        if self.version != version:
+            raise Conflict(
+                f"The plan is version {self.version}, not {version}: a state has moved since. "
+                "Nothing was decided and nothing was written. Look at the new plan, and "
+                f"{decision} its version.",
+                current_version=self.version,
+            )
 
     async def view(self) -> Update | GroupPlanView:
         if isinstance(self.plan, GroupPlan):
@@ -151,13 +162,7 @@ class Proposals:
                 f"{found.asked['asked_by']} has asked for this: another person has to approve it."
             )
         planned = await self._planned(found)
-        if planned.version != expected_version:
-            raise Conflict(
-                f"The plan is version {planned.version}, not {expected_version}: a state has moved "
-                "since. Nothing was approved and nothing was written. Look at the new plan, and approve "
-                "its version.",
-                current_version=planned.version,
-            )
+        planned.insist_on(expected_version, "approve")
         refusal = planned.plan.ruling.refusal
         if refusal is not None:
             raise NotAllowed(f"{refusal} Nothing was approved and nothing was written.")
@@ -179,12 +184,20 @@ class Proposals:
         approved = await updates.proposals.decide(workflow_id, decision, DECIDES_WITHIN)
         return await self._decided_before(approved, me.name, wait_seconds)
 
-    async def reject(self, workflow_id: str, *, reason: str | None = None) -> ProposalView:
-        """End a proposal without a change; raises `AlreadyDecided`."""
+    async def reject(
+        self, workflow_id: str, *, reason: str | None = None, expected_version: str | None = None
+    ) -> ProposalView:
+        """End a proposal without a change; raises `AlreadyDecided`.
+
+        With `expected_version`, raises `Conflict` if the plan is another version.
+        """
         with self._caller.events.refusing(workflow_id=workflow_id):
             me = access.principal()
             access.demand(access.APPROVE, me.scopes, "Rejecting a proposal")
-            await self._get(workflow_id)
+            found = await self._get(workflow_id)
+            if expected_version is not None and found.decided is None:
+                check_version(expected_version)
+                (await self._planned(found)).insist_on(expected_version, "reject")
             decision = Decision(id=uuid.uuid4().hex, how="rejected", by=me.name, note=reason)
             return await self._decide(workflow_id, decision)
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from fivetran_state.errors import codes
+from fivetran_state.http_server.docs import EXAMPLES
 from fivetran_state.http_server.problems import REFUSED
+from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
+from tests.examples import blurred, recorded
 from tests.support.calls import IDLE
 from tests.support.http_server import HttpServer, authorization
 from tests.support.rest import get
@@ -93,7 +97,7 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
         "GET /workflows/{workflow_id}",
     ]
     assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
-    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    problem = {"$ref": "#/components/schemas/Problem"}
     for name, operation in operations.items():
         assert operation["tags"], name
         assert operation["description"], name
@@ -103,7 +107,7 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
                 continue
             kinds = ["application/problem+json" if status >= "400" else "application/json"]
             assert list(answer["content"]) == kinds, (name, status)
-            assert status < "400" or answer["content"][kinds[0]] == problem
+            assert status < "400" or answer["content"][kinds[0]]["schema"] == problem
         if "requestBody" in operation:
             ref = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
             assert open_["components"]["schemas"][ref.rpartition("/")[2]]["examples"]
@@ -114,6 +118,43 @@ async def test_the_document_names_describes_and_gives_an_example_of_everything(
     assert open_["components"]["schemas"]["Problem"]["required"]
     assert (open_["security"], closed["security"]) == ([], [{"token": []}])
     assert closed["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def examples_in(content: dict[str, Any], components: dict[str, Any]) -> list[Any]:
+    named = [each["$ref"].rpartition("/")[2] for each in content.get("examples", {}).values()]
+    own = [content["example"]] if "example" in content else []
+    return own + [components["examples"][name]["value"] for name in named]
+
+
+async def test_every_answer_has_an_example_that_fits_its_schema(http: Serve) -> None:
+    async with http() as server:
+        document = await get(server.client, "/openapi.json")
+
+    components = document["components"]
+    answers = [
+        (status, content)
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        for content in answer.get("content", {}).values()
+    ]
+    lacking = set()
+    for status, content in answers:
+        examples = examples_in(content, components)
+        lacking |= set() if examples else {status}
+        for example in examples:
+            jsonschema.validate(example, content["schema"] | {"components": components})
+            assert status < "400" or str(example["status"]) == status
+    # These say something only when something is wrong.
+    assert lacking == {"408", "413", "429", "500", "502", "503"}
+
+
+async def test_the_examples_are_what_a_server_answers(http: Serve, sandbox: Sandbox) -> None:
+    known = json.loads(EXAMPLES.read_text(encoding="utf-8"))
+    async with http() as server:
+        answers = await recorded(server, sandbox)
+
+    assert blurred(answers) == blurred(known), "if that is what you want: python -m tests.examples"
 
 
 @pytest.mark.parametrize("prefix", ["", "/state"])

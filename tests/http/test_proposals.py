@@ -159,6 +159,86 @@ async def test_a_state_that_has_moved_is_planned_and_approved_anew(
     assert sandbox.connection(IDLE).state == '{"cursor":"2020","page":7}'
 
 
+async def test_a_plan_that_has_not_moved_is_not_sent_again(team: Team, sandbox: Sandbox) -> None:
+    proposal = f"/proposals/{await team.asker.propose(IDLE, merge_patch=PATCH)}"
+    first = await team.approver.client.get(proposal)
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = await team.approver.client.get(proposal, headers=known)
+    sandbox.set_state(IDLE, '{"cursor":"2027"}')
+    moved = await team.approver.client.get(proposal, headers=known)
+    known = {"If-None-Match": moved.headers["ETag"]}
+    await team.approver.post(f"{proposal}/reject")
+    decided = await team.approver.client.get(proposal, headers=known)
+
+    assert first.headers["ETag"] == f'"{first.json()["plan"]["version_before"]}"'
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert (moved.status_code, moved.json()["plan"]["changes"][0]["before"]) == (200, '"2027"')
+    assert (decided.status_code, decided.json()["status"]) == (200, "rejected")
+    assert "ETag" not in decided.headers
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+@pytest.mark.parametrize("is_group", [False, True], ids=["one", "group"])
+async def test_if_match_decides_only_upon_what_was_seen(
+    team: Team, sandbox: Sandbox, decision: str, is_group: bool
+) -> None:
+    body: dict[str, Any] = {"merge_patch": PATCH, "propose": True} | ANY
+    one_or_more = ("/states/update", {"connection_ids": [IDLE, PAUSED]})
+    path, which = one_or_more if is_group else ("/state/update", {"connection_id": IDLE})
+    asked = await team.asker.post(path, body | which, status=202)
+    proposal = f"/proposals/{asked['workflow_id']}"
+
+    async def tag() -> str:
+        return (await team.approver.client.get(proposal)).headers["ETag"]
+
+    async def decide(status: int, if_match: str, **body: str) -> dict[str, Any]:
+        return await team.approver.post(
+            f"{proposal}/{decision}", body, status=status, If_Match=if_match
+        )
+
+    seen = await tag()
+    sandbox.set_state(IDLE, '{"cursor":"2027"}')
+    moved = await decide(412, seen)
+    weak = await decide(412, f"W/{await tag()}")
+    waits = await team.approver.get(proposal)
+    made = await decide(200, await tag())
+    async with person(team.server, "approve") as other:
+        late = await other.post(f"{proposal}/{decision}", status=412, If_Match=seen)
+
+    assert (moved["code"], weak["code"]) == ("conflict", "precondition_failed")
+    assert f'"{moved["current_version"]}"' != seen
+    assert f"{decision} its version" in moved["detail"]
+    assert waits["status"] == "proposed"
+    assert made["status"] == {"approve": "updated", "reject": "rejected"}[decision]
+    assert late["code"] == "already_decided"
+
+
+async def test_an_approval_names_one_version_once(team: Team, sandbox: Sandbox) -> None:
+    proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
+    path, version = f"/proposals/{proposal}/approve", await team.approver.version_of(proposal)
+    nothing = await team.approver.post(path, status=422)
+    star = await team.approver.post(path, status=422, If_Match="*")
+    other = {"expected_version": "0" * 32}
+    await team.approver.post(path, other, status=400, If_Match=f'"{version}"')
+    assert was_left_alone(sandbox)
+    both = {"expected_version": version}
+    made = await team.approver.post(path, both, If_Match=f'"{version}"')
+
+    assert nothing["detail"] == star["detail"]
+    assert "expected_version or in If-Match" in nothing["detail"]
+    assert made["status"] == "updated"
+
+
+async def test_a_rejection_of_any_plan_needs_no_plan(team: Team, sandbox: Sandbox) -> None:
+    proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
+    before = len(sandbox.log)
+    rejected = await team.approver.post(f"/proposals/{proposal}/reject", If_Match="*")
+
+    assert rejected["status"] == "rejected"
+    assert sandbox.log[before:] == []
+
+
 async def test_two_approvals_at_once_make_one_update(team: Team, sandbox: Sandbox) -> None:
     proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
     version = await team.approver.version_of(proposal)

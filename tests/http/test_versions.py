@@ -1,12 +1,16 @@
 """REST: the version that a change is for, and entity tags."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
-from tests.support.calls import IDLE, PAUSED, api_calls, state_of
+from tests.support.calls import IDLE, PAUSED, ROOT, SYNCING, api_calls, state_of
 from tests.support.http_server import HttpServer
 from tests.support.rest import ANY, get, parsed, post
 
@@ -55,6 +59,21 @@ async def test_a_plan_needs_no_version(http: Serve) -> None:
             plain = await post(server.client, path, body | more)
             star = await post(server.client, path, ANY | body | more)
             assert plain["status"] == star["status"] == "planned"
+
+
+async def test_the_example_of_the_reference_changes_the_version_that_it_has_read(
+    http: Serve, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs/reference/http.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    before = state_of(sandbox, SYNCING)
+    async with http() as server:
+        there = script.replace("localhost:8000", server.url)
+        ended = await anyio.run_process(["bash", "-euo", "pipefail", "-c", there], cwd=tmp_path)
+
+    answer = json.loads(ended.stdout)
+    assert (answer["status"], answer["current_state"]) == ("updated", before)
+    assert state_of(sandbox, SYNCING) == {"cursor": "2025-03-06 20:20:20"}
 
 
 # Entity tags

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from socket import create_server
 from typing import cast
@@ -23,8 +23,9 @@ from tests.support.collector import (
     collecting,
 )
 from tests.support.http_server import http_running, lines_of, mcp_client, run_cli
+from tests.support.people import client_of
 from tests.support.processes import running
-from tests.support.rest import ANY, post
+from tests.support.rest import ANY, get, post
 
 CONNECTION = "/v1/connections/{connection_id}"
 STEPS = {
@@ -39,6 +40,7 @@ STEPS = {
 MARKER = "marker-of-what-a-state-holds"
 NEW_MARKER = "marker-of-what-is-written"
 MALFORMED = "00-not-a-trace-01"
+OTHER_TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 @pytest.fixture
@@ -136,6 +138,61 @@ async def test_a_request_over_http_continues_its_callers_trace(
     assert_shows_nothing(collector)
 
 
+async def test_an_approved_update_continues_the_trace_of_whoever_has_proposed_it(
+    collector: Collector, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with (
+        http_running(environment | collector.variables, tmp_path) as server,
+        AsyncExitStack() as stack,
+    ):
+        url = str(server.client.base_url).rstrip("/")
+        callers = []
+        for scope in ("write", "approve"):
+            _, token, _ = await run_cli(environment, "token", "create", "--scope", scope)
+            callers.append(await stack.enter_async_context(client_of(url, token.strip())))
+        asker, approver = callers
+        change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
+        asker.headers["traceparent"] = TRACEPARENT
+        asked = await post(asker, "/state/update", change | {"propose": True}, status=202)
+        proposal = f"/proposals/{asked['workflow_id']}"
+        approver.headers["traceparent"] = f"00-{OTHER_TRACE}-{CALLER}-01"
+        version = (await get(approver, proposal))["plan"]["version_before"]
+        await post(approver, f"{proposal}/approve", {"expected_version": version})
+        of_asker = await collector.trace("POST /state/update", "update", id_=TRACE)
+        approved = "POST /proposals/{workflow_id}/approve"
+        await collector.has(lambda spans: approved in {span.name for span in spans})
+
+    [update] = of_asker.named("update")
+    assert update.span.parent == of_asker.span.id
+    assert calls_by_step(update) == STEPS
+    of_approver = {span.name for span in collector.spans if span.trace_id == OTHER_TRACE}
+    assert approved in of_approver
+    assert of_approver & {"update", *STEPS} == set()
+    assert_shows_nothing(collector)
+
+
+async def test_no_header_of_a_trace_reaches_fivetran(
+    collector: Collector, environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    of_trace = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "baggage": "user=alice"}
+    change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
+    async with http_running(environment | collector.variables, tmp_path) as server:
+        server.client.headers.update(of_trace)
+        await post(server.client, "/state/update", change)
+        url = str(server.client.base_url).rstrip("/")
+        async with mcp_client(url, headers=of_trace) as client:
+            arguments = {"connection_id": PAUSED}
+            await client.call_tool("get_state", arguments, meta=meta_with(**of_trace))
+        ended = {"update", "tools/call get_state"}
+        await collector.has(
+            lambda spans: ended <= {span.name for span in spans if span.trace_id == TRACE}
+        )
+
+    sent = {name for request in sandbox.log for name in request.headers}
+    own = {"accept", "authorization", "content-length", "content-type", "user-agent"}
+    assert sent == own | {"accept-encoding", "connection", "host"}
+
+
 async def test_a_command_and_its_group_are_one_trace(
     collector: Collector, environment: dict[str, str]
 ) -> None:
@@ -191,6 +248,41 @@ def begun(tmp_path: Path, **variables: str) -> tuple[list[str], str]:
         check=True,
     )
     return ended.stdout.split(), ended.stderr
+
+
+EXPORTS_BY_ITSELF = """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+"""
+"""As opentelemetry-instrument does it: before the program begins, by a module that Python imports."""
+
+
+async def test_a_trace_is_whole_if_something_else_exports_it_and_one_line_says_so(
+    collector: Collector, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(EXPORTS_BY_ITSELF)
+    theirs = {"PYTHONPATH": str(tmp_path), "OTEL_SERVICE_NAME": "theirs"}
+    variables = environment | collector.variables | theirs
+    change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
+    async with http_running(variables, tmp_path) as server:
+        await post(server.client, "/state/update", change)
+        whole = await collector.trace("POST /state/update", "update", "resume")
+
+    [update] = whole.named("update")
+    assert calls_by_step(update) == STEPS
+    assert {span.service for span in collector.spans} == {"theirs"}
+    warnings = [
+        line["message"]
+        for line in lines_of(tmp_path / "stderr.txt")
+        if line["level"] == "warning" and "opentelemetry-instrument" in line["message"]
+    ]
+    assert len(warnings) == 1
 
 
 ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

@@ -7,13 +7,25 @@ from fastapi import Request, Response
 
 from fivetran_state import large, state
 from fivetran_state.http_server.problems import described, for_rest
-from fivetran_state.http_server.rest.requests import Preference
+from fivetran_state.http_server.rest.requests import Preference, entity_tag, is_known
 from fivetran_state.models import Model, Update, UpdatesView
 
 
 async def text_of(model: Model) -> str:
     values = for_rest(model.to_json(exactly=True))
     return await large.run(state.dump, values)
+
+
+async def answer_unless_known(
+    model: Model, version: str | None, if_none_match: str | None
+) -> Response:
+    """The answer with this version as ETag, without a body if If-None-Match names it."""
+    if version is None:
+        return await answer(model)
+    tag = entity_tag(version)
+    if is_known(version, if_none_match):
+        return Response(status_code=304, headers={"ETag": tag})
+    return await answer(model, ETag=tag)
 
 
 async def answer(
@@ -42,12 +54,12 @@ def ok(model: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}}
 
 
-def ok_or_known(model: Any) -> dict[int | str, dict[str, Any]]:
-    """The answer with a state, or without it if the caller has it."""
-    headers = described(ETag="The version of the state, in double quotes.")
+def ok_or_known(model: Any, thing: str) -> dict[int | str, dict[str, Any]]:
+    """The answer with a `thing` that has a version, or without it if the caller has it."""
+    headers = described(ETag=f"The version of the {thing}, in double quotes.")
     return {
         200: {"model": model, "headers": headers},
-        304: {"description": "The state is still the one of If-None-Match.", "headers": headers},
+        304: {"description": f"The {thing} is still the one of If-None-Match.", "headers": headers},
     }
 
 

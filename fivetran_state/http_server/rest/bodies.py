@@ -168,8 +168,13 @@ class ApproveProposal(BaseModel):
     model_config = _with_example(expected_version="0f3a9c1d5e7b2a4c6d8e0f1a2b3c4d5e")
 
     expected_version: Annotated[
-        str, Field(min_length=1, max_length=500, description="Of the plan that you saw.")
-    ]
+        str | None,
+        Field(
+            min_length=1,
+            max_length=500,
+            description="Of the plan that you saw, unless If-Match has it.",
+        ),
+    ] = None
 
 
 class RejectProposal(BaseModel):

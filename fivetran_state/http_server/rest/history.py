@@ -4,19 +4,14 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from fivetran_state.http_server.rest.answers import answer
+from fivetran_state.http_server.rest.answers import answer, answer_unless_known
 from fivetran_state.http_server.rest.bodies import (
     ConnectionId,
     DiffQuery,
     HistoryQuery,
     StateQuery,
 )
-from fivetran_state.http_server.rest.requests import (
-    IfNoneMatch,
-    ServiceFor,
-    entity_tag,
-    is_known,
-)
+from fivetran_state.http_server.rest.requests import IfNoneMatch, ServiceFor
 from fivetran_state.service.states import LIMIT_OF_MAX_BYTES
 
 
@@ -39,10 +34,7 @@ async def get_connection_state(
         search=query.search,
         cursor=query.cursor,
     )
-    tag = entity_tag(view.version)
-    if is_known(view.version, if_none_match):
-        return Response(status_code=304, headers={"ETag": tag})
-    return await answer(view, ETag=tag)
+    return await answer_unless_known(view, view.version, if_none_match)
 
 
 async def get_state_history(

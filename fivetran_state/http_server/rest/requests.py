@@ -147,7 +147,7 @@ def _idempotency_key(
 
 
 def entity_tag(version: str) -> str:
-    """The ETag of a state (RFC 9110, 8.8.3)."""
+    """The ETag of a state, or of a proposal by its plan (RFC 9110, 8.8.3)."""
     return f'"{version}"'
 
 
@@ -155,7 +155,8 @@ def _if_match(
     if_match: Annotated[
         str | None,
         Header(
-            description="The ETag of the state that you saw, or *: in place of expected_version.",
+            description="The ETag of what you saw, or *: 412 if it has moved. A change and an "
+            "approval need it or expected_version; only a change takes *.",
             max_length=510,
         ),
     ] = None,
@@ -171,7 +172,7 @@ def _if_match(
 
 
 def is_known(version: str, if_none_match: str | None) -> bool:
-    """True if If-None-Match names the version, so that the caller has the state already."""
+    """True if If-None-Match names the version, so that the caller has it already."""
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     return ANY_VERSION in tags or entity_tag(version) in tags
 
@@ -182,7 +183,7 @@ IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]
 IfMatch = Annotated[str | None, Depends(_if_match)]
 IfNoneMatch = Annotated[
     str | None,
-    Header(description="The ETag of the state that you have: 304 if it has not moved."),
+    Header(description="The ETag of what you have: 304 if it has not moved."),
 ]
 
 

@@ -72,7 +72,7 @@ def router() -> APIRouter:
         "/connections/{connection_id}/state",
         tags=["State"],
         dependencies=[requires(READ)],
-        responses=ok_or_known(StateView),
+        responses=ok_or_known(StateView, "state"),
     )(history.get_connection_state)
     routes.get(
         "/connections/{connection_id}/history",
@@ -96,7 +96,7 @@ def router() -> APIRouter:
         "/proposals/{workflow_id}",
         tags=["Proposals"],
         dependencies=[requires(READ)],
-        responses=ok(ProposalView),
+        responses=ok_or_known(ProposalView, "plan"),
     )(proposals.get_proposal)
     routes.post(
         "/proposals/{workflow_id}/approve",
