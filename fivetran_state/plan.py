@@ -98,15 +98,17 @@ class Plan:
             f"{quoted(connection.schema)} in the group {group}"
         )
 
-    def to_update(self) -> Update:
-        """The answer to a caller who wants only the plan, or whose user cannot be asked."""
+    def to_update(self, *, is_proposed: bool = False) -> Update:
+        """The answer to a caller who wants only the plan, or whose user cannot be asked; or, if the
+        change `is_proposed`, to whoever may approve it."""
         if self.ruling.refusal is not None:
             message = " ".join(["Nothing was written.", *self.ruling.sentences])
         elif self.changes_total:
-            verb = "propose" if self.ruling.needs_approval else "apply"
+            verb = "propose" if self.ruling.needs_approval and not is_proposed else "apply"
+            how = "approve version" if is_proposed else "call again with expected_version"
             message = (
-                f"Nothing was written. To {verb} exactly this to {self.described_connection}, call "
-                f"again with expected_version {self.version_before!r}. {' '.join(self.consequences)}"
+                f"Nothing was written. To {verb} exactly this to {self.described_connection}, {how} "
+                f"{self.version_before!r}. {' '.join(self.consequences)}"
             )
         else:
             no_sync = " No sync was started." if self.then_sync else ""

@@ -165,12 +165,13 @@ class GroupPlan:
         """The sum of the members' update numbers: it grows with every update of one of them."""
         return sum(each.latest_number for each in self.members)
 
-    def view(self, *, in_full: bool = False) -> GroupPlanView:
-        """With the first connections, or `in_full` with all of them."""
+    def view(self, *, in_full: bool = False, is_proposed: bool = False) -> GroupPlanView:
+        """With the first connections, or `in_full` with all of them; for whoever may approve the change if
+        it `is_proposed`."""
         changed, failures = self.changed, self.failures
         shown = changed if in_full else changed[:SHOWN_MEMBERS]
         return GroupPlanView(
-            message=self._message(len(changed), len(failures)),
+            message=self._message(len(changed), len(failures), is_proposed),
             version=self.version,
             mode=self.mode,
             total=len(self.members),
@@ -265,7 +266,7 @@ class GroupPlan:
             for changes, count in counts.most_common(SHOWN_KINDS)
         ]
 
-    def _message(self, changed: int, failed: int) -> str:
+    def _message(self, changed: int, failed: int, is_proposed: bool) -> str:
         if failed and self.mode == "all_or_nothing":
             return (
                 f"Nothing was written. {failed} of {len(self.members)} connections cannot be "
@@ -279,9 +280,10 @@ class GroupPlan:
         if not changed:
             return "The change would leave every connection as it is. Nothing was written."
         left_out = f" {failed} cannot be changed and would be left out." if failed else ""
+        how = "approve version" if is_proposed else "call again with expected_version"
         return (
-            f"Nothing was written. To change exactly these {changed} connections, call again with "
-            f"expected_version {self.version!r}.{left_out} Each is paused while its state is "
+            f"Nothing was written. To change exactly these {changed} connections, {how} "
+            f"{self.version!r}.{left_out} Each is paused while its state is "
             "written, "
             + (
                 "and until all are written and verified."

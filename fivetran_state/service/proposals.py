@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from fivetran_state import access, changes, large, state
@@ -58,8 +59,10 @@ class _Planned:
 
     async def view(self) -> Update | GroupPlanView:
         if isinstance(self.plan, GroupPlan):
-            return self.plan.view()
-        return await large.run_if(self.plan.is_large, self.plan.to_update)
+            return self.plan.view(is_proposed=True)
+        return await large.run_if(
+            self.plan.is_large, partial(self.plan.to_update, is_proposed=True)
+        )
 
 
 class Proposals:

@@ -69,6 +69,7 @@ async def test_an_approved_change_is_made_once_and_says_who_asked_and_who_agreed
     assert [each["workflow_id"] for each in waiting["proposals"]] == [proposal]
     assert (seen["asked_by"], seen["reason"]) == (team.asker.name, "A bad deploy.")
     assert seen["plan"]["changes"][0]["path"] == "/cursor"
+    assert f"approve version '{seen['plan']['version_before']}'" in seen["plan"]["message"]
     assert (made["status"], made["workflow_id"]) == ("updated", f"{IDLE}:1")
     assert (made["asked_by"], made["agreed_by"]) == (team.asker.name, team.approver.name)
     assert again["workflow_id"] == followed["workflow_id"] == f"{IDLE}:1"
@@ -388,15 +389,16 @@ async def test_a_group_is_approved_as_it_was_seen(team: Team, sandbox: Sandbox) 
     watches = [Watch(sandbox, IDLE), Watch(sandbox, PAUSED)]
     body = {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH, "propose": True}
     proposal = (await team.asker.post("/states/update", ANY | body, status=202))["workflow_id"]
-    seen = await team.approver.version_of(proposal)
+    plan = (await team.approver.get(f"/proposals/{proposal}"))["plan"]
     sandbox.set_state(PAUSED, '{"cursor":"2027"}')
-    moved = await team.approver.approve(proposal, version=seen, status=409)
+    moved = await team.approver.approve(proposal, version=plan["version"], status=409)
     assert was_left_alone(sandbox)
     assert was_left_alone(sandbox, PAUSED)
     made = await team.approver.approve(proposal)
     followed = await team.asker.get(f"/workflows/{proposal}")
     member = await team.asker.get(f"/workflows/{IDLE}:1")
 
+    assert f"approve version '{plan['version']}'" in plan["message"]
     assert moved["code"] == "conflict"
     assert (made["status"], made["counts"]) == ("updated", {"updated": 2})
     assert followed["workflow_id"] == made["workflow_id"] == member["part_of"]
