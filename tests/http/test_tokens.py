@@ -14,6 +14,7 @@ from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import oauth, visit
+from fivetran_state.http_server.gate import DOCUMENTATION
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.conftest import Serve
@@ -112,6 +113,8 @@ async def test_where_tokens_are_asked_for_only_a_valid_one_opens_all_but_health_
         assert await server.status("/nothing-is-here", valid) == 404
         assert await server.status("/healthz") == 200
         assert await server.status("/readyz") == 200
+        for path in DOCUMENTATION:
+            assert await server.status(path) == 200, path
 
 
 async def test_a_token_file_that_vanishes_or_breaks_does_not_open_the_server(http: Serve) -> None:
