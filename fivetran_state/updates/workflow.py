@@ -195,7 +195,6 @@ async def update(run: Run) -> Outcome:
     outcome["deleted"] = not await pausing.resume(run, outcome)
     await sync(run, outcome)
     outcome["connection"] = asdict(run.connection)
-    outcome["by_others"] = run.by_others
     return outcome
 
 

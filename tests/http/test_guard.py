@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 
-from fivetran_state.http_server import connections, gate, mcp_endpoint
+from fivetran_state.http_server import connections, gate, guard, mcp_endpoint
 from fivetran_state.http_server.authority import HEALTH
 from fivetran_state.http_server.connections import BoundedProtocol
 from fivetran_state.http_server.gate import DOCUMENTATION
@@ -295,6 +295,18 @@ async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(htt
             "/length", params={"body": "short"}, content=b" " * MAX_BODY_BYTES, headers=headers
         )
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/state/get", "/mcp"])
+async def test_a_body_that_does_not_arrive_in_time_is_refused(
+    http: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(guard, "BODY_TIMEOUT", 0.05)
+    async with http() as server, server.half_sent("POST", path) as head:
+        answer = await head()
+
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "connection: close" in answer.lower()
 
 
 async def test_what_needs_no_token_waits_for_no_body_and_keeps_none(

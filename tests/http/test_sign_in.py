@@ -312,6 +312,25 @@ async def test_use_renews_a_cookie_that_is_not_new_up_to_a_day_after_signing_in(
     assert cookie_of(left).value == ""
 
 
+async def test_of_the_sessions_that_people_ended_the_latest_stay_ended(
+    http: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_ENDED", 1)
+    async with http() as server:
+        token = server.new_token()
+        seen = []
+        for _ in range(3):
+            cookie = await signed_in(server, token)
+            hidden = await form_token(server, cookie)
+            await server.client.post(
+                "/sign-out", data={forms.FIELD: hidden}, headers=ON_PAGE | cookie
+            )
+            server.client.cookies.clear()
+            seen.append(await server.status("/workflows", headers=OWN | cookie))
+
+    assert seen == [401, 401, 401]
+
+
 # Cookies that were not made here
 
 
@@ -559,6 +578,23 @@ async def test_a_form_is_taken_only_from_a_page_that_its_own_session_was_shown(
 
     assert json.status_code == 415
     assert taken == [{"a": "1"}]
+
+
+@pytest.mark.parametrize(
+    "body", ["&".join(f"n{number}=" for number in range(101)), "a=%ff", b"a=\xff"]
+)
+async def test_a_form_that_cannot_be_read_is_refused(http: Serve, body: str | bytes) -> None:
+    async with http() as server:
+        cookie = await signed_in(server, server.new_token())
+        taken = takes_forms(server)
+        refused = await server.client.post(
+            "/takes-a-form",
+            content=body,
+            headers=OWN | cookie | {"Content-Type": forms.MEDIA_TYPE},
+        )
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert taken == []
 
 
 async def test_a_server_without_tokens_takes_forms_of_its_own_pages_alone(http: Serve) -> None:

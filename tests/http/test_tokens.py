@@ -14,10 +14,11 @@ from fivetran_state import http_server
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
 from fivetran_state.http_server import oauth, visit
+from fivetran_state.http_server.gate import DOCUMENTATION
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.conftest import Serve
-from tests.support.calls import SYNCING, sync_runs_on
+from tests.support.calls import SYNCING, arrival, sync_runs_on
 from tests.support.frames import LEGACY, MODERN, Answer, Frame, RawClient, headers_of, valid
 from tests.support.http_server import WRONG_TOKEN, authorization, run_cli
 from tests.support.issuer import OAuthIssuer
@@ -112,6 +113,8 @@ async def test_where_tokens_are_asked_for_only_a_valid_one_opens_all_but_health_
         assert await server.status("/nothing-is-here", valid) == 404
         assert await server.status("/healthz") == 200
         assert await server.status("/readyz") == 200
+        for path in DOCUMENTATION:
+            assert await server.status(path) == 200, path
 
 
 async def test_a_token_file_that_vanishes_or_breaks_does_not_open_the_server(http: Serve) -> None:
@@ -253,6 +256,29 @@ async def test_a_call_that_waits_gets_no_answer_once_its_token_is_revoked(
 
     assert [answer.status_code for answer in answers] == [401] * 3
     assert all(SYNCING not in answer.text for answer in answers)
+
+
+async def test_a_call_that_waits_is_answered_although_its_token_cannot_be_checked_any_more(
+    http: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visit, "BETWEEN_LOOKS", 0.05)
+    sync_runs_on(sandbox)
+    change = ANY | {"connection_id": SYNCING, "new_state": {}}
+    answers: list[httpx.Response] = []
+    async with http() as server, anyio.create_task_group() as group:
+        own = authorization(server.new_token())
+
+        async def ask() -> None:
+            answers.append(await server.client.post("/state/update", json=change, headers=own))
+
+        group.start_soon(ask)
+        await arrival(sandbox, lambda request: request.method == "PATCH")
+        server.settings.tokens_path.write_text("{}}")
+        assert await server.status(headers=own) == 503
+        sandbox.finish_sync(SYNCING)
+
+    assert [answer.status_code for answer in answers] == [200]
+    assert answers[0].json()["status"] == "updated"
 
 
 @pytest.mark.parametrize("era", [LEGACY, MODERN])

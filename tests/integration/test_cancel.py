@@ -108,6 +108,22 @@ async def test_too_late_once_the_write_is_sent(
     watch.ended_with(watch.old | {"cursor": "2020"})
 
 
+async def test_too_late_while_a_write_without_an_answer_is_repeated(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    at = CALLS["write"]
+    sandbox.fault("apply_then_fail", method=at.method, path=at.path(IDLE), skip=at.skip, times=3)
+    async with connect() as client:
+        workflow_id = await start(client, IDLE)
+        await arrival(sandbox, lambda request: request.fault == "apply_then_fail")
+        await call(client, "cancel_update", workflow_id=workflow_id, wait_seconds=0)
+        ended = await call(client, "workflow_status", workflow_id=workflow_id, wait_seconds=50)
+
+    assert ended["status"] == "updated"
+    watch.ended_with(watch.old | {"cursor": "2020"})
+
+
 async def test_too_late_while_the_sync_is_started(connect: Connect, sandbox: Sandbox) -> None:
     watch = Watch(sandbox, IDLE)
     async with connect() as client:

@@ -18,9 +18,11 @@ from tests.support.calls import (
     call,
     refused,
     state_of,
+    until,
     update,
     updates_in,
     version_of,
+    written_down,
 )
 
 
@@ -316,3 +318,25 @@ async def test_a_listing_reads_none_of_the_changes_that_it_lists(
     assert after == before
     assert [each["reason"] for each in updates_in(after)] == ["reason 2", "reason 1", "reason 0"]
     assert {each["change"] for each in updates_in(after)} == {"merge_patch"}
+
+
+async def test_a_state_is_read_although_it_cannot_be_remembered_and_is_remembered_at_the_next_look(
+    connect: Connect, environment: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
+
+    def renamed(before: str, after: str) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+    async def is_logged() -> bool:
+        return "was not remembered" in caplog.text
+
+    async with connect() as client:
+        await call(client, "state_history", connection_id=IDLE)  # The tables are there.
+        renamed("fivetran_state_versions", "away")
+        read = await call(client, "get_state", connection_id=IDLE)
+        await until(is_logged)
+        renamed("away", "fivetran_state_versions")
+        await call(client, "get_state", connection_id=IDLE)
+        await written_down(client, IDLE, read["version"])

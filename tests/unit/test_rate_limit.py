@@ -44,6 +44,15 @@ def test_a_refusal_says_when_there_is_room(clock: Clock) -> None:
     assert buckets.take("a") == 0
 
 
+def test_there_is_no_room_until_the_whole_wait_is_over(clock: Clock) -> None:
+    buckets = Buckets(120)
+    taken(buckets, "a")
+
+    clock.now += 0.25
+
+    assert buckets.take("a") == pytest.approx(0.25)
+
+
 def test_a_refusal_costs_nothing(clock: Clock) -> None:
     buckets = Buckets(60)
     taken(buckets, "a")

@@ -345,6 +345,7 @@ def test_an_answer_is_exact() -> None:
     "content",
     [
         *(b"", b"{", b"[]", b'{"a":1}x', b'{"a":1,}', b"{a:1}", b'{"a" 1}', b'{"a":NaN}', b"\xff"),
+        *(b'{"a";1}', b'{"a":1;"b":2}', b"{1:2}"),
         *(b'{"data":{"state":[1,}}', b'{"data":{"state":{"a":1,"a":2}}', b'{"data":nul}'),
         *(b'{"data":{"state":' + b"[" * 100_000 + b"}}", b'{"a":' + b"[" * 9999 + b"]" * 9999),
         b'{"a":"' + b"x" * MAX_ANSWER_BYTES + b'"}',
@@ -387,6 +388,10 @@ def test_a_state_in_a_file_that_cannot_be_used_is_a_raw_document() -> None:
 def test_what_is_no_file_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidState):
         parse_envelope(content)
+
+
+def test_each_level_of_an_indented_text_is_two_spaces_further_in() -> None:
+    assert indented(parse('{"a":{"b":[1]}}')) == ('{\n  "a": {\n    "b": [\n      1\n    ]\n  }\n}')
 
 
 def test_indented_text_shows_all_of_it_and_is_exact() -> None:
@@ -1008,6 +1013,23 @@ def test_an_inexact_patch_does_not_respell_what_it_only_moves() -> None:
     )
 
 
+def test_an_inexact_add_below_the_top_gives_back_the_number_it_rounded() -> None:
+    state = parse('{"a":{"b":12345678901234567891}}')
+    patch = [{"op": "add", "path": "/a/b", "value": 12345678901234567000}]
+
+    found = applied(Change("json_patch", patch, exact=False), state)
+
+    assert (found.after, found.kept) == (state, ("/a/b",))
+
+
+def test_an_integer_beyond_all_doubles_is_given_back_for_the_outermost_double() -> None:
+    state = {"a": 10**400, "b": -(10**400)}
+    change = Change("new_state", adopt({"a": sys.float_info.max, "b": -sys.float_info.max}), False)
+
+    assert applied(change, state) == Applied(state, ("/a", "/b"), 2)
+    assert apply(Change("new_state", {"a": 10**401}, exact=False), state) == {"a": 10**401}
+
+
 def test_an_inexact_test_compares_what_its_parser_could_carry() -> None:
     patch = adopt([{"op": "test", "path": "/a", "value": float(DECIMAL_40)}])
     state = parse(f'{{"a":{DECIMAL_40}}}')
@@ -1273,6 +1295,10 @@ def test_a_key_with_a_slash_is_found_as_it_reads_and_as_its_path_is_written(text
 @pytest.mark.parametrize("text", ["~b", "a~0b"])
 def test_a_key_with_a_tilde_is_found_as_it_reads_and_as_its_path_is_written(text: str) -> None:
     assert found({"public/orders": 1, "a~b": 2}, text) == ["/a~0b"]
+
+
+def test_a_search_may_begin_in_the_path_of_the_value() -> None:
+    assert [found.path for found in matches({"b": 1}, "/a/b", "/a")] == ["/a/b"]
 
 
 def test_a_search_shows_small_values_whole_and_the_size_of_others() -> None:
