@@ -22,7 +22,7 @@ from tests.support.collector import (
     Tree,
     collecting,
 )
-from tests.support.http_server import http_running, lines_of, mcp_client, run_cli
+from tests.support.http_server import http_forked, lines_of, mcp_client, run_cli
 from tests.support.processes import running
 from tests.support.rest import ANY, post
 
@@ -114,7 +114,7 @@ async def test_a_request_over_http_continues_its_callers_trace(
 ) -> None:
     headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=state-of-the-caller"}
     change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
-    async with http_running(environment | collector.variables, tmp_path) as server:
+    async with http_forked(environment | collector.variables, tmp_path) as server:
         assert (await server.client.get("/healthz")).status_code == 200
         server.client.headers["traceparent"] = MALFORMED
         await post(server.client, "/state/update", change)
