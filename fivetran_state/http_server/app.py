@@ -134,13 +134,17 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
             (FivetranStateError, RequestValidationError, HTTPException), refuse
         ),
     )
-    app.include_router(health.router(backend))
-    app.include_router(metrics.router(backend, counted))
     app.state.backend, app.state.events, app.state.prefix = backend, backend.events, prefix
     app.state.pages, app.state.sessions, app.state.authority = pages, sessions, authority
-    app.include_router(rest.router())
-    app.include_router(page.router())
-    app.include_router(_front())
+    routers = [
+        health.router(backend),
+        metrics.router(backend, counted),
+        rest.router(),
+        page.router(),
+        _front(),
+    ]
+    # `include_router` would build each of their routes a second time.
+    app.router.routes.extend(route for router in routers for route in router.routes)
     sessions_of_mcp = FewSessions(mcp.session_manager.handle_request)
     counted.count_sessions(sessions_of_mcp.count)
     answers = WholeAnswers(sessions_of_mcp)

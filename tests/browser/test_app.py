@@ -16,7 +16,7 @@ from tests.conftest import Serve
 from tests.support.app_host import AppHost, Sites, app_host
 from tests.support.calls import IDLE, LARGE, PAUSED, SYNCING, state_of, sync_runs_on
 from tests.support.hostile import HIDDEN, MARKUP, STATE, TALL, hostile_connection
-from tests.support.http_server import HttpServer, http_running
+from tests.support.http_server import HttpServer, http_forked
 from tests.support.postgres import free_port
 from tests.support.rest import ANY, get, post
 from tests.support.views import change, remembered, running_update
@@ -91,7 +91,7 @@ async def test_an_update_is_followed_across_a_kill_of_the_server(
     allowing = environment | {"FIVETRAN_STATE_ALLOWED_ORIGINS": sites.host}
     port = str(free_port())
     async with AsyncExitStack() as stack:
-        async with http_running(allowing, tmp_path, "--port", port) as server:
+        async with http_forked(allowing, tmp_path, "--port", port) as server:
             url = str(server.client.base_url).rstrip("/")
             host = await stack.enter_async_context(app_host(browser, sites, url))
             workflow_id = await running_update(server.client, sandbox)
@@ -100,7 +100,7 @@ async def test_an_update_is_followed_across_a_kill_of_the_server(
             await server.kill()
         message = host.app.locator("#message")
         await expect(message).to_contain_text("cannot be reached", timeout=120_000)
-        async with http_running(allowing, tmp_path, "--port", port):
+        async with http_forked(allowing, tmp_path, "--port", port):
             sandbox.finish_sync(SYNCING)
             await expect(message).to_contain_text("updated", timeout=120_000)
 

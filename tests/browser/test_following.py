@@ -6,7 +6,7 @@ from playwright.async_api import Browser, expect
 
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import SYNCING, state_of
-from tests.support.http_server import http_running
+from tests.support.http_server import http_forked
 from tests.support.postgres import free_port
 from tests.support.views import running_update
 from tests.support.visitor import visitor
@@ -16,7 +16,7 @@ async def test_an_update_is_followed_to_its_end_across_a_kill_of_the_server(
     environment: dict[str, str], tmp_path: Path, sandbox: Sandbox, browser: Browser
 ) -> None:
     port = str(free_port())
-    async with http_running(environment, tmp_path, "--port", port) as server:
+    async with http_forked(environment, tmp_path, "--port", port) as server:
         url = str(server.client.base_url).rstrip("/")
         reader = await visitor(browser, url)
         workflow_id = await running_update(server.client, sandbox)
@@ -26,7 +26,7 @@ async def test_an_update_is_followed_to_its_end_across_a_kill_of_the_server(
         current = page.locator(".steps .current")
         await expect(current).to_contain_text("now")
         await server.kill()
-    async with http_running(environment, tmp_path, "--port", port):
+    async with http_forked(environment, tmp_path, "--port", port):
         sandbox.finish_sync(SYNCING)
         await expect(page.locator("h2#changes")).to_have_text("What it changed", timeout=60_000)
         await expect(page.locator(".steps .done")).not_to_have_count(0)

@@ -28,7 +28,7 @@ from tests.support.calls import (
     written_down,
 )
 from tests.support.commands import doctor, finish
-from tests.support.http_server import http_running
+from tests.support.http_server import http_forked
 from tests.support.matrix import each_with_each
 from tests.support.outside import delete_after, delete_in_database, end_in_database
 from tests.support.processes import running
@@ -282,7 +282,7 @@ async def test_a_group_that_is_ended_is_undone(
     sync_runs_on(sandbox)
     watches = [Watch(sandbox, IDLE), Watch(sandbox, SYNCING)]
     body = ANY | {"connection_ids": [IDLE, SYNCING], "merge_patch": CHANGE}
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         path = "/state/update-multiple"
         started = await post(server.client, path, body, status=202, Prefer="respond-async")
         workflow_id = started["workflow_id"]

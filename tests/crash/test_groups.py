@@ -30,7 +30,7 @@ from tests.support.calls import (
     until,
 )
 from tests.support.commands import finish
-from tests.support.http_server import HttpProcess, http_running
+from tests.support.http_server import ForkedServer, http_forked
 from tests.support.rest import ANY, get, post
 from tests.support.updates import AFTER, BEFORE
 
@@ -522,7 +522,7 @@ def stages(all_: dict[str, Any], always: str) -> list[Any]:
 
 
 async def started_and_killed(
-    server: HttpProcess,
+    server: ForkedServer,
     sandbox: Sandbox,
     names: list[str],
     stage: tuple[str, FaultKind, dict[str, Any]],
@@ -555,7 +555,7 @@ async def test_killed_at_any_point_all_are_changed_after_a_restart(
     http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
     watched = Watched(sandbox)
-    async with http_running(on_both, tmp_path) as server:
+    async with http_forked(on_both, tmp_path) as server:
         workflow_id = await started_and_killed(server, sandbox, ALL, STAGES[stage])
 
     async with http(**on_both) as server:
@@ -575,7 +575,7 @@ async def test_killed_while_an_undo_waits_for_a_sync_all_are_as_before_after_a_r
     sandbox.fault("status", method="PATCH", path=f"/{IDLE}/state$", status=409, skip=1)
     # After the plan, inspect and the undo.
     poll = (IDLE, BEFORE, {"method": "GET", "path": f"/{IDLE}$", "skip": 3})
-    async with http_running(on_both, tmp_path) as server:
+    async with http_forked(on_both, tmp_path) as server:
         workflow_id = await started_and_killed(server, sandbox, ALL, poll, last_fails=True)
 
     sandbox.set_paused(IDLE, False)
@@ -593,7 +593,7 @@ async def test_killed_at_any_point_of_the_undoing_all_are_as_before_after_a_rest
     http: Serve, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
     watched = Watched(sandbox, [*ALL, SYNCING])
-    async with http_running(on_both, tmp_path) as server:
+    async with http_forked(on_both, tmp_path) as server:
         workflow_id = await started_and_killed(
             server, sandbox, ALL, FAILING[stage], last_fails=True
         )
@@ -611,7 +611,7 @@ async def test_a_server_that_lives_goes_on_with_what_the_dead_one_has_begun(
     sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, stage: str
 ) -> None:
     watched = Watched(sandbox)
-    async with http_running(on_both, tmp_path) as living, http_running(on_both, tmp_path) as dying:
+    async with http_forked(on_both, tmp_path) as living, http_forked(on_both, tmp_path) as dying:
         await get(living.client, "/readyz")
         workflow_id = await started_and_killed(dying, sandbox, ALL, STAGES[stage])
         ended = await get(living.client, f"/workflows/{workflow_id}", wait=50)
@@ -624,7 +624,7 @@ async def test_finish_completes_connections_that_a_killed_server_was_changing_to
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     watched = Watched(sandbox)
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         stage = STAGES["while the first is held"]
         await started_and_killed(server, sandbox, ALL, stage)
 
@@ -638,7 +638,7 @@ async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
     http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     hasty = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
-    async with http_running(hasty, tmp_path) as server:
+    async with http_forked(hasty, tmp_path) as server:
         workflow_id = await held(server, sandbox, ALL)
     assert sandbox.connection(IDLE).paused is True
 

@@ -9,7 +9,7 @@ import pytest
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, PAUSED, state_of, until
 from tests.support.commands import doctor, finish
-from tests.support.http_server import http_running
+from tests.support.http_server import http_forked
 from tests.support.outside import dbos_client
 from tests.support.processes import running
 from tests.support.rest import ANY, post
@@ -47,7 +47,7 @@ async def test_an_update_of_a_dead_server_is_left_to_one_that_may_change_its_con
     # Each server looks for dead servers before it ends.
     ended = await anyio.to_thread.run_sync(finish, limited, tmp_path)
     report = await anyio.to_thread.run_sync(doctor, limited, tmp_path)
-    async with http_running(limited, tmp_path) as server:
+    async with http_forked(limited, tmp_path) as server:
         ready = await server.client.get("/readyz")
 
     assert (ended.returncode, ready.status_code) == (3, 200)
@@ -67,7 +67,7 @@ async def test_an_update_that_dbos_itself_gives_to_a_limited_server_is_left_to_o
 ) -> None:
     workflow_id = await begin_and_kill(on_postgres, tmp_path, sandbox)
     before = changes(sandbox)
-    async with http_running(on_postgres | LIMITS["limited"], tmp_path):
+    async with http_forked(on_postgres | LIMITS["limited"], tmp_path):
         with dbos_client(on_postgres, sandbox) as client:
             client.cancel_workflow(workflow_id)
             client.resume_workflow(workflow_id)
@@ -90,7 +90,7 @@ async def test_a_group_is_left_to_a_server_that_may_change_all_of_it(
     before = state_of(sandbox, IDLE)
     sandbox.fault("hang", method="PATCH", path=f"/{PAUSED}/state$")
     body = ANY | {"connection_ids": [PAUSED, IDLE], "new_state": {"cursor": "2020"}}
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         await post(
             server.client, "/state/update-multiple", body, status=202, Prefer="respond-async"
         )

@@ -23,7 +23,7 @@ from tests.support.calls import (
     sync_runs_on,
     version_of,
 )
-from tests.support.http_server import HttpProcess, http_running, mcp_client
+from tests.support.http_server import ForkedServer, http_forked, mcp_client
 from tests.support.rest import ANY
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 
@@ -37,7 +37,7 @@ class Balanced:
 
     url: str
     balancer: Balancer
-    servers: dict[str, HttpProcess]
+    servers: dict[str, ForkedServer]
 
     def served_since(self, start: int) -> set[str]:
         return set(self.balancer.served[start:])
@@ -47,7 +47,7 @@ class Balanced:
 async def balanced(environment: dict[str, str], folder: Path) -> AsyncIterator[Balanced]:
     async with AsyncExitStack() as stack:
         servers = {
-            name: await stack.enter_async_context(http_running(environment, folder))
+            name: await stack.enter_async_context(http_forked(environment, folder))
             for name in sorted(NAMES)
         }
         balancer = Balancer(

@@ -10,7 +10,7 @@ import pytest
 
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import SYNCING, arrival, is_pause, state_of, sync_runs_on, until
-from tests.support.http_server import http_running, lines_of
+from tests.support.http_server import http_forked, lines_of
 from tests.support.rest import ANY, post
 
 CROWD = 300
@@ -44,7 +44,7 @@ async def test_a_crowd_takes_no_file_from_an_update_and_is_logged_in_a_line(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path, max_files: int, complaint: str
 ) -> None:
     sync_runs_on(sandbox)
-    async with http_running(environment, tmp_path, max_files=max_files) as server:
+    async with http_forked(environment, tmp_path, max_files=max_files) as server:
         url = server.client.base_url
         started = await post(
             server.client, "/state/update", ANY | CHANGE, status=202, Prefer="respond-async"

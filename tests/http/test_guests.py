@@ -43,7 +43,7 @@ from tests.support.calls import (
     updates_in,
 )
 from tests.support.files import files_under, where
-from tests.support.http_server import http_running, run_cli
+from tests.support.http_server import http_forked, run_cli
 from tests.support.outside import dbos_client
 from tests.support.policies import policy
 from tests.support.postgres import SECRET_KEY, Postgres
@@ -471,7 +471,7 @@ async def begin_and_kill(environment: dict[str, str], folder: Path, guest: Guest
     """The id of a guest's update. Its server died between the write and its checkpoint."""
     body = guest.body | {"connection_id": IDLE, "new_state": CURSOR, "reason": "why"}
     guest.account.fault(AFTER, method="PATCH", path="/state$")
-    async with http_running(environment, folder) as server:
+    async with http_forked(environment, folder) as server:
         started = await post(
             server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
@@ -485,7 +485,7 @@ async def test_the_update_of_a_guest_is_completed_by_any_process_that_has_the_ke
     on_both: dict[str, str], tmp_path: Path, ann: Guest
 ) -> None:
     workflow_id = await begin_and_kill(on_both, tmp_path, ann)
-    async with http_running(on_both, tmp_path) as server:
+    async with http_forked(on_both, tmp_path) as server:
         answer = await server.client.get(
             f"/workflows/{workflow_id}", params={"wait": 50}, headers=ann.headers
         )
@@ -520,7 +520,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
     hasty = without_own | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
     body = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
     sync_runs_on(ann.account)
-    async with http_running(hasty, tmp_path) as server:
+    async with http_forked(hasty, tmp_path) as server:
         started = await post(
             server.client, "/state/update", ANY | body, status=202, Prefer="respond-async"
         )
@@ -528,7 +528,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
     ann.account.finish_sync(SYNCING)
 
     await arrival(ann.account, lambda request: request.applied and is_resume(request))
-    async with http_running(without_own, tmp_path) as server:
+    async with http_forked(without_own, tmp_path) as server:
         path = f"/workflows/{started['workflow_id']}?wait=50"
         ended = (await server.client.get(path, headers=ann.headers)).json()
     assert ended["status"] == "updated"
@@ -585,7 +585,7 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
 ) -> None:
     environment = on_both | {"FIVETRAN_STATE_SECRET_KEY": SECRET_KEY}
     sync_runs_on(ann.account)
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         for path, body in (
             ("/state/update", {"connection_id": IDLE, "new_state": CURSOR}),
             ("/state/update-multiple", {"connection_ids": [IDLE, PAUSED], "new_state": {}}),
@@ -606,7 +606,7 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
         await server.kill()
     ann.account.finish_sync(SYNCING)
 
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         path = f"/workflows/{running}?wait=50"
         ended = (await server.client.get(path, headers=ann.headers)).json()
     assert ended["status"] == "updated"
@@ -640,7 +640,7 @@ async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no
 ) -> None:
     environment = on_postgres | {"FIVETRAN_STATE_LOG_LEVEL": "DEBUG"}
     answers: list[str] = []
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         for path, body, status in (
             ("/state/get", {"connection_id": IDLE}, 200),
             ("/state/get", {"connection_id": "not_there"}, 404),

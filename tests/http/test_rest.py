@@ -32,7 +32,7 @@ from tests.support.calls import (
     sync_runs_on,
     until,
 )
-from tests.support.http_server import authorization, http_running
+from tests.support.http_server import authorization, http_forked
 from tests.support.rest import ANY, get, parsed, post
 
 OWN = {"api_key": API_KEY, "api_secret": API_SECRET}
@@ -74,7 +74,7 @@ async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_resta
 ) -> None:
     body = OWN | {"connection_id": IDLE, "new_state": {"cursor": CURSOR}}
     sandbox.fault("apply_then_hang", method="PATCH", path="/state$")
-    async with http_running(environment, tmp_path) as server, anyio.create_task_group() as tasks:
+    async with http_forked(environment, tmp_path) as server, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             with pytest.raises(httpx.TransportError):
@@ -85,7 +85,7 @@ async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_resta
         await server.kill()
     assert sandbox.connection(IDLE).paused is True
 
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         ended = await get(server.client, f"/workflows/{IDLE}:1", wait=50)
 
     assert ended["status"] == "updated"
@@ -643,7 +643,7 @@ async def test_several_are_neither_cancelled_nor_shown_if_one_may_not_be_touched
     sync_runs_on(sandbox)
     body = {"connection_ids": [IDLE, SYNCING, PAUSED], "merge_patch": {"cursor": CURSOR}}
     async with (
-        http_running(environment, tmp_path) as everywhere,
+        http_forked(environment, tmp_path) as everywhere,
         http(FIVETRAN_STATE_ALLOWED_CONNECTIONS=f"{IDLE},{SYNCING}") as server,
     ):
         started = await post(

@@ -1,6 +1,7 @@
 """A stopped server gives its updates some time, and hands over the rest."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, Watch, arrival, until
-from tests.support.http_server import http_process, http_running
+from tests.support.http_server import http_forked, http_process
 from tests.support.updates import resumed
 
 HANDS_OVER = "Handed the updates in flight over"
@@ -69,11 +70,12 @@ async def test_what_does_not_end_in_time_is_handed_over(
     watch = Watch(sandbox, IDLE)
     write = sandbox.fault("hang", method="PATCH", path="/state$")
     hurried = environment | {"FIVETRAN_STATE_SHUTDOWN_WAIT": "0"}
-    async with http_running(hurried, tmp_path) as server:
+    async with http_forked(hurried, tmp_path) as server:
         await start_update(str(server.client.base_url))
         await arrival(sandbox, lambda request: request.fault == "hang")
-        server.process.send_signal(signal.Signals[how])
-        await server.process.wait()
+        assert server.process.pid is not None
+        os.kill(server.process.pid, signal.Signals[how])
+        await server.ended()
     write.release()
     await arrival(sandbox, resumed(IDLE))
 

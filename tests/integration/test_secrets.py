@@ -18,7 +18,7 @@ from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import API_KEY, IDLE, PAUSED, arrival, state_of, version_of
 from tests.support.files import files_under, where
-from tests.support.http_server import http_running, lines_of
+from tests.support.http_server import http_forked, lines_of
 from tests.support.processes import Server, running
 from tests.support.rest import ANY
 
@@ -206,7 +206,7 @@ async def test_no_state_is_logged_over_http_at_any_level(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment["FIVETRAN_STATE_LOG_LEVEL"] = "DEBUG"
-    async with http_running(environment, tmp_path) as server:
+    async with http_forked(environment, tmp_path) as server:
         answers: list[str] = []
         for path in ("/state/update", "/state/update-multiple"):
             answers += await change_in_every_way(

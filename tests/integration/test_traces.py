@@ -22,7 +22,13 @@ from tests.support.collector import (
     Tree,
     collecting,
 )
-from tests.support.http_server import http_running, lines_of, mcp_client, run_cli
+from tests.support.http_server import (
+    http_forked,
+    http_running,
+    lines_of,
+    mcp_client,
+    run_cli,
+)
 from tests.support.people import client_of
 from tests.support.processes import running
 from tests.support.rest import ANY, get, post
@@ -116,7 +122,7 @@ async def test_a_request_over_http_continues_its_callers_trace(
 ) -> None:
     headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=state-of-the-caller"}
     change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
-    async with http_running(environment | collector.variables, tmp_path) as server:
+    async with http_forked(environment | collector.variables, tmp_path) as server:
         assert (await server.client.get("/healthz")).status_code == 200
         server.client.headers["traceparent"] = MALFORMED
         await post(server.client, "/state/update", change)

@@ -6,21 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import warm
+
 
 def run(
     environment: dict[str, str], folder: Path, *arguments: str, timeout: float = 60
 ) -> "subprocess.CompletedProcess[str]":
     """Runs `fivetran-state ...` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "fivetran_state", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=environment,
-        cwd=folder,
-    )
+    return warm.run(arguments, environment, folder, timeout)
 
 
 def doctor(

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import re
-import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sqlalchemy import Engine, event
 from fivetran_state.access import Scope
 from fivetran_state.config import Settings
 from fivetran_state.tokens import TokenFile
+from tests.support import commands, warm
 from tests.support.calls import ROOT, until
 
 WRONG_TOKEN = "fst_00000000_this-is-no-token"
@@ -162,32 +163,16 @@ class HttpProcess:
 
 
 @asynccontextmanager
-async def http_process(
-    environment: dict[str, str], folder: Path, *arguments: str
-) -> AsyncIterator[str]:
-    """The address of `python server.py --http`; its stderr goes to a file in `folder`."""
-    async with http_running(environment, folder, *arguments) as server:
-        yield str(server.client.base_url).rstrip("/")
-
-
-@asynccontextmanager
 async def http_running(
-    environment: dict[str, str], folder: Path, *arguments: str, max_files: int | None = None
+    environment: dict[str, str], folder: Path, *arguments: str
 ) -> AsyncIterator[HttpProcess]:
-    """A server process that may be killed; its stderr goes to a file of its own in `folder`.
-
-    `max_files` limits its open files.
-    """
+    """A server as users start it, for what is measured; its stderr goes to a file of its
+    own in `folder`."""
     command = [sys.executable, str(ROOT / "server.py"), "--http", "--port", "0", *arguments]
-    limit = None
-    if max_files is not None:
-        limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (max_files, max_files))
-    log = folder / "stderr.txt"
-    while log.exists():
-        log = log.with_name(f"again-{log.name}")
+    log = _log_in(folder)
     with log.open("w") as stderr:
         process = await asyncio.create_subprocess_exec(
-            *command, env=environment, cwd=folder, stderr=stderr, preexec_fn=limit
+            *command, env=environment, cwd=folder, stderr=stderr
         )
         try:
             url = await _url_in(log)
@@ -198,6 +183,62 @@ async def http_running(
                 process.terminate()
             with anyio.CancelScope(shield=True):
                 await process.wait()
+
+
+@dataclass(frozen=True)
+class ForkedServer:
+    """`fivetran-state --http` in a forked process, and a client of it."""
+
+    client: httpx.AsyncClient
+    process: ForkServerProcess
+
+    async def kill(self) -> None:
+        """Kills the server (SIGKILL); returns when the process is gone, and its locks with it."""
+        self.process.kill()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Returns when the process is gone."""
+        await anyio.wait_readable(self.process.sentinel)
+        warm.join(self.process)
+
+
+@asynccontextmanager
+async def http_process(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> AsyncIterator[str]:
+    """The address of `fivetran-state --http`; its stderr goes to a file in `folder`."""
+    async with http_forked(environment, folder, *arguments) as server:
+        yield str(server.client.base_url).rstrip("/")
+
+
+@asynccontextmanager
+async def http_forked(
+    environment: dict[str, str], folder: Path, *arguments: str, max_files: int | None = None
+) -> AsyncIterator[ForkedServer]:
+    """A server process that may be killed; its stderr goes to a file of its own in `folder`.
+
+    `max_files` limits its open files.
+    """
+    log = _log_in(folder)
+    command = ["--http", "--port", "0", *arguments]
+    start = partial(warm.start_server, command, environment, folder, log, max_files=max_files)
+    process = await anyio.to_thread.run_sync(start)
+    try:
+        url = await _url_in(log)
+        async with httpx.AsyncClient(base_url=url, timeout=60, verify=NO_TLS) as client:
+            yield ForkedServer(client, process)
+    finally:
+        process.terminate()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(warm.join, process)
+
+
+def _log_in(folder: Path) -> Path:
+    log = folder / "stderr.txt"
+    while log.exists():
+        log = log.with_name(f"again-{log.name}")
+    return log
 
 
 async def _url_in(log: Path) -> str:
@@ -213,15 +254,6 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
 
 
 async def run_cli(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
-    """Runs `python server.py ...` to its end: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "server.py"),
-        *arguments,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, stdout.decode(), stderr.decode()
+    """Runs `fivetran-state ...` to its end: exit code, stdout, stderr."""
+    ended = await anyio.to_thread.run_sync(commands.run, environment, Path.cwd(), *arguments)
+    return ended.returncode, ended.stdout, ended.stderr

@@ -1,13 +1,16 @@
-"""Server processes that can be killed: over stdio like any client's server, but with a known pid."""
+"""Server processes that can be killed: over stdio like any client's server, but with a known pid.
 
+They are forked, so a shell stands between the client and the server, and passes on what they say.
+"""
+
+import asyncio
 import os
 import signal
-import sys
-import time
-import uuid
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,19 @@ import anyio
 import anyio.to_thread
 from mcp import Client
 from mcp.client.extension import ClientExtension
-from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.stdio import (
+    PROCESS_TERMINATION_TIMEOUT,
+    StdioServerParameters,
+    get_default_environment,
+    stdio_client,
+)
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import ROOT, call, until
+from tests.support import warm
+from tests.support.calls import call, until
 
-_WRITE_PID_AND_BECOME_THE_SERVER = 'echo $$ > "$0" && exec "$@"'
+# The client sees the end of the server: only the first `cat` holds the shell's stdout.
+_PASS_ON = 'cat "$1" & exec >&-; cat >"$0"; wait'
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,18 @@ class Server:
     """A running server and a client of it."""
 
     client: Client
-    pid: int
+    process: ForkServerProcess
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     async def kill(self) -> None:
         """Kills the server (SIGKILL); returns when the process is gone, and its locks with it."""
-        os.kill(self.pid, signal.SIGKILL)
-        await anyio.to_thread.run_sync(_wait_until_gone, self.pid)
+        self.process.kill()
+        await anyio.wait_readable(self.process.sentinel)
+        warm.join(self.process)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -53,21 +69,29 @@ async def running(
     extensions: Sequence[ClientExtension] = (),
     **variables: str,
 ) -> AsyncIterator[Server]:
-    """`python server.py` with `folder` as its working directory; its stderr is added to a file
+    """`fivetran-state` with `folder` as its working directory; its stderr is added to a file
     there."""
-    pid_file = folder / f"{uuid.uuid4().hex}.pid"
-    command = [sys.executable, str(ROOT / "server.py"), *arguments]
-    parameters = StdioServerParameters(
-        command="/bin/sh",
-        args=["-c", _WRITE_PID_AND_BECOME_THE_SERVER, str(pid_file), *command],
-        env=environment | variables,
-        cwd=folder,
-    )
-    with (folder / "stderr.txt").open("a") as stderr:
-        transport = stdio_client(parameters, stderr)
-        async with Client(transport, mode="2026-07-28", extensions=extensions) as client:
-            await client.list_tools()  # The pid has been written before the first answer.
-            yield Server(client, int(pid_file.read_text()))
+    complete = get_default_environment() | environment | variables
+    with tempfile.TemporaryDirectory() as name:
+        requests, answers = Path(name) / "requests", Path(name) / "answers"
+        for pipe in (requests, answers):
+            os.mkfifo(pipe)
+        starting = asyncio.create_task(
+            anyio.to_thread.run_sync(_start, arguments, complete, folder, requests, answers)
+        )
+        parameters = StdioServerParameters(
+            command="/bin/sh", args=["-c", _PASS_ON, str(requests), str(answers)]
+        )
+        try:
+            async with Client(
+                stdio_client(parameters), mode="2026-07-28", extensions=extensions
+            ) as client:
+                process = await starting
+                await client.list_tools()
+                yield Server(client, process)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_end, await starting)
 
 
 @contextmanager
@@ -98,12 +122,27 @@ async def noticed_once_more(folder: Path) -> None:
     await until(are_more)
 
 
-def _wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.005)
-    raise TimeoutError(f"process {pid} outlived its SIGKILL")
+def _start(
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    folder: Path,
+    requests: Path,
+    answers: Path,
+) -> ForkServerProcess:
+    """Starts a server between these pipes, once the shell has opened them too."""
+    with (
+        requests.open("rb", buffering=0) as stdin,
+        answers.open("wb", buffering=0) as stdout,
+        (folder / "stderr.txt").open("ab") as stderr,
+    ):
+        standard = (stdin.fileno(), stdout.fileno(), stderr.fileno())
+        return warm.start(arguments, environment, folder, *standard)
+
+
+def _end(process: ForkServerProcess) -> None:
+    """Ends a server whose client has left, as `stdio_client` does."""
+    warm.join(process, PROCESS_TERMINATION_TIMEOUT)
+    process.terminate()
+    warm.join(process, PROCESS_TERMINATION_TIMEOUT)
+    process.kill()
+    warm.join(process)
