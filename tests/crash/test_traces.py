@@ -6,7 +6,7 @@ from pathlib import Path
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, RESCHEDULED, call, until
 from tests.support.collector import Span, collecting
-from tests.support.http_server import http_running
+from tests.support.http_server import http_forked
 from tests.support.processes import ended, running
 from tests.support.rest import ANY, get, post
 from tests.support.updates import BEFORE, WRITE, start_update_that_hangs
@@ -62,7 +62,7 @@ async def test_the_members_of_a_recovered_group_are_in_one_trace(
         variables = on_either | collector.variables
         sandbox.fault(BEFORE, method="PATCH", path="/state$", times=2)
         killed = variables | {"OTEL_SERVICE_NAME": "killed"}
-        async with http_running(killed, tmp_path) as first:
+        async with http_forked(killed, tmp_path) as first:
             asked = await post(
                 first.client, "/states/update", change, status=202, Prefer="respond-async"
             )
@@ -70,7 +70,7 @@ async def test_the_members_of_a_recovered_group_are_in_one_trace(
             await collector.has(have_read)
             await first.kill()
         recovered = variables | {"OTEL_SERVICE_NAME": "recovered"}
-        async with http_running(recovered, tmp_path) as second:
+        async with http_forked(recovered, tmp_path) as second:
             ended = await get(second.client, f"/workflows/{asked['workflow_id']}", wait=60)
             whole = await collector.trace("POST /states/update", "group", "update")
 

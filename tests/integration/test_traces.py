@@ -148,7 +148,7 @@ async def test_an_approved_update_continues_the_trace_of_whoever_has_proposed_it
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:
     async with (
-        http_running(environment | collector.variables, tmp_path) as server,
+        http_forked(environment | collector.variables, tmp_path) as server,
         AsyncExitStack() as stack,
     ):
         url = str(server.client.base_url).rstrip("/")
@@ -182,7 +182,7 @@ async def test_no_header_of_a_trace_reaches_fivetran(
 ) -> None:
     of_trace = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "baggage": "user=alice"}
     change = ANY | {"connection_id": IDLE, "merge_patch": {"cursor": NEW_MARKER}}
-    async with http_running(environment | collector.variables, tmp_path) as server:
+    async with http_forked(environment | collector.variables, tmp_path) as server:
         server.client.headers.update(of_trace)
         await post(server.client, "/state/update", change)
         url = str(server.client.base_url).rstrip("/")
