@@ -141,6 +141,7 @@ class Changes:
             self._caller.check_writable()
             check_version(expected_version)
             updates = await self._caller.updates()
+            updates.runtime.slots.expect_single()
             options = Options(expected_version, reason, idempotency_key, then_sync, allow_resync)
             if propose or await self._caller.must_propose():
                 return await self._proposed(connection_id, change, options)

@@ -15,7 +15,6 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from typing import Literal
 
 import anyio
 
@@ -26,6 +25,8 @@ CALLS = 7
 """Calls that an update takes, mostly."""
 BESIDE_SINGLE = 2
 """Steps of members, and looks for the plan of a group, at a time while a single update is at work."""
+AFTERWARDS = 0.5
+"""Seconds for which this goes on: the caller is answered, and may ask for the next update."""
 
 
 class Slots:
@@ -52,9 +53,22 @@ class Slots:
         finally:
             single.end()
 
-    def count_single(self, change: Literal[1, -1]) -> None:
-        self._singles += change
-        self.steps.total_tokens = BESIDE_SINGLE if self._singles else math.inf
+    def expect_single(self) -> None:
+        """Give way to a single update that is about to start."""
+        self.begin_single()
+        self.end_single()
+
+    def begin_single(self) -> None:
+        self._singles += 1
+        self.steps.total_tokens = BESIDE_SINGLE
+
+    def end_single(self) -> None:
+        asyncio.get_running_loop().call_later(AFTERWARDS, self._forget_single)
+
+    def _forget_single(self) -> None:
+        self._singles -= 1
+        if not self._singles:
+            self.steps.total_tokens = math.inf
 
     @property
     def waiting(self) -> int:
@@ -139,10 +153,10 @@ class Single:
         self._slots = slots
 
     def begin(self) -> None:
-        self._slots.count_single(1)
+        self._slots.begin_single()
 
     def end(self) -> None:
-        self._slots.count_single(-1)
+        self._slots.end_single()
 
     def step(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
