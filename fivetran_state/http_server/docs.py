@@ -152,9 +152,10 @@ def _command(method: str, path: str, values: list[Value], example: object) -> st
 def describe(app: FastAPI, authority: Authority) -> None:
     """Add examples, the problems and the authentication to the OpenAPI document."""
     plain = app.openapi
-    examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
 
     def complete() -> dict[str, Any]:
+        # Here, because few servers are ever asked for the document.
+        examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
         described: dict[str, Any] = _with_routes(plain())
         for operation in _every_operation(described):
             operation["summary"] = _summary(operation["description"])

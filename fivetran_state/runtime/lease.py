@@ -142,8 +142,10 @@ class Lease:
                 raise dbos_error.DBOSWorkflowConflictIDError(workflow_id)
 
     def _standing(self, workflow_id: str) -> Literal["ours", "another's", "not allowed"]:
-        """Whose the workflow is, once this process has its lock. It blocks; raises
-        `DatabaseUnavailable`."""
+        """Whether this process may change something for the workflow. A lost lock is taken again first.
+
+        It blocks. Raises `DatabaseUnavailable`.
+        """
         if not self.may_change(workflow_id):
             return "not allowed"
         if not self._locks.is_held():

@@ -26,7 +26,8 @@ CALLS = 7
 BESIDE_SINGLE = 2
 """Steps of members, and looks for the plan of a group, at a time while a single update is at work."""
 AFTERWARDS = 0.5
-"""Seconds for which this goes on: the caller is answered, and may ask for the next update."""
+"""Seconds for which this goes on: the caller is answered, and may ask for the next update. So long, at
+most, it begins before an update starts, too."""
 
 
 class Slots:
@@ -46,12 +47,11 @@ class Slots:
     @contextmanager
     def single(self) -> Iterator["Single"]:
         """Within the `with` block, a single update is at work: groups make few steps at a time."""
-        single = Single(self)
-        single.begin()
+        self.begin_single()
         try:
-            yield single
+            yield Single(self)
         finally:
-            single.end()
+            self.end_single()
 
     def expect_single(self) -> None:
         """Give way to a single update that is about to start."""
@@ -152,20 +152,14 @@ class Single:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
 
-    def begin(self) -> None:
-        self._slots.begin_single()
-
-    def end(self) -> None:
-        self._slots.end_single()
-
     def step(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
     @asynccontextmanager
     async def given_back(self) -> AsyncIterator[None]:
         """Let groups make all their steps while this update waits."""
-        self.end()
+        self._slots.end_single()
         try:
             yield
         finally:
-            self.begin()
+            self._slots.begin_single()
