@@ -6,8 +6,6 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
-from fivetran_state import state
-
 MINUTE = 60_000
 """Milliseconds, as are the next two."""
 HOUR = 60 * MINUTE
@@ -78,7 +76,7 @@ def number_of(value: Any) -> Decimal | None:
     """A number, or text of digits, unless it is larger than any cursor."""
     if isinstance(value, str):
         return Decimal(value) if _DIGITS.fullmatch(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | state.Number):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     if not -(10**40) < value < 10**40:
         return None

@@ -7,12 +7,13 @@ no parentheses, so `(2 of 3)` always marks a new change.
 
 import json
 import re
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, TypeGuard
 
 from fivetran_state import state
 from fivetran_state.errors import TooLargeToConfirm
-from fivetran_state.state import DiffEntry, JsonValue, Number, RawDocument
+from fivetran_state.state import DiffEntry, JsonValue, RawDocument
 from fivetran_state.text import literal, quoted
 
 if TYPE_CHECKING:
@@ -176,5 +177,5 @@ def same_beginning(a: str, b: str) -> int:
     return low
 
 
-def _is_number(value: JsonValue | RawDocument) -> TypeGuard[int | Number]:
-    return isinstance(value, int | Number) and not isinstance(value, bool)
+def _is_number(value: JsonValue | RawDocument) -> TypeGuard[int | Decimal]:
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)

@@ -63,44 +63,49 @@ class NotThere(LookupError):
     """A JSON Pointer points to nothing; the message names the nearest parent that exists."""
 
 
-class Number(Decimal):
-    """A JSON number that is not a plain int, with its spelling.
+def number(spelling: str) -> Decimal:
+    """A JSON number that is not a plain int. Its ``str`` is the spelling: "1.10", "1e400", "-0".
 
-    ``str(number)`` is the token as it was parsed ("1.10", "1e400", "-0"). The number compares and
-    computes as a Decimal. Raises InvalidState for anything but a JSON number within Decimal's
-    range.
+    Raises InvalidState for anything but a JSON number within Decimal's range.
     """
+    if not _NUMBER.fullmatch(spelling):
+        raise InvalidState(f"{shown(spelling)} is not a JSON number")
+    try:
+        decimal = Decimal(spelling)
+        # Most are spelled like this one. Garbage collections pass over it, but over no instance of a
+        # subclass, and with hundreds of thousands of these one would stop all threads for a second.
+        return decimal if str(decimal) == spelling else _Spelled(spelling)
+    except InvalidOperation:
+        raise InvalidState(
+            f"the number {shown(spelling)} is out of range", f"use an exponent within ±{MAX_EMAX}"
+        ) from None
+
+
+class _Spelled(Decimal):
+    """A number that Decimal would spell differently."""
 
     __slots__ = ("_spelling",)
     _spelling: str
 
-    def __new__(cls, spelling: str) -> "Number":
-        if not _NUMBER.fullmatch(spelling):
-            raise InvalidState(f"{shown(spelling)} is not a JSON number")
-        try:
-            number = super().__new__(cls, spelling)
-        except InvalidOperation:
-            raise InvalidState(
-                f"the number {shown(spelling)} is out of range",
-                f"use an exponent within ±{MAX_EMAX}",
-            ) from None
-        number._spelling = spelling
-        return number
+    def __new__(cls, spelling: str) -> "_Spelled":
+        spelled = super().__new__(cls, spelling)
+        spelled._spelling = spelling
+        return spelled
 
     def __str__(self) -> str:
         return self._spelling
 
     def __repr__(self) -> str:
-        return f"Number({self._spelling!r})"
+        return f"Decimal({self._spelling!r})"
 
     def __format__(self, spec: str, *context: Any) -> str:
         return super().__format__(spec, *context) if spec else self._spelling
 
-    def __reduce__(self) -> tuple[type["Number"], tuple[str]]:
-        return Number, (self._spelling,)
+    def __reduce__(self) -> tuple[type["_Spelled"], tuple[str]]:
+        return _Spelled, (self._spelling,)
 
 
-JsonValue: TypeAlias = dict[str, Any] | list[Any] | str | int | Number | bool | None
+JsonValue: TypeAlias = dict[str, Any] | list[Any] | str | int | Decimal | bool | None
 State: TypeAlias = dict[str, Any]
 
 
@@ -134,7 +139,7 @@ _EMPTY = re.compile(r"\[[ \t\n\r]*\]|\{[ \t\n\r]*\}")
 _STRING_OR_BRACKETS = re.compile(r'"|[\[{]+|[\]}]+')
 # Python refuses to convert longer ints where its lowest limit is set (4300 is the default).
 _INT_DIGITS = 640
-# normalize() rounds to its context; this context can hold every Number.
+# normalize() rounds to its context; this context can hold every number.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
@@ -578,13 +583,13 @@ def hides(value: JsonValue) -> bool:
 def plain(value: JsonValue) -> object:
     """The value for libraries that know only doubles. It may lose precision, and what `hides`.
 
-    A Number becomes the nearest double; an invisible character becomes the text of its escape.
+    A Decimal becomes the nearest double; an invisible character becomes the text of its escape.
     """
     if isinstance(value, dict):
         return {_plain_text(key): plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
-    if isinstance(value, Number):
+    if isinstance(value, Decimal):
         return _double(value)
     return _plain_text(value) if isinstance(value, str) else value
 
@@ -598,8 +603,8 @@ def inexact(value: JsonValue, limit: int = 50) -> dict[str, str]:
 # Reading and writing
 
 
-def _integer(text: str) -> int | Number:
-    return Number(text) if len(text) > _INT_DIGITS or text == "-0" else int(text)
+def _integer(text: str) -> int | Decimal:
+    return number(text) if len(text) > _INT_DIGITS or text == "-0" else int(text)
 
 
 def _is_integer(text: str) -> bool:
@@ -618,26 +623,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _canonical_number(number: Number) -> str:
+def _canonical_number(number: Decimal) -> str:
     # The suffix distinguishes 100.0, which normalizes to 1E+2, and 5.0, to 5, from every integer.
     return str(number) if _is_integer(str(number)) else f"{number.normalize(_EXACT)}f"
 
 
 _DECODER = json.JSONDecoder(
     parse_int=_integer,
-    parse_float=Number,
+    parse_float=number,
     parse_constant=_constant,
     object_pairs_hook=_object,
 )
 # Where a key occurs twice, the last one counts.
 _ENVELOPE_DECODER = json.JSONDecoder(
-    parse_int=_integer, parse_float=Number, parse_constant=_constant
+    parse_int=_integer, parse_float=number, parse_constant=_constant
 )
 # Finds the end of everything that Python accepts as JSON, and converts nothing.
 _LENIENT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _ENCODER = simplejson.JSONEncoder(separators=(",", ":"), use_decimal=True)
 _INDENTING_ENCODER = simplejson.JSONEncoder(indent=2, separators=(",", ": "), use_decimal=True)
-# Without use_decimal every Number goes through `default`, within the encoder's one pass.
+# Without use_decimal every Decimal goes through `default`, within the encoder's one pass.
 _CANONICAL_ENCODER = simplejson.JSONEncoder(
     separators=(",", ":"),
     sort_keys=True,
@@ -822,7 +827,7 @@ def _adopt(value: object, path: _Path) -> JsonValue:
             f"the number at {_place(path)} has too many digits", "send it as JSON text"
         ) from None
     try:
-        return _integer(text) if _is_integer(text) else Number(text)
+        return _integer(text) if _is_integer(text) else number(text)
     except InvalidState as error:
         raise InvalidState(f"at {_place(path)}, {shown(str(error), 150)}") from None
 
@@ -1093,8 +1098,8 @@ def _double(value: int | Decimal) -> float:
     return min(max(nearest, -sys.float_info.max), sys.float_info.max)
 
 
-def _is_number(value: object) -> TypeGuard[int | Number]:
-    return isinstance(value, int | Number) and not isinstance(value, bool)
+def _is_number(value: object) -> TypeGuard[int | Decimal]:
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
 def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
@@ -1111,7 +1116,7 @@ def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
         return True  # JavaScript prints 0, but this program shows -0 as -0.0.
     if nearest.is_integer() and abs(nearest) < 1e21:
         return str(value) == str(int(printed))
-    return isinstance(value, Number) and not _is_integer(str(value)) and value == printed
+    return isinstance(value, Decimal) and not _is_integer(str(value)) and value == printed
 
 
 # Walking and showing
@@ -1169,7 +1174,7 @@ def _differences(
 
 
 def _loses_as_double(value: JsonValue) -> bool:
-    if isinstance(value, Number):
+    if isinstance(value, Decimal):
         return _is_integer(str(value)) or Decimal(repr(_double(value))) != value
     return isinstance(value, int) and abs(value) > 2**53
 

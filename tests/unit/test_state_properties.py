@@ -18,7 +18,6 @@ from fivetran_state.state import (
     InvalidState,
     JsonValue,
     NotThere,
-    Number,
     OutlineEntry,
     State,
     adopt,
@@ -32,6 +31,7 @@ from fivetran_state.state import (
     hides,
     inexact,
     matches,
+    number,
     outline,
     parse,
     parse_answer,
@@ -112,7 +112,7 @@ def written(value: JsonValue, rng: random.Random | None = None) -> str:
         return f"{space}{{{','.join(pairs)}}}{space}"
     if isinstance(value, list):
         return f"[{','.join(written(item, rng) for item in value)}{space}]"
-    return str(value) if isinstance(value, Number) else json.dumps(value)
+    return str(value) if isinstance(value, Decimal) else json.dumps(value)
 
 
 def tokens(text: str) -> Any:
@@ -156,7 +156,7 @@ def pointers(value: JsonValue, path: str = "") -> Iterator[str]:
 
 def alike(a: Any, b: Any) -> bool:
     """The rule of `same` for scalars, defined differently."""
-    if not isinstance(a, Number) or not isinstance(b, Number):
+    if not isinstance(a, Decimal) or not isinstance(b, Decimal):
         return type(a) is type(b) and bool(a == b)
     if {".", "e", "E"}.isdisjoint(str(a)) or {".", "e", "E"}.isdisjoint(str(b)):
         return str(a) == str(b)
@@ -242,11 +242,11 @@ def test_scalars_are_the_same_by_type_and_value(a: JsonValue, b: JsonValue) -> N
 @examples
 @given(fractions, st.integers(0, 9))
 def test_a_decimal_is_the_same_however_it_is_spelled(spelling: str, zeros: int) -> None:
-    number = Number(spelling)
-    sign, digits, exponent = number.as_tuple()
+    value = number(spelling)
+    sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
-    mantissa = "".join(map(str, digits)) + "0" * (zeros if number else 0)
-    assert same(number, Number(f"{'-' if sign else ''}{mantissa}e{exponent - zeros}"))
+    mantissa = "".join(map(str, digits)) + "0" * (zeros if value else 0)
+    assert same(value, number(f"{'-' if sign else ''}{mantissa}e{exponent - zeros}"))
 
 
 @examples
