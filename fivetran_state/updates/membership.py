@@ -45,10 +45,10 @@ async def wait_for_the_others(run: Run) -> None:
     """
     await run.tell("hold", "Done; waiting for the connections that are changed with it.")
     group = run.request["part_of"]
-    async with run.slot.given_back():
-        if "mode" in run.request:
-            verdict: str = await run.steps.verdict(group)
-        else:
+    if "mode" in run.request:
+        verdict: str = await run.steps.verdict(group, run.slot)
+    else:
+        async with run.slot.given_back():
             verdict = await signals.wait(signals.VERDICT, group, MAX_RETRY_PAUSE)
     if verdict == Signal.KEEP:
         return

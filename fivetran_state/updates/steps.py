@@ -37,6 +37,7 @@ from fivetran_state.updates.records import (
 )
 from fivetran_state.updates.refusals import called_off
 from fivetran_state.updates.runtime import Runtime
+from fivetran_state.updates.slots import Single, Slot
 from fivetran_state.updates.telling import Telling, told
 
 MAX_AGE = 24 * 3600.0
@@ -182,9 +183,11 @@ class Steps:
         return Readback(is_as_written=False, found=text, at=_now())
 
     @binding.step("verdict")
-    async def verdict(self, group: str) -> str:
-        """Wait for the decision of the update's group: `KEEP` or `UNDO`."""
-        return (await self._decisions.of(group)).value
+    async def verdict(self, group: str, slot: Slot | Single) -> str:
+        """Wait for the decision of the update's group, without the slot: `KEEP` or `UNDO`."""
+        # Within the step: all members hear it at once, and each records it when its turn comes.
+        async with slot.given_back():
+            return (await self._decisions.of(group)).value
 
     @binding.step("roll_back")
     @told(Name.ROLLED_BACK, "roll_back")
