@@ -54,6 +54,10 @@ def is_sync(logged: LoggedRequest) -> bool:
     return logged.method == "POST" and logged.path.endswith("/sync")
 
 
+def has_ended(status: dict[str, Any]) -> bool:
+    return bool(status["status"] != "running")
+
+
 def takes_for_ever(sandbox: Sandbox, connection_id: str, **more: Any) -> None:
     """Starts the connection's next sync, which runs until `sandbox.finish_sync`."""
     sandbox.world.change(
@@ -219,6 +223,42 @@ async def test_while_the_sync_is_asked_for_nothing_is_paused(
         )
 
     assert [(each["phase"], each["paused_by_update"]) for each in seen] == [("resume", False)] * 2
+
+
+async def test_a_connection_that_somebody_else_has_paused_is_not_synced(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        asked = await request(client, IDLE, then_sync=True, wait_seconds=0)
+        sandbox.fault("status", method="PATCH", path=f"{IDLE}$", status=409)
+        started = await call(client, "update_state", **asked)
+        refused_pause = await arrival(sandbox, lambda each: each.fault == "status")
+        # The update checks a refused pause: it may have taken effect.
+        await arrival(
+            sandbox, lambda each: each.index > refused_pause.index and each.status is not None
+        )
+        sandbox.set_paused(IDLE, True)
+        done = await status_once(client, started["workflow_id"], has_ended)
+
+    assert done["status"] == "updated"
+    assert "No sync was started: The connection is paused." in done["message"]
+
+
+async def test_a_connection_that_is_deleted_meanwhile_is_not_synced(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        asked = await request(client, IDLE, then_sync=True, wait_seconds=0)
+        hold = sandbox.fault("hang", method="PATCH", path=f"{IDLE}$", skip=1)
+        started = await call(client, "update_state", **asked)
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        sandbox.delete_connection(IDLE)
+        hold.release()
+        done = await status_once(client, started["workflow_id"], has_ended)
+
+    assert done["status"] == "updated"
+    assert "No sync was started: The connection was deleted." in done["message"]
+    assert not [each for each in sandbox.log if is_sync(each)]
 
 
 async def test_a_running_sync_is_as_good(connect: Connect, sandbox: Sandbox) -> None:
