@@ -399,6 +399,16 @@ async def test_a_cookie_of_another_server_opens_nothing(
         assert await server.status("/workflows", headers=cookie) == 401
 
 
+async def test_a_server_whose_key_was_damaged_signs_nobody_in_and_says_why(http: Serve) -> None:
+    async with http() as server:
+        token = server.new_token()
+        (server.settings.home / vault.KEY_FILE).write_text("no key")
+        answer = await attempt(server, token)
+
+    assert answer.status_code == 503
+    assert "The server has no usable key" in answer.text
+
+
 async def test_a_server_with_the_same_key_and_tokens_accepts_the_cookie_and_older_keys_open_it(
     http: Serve,
 ) -> None:
