@@ -47,6 +47,8 @@ class Operation:
     description: str
     values: list[Value]
     answers: dict[str, str]
+    examples: dict[str, str]
+    """Answers by their status, as JSON text."""
     command: str
     """A shell command that calls it; `$URL` and `$TOKEN` are the reader's."""
 
@@ -104,6 +106,12 @@ def _operation(
         operation["description"],
         values,
         {status: answer["description"] for status, answer in operation["responses"].items()},
+        {
+            status: json.dumps(media["example"], indent=2)
+            for status, answer in operation["responses"].items()
+            for media in answer.get("content", {}).values()
+            if "example" in media
+        },
         _command(method, path, values, example),
     )
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -187,11 +188,21 @@ async def test_the_page_of_the_routes_shows_all_that_the_document_says(http: Ser
         page = (await server.client.get("/docs")).text
 
     shown = {re.sub("<[^>]+>", "", row) for row in re.findall(r"<(?:h3|th)[^>]*>(.*?)</", page)}
+    examples = {
+        place: json.loads(unescape(example), parse_float=Decimal)
+        for place, example in re.findall(r'<pre[^>]*"Answer ([^"]+)">(.*?)</pre>', page, re.DOTALL)
+    }
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert f"{method.upper()} {path}" in shown
             for parameter in operation.get("parameters", []):
                 assert parameter["name"] in shown
+            for status, answer in operation["responses"].items():
+                media = answer.get("content", {}).get("application/json", {})
+                if "example" in media:
+                    place = f"{status} of {method.upper()} {path}"
+                    assert examples.pop(place) == media["example"]
+    assert examples == {}
     for name in ("UpdateState", "UpdateStates"):
         assert document["components"]["schemas"][name]["properties"].keys() <= shown
 
@@ -236,7 +247,8 @@ async def test_a_command_on_the_page_of_the_routes_works(http: Serve) -> None:
     async with http() as server:
         page = (await server.client.get("/docs")).text
         commands = [
-            unescape(each) for each in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+            unescape(each)
+            for each in re.findall(r'<pre[^>]*"Command for[^>]*>(.*?)</pre>', page, re.DOTALL)
         ]
         seen = await get(server.client, f"/connections/{IDLE}/state")
         own = {
