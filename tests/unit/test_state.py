@@ -1,4 +1,5 @@
 import copy
+import gc
 import json
 import pickle
 import sys
@@ -79,6 +80,11 @@ def test_other_numbers_are_numbers_with_their_text(text: str) -> None:
     value = parse_value(text)
     assert isinstance(value, Decimal)
     assert str(value) == f"{value}" == text
+
+
+@pytest.mark.parametrize("text", ["0.15", "-0", "100.0", "7" * 5000])
+def test_a_garbage_collection_passes_over_numbers_that_are_spelled_plainly(text: str) -> None:
+    assert not gc.is_tracked(parse_value(text))
 
 
 def test_a_number_equals_the_decimal_it_spells() -> None:
