@@ -1041,6 +1041,25 @@ async def test_the_same_request_once_the_state_came_back_is_a_new_update(
     watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.parametrize("moves", ["somebody else", "another update"])
+async def test_the_same_request_after_its_failure_is_a_new_update(
+    connect: Connect, sandbox: Sandbox, moves: str
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        sandbox.fault("status", method="PATCH", path=f"{IDLE}$", status=403)
+        first = await failing(client, IDLE, version)
+        if moves == "somebody else":
+            sandbox.set_state(IDLE, '{"moved":true}')
+        else:
+            await update(client, IDLE, version, new_state={"moved": True})
+
+        second = await failing(client, IDLE, version)
+
+    assert (first["code"], second["code"]) == ("forbidden", "conflict")
+    assert second["workflow_id"] != first["workflow_id"]
+
+
 async def test_ten_copies_of_a_request_at_once_are_one_update(
     connect: Connect, sandbox: Sandbox
 ) -> None:
