@@ -145,12 +145,15 @@ async def test_a_search_costs_the_same_with_a_longer_history(
                 await page(server, status="failed", limit=1)
             return len(made)
 
+        async def fewest() -> int:  # The server's own looks at the database count, too.
+            return min([await statements() for _ in range(5)])
+
         for n in range(2):
             await update(server, EXACT, n)
-        before = await statements()
+        before = await fewest()
         for n in range(6):
             await update(server, IDLE, n)
-        after = await statements()
+        after = await fewest()
 
     assert after <= before
 
