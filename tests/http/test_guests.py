@@ -596,11 +596,14 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
         waiting = ann.body | {"connection_id": SYNCING, "new_state": CURSOR}
         await post(server.client, "/state/update", waiting, status=202, Prefer="respond-async")
         await arrival(ann.account, is_pause)
-        running = f"{ann.owner(SYNCING)}:1"
+        cancel = f"/workflows/{ann.owner(SYNCING)}:1/cancel"
+        cancelled = await post(server.client, cancel, ann.body)
+        await post(server.client, "/state/update", waiting, status=202, Prefer="respond-async")
+        running = f"{ann.owner(SYNCING)}:2"
 
         async def only_running() -> bool:
             kept = await anyio.to_thread.run_sync(kept_credentials, environment, sandbox)
-            return len(kept) == 6 and [id_ for id_ in kept if kept[id_]] == [running]
+            return len(kept) == 7 and [id_ for id_ in kept if kept[id_]] == [running]
 
         await until(only_running)
         await server.kill()
@@ -609,7 +612,7 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
     async with http_forked(environment, tmp_path) as server:
         path = f"/workflows/{running}?wait=50"
         ended = (await server.client.get(path, headers=ann.headers)).json()
-    assert ended["status"] == "updated"
+    assert (cancelled["status"], ended["status"]) == ("cancelled", "updated")
     kept = await anyio.to_thread.run_sync(kept_credentials, environment, sandbox)
     assert [id_ for id_ in kept if kept[id_]] == []
 
