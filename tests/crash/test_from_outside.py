@@ -18,6 +18,7 @@ from tests.support.calls import (
     Watch,
     arrival,
     call,
+    end_of,
     is_pause,
     is_resume,
     refused,
@@ -105,7 +106,7 @@ async def start_until(client: Client, sandbox: Sandbox, moment: Moment) -> str:
 
 async def assert_ended(client: Client, workflow_id: str, watch: Watch, moment: Moment) -> None:
     """The update ended as cancelled or as written and verified; and the connection runs."""
-    status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
+    status = await end_of(client, workflow_id)
     assert status["paused_by_update"] is False
     if moment.is_written:
         assert status["status"] == "updated"
@@ -179,7 +180,7 @@ async def test_no_later_update_starts_before(
         while_resuming = await refused(client, "update_state", **another)
         status = await call(client, "workflow_status", workflow_id=workflow_id)
         hold.release()
-        await status_once(client, workflow_id, lambda found: found["status"] != "running")
+        await end_of(client, workflow_id)
 
     for error in (at_once, while_resuming):
         assert (error["code"], error["workflow_id"]) == ("update_in_progress", workflow_id)
@@ -205,7 +206,7 @@ async def test_nobody_says_that_all_is_well(
             assert sandbox.connection(connection_id).paused
         with anyio.fail_after(30):
             await arrival(sandbox, resumed(connection_id))
-        await status_once(server.client, workflow_id, lambda found: found["status"] != "running")
+        await end_of(server.client, workflow_id)
         after = await anyio.to_thread.run_sync(doctor, environment, tmp_path)
 
     assert report.returncode == 1
@@ -249,7 +250,7 @@ async def test_ended_after_its_server_was_killed(
     was_written = any(is_write(each) for each in took_effect(sandbox, IDLE))
 
     async with connect() as client:
-        status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
+        status = await end_of(client, workflow_id)
 
     assert status["status"] == ("updated" if was_written else "cancelled")
     watch.ended_with(watch.old | CHANGE if was_written else watch.old)
@@ -265,7 +266,7 @@ async def test_a_paused_connection_stays_paused(
         workflow_id = await start_update(client)
         await arrival(sandbox, lambda each: each.fault == "hang")
         end_in_database(environment, sandbox, workflow_id)
-        status = await status_once(client, workflow_id, lambda found: found["status"] != "running")
+        status = await end_of(client, workflow_id)
         held.release()
 
     assert status["status"] == "updated"

@@ -9,7 +9,7 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.support.calls import IDLE, state_of, status_once
+from tests.support.calls import IDLE, end_of, state_of, status_once
 from tests.support.commands import finish, finishing
 from tests.support.hand_over import (
     assert_updated_once,
@@ -177,9 +177,7 @@ async def test_finish_names_the_connection_that_an_update_has_left_paused(
                 "wait_seconds": 0,
             },
         )
-        status = await status_once(
-            client, f"{IDLE}:1", lambda status: status["status"] != "running"
-        )
+        status = await end_of(client, f"{IDLE}:1")
     assert status["error"]["code"] == "left_paused"
     assert status["paused_by_update"] is True
 

@@ -10,7 +10,7 @@ from anyio import to_thread
 from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
-from tests.support.calls import EXACT, IDLE, PAUSED, call, status_once, until
+from tests.support.calls import EXACT, IDLE, PAUSED, call, end_of, until
 from tests.support.commands import doctor, finish
 from tests.support.files import files_under, where
 from tests.support.processes import ended, running
@@ -152,7 +152,7 @@ async def test_a_connection_that_an_update_has_left_paused_is_told_with_what_to_
     sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
     async with running(environment, tmp_path) as server:
         update = await start_update(server.client, IDLE)
-        await status_once(server.client, update, lambda status: status["status"] != "running")
+        await end_of(server.client, update)
     async with running(environment | receiver.variables | SOON, tmp_path):
         (told,) = await receiver.has(1)
 
@@ -172,7 +172,7 @@ async def test_a_connection_that_somebody_has_resumed_is_not_told(
     sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
     async with running(environment, tmp_path) as server:
         update = await start_update(server.client, IDLE)
-        await status_once(server.client, update, lambda status: status["status"] != "running")
+        await end_of(server.client, update)
     sandbox.set_paused(IDLE, False)
 
     async with service_in(environment, monkeypatch, **receiver.variables | SOON) as service:

@@ -23,10 +23,10 @@ from tests.support.calls import (
     api_calls,
     arrival,
     call,
+    end_of,
     in_order,
     refused,
     state_of,
-    status_once,
     until,
     version_of,
 )
@@ -468,9 +468,7 @@ async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
                 idempotency_key=f"{why}-{connection_id}",
                 wait_seconds=0,
             )
-            status = await status_once(
-                server.client, started["workflow_id"], lambda found: found["status"] != "running"
-            )
+            status = await end_of(server.client, started["workflow_id"])
             assert status["status"] == wanted
         await start_update_that_hangs(
             server.client, sandbox, AFTER, at_call=3, connection_id=PAUSED

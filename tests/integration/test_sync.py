@@ -16,6 +16,7 @@ from tests.support.calls import (
     Watch,
     arrival,
     call,
+    end_of,
     is_pause,
     refused,
     state_of,
@@ -52,10 +53,6 @@ async def since(client: Client, workflow_id: str) -> dict[str, Any]:
 
 def is_sync(logged: LoggedRequest) -> bool:
     return logged.method == "POST" and logged.path.endswith("/sync")
-
-
-def has_ended(status: dict[str, Any]) -> bool:
-    return bool(status["status"] != "running")
 
 
 def takes_for_ever(sandbox: Sandbox, connection_id: str, **more: Any) -> None:
@@ -238,7 +235,7 @@ async def test_a_connection_that_somebody_else_has_paused_is_not_synced(
             sandbox, lambda each: each.index > refused_pause.index and each.status is not None
         )
         sandbox.set_paused(IDLE, True)
-        done = await status_once(client, started["workflow_id"], has_ended)
+        done = await end_of(client, started["workflow_id"])
 
     assert done["status"] == "updated"
     assert "No sync was started: The connection is paused." in done["message"]
@@ -254,7 +251,7 @@ async def test_a_connection_that_is_deleted_meanwhile_is_not_synced(
         await arrival(sandbox, lambda each: each.fault == "hang")
         sandbox.delete_connection(IDLE)
         hold.release()
-        done = await status_once(client, started["workflow_id"], has_ended)
+        done = await end_of(client, started["workflow_id"])
 
     assert done["status"] == "updated"
     assert "No sync was started: The connection was deleted." in done["message"]
@@ -341,9 +338,7 @@ async def test_a_resync_asked_for_meanwhile_is_in_the_way(
         await arrival(sandbox, lambda each: is_pause(each) and each.applied)
         sandbox.resync(SYNCING)
         sandbox.finish_sync(SYNCING)
-        status = await status_once(
-            client, started["workflow_id"], lambda status: bool(status["status"] != "running")
-        )
+        status = await end_of(client, started["workflow_id"])
 
     assert status["error"]["code"] == "resync_pending"
     assert not watch.requests("PATCH", state=True)

@@ -10,16 +10,7 @@ from fivetran_state import vault
 from fivetran_state.config import Settings
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
-from tests.support.calls import (
-    IDLE,
-    arrival,
-    call,
-    refused,
-    state_of,
-    status_once,
-    until,
-    version_of,
-)
+from tests.support.calls import IDLE, arrival, call, end_of, refused, state_of, until, version_of
 from tests.support.outside import opened
 
 OTHER = "bold_heron"
@@ -164,7 +155,7 @@ async def test_another_updates_step_is_not_gone_on_with(
     )
     writes = writes_of(sandbox)
     async with connect(**on_both) as client:
-        status = await status_once(client, mine, lambda found: found["status"] != "running")
+        status = await end_of(client, mine)
 
     assert (status["status"], status["error"]["code"]) == ("failed", "tampered")
     assert writes_of(sandbox) == writes
@@ -220,7 +211,7 @@ async def test_a_request_of_an_earlier_day_is_not_carried_out(
     )
     writes = writes_of(sandbox)
     async with connect() as client:
-        status = await status_once(client, mine, lambda found: found["status"] != "running")
+        status = await end_of(client, mine)
 
     assert status["status"] == "cancelled"
     assert writes_of(sandbox) == writes

@@ -24,6 +24,7 @@ from tests.support.calls import (
     api_calls,
     arrival,
     call,
+    end_of,
     in_order,
     is_pause,
     is_read,
@@ -81,12 +82,6 @@ async def start_and_hold_at_the_snapshot(
 
 def _pauses_a_running_sync(request: LoggedRequest) -> bool:
     return is_pause(request) and request.syncing is True and request.applied
-
-
-async def end_of(client: Client, workflow_id: str) -> dict[str, Any]:
-    return await status_once(
-        client, workflow_id, lambda status: bool(status["status"] != "running")
-    )
 
 
 # Paused, running, syncing

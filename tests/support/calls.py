@@ -151,6 +151,11 @@ async def status_once(
                 return status
 
 
+async def end_of(client: Client, workflow_id: str) -> dict[str, Any]:
+    """The workflow_status of an update that has ended; fails the test after 30 s."""
+    return await status_once(client, workflow_id, lambda found: bool(found["status"] != "running"))
+
+
 async def arrival(sandbox: Sandbox, wanted: Callable[[LoggedRequest], bool]) -> LoggedRequest:
     """The first request of the sandbox's log, past or future, for which `wanted` is true."""
     return await anyio.to_thread.run_sync(sandbox.wait_for, wanted)
