@@ -7,9 +7,8 @@ no parentheses, so `(2 of 3)` always marks a new change.
 
 import json
 import re
-from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from fivetran_state import state
 from fivetran_state.errors import TooLargeToConfirm
@@ -137,7 +136,7 @@ def _apart(
     if isinstance(before, str) and isinstance(after, str):
         old, new = _without_same_ends(before, after, room)
         return f'"{old}"', f'"{new}"'
-    if _is_number(before) and _is_number(after):
+    if state.is_number(before) and state.is_number(after):
         return _without_same_ends(state.dump(before), state.dump(after), room)
     # Values of different types have different beginnings.
     return _json(before, room), _json(after, room)
@@ -175,7 +174,3 @@ def same_beginning(a: str, b: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _is_number(value: JsonValue | RawDocument) -> TypeGuard[int | Decimal]:
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)

@@ -1083,7 +1083,7 @@ def _restored(value: Any, original: object, path: Iterable[str], kept: _Kept) ->
             _restored(item, old, (*path, str(index)), kept)
             for index, (item, old) in enumerate(zip_longest(value, items[: len(value)]))
         ]
-    if not _is_number(value) or not _is_number(original):
+    if not is_number(value) or not is_number(original):
         return value
     if same(value, original):
         return original
@@ -1102,7 +1102,8 @@ def _double(value: int | Decimal) -> float:
     return min(max(nearest, -sys.float_info.max), sys.float_info.max)
 
 
-def _is_number(value: object) -> TypeGuard[int | Decimal]:
+def is_number(value: object) -> TypeGuard[int | Decimal]:
+    """True for a JSON number."""
     return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
@@ -1112,7 +1113,7 @@ def _is_rounding(value: JsonValue, original: JsonValue) -> bool:
     JavaScript prints integers below 1e21 without a fraction or exponent, and -0 as 0. The spelling
     of a float is not known here, so its value is compared.
     """
-    if not _is_number(value) or not _is_number(original):
+    if not is_number(value) or not is_number(original):
         return False
     nearest = _double(original)
     printed = Decimal(repr(nearest))  # The same shortest digits as in JavaScript.
