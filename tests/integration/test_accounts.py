@@ -17,7 +17,13 @@ from tests.support.calls import (
     version_of,
 )
 from tests.support.processes import ended, running, simulated_account
-from tests.support.updates import BEFORE, assert_updated_once, start_update, start_update_that_hangs
+from tests.support.updates import (
+    BEFORE,
+    WRITE,
+    assert_updated_once,
+    start_update,
+    start_update_that_hangs,
+)
 
 
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
@@ -114,9 +120,7 @@ async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
             wait_seconds=50,
         )
         sandbox.set_state(IDLE, '{"cursor":"2022"}')
-        sandbox.fault(BEFORE, method="PATCH", path=f"/{IDLE}/state")
-        third = await start_update(server.client)
-        await status_once(server.client, third, lambda found: found.get("phase") == "write")
+        third = await start_update_that_hangs(server.client, sandbox, BEFORE, at_call=WRITE)
         await server.kill()
     sandbox.api.api_key = "rotated-key"
 
