@@ -88,7 +88,7 @@ async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(("phase", "which"), each_with_each(FAILURES, WHICH))
 async def test_a_failure_of_one_leaves_all_as_they_were(
-    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, phase: str, which: str
+    sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, phase: str, which: str
 ) -> None:
     only_grouped(sandbox, COUNT)
     failure = FAILURES[phase]
@@ -101,7 +101,7 @@ async def test_a_failure_of_one_leaves_all_as_they_were(
         body=failure.body,
     )
 
-    told = await ended(changing(environment, tmp_path, COUNT, "all_or_nothing"))
+    told = await ended(changing(on_either, tmp_path, COUNT, "all_or_nothing"))
 
     assert (told["status"], told["counts"]) == ("failed", {failure.code: 1})
     assert not not_as(sandbox, BEFORE)
