@@ -80,9 +80,11 @@ async def half_way(sandbox: Sandbox, phase: str) -> None:
 
 
 async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> None:
-    await half_way(sandbox, phase)
-    os.kill(process.pid, signal.SIGKILL)
-    await to_thread.run_sync(process.wait)
+    try:
+        await half_way(sandbox, phase)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        await to_thread.run_sync(process.wait)
 
 
 @pytest.mark.slow
