@@ -411,7 +411,7 @@ async def times_of(count: int, rounds: int, turns: Turns) -> Times:
 
 def work(count: int, rounds: int, database: dict[str, str], pipe: Connection) -> None:
     """What the process of one size does."""
-    with SandboxServer(sandbox(count)) as fivetran, environment(fivetran.url, database):
+    with SandboxServer(sandbox()) as fivetran, environment(fivetran.url, database):
         times = asyncio.run(times_of(count, rounds, Turns(pipe)))
     pipe.recv()
     pipe.send(times)
@@ -449,9 +449,10 @@ def environment(url: str, database: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
 
 
-def sandbox(count: int) -> Sandbox:
+def sandbox() -> Sandbox:
+    """The same account for each size, because a look takes longer the more connections there are."""
     made = Sandbox()
-    others = (f"other_{number}" for number in range(others_of(count)))
+    others = (f"other_{number}" for number in range(MAX_OTHERS))
     for each in (TEMPLATE, BUSY, QUIET, NEW, *others):
         made.add_connection(each, state='{"cursor":"2026"}', paused=True)
     return made

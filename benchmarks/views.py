@@ -55,7 +55,7 @@ def lines_of(view: str, database: str) -> tuple[Line, Line]:
 
 
 def account() -> Sandbox:
-    sandbox = growth.sandbox(UPDATES)
+    sandbox = growth.sandbox()
     with sandbox.world.transaction():
         for number in range(CONNECTIONS - len(sandbox.world.connections())):
             sandbox.add_connection(f"more_{number}", state='{"cursor":"2026"}', paused=True)
