@@ -19,7 +19,7 @@ from fivetran_state.models import Mode
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.support.calls import ROOT
-from tests.support.grouped import changing, name
+from tests.support.grouped import changed, name
 from tests.support.http_server import http_running
 
 COUNTS = (20, 100)
@@ -72,9 +72,8 @@ def one_by_one(account: Account) -> float:
 
 
 def as_a_group(account: Account, mode: Mode) -> float:
-    process = changing(account.environment, account.folder, len(account.names), mode)
-    output, _ = process.communicate()
-    return float(json.loads(output)["seconds"])
+    told = changed(account.environment, account.folder, len(account.names), mode)
+    return float(told["seconds"])
 
 
 WAYS: dict[str, Callable[[Account], float]] = {

@@ -12,7 +12,6 @@ paused flag is compared with what the group should have left.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from benchmarks.figures import Figure, Line, Table
 from fivetran_state.models import Mode
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
-from tests.support.grouped import AFTER, changing, not_as, only_grouped
+from tests.support.grouped import AFTER, changed, not_as, only_grouped
 from tests.support.postgres import Postgres
 
 CONCURRENCY = 20
@@ -61,10 +60,10 @@ def run(count: int, mode: Mode, postgres: Postgres | None, limit: int = NO_LIMIT
         environment["FIVETRAN_STATE_CONCURRENCY"] = str(CONCURRENCY)
         only_grouped(sandbox, count)
         sandbox.latency = LATENCY
-        output, _ = changing(environment, Path(folder), count, mode).communicate()
+        told = changed(environment, Path(folder), count, mode)
     log = sandbox.log
     refused = sum(each.status == 429 for each in log)
-    return Run(json.loads(output), len(log), refused, not_as(sandbox, AFTER))
+    return Run(told, len(log), refused, not_as(sandbox, AFTER))
 
 
 def line_of(count: int, mode: Mode, database: str) -> Line:

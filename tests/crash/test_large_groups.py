@@ -1,8 +1,6 @@
 """Many connections as a group: after any failure, and any kill, every state and every flag is right."""
 
-import json
 import os
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from fivetran_state.models import Mode
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from tests.support.calls import is_pause, is_resume
 from tests.support.commands import finish
-from tests.support.grouped import AFTER, BEFORE, changing, name, not_as, only_grouped
+from tests.support.grouped import AFTER, BEFORE, changed, changing, name, not_as, only_grouped
 from tests.support.matrix import each_with_each
 from tests.support.watching import service_in
 
@@ -61,12 +59,6 @@ def is_read_back(request: LoggedRequest) -> bool:
 PHASES = {"pause": is_pause, "write": is_write, "verify": is_read_back, "resume": is_resume}
 
 
-async def ended(process: Any) -> dict[str, Any]:
-    output, _ = await to_thread.run_sync(process.communicate)
-    found: dict[str, Any] = json.loads(output)
-    return found
-
-
 async def half_way(sandbox: Sandbox, phase: str) -> None:
     """Returns when half of the connections have reached this phase."""
     seen: set[str | None] = set()
@@ -77,14 +69,6 @@ async def half_way(sandbox: Sandbox, phase: str) -> None:
         return len(seen) >= COUNT // 2
 
     await to_thread.run_sync(sandbox.wait_for, is_half_way, PATIENCE)
-
-
-async def killed_when_half_way(process: Any, sandbox: Sandbox, phase: str) -> None:
-    try:
-        await half_way(sandbox, phase)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        await to_thread.run_sync(process.wait)
 
 
 @pytest.mark.slow
@@ -103,7 +87,7 @@ async def test_a_failure_of_one_leaves_all_as_they_were(
         body=failure.body,
     )
 
-    told = await ended(changing(on_either, tmp_path, COUNT, "all_or_nothing"))
+    told = await to_thread.run_sync(changed, on_either, tmp_path, COUNT, "all_or_nothing")
 
     assert (told["status"], told["counts"]) == ("failed", {failure.code: 1})
     assert not not_as(sandbox, BEFORE)
@@ -116,9 +100,9 @@ async def test_killed_half_way_all_are_changed_by_the_next_process(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, phase: str, mode: Mode
 ) -> None:
     only_grouped(sandbox, COUNT)
-    process = changing(on_either, tmp_path, COUNT, mode)
 
-    await killed_when_half_way(process, sandbox, phase)
+    with changing(on_either, tmp_path, COUNT, mode):
+        await half_way(sandbox, phase)
     finished = await to_thread.run_sync(finish, on_either, tmp_path, PATIENCE)
 
     assert finished.returncode == 0, finished.stderr
@@ -132,9 +116,9 @@ async def test_killed_while_a_failure_is_undone_all_are_put_back_by_the_next_pro
 ) -> None:
     only_grouped(sandbox, COUNT)
     sandbox.fault("status", method="PATCH", path=f"{name(COUNT - 1)}/state$", status=403)
-    process = changing(on_either, tmp_path, COUNT, "all_or_nothing")
 
-    await killed_when_half_way(process, sandbox, phase)
+    with changing(on_either, tmp_path, COUNT, "all_or_nothing"):
+        await half_way(sandbox, phase)
     finished = await to_thread.run_sync(finish, on_either, tmp_path, PATIENCE)
 
     assert finished.returncode == 0, finished.stderr

@@ -10,7 +10,10 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fivetran_state import state
 from fivetran_state.changes import GroupOptions, Inline, for_each
@@ -54,17 +57,33 @@ def not_as(sandbox: Sandbox, expected: str) -> list[str]:
     ]
 
 
+@contextmanager
 def changing(
     environment: dict[str, str], folder: Path, count: int, mode: Mode
-) -> "subprocess.Popen[bytes]":
-    """The process that changes them."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.grouped", str(count), mode],
-        stdout=subprocess.PIPE,
-        stderr=(folder / "grouped.txt").open("ab"),
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        cwd=folder,
-    )
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """The process that changes them, which is killed at the end; its stderr is added to a file."""
+    with (
+        (folder / "grouped.txt").open("ab") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.grouped", str(count), mode],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            cwd=folder,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def changed(environment: dict[str, str], folder: Path, count: int, mode: Mode) -> dict[str, Any]:
+    """What a process says that has changed them."""
+    with changing(environment, folder, count, mode) as process:
+        output, _ = process.communicate()
+    told: dict[str, Any] = json.loads(output)
+    return told
 
 
 async def _change(count: int, mode: Mode) -> None:
