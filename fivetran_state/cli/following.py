@@ -101,16 +101,15 @@ def _live(shell: Shell, workflow_id: str) -> "Callable[[Progress], Awaitable[Non
     async def show(progress: "Progress") -> None:
         shell.output.note(f"· {progress['message']}")
         if shell.output.as_json:
-            shell.output.record(
-                {
-                    "workflow_id": workflow_id,
-                    "status": "running",
-                    "phase": progress["phase"],
-                    "message": progress["message"],
-                    "was_paused": progress["was_paused"],
-                    "paused_by_update": progress["still_paused"],
-                }
-            )
+            fields = {
+                "workflow_id": workflow_id,
+                "status": "running",
+                "phase": progress["phase"],
+                "message": progress["message"],
+                "was_paused": progress["was_paused"],
+                "paused_by_update": progress["still_paused"],
+            }
+            shell.output.record({k: v for k, v in fields.items() if v is not None})
 
     return show
 

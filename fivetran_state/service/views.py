@@ -115,7 +115,7 @@ def _fields(update: records.Update, steps: Sequence[records.Step] = ()) -> dict[
         "message": progress["message"]
         + " Follow it with workflow_status. It goes on by itself, even if this server stops.",
         "phase": progress["phase"],
-        "was_paused": progress["was_paused"] if update.progress else None,
+        "was_paused": progress["was_paused"],
         "paused_by_update": progress["still_paused"],
     }
 

@@ -150,7 +150,8 @@ class Progress(TypedDict):
 
     phase: Phase
     message: str
-    was_paused: bool
+    was_paused: bool | None
+    """Before the update; None if that is not known yet."""
     still_paused: bool
     """Paused by this update, or perhaps so; it will be resumed."""
 
@@ -206,7 +207,7 @@ def attributes(request: UpdateRequest) -> dict[str, Any]:
 STARTED = Progress(
     phase="inspect",
     message="Looking at the connection.",
-    was_paused=False,
+    was_paused=None,
     still_paused=False,
 )
 

@@ -85,7 +85,7 @@ def update(
             phase="wait",
             message="Somebody ended the workflow in the database: it is taken up again, to leave the "
             "connection as it was.",
-            was_paused=progress["was_paused"] if progress else False,
+            was_paused=progress["was_paused"] if progress else None,
             still_paused=progress["still_paused"] if progress else False,
         )
     return Update(

@@ -244,7 +244,8 @@ class Store:
         return Progress(
             phase=phase,
             message=message,
-            was_paused=told["was_paused"] if told else False,
+            # The pause of a running connection is told before it.
+            was_paused=told["was_paused"] if told else True,
             still_paused=bool(told and told["still_paused"] and last["function_name"] != "resume"),
         )
 

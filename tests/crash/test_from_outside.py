@@ -1,5 +1,6 @@
 """Somebody ends or deletes an update in the database: its connection is still resumed."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.support.calls import (
     version_of,
     written_down,
 )
-from tests.support.commands import doctor, finish
+from tests.support.commands import doctor, finish, run
 from tests.support.http_server import http_forked
 from tests.support.matrix import each_with_each
 from tests.support.outside import delete_after, delete_in_database, end_in_database
@@ -201,6 +202,9 @@ async def test_nobody_says_that_all_is_well(
         await written_down(server.client, connection_id, version)
         with server.suspended():
             end_in_database(environment, sandbox, workflow_id)
+            told = await anyio.to_thread.run_sync(
+                run, environment, tmp_path, "status", workflow_id, "--json"
+            )
             report = await anyio.to_thread.run_sync(doctor, environment, tmp_path)
             finished = await anyio.to_thread.run_sync(finish, environment, tmp_path)
             assert sandbox.connection(connection_id).paused
@@ -209,6 +213,9 @@ async def test_nobody_says_that_all_is_well(
         await end_of(server.client, workflow_id)
         after = await anyio.to_thread.run_sync(doctor, environment, tmp_path)
 
+    status = json.loads(told.stdout)
+    assert (status["status"], status["phase"]) == ("running", "wait")
+    assert (status["was_paused"], status["paused_by_update"]) == (False, True)
     assert report.returncode == 1
     assert f"BAD  update {workflow_id}: Somebody has ended it in the database." in report.stdout
     assert finished.returncode == 3
