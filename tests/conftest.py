@@ -27,8 +27,10 @@ from tests.support.http_server import HttpServer
 from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.updates import SLOW
 
+# These signals end the servers, which would inherit that they are ignored: SIGINT is, of what a script
+# starts in the background, and SIGHUP under nohup.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
-    # SIGHUP ends these servers: under nohup they would inherit that it is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ERAS = ("legacy", "2026-07-28")
