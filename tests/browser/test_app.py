@@ -54,6 +54,7 @@ async def updated(host: AppHost, connection_id: str = IDLE, **body: Any) -> str:
 # What it shows
 
 
+@pytest.mark.slow
 async def test_a_plan_shows_the_difference_and_calls_nothing(host: AppHost) -> None:
     await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
 
@@ -65,6 +66,7 @@ async def test_a_plan_shows_the_difference_and_calls_nothing(host: AppHost) -> N
     assert await host.tool_calls() == []
 
 
+@pytest.mark.slow
 async def test_a_running_update_is_followed_to_its_end(host: AppHost, sandbox: Sandbox) -> None:
     sync_runs_on(sandbox)
     rewind: dict[str, Any] = {"connection_id": SYNCING, "merge_patch": MOVED}
@@ -85,6 +87,7 @@ async def test_a_running_update_is_followed_to_its_end(host: AppHost, sandbox: S
     assert {each["arguments"]["workflow_id"] for each in calls} == {workflow_id}
 
 
+@pytest.mark.slow
 async def test_an_update_is_followed_across_a_kill_of_the_server(
     environment: dict[str, str], tmp_path: Path, sandbox: Sandbox, browser: Browser, sites: Sites
 ) -> None:
@@ -107,6 +110,7 @@ async def test_an_update_is_followed_across_a_kill_of_the_server(
     assert state_of(sandbox, SYNCING)["a"] == 1
 
 
+@pytest.mark.slow
 async def test_a_result_that_comes_only_as_text_is_shown_too(host: AppHost) -> None:
     plan = await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
     await host.show("update_state", {"content": plan["content"]})
@@ -116,6 +120,7 @@ async def test_a_result_that_comes_only_as_text_is_shown_too(host: AppHost) -> N
     await expect(host.app.locator(".notice")).to_contain_text("no JSON")
 
 
+@pytest.mark.slow
 async def test_an_error_shows_its_code_and_what_to_do(host: AppHost) -> None:
     await host.call(
         "update_state", connection_id=IDLE, merge_patch=MOVED, expected_version="0" * 32
@@ -126,6 +131,7 @@ async def test_an_error_shows_its_code_and_what_to_do(host: AppHost) -> None:
     await expect(host.app.locator(".notice .hint")).to_contain_text("What to do:")
 
 
+@pytest.mark.slow
 async def test_a_plan_of_a_group_and_its_end_show_each_connection(host: AppHost) -> None:
     chosen: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "merge_patch": MOVED}
     plan = await host.call("update_states", **chosen, dry_run=True)
@@ -139,6 +145,7 @@ async def test_a_plan_of_a_group_and_its_end_show_each_connection(host: AppHost)
     await expect(host.app.locator(".cards > li")).to_have_count(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_it_has_the_theme_of_the_host_and_no_barriers(
     host: AppHost, axe: str, theme: str
@@ -153,6 +160,7 @@ async def test_it_has_the_theme_of_the_host_and_no_barriers(
     assert await host.barriers(axe) == []
 
 
+@pytest.mark.slow
 async def test_it_changes_its_theme_with_the_host(host: AppHost) -> None:
     await host.call("update_state", connection_id=IDLE, merge_patch=MOVED, dry_run=True)
     await host.page.evaluate("host.setTheme('dark')")
@@ -163,6 +171,7 @@ async def test_it_changes_its_theme_with_the_host(host: AppHost) -> None:
 # What a person does in it
 
 
+@pytest.mark.slow
 async def test_an_undo_shows_its_plan_and_writes_what_the_person_agreed_to(
     host: AppHost, server: HttpServer, sandbox: Sandbox
 ) -> None:
@@ -188,6 +197,7 @@ async def test_an_undo_shows_its_plan_and_writes_what_the_person_agreed_to(
     assert version in told["content"][0]["text"]
 
 
+@pytest.mark.slow
 async def test_an_undo_writes_nothing_if_the_state_has_moved_since_its_plan(
     host: AppHost, server: HttpServer, sandbox: Sandbox
 ) -> None:
@@ -201,6 +211,7 @@ async def test_an_undo_writes_nothing_if_the_state_has_moved_since_its_plan(
     assert state_of(sandbox, IDLE)["cursor"] == "2021"
 
 
+@pytest.mark.slow
 async def test_it_is_used_with_the_keyboard_alone(host: AppHost, sandbox: Sandbox) -> None:
     before = state_of(sandbox, IDLE)
     await updated(host, merge_patch=MOVED)
@@ -217,6 +228,7 @@ async def test_it_is_used_with_the_keyboard_alone(host: AppHost, sandbox: Sandbo
     assert state_of(sandbox, IDLE) == before
 
 
+@pytest.mark.slow
 async def test_a_double_click_agrees_to_nothing(host: AppHost, sandbox: Sandbox) -> None:
     await updated(host, merge_patch=MOVED)
     await host.button(UNDO).dblclick()
@@ -227,6 +239,7 @@ async def test_a_double_click_agrees_to_nothing(host: AppHost, sandbox: Sandbox)
     assert state_of(sandbox, IDLE)["cursor"] == MOVED["cursor"]
 
 
+@pytest.mark.slow
 async def test_an_undo_that_cannot_be_shown_in_full_is_not_offered(host: AppHost) -> None:
     await updated(host, LARGE, new_state={})
     await host.button(UNDO).click()
@@ -235,6 +248,7 @@ async def test_an_undo_that_cannot_be_shown_in_full_is_not_offered(host: AppHost
     await expect(host.button(AGREE)).to_have_count(0)
 
 
+@pytest.mark.slow
 async def test_the_time_line_puts_an_earlier_state_back(
     host: AppHost, server: HttpServer, sandbox: Sandbox
 ) -> None:
@@ -251,6 +265,7 @@ async def test_the_time_line_puts_an_earlier_state_back(
     assert state_of(sandbox, IDLE)["cursor"] == "2021"
 
 
+@pytest.mark.slow
 async def test_the_time_line_goes_on_to_older_entries(host: AppHost, server: HttpServer) -> None:
     for cursor in ("2021", "2022"):
         await change(server.client, IDLE, merge_patch={"cursor": cursor})
@@ -263,6 +278,7 @@ async def test_the_time_line_goes_on_to_older_entries(host: AppHost, server: Htt
         await expect(host.app.locator(".timeline > li")).to_have_count(1)
 
 
+@pytest.mark.slow
 async def test_a_group_is_undone_as_a_group(host: AppHost, sandbox: Sandbox) -> None:
     chosen: dict[str, Any] = {"connection_ids": [IDLE, PAUSED], "merge_patch": {"a": 1}}
     plan = await host.call("update_states", **chosen, dry_run=True)
@@ -277,6 +293,7 @@ async def test_a_group_is_undone_as_a_group(host: AppHost, sandbox: Sandbox) -> 
     assert "a" not in state_of(sandbox, PAUSED)
 
 
+@pytest.mark.slow
 async def test_a_server_that_only_reads_offers_no_undo(
     http: Serve, browser: Browser, sites: Sites
 ) -> None:
@@ -306,6 +323,7 @@ _PLACES = """() => ["#title", "#message"].map((each) => {
 })"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, pytest.param(PHONE, marks=pytest.mark.slow)])
 async def test_nothing_in_a_state_runs_loads_moves_or_calls(
     browser: Browser, sites: Sites, server: HttpServer, sandbox: Sandbox, size: Any
@@ -351,6 +369,7 @@ async def test_nothing_in_a_state_runs_loads_moves_or_calls(
     assert len(made["workflows"]) == 3
 
 
+@pytest.mark.slow
 async def test_nothing_in_an_undo_of_a_hostile_state_runs(host: AppHost, sandbox: Sandbox) -> None:
     hostile_connection(sandbox, "evil_one", json.dumps(STATE))
     await updated(host, "evil_one", merge_patch={"onclick": 1, MARKUP: None})
@@ -381,6 +400,7 @@ async def test_ten_megabytes_are_shown_in_part_and_run_nothing(
     assert await host.overflow() == 0
 
 
+@pytest.mark.slow
 async def test_its_policy_stops_markup_made_of_text_and_every_request(host: AppHost) -> None:
     met: list[object] = []
     async with await asyncio.start_server(lambda *each: met.append(each), "127.0.0.1") as site:
@@ -400,6 +420,7 @@ async def test_its_policy_stops_markup_made_of_text_and_every_request(host: AppH
     host.problems.clear()  # Chromium tells of what it has stopped.
 
 
+@pytest.mark.slow
 async def test_a_result_that_no_server_would_send_runs_nothing(host: AppHost) -> None:
     long = MARKUP * 200
     changes = [{"op": MARKUP, "path": long, "before": long, "after": MARKUP}] * 1_000

@@ -107,6 +107,7 @@ async def attack(page: Page, site: str, victim: str) -> list[str]:
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [ELSEWHERE, pytest.param("127.0.0.1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("has_tokens", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_another_site_changes_nothing_reads_nothing_and_signs_nobody_out(

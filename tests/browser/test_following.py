@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from fivetran_state.sandbox import Sandbox
@@ -12,6 +13,7 @@ from tests.support.views import running_update
 from tests.support.visitor import visitor
 
 
+@pytest.mark.slow
 async def test_an_update_is_followed_to_its_end_across_a_kill_of_the_server(
     environment: dict[str, str], tmp_path: Path, sandbox: Sandbox, browser: Browser
 ) -> None:

@@ -12,6 +12,7 @@ from tests.support.issuer import CLIENT_ID, OAuthIssuer
 from tests.support.visitor import visitor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asks_first", [True, False])
 async def test_a_person_signs_in_at_the_issuer_goes_where_they_wanted_and_signs_out(
     http: Serve, browser: Browser, asks_first: bool

@@ -31,6 +31,7 @@ _FOCUS = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "size"),
     [
@@ -87,6 +88,7 @@ async def tabbed(reader: Visitor, times: int) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 async def test_the_keyboard_leads_past_the_header_to_a_connection_and_its_update(
     http: Serve, sandbox: Sandbox, browser: Browser
 ) -> None:

@@ -22,6 +22,7 @@ async def sign_in(person: Visitor, token: str) -> None:
         await person.page.keyboard.press("Enter")
 
 
+@pytest.mark.slow
 async def test_a_person_signs_in_where_they_wanted_to_go_and_signs_out(
     http: Serve, browser: Browser
 ) -> None:
@@ -52,6 +53,7 @@ async def test_a_person_signs_in_where_they_wanted_to_go_and_signs_out(
     assert with_a_copy.startswith("/sign-in")
 
 
+@pytest.mark.slow
 async def test_a_session_that_has_expired_leads_back_to_signing_in(
     http: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +74,7 @@ async def test_a_session_that_has_expired_leads_back_to_signing_in(
     assert person.problems == []
 
 
+@pytest.mark.slow
 async def test_who_follows_an_update_is_sent_away_when_their_token_is_revoked(
     http: Serve, sandbox: Sandbox, browser: Browser
 ) -> None:

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.async_api import Browser, Page, expect
 
 from fivetran_state.sandbox import Sandbox
@@ -45,6 +46,7 @@ async def make(page: Page, reason: str) -> None:
     await ended(page)
 
 
+@pytest.mark.slow
 async def test_a_person_changes_a_state_undoes_it_and_goes_back_in_three_clicks(
     http: Serve, sandbox: Sandbox, browser: Browser
 ) -> None:
@@ -77,6 +79,7 @@ async def test_a_person_changes_a_state_undoes_it_and_goes_back_in_three_clicks(
     assert who.problems == []
 
 
+@pytest.mark.slow
 async def test_a_second_person_approves_one_proposal_and_rejects_another(
     http: Serve, sandbox: Sandbox, browser: Browser
 ) -> None:

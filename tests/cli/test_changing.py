@@ -37,6 +37,7 @@ def update(shell: Shell, connection_id: str, *change: str, stdin: str = "") -> E
     return shell("update", connection_id, *change, *pinned, stdin=stdin)
 
 
+@pytest.mark.slow
 def test_the_readmes_job_is_done_in_the_shell_alone(shell: Shell, sandbox: Sandbox) -> None:
     found = shell.done("connections", "--name", "orders", "--json").objects[0]["id"]
     seen = shell.done("get", found, "--json").object
@@ -255,6 +256,7 @@ def test_a_connection_that_stays_paused_exits_with_3(shell: Shell, sandbox: Sand
 # Restore and copy
 
 
+@pytest.mark.slow
 def test_only_a_part_is_restored(shell: Shell, sandbox: Sandbox) -> None:
     before = state_of(sandbox, SYNCING)
     update(shell, SYNCING, "--merge-patch", '{"orders":{"cursor":"2020"},"schema_version":4}')
@@ -379,6 +381,7 @@ def test_the_status_of_a_failed_update_exits_with_1(shell: Shell, sandbox: Sandb
     assert recorded.object["error"]["code"] == "forbidden"
 
 
+@pytest.mark.slow
 async def test_connections_that_are_changed_together_are_followed_together(
     http: Serve, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ async def proposed_by_an_assistant(connect: Connect, *, group: bool = False) -> 
     return str(asked["workflow_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
 async def test_a_person_at_the_terminal_approves(
     connect: Connect, environment: dict[str, str], sandbox: Sandbox, tmp_path: Path, group: bool
@@ -47,6 +48,7 @@ async def test_a_person_at_the_terminal_approves(
         watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 async def test_a_person_who_says_no_leaves_the_proposal(
     connect: Connect, environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -64,6 +66,7 @@ async def test_a_person_who_says_no_leaves_the_proposal(
     assert "PATCH" not in api_calls(sandbox, IDLE)
 
 
+@pytest.mark.slow
 def test_a_job_proposes_and_cannot_approve(shell: Shell, sandbox: Sandbox) -> None:
     asked = shell("update", IDLE, *REWIND, "--propose", "--json")
     proposal = asked.object["workflow_id"]
@@ -83,6 +86,7 @@ def test_a_job_proposes_and_cannot_approve(shell: Shell, sandbox: Sandbox) -> No
     assert "PATCH" not in api_calls(sandbox, IDLE)
 
 
+@pytest.mark.slow
 def test_with_always_a_job_only_proposes(
     shell: Shell, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +102,7 @@ def test_with_always_a_job_only_proposes(
     assert "PATCH" not in api_calls(sandbox, IDLE)
 
 
+@pytest.mark.slow
 async def test_with_always_a_person_at_the_terminal_changes(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:

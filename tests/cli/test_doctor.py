@@ -393,6 +393,7 @@ def test_tokens_that_have_all_expired(look: Look, shell: Shell, tmp_path: Path) 
 # Updates
 
 
+@pytest.mark.slow
 def test_an_update_at_work_is_well_until_its_server_dies_and_is_left_alone(
     look: Look,
     shell: Shell,

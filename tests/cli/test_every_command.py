@@ -82,6 +82,7 @@ def refuse(sandbox: Sandbox, path: str, status: int, **more: str) -> None:
     sandbox.fault("status", path=path, status=status, body=body, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd")
 def test_at_a_terminal_one_state_is_read_changed_and_put_back(
     at_terminal: AtTerminal, sandbox: Sandbox
@@ -105,6 +106,7 @@ def test_at_a_terminal_one_state_is_read_changed_and_put_back(
     assert state_of(sandbox, "even") == before | {"page": 1235}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd")
 def test_at_a_terminal_several_states_are_changed_together(
     at_terminal: AtTerminal, sandbox: Sandbox
@@ -128,6 +130,7 @@ def test_at_a_terminal_several_states_are_changed_together(
     assert state_of(sandbox, "odd") == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd")
 def test_at_a_terminal_errors_are_harmless_too(at_terminal: AtTerminal, sandbox: Sandbox) -> None:
     refuse(sandbox, "/odd$", 403, method="PATCH")
@@ -140,6 +143,7 @@ def test_at_a_terminal_errors_are_harmless_too(at_terminal: AtTerminal, sandbox:
     at_terminal(HOSTILE, code=64)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd")
 def test_at_a_terminal_a_folder_is_exported_planned_and_applied(
     at_terminal: AtTerminal, sandbox: Sandbox, tmp_path: Path
@@ -155,6 +159,7 @@ def test_at_a_terminal_a_folder_is_exported_planned_and_applied(
     assert state_of(sandbox, "odd")["page"] == 1235
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd")
 def test_at_a_terminal_operators_see_how_things_are(
     at_terminal: AtTerminal, sandbox: Sandbox
@@ -179,6 +184,7 @@ def test_at_a_terminal_operators_see_how_things_are(
     at_terminal("token", "revoke", token_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "after", "types", "code"),
     [
@@ -195,6 +201,7 @@ def test_at_a_terminal_what_runs_on_is_ended_by_a_key(
     at_terminal(*command, after=after, types=types, code=code, **variables)
 
 
+@pytest.mark.slow
 def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Path) -> None:
     with terminal([*FIVETRAN_STATE, "demo"], environment, tmp_path) as screen:
         assert screen.wait() == 0
@@ -207,6 +214,7 @@ def test_the_demo_works_at_a_terminal(environment: dict[str, str], tmp_path: Pat
 # doctor, resume and finish; tests/integration/test_watcher.py watch --once, and tests/http/test_tokens.py token.
 
 
+@pytest.mark.slow
 def test_in_pipes_a_state_is_edited_copied_compared_and_put_back(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -231,6 +239,7 @@ def test_in_pipes_a_state_is_edited_copied_compared_and_put_back(
     assert planned["status"] == "planned"
 
 
+@pytest.mark.slow
 def test_in_pipes_the_watcher_runs_until_it_is_stopped(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

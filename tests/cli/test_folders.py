@@ -38,6 +38,7 @@ def exported(shell: Shell, tmp_path: Path) -> Path:
     return tmp_path / "states"
 
 
+@pytest.mark.slow
 def test_one_line_of_a_hundred_states_is_changed_and_all_come_back_equal(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_edits_are_never_overwritten(shell: Shell, exported: Path) -> None:
     assert contents(exported) == edited
 
 
+@pytest.mark.slow
 def test_apply_does_exactly_what_plan_showed(
     shell: Shell, sandbox: Sandbox, exported: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_state_that_is_there_already_is_no_drift(
     assert shell.done("plan", str(exported)).stdout == "2 unchanged\n"
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_keep_the_others_and_exits_with_5(
     shell: Shell, sandbox: Sandbox, exported: Path
 ) -> None:
@@ -278,6 +281,7 @@ def test_a_file_that_cannot_be_used_is_named(
     assert not any(map(is_pause, sandbox.log))
 
 
+@pytest.mark.slow
 def test_a_file_may_be_larger_than_the_largest_state_by_its_indentation(
     shell: Shell, sandbox: Sandbox, tmp_path: Path
 ) -> None:

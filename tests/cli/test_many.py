@@ -33,6 +33,7 @@ def agreed(shell: Shell, *arguments: str, stdin: str = "") -> Ended:
     return shell("update-many", *arguments, *pinned, stdin=stdin)
 
 
+@pytest.mark.slow
 def test_a_group_is_planned_changed_looked_at_and_undone(shell: Shell, sandbox: Sandbox) -> None:
     before = [state_of(sandbox, each) for each in BOTH]
     *members, plan = planned(shell, *BOTH, *REWIND)
@@ -225,6 +226,7 @@ def test_a_part_that_fails_is_listed_first_and_exits_with_5(shell: Shell, sandbo
     assert state_of(sandbox, IDLE)["cursor"] == "2020"
 
 
+@pytest.mark.slow
 def test_many_connections_are_shown_on_a_screen(shell: Shell, sandbox: Sandbox) -> None:
     for number in range(30):
         sandbox.add_connection(f"many_{number:02}", state='{"cursor":"2026"}')
@@ -244,6 +246,7 @@ def test_many_connections_are_shown_on_a_screen(shell: Shell, sandbox: Sandbox) 
 # At a terminal
 
 
+@pytest.mark.slow
 def test_a_group_is_asked_about_and_each_change_is_shown_on_request(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -265,6 +268,7 @@ def test_a_group_is_asked_about_and_each_change_is_shown_on_request(
     assert state_of(sandbox, PAUSED)["field_29"] == 29
 
 
+@pytest.mark.slow
 def test_a_state_that_moves_during_the_question_is_asked_about_again(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -281,6 +285,7 @@ def test_a_state_that_moves_during_the_question_is_asked_about_again(
     assert not any(map(is_pause, sandbox.log))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_group_running_and_says_so(
     shell: Shell,
     sandbox: Sandbox,

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import EMPTY, EXACT, IDLE, LARGE, PAUSED, STATELESS, state_of
 from tests.support.shell import Shell
@@ -61,6 +63,7 @@ def test_a_part_of_a_state_is_printed(shell: Shell) -> None:
     assert printed.stdout == "4200\n"
 
 
+@pytest.mark.slow
 def test_every_value_that_a_search_finds_is_printed(shell: Shell, sandbox: Sandbox) -> None:
     tables = {f"table {n}": {"cursor": n, "rows": [n] * 100} for n in range(2_000)}
     sandbox.add_connection("odd", state=json.dumps({"tables": tables}))
@@ -129,6 +132,7 @@ def test_hints_name_commands(shell: Shell) -> None:
     assert "fivetran-state connections" in shell("get", "nobody").stderr
 
 
+@pytest.mark.slow
 def test_states_and_names_are_harmless_on_a_terminal(shell: Shell, sandbox: Sandbox) -> None:
     sandbox.add_group("hostile", HOSTILE)
     sandbox.add_connection("odd", state="{}", schema=HOSTILE, group_id="hostile")
@@ -155,6 +159,7 @@ def test_states_and_names_are_harmless_on_a_terminal(shell: Shell, sandbox: Sand
         assert "\n0  ok" not in text
 
 
+@pytest.mark.slow
 def test_history_shows_what_moved_the_state_newest_first(shell: Shell) -> None:
     for cursor in ("2020", "2021", "2022"):
         change = ["--merge-patch", json.dumps({"cursor": cursor}), "--reason", f"to {cursor}"]

@@ -35,6 +35,7 @@ def left_paused(shell: Shell, sandbox: Sandbox) -> Any:
     return state_of(sandbox, IDLE)
 
 
+@pytest.mark.slow
 def test_what_an_update_has_left_paused_is_found_resumed_and_kept_in_the_history(
     shell: Shell, sandbox: Sandbox, left_paused: Any
 ) -> None:
@@ -65,6 +66,7 @@ def test_what_an_update_has_left_paused_is_found_resumed_and_kept_in_the_history
     assert shell.done("resume", IDLE).stdout == f"{IDLE} is not paused.\n"
 
 
+@pytest.mark.slow
 def test_a_resume_that_fails_leaves_it_known_which_update_has_left_the_connection_paused(
     shell: Shell, sandbox: Sandbox, left_paused: Any
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_resume_whose_process_is_killed_is_made_by_another_one(
     assert shell.done("status", f"{IDLE}:2", "--json").object["status"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_what_a_person_has_paused_is_resumed_only_by_a_person(
     shell: Shell, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_resume_of_what_a_person_has_paused_blames_no_update_if_it_fails(
     assert shell("resume", PAUSED, "--json").object["left_paused_by"] is None
 
 
+@pytest.mark.slow
 def test_a_connection_with_a_running_update_is_left_to_it(
     shell: Shell,
     environment: dict[str, str],

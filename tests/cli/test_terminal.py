@@ -25,6 +25,7 @@ CTRL_C = "\x03"
 QUESTION = "Type yes to agree:"
 
 
+@pytest.mark.slow
 def test_at_a_terminal_it_asks_and_shows_the_end(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_at_a_terminal_it_asks_and_shows_the_end(
     assert "\x1b[32mThe new state was written" in screen.screen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["no\n", "\n", "yes please\n", CTRL_C, "\x04"])
 def test_anything_but_a_yes_changes_nothing(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, answer: str
@@ -56,6 +58,7 @@ def test_anything_but_a_yes_changes_nothing(
     assert not any(map(is_pause, sandbox.log))
 
 
+@pytest.mark.slow
 def test_with_json_it_asks_too_and_stdout_has_only_the_result(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -71,6 +74,7 @@ def test_with_json_it_asks_too_and_stdout_has_only_the_result(
     assert json.loads((tmp_path / "stdout").read_text())["status"] == "updated"
 
 
+@pytest.mark.slow
 def test_a_state_that_moves_during_the_question_is_asked_about_again(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -86,6 +90,7 @@ def test_a_state_that_moves_during_the_question_is_asked_about_again(
     assert state_of(sandbox, IDLE) == {"cursor": "moved"}
 
 
+@pytest.mark.slow
 def test_what_a_question_cannot_show_in_full_is_not_asked(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -101,6 +106,7 @@ def test_what_a_question_cannot_show_in_full_is_not_asked(
     assert not any(map(is_pause, sandbox.log))
 
 
+@pytest.mark.slow
 def test_where_nobody_is_to_be_asked_the_plan_is_shown(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -112,6 +118,7 @@ def test_where_nobody_is_to_be_asked_the_plan_is_shown(
     assert not any(map(is_pause, sandbox.log))
 
 
+@pytest.mark.slow
 def test_an_edit_is_asked_about(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -126,6 +133,7 @@ def test_an_edit_is_asked_about(
     assert sandbox.connection(IDLE).state == '{"price":1.20}'
 
 
+@pytest.mark.slow
 def test_a_folder_is_asked_about_as_a_whole(
     shell: Shell, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -145,6 +153,7 @@ def test_a_folder_is_asked_about_as_a_whole(
     assert state_of(sandbox, "one") == state_of(sandbox, "other") == {"cursor": 2}
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_an_update_running_and_says_so(
     shell: Shell,
     sandbox: Sandbox,
@@ -182,6 +191,7 @@ def test_ctrl_c_leaves_an_update_running_and_says_so(
     wait_until_nobody_is_left(environment)
 
 
+@pytest.mark.slow
 def test_an_update_that_waits_is_cancelled_from_another_shell(
     shell: Shell,
     sandbox: Sandbox,
@@ -202,6 +212,7 @@ def test_an_update_that_waits_is_cancelled_from_another_shell(
     assert sandbox.connection(SLOW).paused is False
 
 
+@pytest.mark.slow
 async def test_connections_that_are_changed_together_are_watched_to_their_end(
     http: Serve,
     sandbox: Sandbox,
@@ -233,6 +244,7 @@ def colours(screen: Terminal) -> list[str]:
     return re.findall(r"\x1b[^m]*m", screen.screen)
 
 
+@pytest.mark.slow
 def test_there_are_colours_only_where_they_are_wanted(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -249,6 +261,7 @@ def test_there_are_colours_only_where_they_are_wanted(
     assert b"\x1b" not in (tmp_path / "stdout").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_state_flows_from_one_command_into_another(
     shell: Shell, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -274,6 +287,7 @@ def test_a_state_flows_from_one_command_into_another(
     assert sandbox.connection(IDLE).state == sandbox.connection("exact_ledger").state
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_change_how_a_command_ends(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -103,12 +103,14 @@ def called(inspect: Inspect, tool: str, arguments: dict[str, Any]) -> Any:
     return text
 
 
+@pytest.mark.slow
 def test_the_inspector_finds_no_error_in_the_schemas_of_the_tools(inspect: Inspect) -> None:
     tools = inspect("tools/list", "--strict")["tools"]
 
     assert "update_state" in [tool["name"] for tool in tools]
 
 
+@pytest.mark.slow
 def test_a_state_is_read_and_changed_from_the_inspectors_command_line(
     inspect: Inspect, sandbox: Sandbox
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_state_is_read_and_changed_from_the_inspectors_command_line(
     watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_until_the_human_at_the_inspector_agrees(
     asked: Inspect, sandbox: Sandbox
 ) -> None:

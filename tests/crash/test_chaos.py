@@ -7,6 +7,7 @@ from benchmarks import chaos, http_chaos
 pytestmark = pytest.mark.filterwarnings("default")  # Of sockets whose other end is killed.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "postgres"),
     [
@@ -23,6 +24,7 @@ def test_killed_servers_keep_the_promises(kills: int, postgres: bool) -> None:
     assert run.violations() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_http_servers_keep_them_too(updates: int) -> None:
     run = http_chaos.run(seed=5, updates=updates, clients=len(http_chaos.KINDS))

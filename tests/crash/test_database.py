@@ -166,6 +166,7 @@ async def test_connections_are_changed_together_though_a_step_of_one_is_not_reco
         watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 async def test_a_recording_that_postgres_cancels_is_no_outcome(
     sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ async def test_a_recording_that_postgres_cancels_is_no_outcome(
     assert not sandbox.connection(IDLE).paused
 
 
+@pytest.mark.slow
 async def test_a_write_in_doubt_outlasts_a_database_that_is_away(
     sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:

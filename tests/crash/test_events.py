@@ -46,6 +46,7 @@ async def test_what_a_killed_run_may_have_told_is_marked_as_replayed(
     assert first["replayed"] is True
 
 
+@pytest.mark.slow
 async def test_neither_a_group_nor_its_members_are_told_twice_as_new(
     connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

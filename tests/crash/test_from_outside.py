@@ -133,6 +133,7 @@ async def test_ended_while_its_server_lives(
         await assert_ended(client, workflow_id, watch, moment)
 
 
+@pytest.mark.slow
 async def test_ended_then_its_server_is_killed(
     connect: Connect, sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
@@ -148,6 +149,7 @@ async def test_ended_then_its_server_is_killed(
             await assert_ended(client, workflow_id, watch, moment)
 
 
+@pytest.mark.slow
 async def test_ended_while_another_server_lives(
     connect: Connect, sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
@@ -188,6 +190,7 @@ async def test_no_later_update_starts_before(
     assert (status["status"], status["paused_by_update"]) == ("running", True)
 
 
+@pytest.mark.slow
 async def test_nobody_says_that_all_is_well(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
@@ -223,6 +226,7 @@ async def test_nobody_says_that_all_is_well(
     assert after.returncode == 0
 
 
+@pytest.mark.slow
 async def test_finish_resumes_what_was_ended(
     connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, moment: Moment
 ) -> None:
@@ -263,6 +267,7 @@ async def test_ended_after_its_server_was_killed(
     watch.ended_with(watch.old | CHANGE if was_written else watch.old)
 
 
+@pytest.mark.slow
 async def test_a_paused_connection_stays_paused(
     connect: Connect, sandbox: Sandbox, environment: dict[str, str]
 ) -> None:
@@ -283,6 +288,7 @@ async def test_a_paused_connection_stays_paused(
 # A group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_killed", [False, True], ids=["living", "killed"])
 async def test_a_group_that_is_ended_is_undone(
     http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, is_killed: bool

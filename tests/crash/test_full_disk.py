@@ -80,6 +80,7 @@ async def test_an_update_that_the_full_disk_does_not_let_start_is_told_so_and_ca
     watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 async def test_an_update_that_the_disk_stops_goes_on_when_there_is_space_again(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ async def test_what_cannot_work_touches_none(
     watched.are_all_as_before()
 
 
+@pytest.mark.slow
 async def test_a_failure_puts_the_others_back(http: Serve, sandbox: Sandbox) -> None:
     watched = Watched(sandbox, [*ALL, SYNCING])
     async with http() as server:
@@ -236,6 +237,7 @@ def refuse_the_last(sandbox: Sandbox) -> None:
     sandbox.finish_sync(SYNCING)
 
 
+@pytest.mark.slow
 async def test_while_one_is_waited_for_the_others_are_held_and_say_so(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -259,6 +261,7 @@ async def test_while_one_is_waited_for_the_others_are_held_and_say_so(
     ]
 
 
+@pytest.mark.slow
 async def test_what_somebody_else_has_written_meanwhile_is_left_and_reported(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -280,6 +283,7 @@ async def test_what_somebody_else_has_written_meanwhile_is_left_and_reported(
     watched.are_all_as_before(but=PAUSED)
 
 
+@pytest.mark.slow
 async def test_an_undo_that_meets_a_sync_waits_for_it(http: Serve, sandbox: Sandbox) -> None:
     watched = Watched(sandbox, [*ALL, SYNCING])
     async with http() as server:
@@ -293,6 +297,7 @@ async def test_an_undo_that_meets_a_sync_waits_for_it(http: Serve, sandbox: Sand
     watched.are_all_as_before()
 
 
+@pytest.mark.slow
 async def test_an_undo_pauses_a_connection_again_that_somebody_has_resumed(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -307,6 +312,7 @@ async def test_an_undo_pauses_a_connection_again_that_somebody_has_resumed(
     assert_put_back_while_paused(sandbox, IDLE)
 
 
+@pytest.mark.slow
 async def test_an_undo_leaves_what_a_sync_has_written_meanwhile(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -363,6 +369,7 @@ def assert_put_back_while_paused(sandbox: Sandbox, connection_id: str) -> None:
     assert sandbox.connection(connection_id).paused is False
 
 
+@pytest.mark.slow
 async def test_all_are_cancelled_as_long_as_one_is_not_written(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -425,6 +432,7 @@ async def test_a_key_changes_them_once_and_serves_for_nothing_else(
     assert state_of(sandbox, IDLE) == {"cursor": "a sync was here"}
 
 
+@pytest.mark.slow
 async def test_repeated_without_a_key_while_it_runs_it_is_the_same(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -444,6 +452,7 @@ async def test_repeated_without_a_key_while_it_runs_it_is_the_same(
     assert anew["workflow_id"] != workflow_id
 
 
+@pytest.mark.slow
 async def test_repeated_at_the_same_time_without_a_key_it_is_the_same(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -620,6 +629,7 @@ async def test_a_server_that_lives_goes_on_with_what_the_dead_one_has_begun(
     watched.were_all_changed()
 
 
+@pytest.mark.slow
 async def test_finish_completes_connections_that_a_killed_server_was_changing_together(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -634,6 +644,7 @@ async def test_finish_completes_connections_that_a_killed_server_was_changing_to
     watched.were_all_changed()
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_stopped_hands_over_what_it_is_changing_together(
     http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

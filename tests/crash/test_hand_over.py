@@ -33,6 +33,7 @@ from tests.support.wire import LEGACY, raw_server, tool_call
 SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stdin", *SLOW_ONES])
 def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_update_completed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
@@ -55,6 +56,7 @@ def test_a_server_that_ends_while_a_sync_is_waited_for_is_gone_at_once_and_its_u
     wait_until_nobody_is_left(environment)
 
 
+@pytest.mark.slow
 def test_the_process_that_finishes_an_update_logs_to_a_file_in_the_data_directory(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
@@ -75,6 +77,7 @@ def test_the_process_that_finishes_an_update_logs_to_a_file_in_the_data_director
     assert log.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_module_in_the_data_directory_is_not_imported(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_module_in_the_data_directory_is_not_imported(
     assert not imported.exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -106,6 +110,7 @@ def test_a_server_that_ends_without_an_update_in_flight_starts_no_other_process(
         assert "Handed" not in server.stderr
 
 
+@pytest.mark.slow
 async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -122,6 +127,7 @@ async def test_finish_by_hand_completes_the_update_of_a_server_that_was_killed(
     wait_until_nobody_is_left(environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGHUP", *SLOW_ONES])
 async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any], how: str
@@ -141,6 +147,7 @@ async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
     wait_until_nobody_is_left(environment)
 
 
+@pytest.mark.slow
 async def test_finish_waits_for_the_update_of_no_living_server(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:

@@ -93,6 +93,7 @@ async def test_a_failure_of_one_leaves_all_as_they_were(
     assert not not_as(sandbox, BEFORE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "mode"), each_with_each(PHASES, ["all_or_nothing", "independent"])
 )
@@ -125,6 +126,7 @@ async def test_killed_while_a_failure_is_undone_all_are_put_back_by_the_next_pro
     assert not not_as(sandbox, BEFORE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "mode"), each_with_each(PHASES, ["all_or_nothing", "independent"])
 )

@@ -76,6 +76,7 @@ async def contend(environment: dict[str, str], folder: Path, processes: int) -> 
     return started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("database", "processes"), [("environment", 8), ("on_postgres", 4)])
 async def test_servers_update_one_connection_one_at_a_time(
     sandbox: Sandbox,

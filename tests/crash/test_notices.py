@@ -36,6 +36,7 @@ async def propose(client: Client, connection_id: str = IDLE) -> str:
     return str(asked["workflow_id"])
 
 
+@pytest.mark.slow
 async def test_a_notice_of_a_dead_server_is_sent_by_the_next(
     sandbox: Sandbox, on_either: dict[str, str], receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -52,6 +53,7 @@ async def test_a_notice_of_a_dead_server_is_sent_by_the_next(
     assert len({each.content for each in receiver.received}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacks", ["an address", "the connection"])
 async def test_a_server_that_lacks_something_leaves_notices_to_others(
     sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path, lacks: str
@@ -72,6 +74,7 @@ async def test_a_server_that_lacks_something_leaves_notices_to_others(
     assert receiver.accepted == []
 
 
+@pytest.mark.slow
 async def test_finish_does_not_wait_for_a_notice(
     sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -86,6 +89,7 @@ async def test_finish_does_not_wait_for_a_notice(
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 async def test_of_two_servers_one_tells_of_each_proposal(
     sandbox: Sandbox,
     on_both: dict[str, str],
@@ -110,6 +114,7 @@ async def test_of_two_servers_one_tells_of_each_proposal(
     assert len(receiver.received) == 3
 
 
+@pytest.mark.slow
 async def test_of_two_servers_one_tells_of_a_connection_that_stays_paused_for_each_update(
     sandbox: Sandbox,
     on_both: dict[str, str],
@@ -143,6 +148,7 @@ async def test_of_two_servers_one_tells_of_a_connection_that_stays_paused_for_ea
     assert all("cancel_update" in each["hint"] for each in told)
 
 
+@pytest.mark.slow
 async def test_a_connection_that_an_update_has_left_paused_is_told_with_what_to_do(
     sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -160,6 +166,7 @@ async def test_a_connection_that_an_update_has_left_paused_is_told_with_what_to_
     assert "fivetran-state resume" in told.body["hint"]
 
 
+@pytest.mark.slow
 async def test_a_connection_that_somebody_has_resumed_is_not_told(
     sandbox: Sandbox,
     environment: dict[str, str],

@@ -108,6 +108,7 @@ def kills(always: list[tuple[FaultKind, int]]) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "at_call"), kills([BEFORE_THE_VERIFYING]))
 async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, kind: FaultKind, at_call: int
@@ -121,6 +122,7 @@ async def test_a_killed_update_is_completed_once_by_a_server_that_was_running(
         await assert_updated_once(living.client, sandbox, workflow_id, before)
 
 
+@pytest.mark.slow
 async def test_an_update_killed_while_a_sync_runs_is_completed_once_by_a_server_that_was_running(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
@@ -149,6 +151,7 @@ async def test_the_database_notices_within_seconds_that_a_host_has_vanished(
         assert postgres.seconds_until_it_asks_for_life(on_postgres[URL]) <= 5
 
 
+@pytest.mark.slow
 async def test_a_server_that_lost_its_lock_leaves_its_update_to_the_one_that_took_over(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -214,6 +217,7 @@ async def test_the_update_of_a_server_that_lost_its_lock_is_completed_once_whoev
     assert changes(sandbox, SLOW) == "pwr"
 
 
+@pytest.mark.slow
 async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_its_update(
     sandbox: Sandbox,
     on_postgres: dict[str, str],
@@ -246,6 +250,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
 # The database is away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "times_noticed"),
     [("tcp", 2), ("socket", 2), pytest.param("tcp", 15, marks=pytest.mark.slow)],
@@ -295,6 +300,7 @@ async def test_an_update_is_completed_once_by_the_same_server_after_the_database
     assert changes(sandbox, SLOW) == "pwr"
 
 
+@pytest.mark.slow
 async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
     sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -312,6 +318,7 @@ async def test_a_write_whose_checkpoint_met_no_database_is_not_made_twice(
         await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
+@pytest.mark.slow
 async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_tells_no_password(
     sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -334,6 +341,7 @@ async def test_a_server_that_found_no_database_comes_up_when_there_is_one_and_te
 # The server ends
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_while_a_sync_is_waited_for_hands_its_update_over(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
@@ -411,6 +419,7 @@ async def test_without_a_key_of_its_own_a_server_says_that_it_needs_the_one_of_a
     assert not (tmp_path / "data" / "key").exists()
 
 
+@pytest.mark.slow
 async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_alone(
     connect: Connect, sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
@@ -429,6 +438,7 @@ async def test_a_server_with_another_key_says_so_and_leaves_a_dead_ones_update_a
         await assert_updated_once(client, sandbox, workflow_id, before)
 
 
+@pytest.mark.slow
 async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_start_on(
     sandbox: Sandbox, on_postgres: dict[str, str], tmp_path: Path
 ) -> None:
@@ -448,6 +458,7 @@ async def test_a_server_with_another_key_leaves_everything_alone_from_the_first_
                 await assert_updated_once(server.client, sandbox, workflow_id, before)
 
 
+@pytest.mark.slow
 async def test_a_dump_of_the_database_shows_no_secret_no_key_and_no_state(
     sandbox: Sandbox, on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_write", WRITES)
 async def test_an_approval_killed_at_any_write_makes_one_update(
     sandbox: Sandbox,
@@ -112,6 +113,7 @@ async def test_an_approval_killed_at_any_write_makes_one_update(
     watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at_write", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 5, 6, 8, 12))]
 )

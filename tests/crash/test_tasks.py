@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, arrival, call, state_of, version_of
 from tests.support.processes import running
@@ -11,6 +13,7 @@ from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 TASKS = [FollowsTasks()]
 
 
+@pytest.mark.slow
 async def test_a_task_outlives_its_server_and_ends_with_its_result(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

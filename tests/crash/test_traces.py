@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, RESCHEDULED, call, until
 from tests.support.collector import Span, collecting
@@ -12,6 +14,7 @@ from tests.support.rest import ANY, get, post
 from tests.support.updates import BEFORE, WRITE, start_update_that_hangs
 
 
+@pytest.mark.slow
 async def test_a_recovered_update_is_one_trace(
     on_both: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -46,6 +49,7 @@ async def test_a_recovered_update_is_one_trace(
     ]
 
 
+@pytest.mark.slow
 async def test_the_members_of_a_recovered_group_are_in_one_trace(
     on_either: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:

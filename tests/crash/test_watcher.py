@@ -37,6 +37,7 @@ MIN_WRITES = 6
 WHEN = ["before its answer", "at its answer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_call", "when"), each_with_each(CALLS, WHEN))
 async def test_a_look_killed_at_any_call_is_finished_by_the_next_process(
     sandbox: Sandbox,
@@ -71,6 +72,7 @@ async def test_a_look_killed_at_any_call_is_finished_by_the_next_process(
     assert not api_calls(sandbox, THIRD, begin)
 
 
+@pytest.mark.slow
 async def test_a_look_killed_at_any_write_is_finished_by_the_next_process(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ async def _arrived(sandbox: Sandbox, begin: int, at_call: str, when: str) -> Non
     await arrival(sandbox, is_answered)
 
 
+@pytest.mark.slow
 async def test_a_living_watcher_finishes_the_look_of_a_dead_one(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +140,7 @@ async def _pid_of_the_look(service: Service) -> int:
     return int(str(row.executor_id).partition("-")[0])
 
 
+@pytest.mark.slow
 async def test_finish_does_not_wait_for_a_look(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -150,6 +154,7 @@ async def test_finish_does_not_wait_for_a_look(
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 async def test_doctor_finds_nothing_wrong_with_a_look_that_nobody_finishes(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -164,6 +169,7 @@ async def test_doctor_finds_nothing_wrong_with_a_look_that_nobody_finishes(
     assert found.returncode == 0, found.stdout
 
 
+@pytest.mark.slow
 async def test_two_watchers_at_once_read_each_sync_once(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +201,7 @@ async def _until_remembered(service: Service, connection_id: str, expected: list
     await until(are_remembered)
 
 
+@pytest.mark.slow
 async def test_a_process_whose_key_is_refused_leaves_the_looks_to_others(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +222,7 @@ async def test_a_process_whose_key_is_refused_leaves_the_looks_to_others(
     assert api_calls(sandbox, FIRST) == ["GET state"] * len(expected)
 
 
+@pytest.mark.slow
 async def test_a_look_that_a_suspended_process_runs_is_passed_over_in_the_end(
     sandbox: Sandbox, on_either: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ TEXT = (ROOT / "compose.yaml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 
 
+@pytest.mark.slow
 def test_it_is_a_valid_compose_file_by_the_specification(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

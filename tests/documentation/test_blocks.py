@@ -236,6 +236,7 @@ CHECKS: dict[str, Callable[[Block, Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page, module in SCRIPTS.items() if module == __file__], ids=str
 )
@@ -261,6 +262,7 @@ def test_a_script_works_as_it_stands(
     assert state_of(sandbox, SYNCING) != before
 
 
+@pytest.mark.slow
 async def test_every_call_reaches_its_route(http: Serve, sandbox: Sandbox) -> None:
     sandbox.finish_sync(SYNCING)
     calls = [

@@ -20,6 +20,7 @@ SENTENCES = "".join(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", SESSIONS, ids=name_of)
 def test_a_session_shows_what_the_page_shows(
     page: Path, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path

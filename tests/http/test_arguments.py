@@ -21,6 +21,7 @@ VERSION = "0" * 32
 # Empty text
 
 
+@pytest.mark.slow
 async def test_empty_text_is_as_good_as_none(http: Serve, sandbox: Sandbox) -> None:
     empty = dict.fromkeys(("reason", "restore_from", "copy_from", "only"), "")
     async with http() as server:
@@ -294,6 +295,7 @@ async def test_a_change_that_is_too_large_for_so_many_connections_is_refused(
     assert api_calls(sandbox, names[0]) == []
 
 
+@pytest.mark.slow
 async def test_small_calls_are_answered_while_large_ones_wait_their_turn(
     http: Serve, sandbox: Sandbox
 ) -> None:

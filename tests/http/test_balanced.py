@@ -61,6 +61,7 @@ async def accept(context: ClientRequestContext, params: ElicitRequestParams) -> 
     return ElicitResult(action="accept", content={})
 
 
+@pytest.mark.slow
 async def test_a_client_of_2026_may_meet_another_server_with_each_request(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -101,6 +102,7 @@ async def test_a_client_of_2026_may_meet_another_server_with_each_request(
     syncing.ended_with(CURSOR)
 
 
+@pytest.mark.slow
 async def test_rest_may_meet_another_server_with_each_request(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -125,6 +127,7 @@ async def test_rest_may_meet_another_server_with_each_request(
     watch.ended_with(watch.old)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Connections whose other end was killed.
 async def test_a_session_of_before_2026_stays_with_its_server_and_a_new_one_goes_on_after_its_death(
     on_postgres: dict[str, str], tmp_path: Path, sandbox: Sandbox

@@ -133,6 +133,7 @@ async def test_a_search_that_finds_nothing_reads_a_bounded_number_and_goes_on(
     assert found[:4] == [f"{IDLE}:{n}" for n in (4, 3, 2, 1)]
 
 
+@pytest.mark.slow
 async def test_a_search_costs_the_same_with_a_longer_history(
     http: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def crowd(url: httpx.URL) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_files", "complaint"),
     [

@@ -163,6 +163,7 @@ async def test_a_filter_that_finds_more_than_a_thousand_is_refused_without_a_fur
 # Planning
 
 
+@pytest.mark.slow
 async def test_a_plan_shows_the_first_twenty_and_a_cursor_leads_through_the_rest(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -284,6 +285,7 @@ async def test_a_connection_that_is_not_allowed_is_refused_and_not_chosen(
     assert writes(sandbox) == []
 
 
+@pytest.mark.slow
 async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: Sandbox) -> None:
     sandbox.add_connection(BUSY, state="{}", sync_seconds=3600, drain_seconds=3600)
     sandbox.start_sync(BUSY)
@@ -314,6 +316,7 @@ async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: 
 # Following
 
 
+@pytest.mark.slow
 async def test_a_look_at_a_running_group_reads_no_update_again_that_has_ended(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -342,6 +345,7 @@ async def test_a_look_at_a_running_group_reads_no_update_again_that_has_ended(
     assert ended["updates"][1:] == second["updates"][1:]
 
 
+@pytest.mark.slow
 async def test_a_group_that_is_followed_counts_each_connection_as_it_ends(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -372,6 +376,7 @@ async def test_a_group_that_is_followed_counts_each_connection_as_it_ends(
 # Undoing
 
 
+@pytest.mark.slow
 async def test_a_group_is_undone_and_the_undo_too(http: Serve, sandbox: Sandbox) -> None:
     before = [state_of(sandbox, each) for each in BOTH]
     async with http() as server:
@@ -427,6 +432,7 @@ async def test_the_same_key_is_the_same_group(http: Serve, sandbox: Sandbox, mod
     assert reused["code"] == "idempotency_key_reused"
 
 
+@pytest.mark.slow
 async def test_a_repeated_version_is_the_same_group_until_the_states_are_back(
     http: Serve, sandbox: Sandbox
 ) -> None:

@@ -112,6 +112,7 @@ def without_own(environment: dict[str, str]) -> dict[str, str]:
     return environment
 
 
+@pytest.mark.slow
 async def test_each_guest_meets_its_own_account_and_the_server_keeps_its_own(
     http: Serve, sandbox: Accounts, ann: Guest, bob: Guest
 ) -> None:
@@ -236,6 +237,7 @@ async def test_a_guest_cancels_its_own_update_by_the_credentials_in_the_body_or_
     assert (unharmed["status"], cancelled["status"]) == ("running", "cancelled")
 
 
+@pytest.mark.slow
 async def test_a_page_of_the_servers_own_updates_tells_nothing_of_a_guests(
     http: Serve, sandbox: Accounts, ann: Guest
 ) -> None:
@@ -424,6 +426,7 @@ async def test_a_server_without_an_account_of_its_own_serves_guests_only(
     assert unusable["code"] == "missing_credentials"
 
 
+@pytest.mark.slow
 async def test_only_so_many_guests_are_remembered_and_none_loses_its_calls_or_its_update(
     http: Serve, sandbox: Accounts, fivetran: SandboxServer, ann: Guest, bob: Guest
 ) -> None:
@@ -481,6 +484,7 @@ async def begin_and_kill(environment: dict[str, str], folder: Path, guest: Guest
     return str(started["workflow_id"])
 
 
+@pytest.mark.slow
 async def test_the_update_of_a_guest_is_completed_by_any_process_that_has_the_key(
     on_both: dict[str, str], tmp_path: Path, ann: Guest
 ) -> None:
@@ -495,6 +499,7 @@ async def test_the_update_of_a_guest_is_completed_by_any_process_that_has_the_ke
     assert ann.account.connection(IDLE).paused is False
 
 
+@pytest.mark.slow
 async def test_finish_and_doctor_know_of_guests_of_a_server_without_an_account(
     without_own: dict[str, str], tmp_path: Path, ann: Guest
 ) -> None:
@@ -514,6 +519,7 @@ async def test_finish_and_doctor_know_of_guests_of_a_server_without_an_account(
     assert "BAD" not in report
 
 
+@pytest.mark.slow
 async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stopped(
     without_own: dict[str, str], tmp_path: Path, ann: Guest
 ) -> None:
@@ -535,6 +541,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
     assert state_of(ann.account, SYNCING) == CURSOR
 
 
+@pytest.mark.slow
 async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_comes_again(
     http: Serve, environment: dict[str, str], ann: Guest
 ) -> None:
@@ -580,6 +587,7 @@ def kept_credentials(environment: dict[str, str], account: Sandbox) -> dict[str,
     return {id_: "credentials" in str(serializer.deserialize(sealed)) for id_, sealed in rows}
 
 
+@pytest.mark.slow
 async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
     on_both: dict[str, str], sandbox: Accounts, tmp_path: Path, ann: Guest
 ) -> None:
@@ -617,6 +625,7 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
     assert [id_ for id_ in kept if kept[id_]] == []
 
 
+@pytest.mark.slow
 async def test_a_guest_plans_changes_and_undoes_a_group_that_nobody_else_sees(
     http: Serve, sandbox: Accounts, ann: Guest, bob: Guest
 ) -> None:
@@ -638,6 +647,7 @@ async def test_a_guest_plans_changes_and_undoes_a_group_that_nobody_else_sees(
     assert state_of(sandbox, IDLE) == own
 
 
+@pytest.mark.slow
 async def test_the_credentials_of_a_request_are_in_no_file_no_dump_no_log_and_no_answer(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path, ann: Guest, bob: Guest
 ) -> None:

@@ -138,6 +138,7 @@ async def test_while_the_issuer_is_silent_known_keys_hold_and_before_that_nobody
         assert await server.status(token=issuer.token()) == 200
 
 
+@pytest.mark.slow
 async def test_an_issuer_that_drips_or_floods_or_sends_elsewhere_is_cut_off(
     http: Serve, issuer: OAuthIssuer, trusting: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -709,6 +709,7 @@ async def test_an_issuer_that_cannot_sign_people_in_safely_is_not_used_but_its_t
 # Where the tokens are
 
 
+@pytest.mark.slow
 async def test_the_access_token_is_in_no_cookie_answer_log_or_file(
     environment: dict[str, str], issuer: OAuthIssuer, offering: dict[str, str], tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ async def insist(server: HttpServer, folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [2, pytest.param(100, marks=pytest.mark.slow)])
 async def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
     http: Serve, tmp_path: Path, examples: int
@@ -150,6 +151,7 @@ async def test_every_answer_has_an_example_that_fits_its_schema(http: Serve) -> 
     assert lacking == {"408", "413", "429", "500", "502", "503"}
 
 
+@pytest.mark.slow
 async def test_the_examples_are_what_a_server_answers(http: Serve, sandbox: Sandbox) -> None:
     known = json.loads(EXAMPLES.read_text(encoding="utf-8"))
     async with http() as server:

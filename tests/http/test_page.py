@@ -177,6 +177,7 @@ async def test_a_time_line_shows_what_moved_and_how_the_cursor_went(http: Serve)
     assert "Nothing is known to have moved at this path" in nowhere.words
 
 
+@pytest.mark.slow
 async def test_a_long_time_line_comes_in_pages(http: Serve) -> None:
     async with http() as server:
         for number in range(25):
@@ -224,6 +225,7 @@ async def test_a_state_at_a_moment_is_shown(http: Serve) -> None:
     assert f"/page/updates/{IDLE}%3A1" in same.links
 
 
+@pytest.mark.slow
 async def test_a_large_state_is_an_outline_in_pages_that_can_be_searched(http: Serve) -> None:
     async with http() as server:
         first = await page(server.client, f"/page/connections/{LARGE}/state")
@@ -324,6 +326,7 @@ async def test_a_group_shows_each_connection(http: Serve) -> None:
     assert f"/page/updates/{quote(group['workflow_id'], safe='')}" in member.links
 
 
+@pytest.mark.slow
 async def test_all_updates_come_in_pages(http: Serve) -> None:
     async with http() as server:
         for number in range(52):
@@ -470,6 +473,7 @@ async def test_hostile_text_stays_text_on_every_page(http: Serve, sandbox: Sandb
     assert "\u202e" not in wrong.text
 
 
+@pytest.mark.slow
 async def test_ten_megabytes_give_bounded_pages(http: Serve, sandbox: Sandbox) -> None:
     cursors = {f"table_{n:05}": {"cursor": "2026-01-01", "page": "x" * 60} for n in range(80_000)}
     sandbox.set_state(IDLE, json.dumps(cursors))
@@ -490,6 +494,7 @@ async def test_ten_megabytes_give_bounded_pages(http: Serve, sandbox: Sandbox) -
 # All of it
 
 
+@pytest.mark.slow
 async def test_every_link_leads_somewhere(http: Serve, sandbox: Sandbox) -> None:
     async with http() as server:
         await change(server.client, IDLE, merge_patch={"cursor": "2026-01-01", "n": 1})

@@ -174,6 +174,7 @@ async def test_the_whole_state_is_edited_in_a_field_that_has_it(
     assert "Added /new" in plan.words
 
 
+@pytest.mark.slow
 async def test_an_update_is_undone_from_its_page(http: Serve, sandbox: Sandbox) -> None:
     watch = Watch(sandbox, IDLE)
     async with http() as server, browser(server, "write") as who:

@@ -289,6 +289,7 @@ async def test_an_approval_counts_only_while_its_token_may_approve(
     assert was_left_alone(sandbox)
 
 
+@pytest.mark.slow
 async def test_the_connection_is_busy_when_it_is_approved(team: Team, sandbox: Sandbox) -> None:
     proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
     version = await team.approver.version_of(proposal)
@@ -311,6 +312,7 @@ async def test_the_connection_is_busy_when_it_is_approved(team: Team, sandbox: S
     assert made["workflow_id"] == f"{IDLE}:2"
 
 
+@pytest.mark.slow
 async def test_an_equal_request_attaches_and_a_key_names_one_proposal(team: Team) -> None:
     first = await team.asker.propose(IDLE, merge_patch=PATCH)
     second = await team.asker.propose(IDLE, merge_patch=PATCH)
@@ -353,6 +355,7 @@ async def test_what_changes_nothing_or_cannot_be_made_is_not_proposed(
     assert (await team.approver.get("/proposals"))["proposals"] == []
 
 
+@pytest.mark.slow
 async def test_with_always_only_the_scope_approve_changes_by_itself(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -385,6 +388,7 @@ async def test_with_always_only_the_scope_approve_changes_by_itself(
     assert directly["status"] == "updated"
 
 
+@pytest.mark.slow
 async def test_a_group_is_approved_as_it_was_seen(team: Team, sandbox: Sandbox) -> None:
     watches = [Watch(sandbox, IDLE), Watch(sandbox, PAUSED)]
     body = {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH, "propose": True}

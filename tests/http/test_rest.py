@@ -69,6 +69,7 @@ async def test_the_calls_of_the_original_tool_work(http: Serve, sandbox: Sandbox
     assert (front["mcp"], front["rest"]) == ("/mcp", "/docs")
 
 
+@pytest.mark.slow
 async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_restart(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ async def test_an_update_that_is_killed_in_the_middle_is_completed_after_a_resta
 # Reading
 
 
+@pytest.mark.slow
 async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: Sandbox) -> None:
     sandbox.set_state(PAUSED, "{}")
     async with http() as server:
@@ -133,6 +135,7 @@ async def test_states_are_read_whole_in_part_and_by_id(http: Serve, sandbox: San
     assert some[EMPTY]["error"]["code"] == "no_state_yet"
 
 
+@pytest.mark.slow
 async def test_a_search_of_a_state_lists_all_pages_now_and_in_the_past(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -230,6 +233,7 @@ async def test_what_hides_is_an_escape_in_the_answer(http: Serve, sandbox: Sandb
     assert state_of(sandbox, PAUSED) == hidden
 
 
+@pytest.mark.slow
 async def test_a_large_state_that_is_not_ascii_is_written_changed_and_copied(
     http: Serve, sandbox: Sandbox
 ) -> None:
@@ -497,6 +501,7 @@ async def test_an_update_that_fails_says_so_and_can_be_looked_up(
     assert state_of(sandbox, IDLE) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0, 0.3])
 async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
     http: Serve, sandbox: Sandbox, fraction: float
@@ -637,6 +642,7 @@ async def test_what_may_not_be_touched_is_refused(http: Serve, sandbox: Sandbox)
     assert [r for r in sandbox.log if r.method == "PATCH"] == []
 
 
+@pytest.mark.slow
 async def test_several_are_neither_cancelled_nor_shown_if_one_may_not_be_touched_begun_or_not(
     http: Serve, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

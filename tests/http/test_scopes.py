@@ -184,6 +184,7 @@ async def test_the_confirmation_that_one_principal_was_asked_for_is_worth_nothin
     assert state_of(sandbox, IDLE) == before | PATCH
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:resources/subscribe is removed")
 async def test_one_principal_listens_to_at_most_200_resources_and_takes_none_from_another(
     two: Two,

@@ -43,6 +43,7 @@ async def refuses(url: str) -> None:
         await until(is_closed)
 
 
+@pytest.mark.slow
 async def test_a_stopped_server_takes_no_requests_and_ends_when_its_updates_have(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ async def test_a_stopped_server_takes_no_requests_and_ends_when_its_updates_have
     assert HANDS_OVER not in (tmp_path / "stderr.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
 async def test_what_does_not_end_in_time_is_handed_over(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path, how: str

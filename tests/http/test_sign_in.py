@@ -698,6 +698,7 @@ async def test_pages_elsewhere_use_up_no_attempts(http: Serve) -> None:
         assert (await attempt(server, token)).status_code == 303
 
 
+@pytest.mark.slow
 async def test_the_token_is_in_no_cookie_answer_address_log_or_file(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

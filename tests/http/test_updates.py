@@ -153,6 +153,7 @@ async def test_what_is_not_a_state_is_seen_and_replaced(
 # Waiting
 
 
+@pytest.mark.slow
 async def test_many_callers_that_wait_ask_the_database_once(http: Serve, sandbox: Sandbox) -> None:
     sync_runs_on(sandbox)
     async with http() as server:

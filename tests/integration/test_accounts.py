@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.sandbox.server import SandboxServer
 from tests.conftest import Connect
@@ -26,6 +28,7 @@ from tests.support.updates import (
 )
 
 
+@pytest.mark.slow
 async def test_two_accounts_and_the_sandbox_leave_each_others_updates_alone(
     connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ async def test_a_key_is_of_one_account_where_connections_have_the_same_name(
     other.close()
 
 
+@pytest.mark.slow
 async def test_a_rotated_key_of_the_account_keeps_its_history_and_its_work(
     connect: Connect, sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def refused_for_its_key(environment: dict[str, str], folder: Path, moment: str) 
     assert json.loads(ended.stdout)["error"]["code"] == "unusable_key"
 
 
+@pytest.mark.slow
 def test_a_sqlite_file_is_restored_with_its_key(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -414,6 +414,7 @@ async def test_a_confirmation_holds_for_the_arguments_that_it_was_asked_for(
     assert "PATCH state" not in api_calls(sandbox, IDLE) + api_calls(sandbox, PAUSED)
 
 
+@pytest.mark.slow
 async def test_a_restart_between_question_and_answer_loses_nothing(
     connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:
@@ -428,6 +429,7 @@ async def test_a_restart_between_question_and_answer_loses_nothing(
     assert state_of(sandbox, IDLE)["cursor"] == "2020"
 
 
+@pytest.mark.slow
 async def test_a_client_that_goes_while_the_human_thinks_leaves_nothing_written(
     connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:

@@ -59,6 +59,7 @@ def states(sandbox: Sandbox, ids: Sequence[str] = BOTH) -> list[Any]:
 # The account's limit
 
 
+@pytest.mark.slow
 async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
     assert len(calls) - len(own) < len(own) / 4
 
 
+@pytest.mark.slow
 async def test_a_plan_waits_at_the_limit_too_and_is_the_same_afterwards(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def is_pause_of(connection_id: str, call: LoggedRequest) -> bool:
     return call.connection_id == connection_id and is_pause(call)
 
 
+@pytest.mark.slow
 async def test_groups_make_few_steps_at_a_time_while_a_single_update_is_at_work(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +159,7 @@ async def test_groups_make_few_steps_at_a_time_while_a_single_update_is_at_work(
     assert min(b - a for a, b in zip(arrivals, later, strict=False)) > sandbox.latency * 0.9
 
 
+@pytest.mark.slow
 async def test_a_single_update_that_waits_for_a_sync_lets_groups_work(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +312,7 @@ async def test_the_client_is_told_how_many_are_done(connect: Connect, sandbox: S
     assert told == sorted(told, key=lambda each: each[0])
 
 
+@pytest.mark.slow
 async def test_of_many_updates_a_model_reads_the_failures_first_and_few_of_the_others(
     connect: Connect, sandbox: Sandbox
 ) -> None:

@@ -108,6 +108,7 @@ def reflected(database: sa.Connection, name: str) -> sa.Table:
     return sa.Table(name, sa.MetaData(), autoload_with=database, schema=schema)
 
 
+@pytest.mark.slow
 async def test_no_call_reads_every_workflow(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ async def test_a_search_through_everybodys_workflows_would_be_noticed(
         assert len(searches(reader.client._sys_db.engine, made)) == 3
 
 
+@pytest.mark.slow
 async def test_neighbours_never_see_each_others_updates(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +179,7 @@ async def test_neighbours_never_see_each_others_updates(
         assert {each.partition(":")[0] for each in begun} == {"ab", "a_", "a-", "a1"}
 
 
+@pytest.mark.slow
 async def test_numbers_go_on_from_the_rows_wherever_the_mark_is(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +195,7 @@ async def test_numbers_go_on_from_the_rows_wherever_the_mark_is(
             assert await update(service, "a") == f"a:{following}"
 
 
+@pytest.mark.slow
 async def test_numbers_go_on_where_old_updates_are_gone_and_the_mark_is_put_back(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +209,7 @@ async def test_numbers_go_on_where_old_updates_are_gone_and_the_mark_is_put_back
             assert await update(service, "a") == f"a:{following}"
 
 
+@pytest.mark.slow
 async def test_beside_a_running_update_none_is_started_though_its_mark_is_gone(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +225,7 @@ async def test_beside_a_running_update_none_is_started_though_its_mark_is_gone(
             await update(service, "a")
 
 
+@pytest.mark.slow
 async def test_the_numbers_of_another_account_are_skipped_at_once(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +241,7 @@ async def test_the_numbers_of_another_account_are_skipped_at_once(
         assert await service.workflows.last_ended("a") == 601
 
 
+@pytest.mark.slow
 async def test_a_repeated_group_gets_the_next_free_id(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +270,7 @@ async def test_a_connection_whose_updates_were_all_deleted_begins_again(
         assert await update(service, "a") == "a:2"
 
 
+@pytest.mark.slow
 async def test_the_marks_of_older_updates_are_made_at_the_start(
     sandbox: Sandbox, on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +290,7 @@ async def test_the_marks_of_older_updates_are_made_at_the_start(
         await service.operations.look()
 
 
+@pytest.mark.slow
 async def test_a_guests_updates_come_newest_first_page_by_page(
     on_each: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from tests.support.calls import (
 )
 
 
+@pytest.mark.slow
 async def test_an_update_is_undone_and_the_undo_undone(connect: Connect, sandbox: Sandbox) -> None:
     before = state_of(sandbox, IDLE)
     async with connect() as client:
@@ -89,6 +90,7 @@ async def test_exact_numbers_are_restored_and_copied_exactly(
     assert sandbox.connection(IDLE).state == original
 
 
+@pytest.mark.slow
 async def test_a_large_state_is_restored_and_copied_without_passing_through_the_client(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -103,6 +105,7 @@ async def test_a_large_state_is_restored_and_copied_without_passing_through_the_
     assert all(len(json.dumps(answer)) < 20_000 for answer in answers)
 
 
+@pytest.mark.slow
 async def test_a_copy_between_services_comes_with_a_warning(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -146,6 +149,7 @@ async def test_a_connection_that_is_not_allowed_cannot_be_copied_from(connect: C
     assert error["code"] == "not_allowed"
 
 
+@pytest.mark.slow
 async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pages(
     connect: Connect, sandbox: Sandbox
 ) -> None:

@@ -482,6 +482,7 @@ def _remember_for_ever(url: str, first: int) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_killed_leaves_whole_versions_and_the_next_one_goes_on(
     url: str, store: HistoryStore
 ) -> None:
@@ -527,6 +528,7 @@ async def test_the_tables_are_made_once_though_many_start_at_once(
         assert connection.execute(sa.select(tables.layout.c.number)).scalars().all() == [1]
 
 
+@pytest.mark.slow
 async def test_thinning_beside_others_that_remember_loses_no_content(store: HistoryStore) -> None:
     for number in range(150):
         await remember(store, cursor(number % 7), NOW - 100 * DAY + number * 3 * HOUR)
@@ -552,6 +554,7 @@ async def test_thinning_beside_others_that_remember_loses_no_content(store: Hist
 # Thinning
 
 
+@pytest.mark.slow
 async def test_thinning_removes_versions_and_the_contents_that_nothing_uses(
     store: HistoryStore, engine: sa.Engine
 ) -> None:

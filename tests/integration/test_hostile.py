@@ -109,6 +109,7 @@ def hostile_state(sandbox: Sandbox) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 def test_a_hostile_state_is_visible_on_the_wire_and_comes_through_an_update_exactly(
     start: Start, sandbox: Sandbox, hostile_state: dict[str, Any]
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_hostile_state_is_visible_on_the_wire_and_comes_through_an_update_exac
         assert back["status"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_hostile_names_and_errors_are_visible_bounded_and_forge_no_line_of_the_log(
     start: Start, sandbox: Sandbox
 ) -> None:
@@ -288,6 +290,7 @@ HUGE_STATES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", HUGE_STATES.values(), ids=HUGE_STATES)
 async def test_a_huge_state_is_answered_in_few_bytes_and_comes_through_an_update_exactly(
     connect: Connect, sandbox: Sandbox, state: dict[str, Any]

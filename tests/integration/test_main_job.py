@@ -12,6 +12,7 @@ RUNNING_CALLS = ["GET", "GET state", "PATCH", "GET state", "PATCH state", "GET s
 PAUSED_CALLS = ["GET", "GET state", "PATCH state", "GET state"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize(
     ("connection_id", "calls"), [(IDLE, RUNNING_CALLS), (PAUSED, PAUSED_CALLS)]

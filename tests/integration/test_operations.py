@@ -70,6 +70,7 @@ async def update(client: Client, connection_id: str, cursor: str, **more: Any) -
     return workflow_id
 
 
+@pytest.mark.slow
 async def test_old_updates_are_forgotten_but_never_a_connections_latest_ten(
     connect: Connect,
 ) -> None:
@@ -107,6 +108,7 @@ async def test_old_updates_are_forgotten_but_never_a_connections_latest_ten(
         assert reused["workflow_id"] == f"{IDLE}:3"
 
 
+@pytest.mark.slow
 async def test_nothing_is_forgotten_with_a_retention_of_zero(connect: Connect) -> None:
     async with connect() as client:
         for number in range(1, 13):

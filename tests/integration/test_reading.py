@@ -346,6 +346,7 @@ async def test_a_large_state_comes_as_an_outline_that_fits(
     assert len(json.dumps(seen["outline"], separators=(",", ":"))) <= max_bytes
 
 
+@pytest.mark.slow
 async def test_the_paths_of_an_outline_lead_deeper(connect: Connect, sandbox: Sandbox) -> None:
     async with connect() as client:
         top = await call(client, "get_state", connection_id=LARGE, max_bytes=2_000)
@@ -797,6 +798,7 @@ async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
     assert seen["state"] == state_of(sandbox, IDLE)
 
 
+@pytest.mark.slow
 async def test_an_account_known_from_before_lets_a_server_start_while_fivetran_is_away(
     connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:

@@ -119,6 +119,7 @@ def test_no_snippet_holds_a_secret() -> None:
     assert [value for value in [*values, *headers] if not named.fullmatch(value)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", snippets(), ids="-".join)
 async def test_a_host_that_is_configured_as_shown_gets_the_tools(
     command: list[str], tmp_path: Path

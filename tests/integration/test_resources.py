@@ -136,6 +136,7 @@ async def test_a_group_is_shown_as_by_workflow_status(connect: Connect, era: str
         assert shown["counts"] == {"updated": 2}
 
 
+@pytest.mark.slow
 async def test_a_large_group_comes_with_few_of_its_updates(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -293,6 +294,7 @@ async def test_who_listens_no_more_is_told_no_more(connect: Connect, era: str) -
             assert await ear.hear() == [state_uri(IDLE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_update_of_another_server_on_the_same_database_is_told(
     connect: Connect, environment: dict[str, str], tmp_path: Path, era: str
@@ -323,6 +325,7 @@ async def test_an_update_that_outlived_its_server_is_told_when_it_has_been_compl
             assert (await read(client, workflow_uri(workflow_id)))["status"] == "updated"
 
 
+@pytest.mark.slow
 async def test_numbers_that_another_account_has_used_do_not_keep_listeners_waiting(
     connect: Connect, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -345,6 +348,7 @@ async def test_numbers_that_another_account_has_used_do_not_keep_listeners_waiti
     other.close()
 
 
+@pytest.mark.slow
 async def test_listening_outlasts_a_database_that_is_away(
     on_postgres: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def meddle_with_snapshots(database: Path) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 async def test_the_api_secret_is_in_no_file_no_log_line_and_no_answer(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ async def test_the_api_secret_is_in_no_file_no_log_line_and_no_answer(
     assert where([SECRET, f"{API_KEY}:{SECRET}"], files_under(tmp_path)) == []
 
 
+@pytest.mark.slow
 async def test_no_state_reason_or_key_is_in_clear_in_any_file_of_the_data_directory(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def assert_nothing_leaks(answers: list[str], log: Path) -> None:
     assert where(MARKS, iter([log])) == []
 
 
+@pytest.mark.slow
 async def test_no_state_is_logged_over_stdio_at_any_level(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def ids(messages: list[Message]) -> list[str]:
 # What is on stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handshake", [LEGACY, MODERN], ids=["legacy", "2026-07-28"])
 def test_each_request_is_answered_with_one_line_and_nothing_else_is_on_stdout(
     start: Start, handshake: list[Message]
@@ -106,6 +107,7 @@ UNREADABLE: list[tuple[bytes, str | int | None, int]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_line_that_is_not_a_message_is_answered_and_logged(start: Start) -> None:
     with start() as server:
         server.say(*LEGACY)
@@ -122,6 +124,7 @@ def test_a_line_that_is_not_a_message_is_answered_and_logged(start: Start) -> No
     assert server.stderr.count("Refused a line on stdin") == len(UNREADABLE)
 
 
+@pytest.mark.slow
 def test_a_change_with_half_a_character_is_not_made_with_another_in_its_place(
     start: Start, sandbox: Sandbox
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_byte_order_mark_before_the_handshake_is_passed_over_and_logged(start:
     assert "byte order mark" in server.stderr
 
 
+@pytest.mark.slow
 def test_an_answer_of_an_odd_shape_is_no_yes(start: Start, sandbox: Sandbox) -> None:
     before = state_of(sandbox, IDLE)
     asking = INITIALIZE["params"] | {"capabilities": {"elicitation": {}}}
@@ -167,6 +171,7 @@ def test_an_answer_of_an_odd_shape_is_no_yes(start: Start, sandbox: Sandbox) -> 
     assert state_of(sandbox, IDLE) == before
 
 
+@pytest.mark.slow
 def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
     start: Start, sandbox: Sandbox
 ) -> None:
@@ -197,6 +202,7 @@ def test_an_answer_of_an_odd_shape_between_two_rounds_is_no_yes(
     assert state_of(sandbox, IDLE) == before | {"a": 1}
 
 
+@pytest.mark.slow
 def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> None:
     with start() as server:
         server.say(*LEGACY, tool_call("get_state", connection_id="no_such_thing"))
@@ -205,6 +211,7 @@ def test_a_tool_that_fails_puts_nothing_but_messages_on_stdout(start: Start) -> 
         assert server.exit_code() == 0
 
 
+@pytest.mark.slow
 def test_a_tool_that_crashes_puts_nothing_but_messages_on_stdout(
     start: Start, tmp_path: Path
 ) -> None:
@@ -218,6 +225,7 @@ def test_a_tool_that_crashes_puts_nothing_but_messages_on_stdout(
         assert '"exception": ' in server.stderr
 
 
+@pytest.mark.slow
 def test_an_unusable_data_directory_is_the_tools_answer_and_not_the_handshakes(
     start: Start, tmp_path: Path
 ) -> None:
@@ -251,6 +259,7 @@ def test_an_invalid_setting_ends_the_server_with_one_line_that_names_it(
         assert variable in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGABRT])
 def test_a_server_that_is_killed_leaves_no_broken_line_on_stdout(
     start: Start, sandbox: Sandbox, how: signal.Signals
@@ -273,6 +282,7 @@ def start_update_that_hangs(server: RawServer, sandbox: Sandbox) -> None:
     sandbox.wait_for(lambda request: request.fault == "hang")
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_read_the_log_is_answered_all_the_same(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -299,6 +309,7 @@ def test_a_host_that_does_not_read_the_log_is_answered_all_the_same(
 # When the process answers
 
 
+@pytest.mark.slow
 def test_the_handshake_is_answered_before_dbos_is_imported(start: Start, tmp_path: Path) -> None:
     """A module that waits for us replaces `dbos`, before it becomes the real one."""
     imports = tmp_path / "imports"
@@ -333,6 +344,7 @@ def test_the_server_ends_when_stdin_closes_before_a_word_was_said(start: Start) 
         assert server.heard == []
 
 
+@pytest.mark.slow
 def test_the_handshake_is_answered_although_stdin_closes_at_once(start: Start) -> None:
     """Later requests may get no answer: when stdin closes, the SDK drops requests that it has not
     begun."""
@@ -343,6 +355,7 @@ def test_the_handshake_is_answered_although_stdin_closes_at_once(start: Start) -
         assert ids(server.heard) in (["handshake"], ["handshake", "tools"])
 
 
+@pytest.mark.slow
 def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
     start: Start, sandbox: Sandbox
 ) -> None:
@@ -354,6 +367,7 @@ def test_the_server_ends_when_stdin_closes_while_fivetran_does_not_answer(
         assert server.exit_code() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "opening",
     [
@@ -372,6 +386,7 @@ def test_the_server_ends_when_stdin_closes_although_somebody_listens(
         assert server.exit_code() == 0
 
 
+@pytest.mark.slow
 def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_is_left(
     start: Start, sandbox: Sandbox
 ) -> None:
@@ -386,6 +401,7 @@ def test_an_update_in_flight_when_stdin_closes_is_completed_although_no_server_i
     assert sandbox.connection(IDLE).paused is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_an_update_in_flight_when_a_signal_ends_the_server_is_completed_once_by_the_next_one(
     start: Start, connect: Connect, sandbox: Sandbox, how: signal.Signals

@@ -203,6 +203,7 @@ async def test_the_doctor_tells_once_what_is_wrong(
     assert "in a few seconds" not in stdout
 
 
+@pytest.mark.slow
 def test_the_process_that_finishes_an_update_means_the_same_files(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:

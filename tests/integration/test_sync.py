@@ -201,6 +201,7 @@ async def test_a_sync_is_tried_again(connect: Connect, sandbox: Sandbox, status:
     assert sandbox.connection(IDLE).syncing
 
 
+@pytest.mark.slow
 async def test_while_the_sync_is_asked_for_nothing_is_paused(
     connect: Connect, sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ async def test_another_updates_step_is_not_gone_on_with(
     assert not sandbox.connection(IDLE).paused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["update_state", "together"])
 async def test_an_old_request_in_a_new_row_is_not_carried_out(
     connect: Connect, sandbox: Sandbox, on_both: dict[str, str], name: str

@@ -288,6 +288,7 @@ async def test_a_task_that_this_server_may_not_touch_is_like_one_that_never_was(
     assert len(found) == 6 * len(METHODS)
 
 
+@pytest.mark.slow
 async def test_a_read_only_server_shows_a_task_and_refuses_to_cancel_it(
     spawn: Connect, sandbox: Sandbox
 ) -> None:

@@ -277,6 +277,7 @@ async def test_a_strange_path_that_leads_nowhere_does_not_break_the_answer(
     assert error["code"] == "invalid_request"
 
 
+@pytest.mark.slow
 async def test_a_large_change_is_answered_in_few_bytes(connect: Connect) -> None:
     async with connect() as client:
         version = await version_of(client, LARGE)
@@ -511,6 +512,7 @@ async def test_a_byte_order_mark_is_ignored(connect: Connect) -> None:
     assert [plan["changes"][0]["after"] for plan in plans] == ["1"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nothing", ["", None])
 async def test_an_argument_that_says_nothing_is_as_good_as_none(
     connect: Connect, nothing: str | None

@@ -71,6 +71,7 @@ def calls_by_step(update: Tree) -> dict[str, list[str]]:
     return {each.span.name: sorted(each.names) for each in update.below}
 
 
+@pytest.mark.slow
 async def test_a_trace_leads_from_the_tool_over_the_steps_to_each_call(
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ async def test_a_trace_leads_from_the_tool_over_the_steps_to_each_call(
     assert_shows_nothing(collector)
 
 
+@pytest.mark.slow
 async def test_a_request_over_http_continues_its_callers_trace(
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ async def test_a_request_over_http_continues_its_callers_trace(
     assert_shows_nothing(collector)
 
 
+@pytest.mark.slow
 async def test_an_approved_update_continues_the_trace_of_whoever_has_proposed_it(
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -177,6 +180,7 @@ async def test_an_approved_update_continues_the_trace_of_whoever_has_proposed_it
     assert_shows_nothing(collector)
 
 
+@pytest.mark.slow
 async def test_no_header_of_a_trace_reaches_fivetran(
     collector: Collector, environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -199,6 +203,7 @@ async def test_no_header_of_a_trace_reaches_fivetran(
     assert sent == own | {"accept-encoding", "connection", "host"}
 
 
+@pytest.mark.slow
 async def test_a_command_and_its_group_are_one_trace(
     collector: Collector, environment: dict[str, str]
 ) -> None:
@@ -220,6 +225,7 @@ async def test_a_command_and_its_group_are_one_trace(
     assert_shows_nothing(collector)
 
 
+@pytest.mark.slow
 async def test_updates_go_on_while_the_collector_does_not_answer(
     environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -269,6 +275,7 @@ trace.set_tracer_provider(provider)
 """As opentelemetry-instrument does it: before the program begins, by a module that Python imports."""
 
 
+@pytest.mark.slow
 async def test_a_trace_is_whole_if_something_else_exports_it_and_one_line_says_so(
     collector: Collector, environment: dict[str, str], tmp_path: Path
 ) -> None:

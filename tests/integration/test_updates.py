@@ -731,6 +731,7 @@ async def test_a_connection_deleted_after_the_write_ends_the_update_as_done(
     assert "is running again" not in done["message"]
 
 
+@pytest.mark.slow
 async def test_two_megabytes_of_state_are_changed_by_a_small_patch(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -1254,6 +1255,7 @@ async def test_a_client_that_goes_away_does_not_stop_the_update(
     watch.ended_with(watch.old | PATCH)
 
 
+@pytest.mark.slow
 async def test_a_server_that_closes_during_an_update_leaves_it_to_the_next(
     connect: Connect, spawn: Connect, sandbox: Sandbox
 ) -> None:

@@ -40,6 +40,7 @@ from tests.support.watching import (
 )
 
 
+@pytest.mark.slow
 async def test_the_state_at_any_instant_between_twenty_syncs_comes_back_exactly(
     sandbox: Sandbox, on_either: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_failed_sync_is_noticed_too(
     assert looked["read"] == 1
 
 
+@pytest.mark.slow
 async def test_fifty_syncs_among_a_thousand_connections_cost_fifty_one_calls(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ async def test_a_used_up_limit_ends_the_look_and_the_next_one_goes_on(
     assert first["read"] + second["read"] == 30
 
 
+@pytest.mark.slow
 async def test_with_a_hundred_calls_left_ninety_are_left_alone(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +194,7 @@ async def test_with_a_hundred_calls_left_ninety_are_left_alone(
     assert looked["read"] + again["read"] + after["read"] == 200
 
 
+@pytest.mark.slow
 async def test_syncs_that_outnumber_the_calls_are_all_read_in_the_end(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +365,7 @@ async def test_the_next_process_goes_on_with_a_look_that_was_broken_off(
     assert api_calls(sandbox, ids[0]) == ["GET state"]
 
 
+@pytest.mark.slow
 async def test_a_forged_end_of_a_look_costs_calls_and_hides_nothing(
     sandbox: Sandbox,
     on_both: dict[str, str],
@@ -393,6 +398,7 @@ async def test_a_forged_end_of_a_look_costs_calls_and_hides_nothing(
     assert "Every state is read again" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_list_of_several_pages_is_read_to_its_end(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +416,7 @@ async def test_a_list_of_several_pages_is_read_to_its_end(
     assert len(sandbox.log) - begin == 3 + 1
 
 
+@pytest.mark.slow
 async def test_an_http_server_watches_unless_it_is_told_not_to(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_of_two_weeks_the_last_of_each_hour_stays() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_of_the_retention_the_last_of_each_day_stays() -> None:
     versions = each(300 * DAY, 20 * DAY, 2 * HOUR)
 

@@ -269,6 +269,7 @@ def asked() -> Iterator[tuple[Case, str]]:
             yield case, case.question
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_change_stands_whole(host: str) -> None:
     end, paragraph = {"plain": ("  \n", "\n\n"), "folded": (" ", " ")}.get(host, ("", " "))

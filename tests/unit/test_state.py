@@ -211,6 +211,7 @@ def test_the_limit_is_on_utf_8_rather_than_on_escapes() -> None:
         parse(dump({"a": "é" * (MAX_BYTES // 2)}))
 
 
+@pytest.mark.slow
 def test_the_most_values_are_parsed_and_one_more_is_refused_however_it_comes() -> None:
     most = '{"a":[' + "0," * (MAX_VALUES - 3) + "0]}"
     one_more = most.replace("[", "[0,")
@@ -905,6 +906,7 @@ def test_a_patch_that_doubles_the_state_again_and_again_is_refused_soon(depth: s
         apply(Change("json_patch", patch), {"a": {"x": "y" * 100_000}})
 
 
+@pytest.mark.slow
 def test_a_patch_copies_so_many_values_and_no_more() -> None:
     state = {"a": [[1]] * 49_999 + [1]}  # 100,000 values, with the array itself.
     copies: list[JsonValue] = [{"op": "copy", "from": "/a", "path": f"/{n}"} for n in range(3)]
@@ -1317,6 +1319,7 @@ def test_a_search_shows_small_values_whole_and_the_size_of_others() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_huge_path_does_not_make_what_is_below_it_expensive() -> None:
     above = "/" + "k" * 5_000_000
     state = {f"table_{n}": {"rows": {"x": 1}} for n in range(50_000)}

@@ -163,6 +163,7 @@ def alike(a: Any, b: Any) -> bool:
     return a == b and a.is_signed() == b.is_signed()
 
 
+@pytest.mark.slow
 @examples
 @given(states, st.randoms(use_true_random=False))
 def test_every_spelling_survives_parsing_and_dumping(state: State, rng: random.Random) -> None:
@@ -281,6 +282,7 @@ def test_a_json_patch_of_the_library_leads_to_its_target(before: State, after: S
     assert same(apply(Change("json_patch", adopt(patch)), before), after)
 
 
+@pytest.mark.slow
 @examples
 @given(states, states)
 def test_a_diff_is_a_patch(before: State, after: State) -> None:
@@ -302,6 +304,7 @@ def test_a_limited_diff_begins_like_the_whole(before: State, after: State, limit
     assert list(differences(before, after)) == every.changes
 
 
+@pytest.mark.slow
 @examples
 @given(states, merge_patches, st.booleans())
 def test_what_a_merge_patch_does_not_name_keeps_its_spelling(
