@@ -324,7 +324,7 @@ _PLACES = """() => ["#title", "#message"].map((each) => {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [None, pytest.param(PHONE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [None, PHONE])
 async def test_nothing_in_a_state_runs_loads_moves_or_calls(
     browser: Browser, sites: Sites, server: HttpServer, sandbox: Sandbox, size: Any
 ) -> None:

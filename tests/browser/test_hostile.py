@@ -39,7 +39,7 @@ def views_of(connection_id: str, version: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [None, pytest.param(PHONE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [None, PHONE])
 async def test_nothing_in_a_state_runs_loads_moves_or_leads_elsewhere(
     http: Serve, sandbox: Sandbox, browser: Browser, size: Any
 ) -> None:

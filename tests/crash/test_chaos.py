@@ -12,8 +12,8 @@ pytestmark = pytest.mark.filterwarnings("default")  # Of sockets whose other end
     ("kills", "postgres"),
     [
         (4, False),
-        pytest.param(20, False, marks=pytest.mark.slow),
-        pytest.param(20, True, marks=pytest.mark.slow),
+        (20, False),
+        (20, True),
     ],
 )
 def test_killed_servers_keep_the_promises(kills: int, postgres: bool) -> None:
@@ -25,7 +25,7 @@ def test_killed_servers_keep_the_promises(kills: int, postgres: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("updates", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("updates", [5, 60])
 def test_killed_http_servers_keep_them_too(updates: int) -> None:
     run = http_chaos.run(seed=5, updates=updates, clients=len(http_chaos.KINDS))
 

@@ -253,7 +253,7 @@ async def test_a_lonely_server_that_lost_its_lock_takes_it_again_and_completes_i
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "times_noticed"),
-    [("tcp", 2), ("socket", 2), pytest.param("tcp", 15, marks=pytest.mark.slow)],
+    [("tcp", 2), ("socket", 2), ("tcp", 15)],
 )
 async def test_an_update_is_completed_once_by_the_same_server_after_the_database_was_away(
     sandbox: Sandbox,

@@ -45,7 +45,7 @@ async def insist(server: HttpServer, folder: Path, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [2, 100])
 async def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
     http: Serve, tmp_path: Path, examples: int
 ) -> None:

@@ -161,7 +161,7 @@ async def test_an_unknown_update_cannot_be_cancelled(connect: Connect) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [20, 200])
 async def test_a_race_with_the_write_has_one_winner(
     connect: Connect, sandbox: Sandbox, times: int
 ) -> None:
