@@ -24,7 +24,7 @@ from fivetran_state.updates.updates import Updates
 
 SHOWN_WARNINGS = 5
 _VERSIONS_OF_UPDATE = 5
-"""An update makes two at most; the next update may make some in the second after it."""
+"""Read at once: an update makes two at most, and others may make some within a second of it."""
 
 _SHOWN = {
     "workflow_id",
@@ -99,7 +99,7 @@ class History:
         update = await updates.store.get(workflow_id)
         document = await large.run(state.document, await updates.store.state_before(update))
         # The update found it when it began, and nobody knows for how long it had been there.
-        started = views.time_text(update.created_at)
+        started = views.time_text(_began(update))
         seen = Seen(seen_from=started, seen_until=started)
         return Past(document, await large.run(state.version, document), seen)
 
@@ -255,14 +255,20 @@ def _version(move: Move, update: records.Update | None) -> _Placed:
 def _update(update: records.Update) -> _Placed:
     outcome = update.outcome
     entry = HistoryEntry(
-        at=views.time_text(update.created_at),
+        at=views.time_text(_began(update)),
         kind="update",
         version=None if outcome is None else outcome["version_after"],
         changes=None if outcome is None else [Change(**each) for each in outcome["changes"]],
         changes_total=None if outcome is None else outcome["changes_total"],
         **_about(update),
     )
-    return _Placed(update.created_at, entry, number=UpdateId.parse(update.workflow_id).number)
+    return _Placed(_began(update), entry, number=UpdateId.parse(update.workflow_id).number)
+
+
+def _began(update: records.Update) -> int:
+    """When, in milliseconds since 1970. SQLite's own times may have no parts of a second."""
+    asked_at = update.request.get("asked_at")
+    return update.created_at if asked_at is None else int(asked_at * 1000)
 
 
 def _about(update: records.Update) -> dict[str, Any]:
@@ -277,9 +283,9 @@ async def _without_version(
     found: list[_Placed] = []
     while page := await updates.listings.history(owner, below, limit):
         for update in page:
-            if update.created_at < floor or len(found) > limit:
+            if _began(update) < floor or len(found) > limit:
                 return found, False
-            is_in_time = end is None or update.created_at < end
+            is_in_time = end is None or _began(update) < end
             if is_in_time and not await _has_version(updates, owner, update):
                 found.append(_update(update))
         below = UpdateId.parse(page[-1].workflow_id).number
@@ -287,16 +293,24 @@ async def _without_version(
 
 
 async def _has_version(updates: Updates, owner: str, update: records.Update) -> bool:
-    if update.outcome is None or update.outcome["outcome"] == "unchanged":
+    """True if the history shows the update as what made a version, also while it runs or if it failed."""
+    if update.outcome is not None and update.outcome["outcome"] == "unchanged":
         return False
-    page = await updates.history.page(
-        owner,
-        since=update.created_at,
-        until=(update.completed_at or update.created_at) + 1000,
-        kinds={SeenBy.UPDATE},
-        limit=_VERSIONS_OF_UPDATE,
-    )
-    return any(each.version.workflow_id == update.workflow_id for each in page.entries)
+    until = None if update.completed_at is None else update.completed_at + 1000
+    cursor = None
+    while True:
+        page = await updates.history.page(
+            owner,
+            before=cursor,
+            since=update.created_at,
+            until=until,
+            kinds={SeenBy.UPDATE},
+            limit=_VERSIONS_OF_UPDATE,
+        )
+        if any(each.version.workflow_id == update.workflow_id for each in page.entries):
+            return True
+        if (cursor := page.next_cursor) is None:
+            return False
 
 
 def _kind(text: str) -> SeenBy:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID
+from dbos import DBOS
 from dbos import error as dbos_error
 
 from fivetran_state.errors import InternalError
@@ -36,11 +36,7 @@ class Members:
                 number = await self._next_number(request, max(tried, 0))
             workflow_id = str(UpdateId(owner(request), number))
             try:
-                with (
-                    SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                    SetWorkflowAttributes(self._starter.attributes(request, workflow_id)),
-                ):
-                    return await self._starter.begin(workflow_id, request)
+                return await self._starter.begin(workflow_id, request)
             except (dbos_error.DBOSWorkflowIDInUseError, InternalError):
                 # On replay, DBOS raises the second instead of the first. Somebody was first,
                 # or another account has a connection of that name.

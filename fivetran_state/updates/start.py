@@ -112,11 +112,7 @@ class Starter:
             workflow_id = str(UpdateId(records.owner(request), number))
             await self._store.series.mark({records.owner(request): number})
             try:
-                with (
-                    database.answering(),
-                    SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
-                    SetWorkflowAttributes(self.attributes(request, workflow_id)),
-                ):
+                with database.answering():
                     return await self.begin(workflow_id, request)
             except dbos_error.DBOSWorkflowIDInUseError:
                 taken = await self._store.status(workflow_id)
@@ -126,12 +122,16 @@ class Starter:
                 number = max(number, await self._store.series.last(records.owner(request)))
 
     async def begin(self, workflow_id: str, request: UpdateRequest) -> Handle:
-        """Start the update under the workflow id of the surrounding `SetWorkflowID`."""
+        """Start the update with this id. Raises DBOS's error if another one has it."""
         request = {**request, "asked_at": time.time()}
         if (trace := tracing.present()) is not None:
             request["trace"] = trace
         place = binding.input_of(workflow_id, records.NAME)
-        return await DBOS.start_workflow_async(self._workflow.registered, Bound(place, request))
+        with (
+            SetWorkflowID(workflow_id, workflow_id_reuse_policy="reject"),
+            SetWorkflowAttributes(self._attributes(request, workflow_id)),
+        ):
+            return await DBOS.start_workflow_async(self._workflow.registered, Bound(place, request))
 
     async def find(self, workflow_id: str) -> Handle:
         """A handle to follow, also for an update that does not exist."""
@@ -160,7 +160,7 @@ class Starter:
     def _request_attribute(self, request: UpdateRequest) -> dict[str, str]:
         return {_REQUEST: self._digest(request["idempotency_key"])}
 
-    def attributes(self, request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
+    def _attributes(self, request: UpdateRequest, workflow_id: str) -> dict[str, Any]:
         """What the row of the request's update says of it."""
         about = self._texts.seal([workflow_id, statuses.without_change(request)])
         return self._request_attribute(request) | records.attributes(request) | {ABOUT: about}

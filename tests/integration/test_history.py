@@ -15,6 +15,7 @@ from tests.support.calls import (
     IDLE,
     LARGE,
     PAUSED,
+    arrival,
     call,
     refused,
     state_of,
@@ -173,6 +174,63 @@ async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pag
     undo, fifth = updates_in(newest)
     assert undo["change"] == f"restore_from {IDLE}:1"
     assert (fifth["status"], fifth["reason"], fifth["changes_total"]) == ("updated", "reason 4", 1)
+
+
+async def test_an_update_that_has_written_and_still_runs_is_listed_once(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        hold = sandbox.fault("hang", method="PATCH", path=f"/{IDLE}$", skip=1)
+        await call(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"n": 1},
+            expected_version=await version_of(client, IDLE),
+            wait_seconds=0,
+        )
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        page = await call(client, "state_history", connection_id=IDLE)
+        hold.release()
+
+    [listed, first_look] = page["entries"]
+    assert (listed["workflow_id"], listed["status"]) == (f"{IDLE}:1", "running")
+    assert listed["changes_total"] == 1
+    assert first_look["kind"] == "first look"
+
+
+@pytest.mark.slow
+async def test_an_update_that_has_written_and_failed_is_listed_once(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        resume: Any = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
+        sandbox.fault("status", status=400, **resume)
+        sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
+        await refused(
+            client,
+            "update_state",
+            connection_id=IDLE,
+            merge_patch={"n": 1},
+            expected_version=await version_of(client, IDLE),
+            wait_seconds=50,
+        )
+        page = await call(client, "state_history", connection_id=IDLE)
+
+    [listed, first_look] = page["entries"]
+    assert (listed["workflow_id"], listed["error"]) == (f"{IDLE}:1", "left_paused")
+    assert first_look["kind"] == "first look"
+
+
+async def test_an_update_that_changes_nothing_comes_after_the_look_before_it(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        same = state_of(sandbox, IDLE)
+        await update(client, IDLE, merge_patch=same)
+        page = await call(client, "state_history", connection_id=IDLE)
+
+    assert [each["kind"] for each in page["entries"]] == ["update", "first look"]
 
 
 async def test_an_empty_history_says_what_it_covers(connect: Connect) -> None:
