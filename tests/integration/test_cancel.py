@@ -22,6 +22,7 @@ from tests.support.calls import (
 )
 from tests.support.matrix import CALLS, RUNNING, SYNC
 
+RACES = 200
 CALLS_TO_READ = 2
 """The calls of get_state to Fivetran about the connection."""
 BEFORE_THE_WRITE = [
@@ -161,14 +162,11 @@ async def test_an_unknown_update_cannot_be_cancelled(connect: Connect) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [20, 200])
-async def test_a_race_with_the_write_has_one_winner(
-    connect: Connect, sandbox: Sandbox, times: int
-) -> None:
+async def test_a_race_with_the_write_has_one_winner(connect: Connect, sandbox: Sandbox) -> None:
     outcomes, calls = set(), len(RUNNING)
     async with connect() as client:
         await version_of(client, IDLE)  # From now on, the server knows the names of groups.
-        for turn in range(times):
+        for turn in range(RACES):
             before = state_of(sandbox, IDLE)
             since = len(sandbox.log) + CALLS_TO_READ
             workflow_id = await start_counting(client)
