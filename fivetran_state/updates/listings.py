@@ -87,13 +87,13 @@ class Listings:
             # Read all of them: the database returns them in any order.
             around = await rows(start_time=_iso(moment - 1), end_time=_iso(moment + 1))
             same = [row for row in around if statuses.created_at(row) == moment]
-            return sorted(same, key=lambda row: row.workflow_id, reverse=True)
+            return sorted(same, key=_place_of_row, reverse=True)
 
         found: list[WorkflowStatus] = []
         older: dict[str, Any] = {}
         if after is not None:
             same = await started_at(after[0])
-            found = [row for row in same if row.workflow_id < after[1]]
+            found = [row for row in same if _place_of_row(row) < _place(*after)]
             older = {"end_time": _iso(after[0])}
             limit += len(same)  # Which come again.
         following = await rows(limit=limit, **older)
@@ -102,9 +102,7 @@ class Listings:
         if following:
             last = min(map(statuses.created_at, following))
             following = [row for row in following if statuses.created_at(row) != last]
-            following.sort(
-                key=lambda row: (statuses.created_at(row), row.workflow_id), reverse=True
-            )
+            following.sort(key=_place_of_row, reverse=True)
             found += following + await started_at(last)
         return [statuses.update(row, None, await self._about(row)) for row in found]
 
@@ -113,8 +111,7 @@ class Listings:
     ) -> list[Update]:
         # DBOS's list would walk through everybody else's updates to find the guest's.
         owners = await self._store.series.owners(f"{account}/", MAX_OWNERS)
-        found = await self.by_ids(await self._newest_of(owners, after, limit))
-        return sorted(found, key=lambda each: (each.created_at, each.workflow_id), reverse=True)
+        return await self._in_order(await self._newest_of(owners, after, limit))
 
     async def _newest_of(
         self, owners: Mapping[str, int], after: tuple[int, str] | None, limit: int
@@ -125,7 +122,7 @@ class Listings:
         some owner may have an update that belongs to the page.
         """
         started: dict[str, int] = {}
-        page: list[tuple[int, str]] = []
+        page: list[str] = []
         tops = {owner: number + MARKED_EVERY for owner, number in owners.items()}
         while tops:
             chunks = {
@@ -134,18 +131,15 @@ class Listings:
             }
             found = await self._started_at([id_ for chunk in chunks.values() for id_ in chunk])
             started |= found
-            of_page = [
-                (at, id_) for id_, at in started.items() if after is None or (at, id_) < after
-            ]
-            page = sorted(of_page, reverse=True)[:limit]
-            edge = page[-1][0] if len(page) == limit else 0
+            page = _page(started, after, limit)
+            edge = started[page[-1]] if len(page) == limit else 0
             tops = {
                 owner: top - READ_BATCH
                 for owner, top in tops.items()
                 if top > READ_BATCH
                 and min((found[id_] for id_ in chunks[owner] if id_ in found), default=-1) >= edge
             }
-        return [id_ for _, id_ in page]
+        return page
 
     async def _started_at(self, workflow_ids: Sequence[str]) -> dict[str, int]:
         """When these updates were started, as far as they are there."""
@@ -160,9 +154,11 @@ class Listings:
     ) -> list[Update]:
         """Of these updates, those from the one after `after`, newest first (see `page`)."""
         started = await self._started_at(workflow_ids)
-        older = [(at, id_) for id_, at in started.items() if after is None or (at, id_) < after]
-        found = await self.by_ids([id_ for _, id_ in sorted(older, reverse=True)[:limit]])
-        return sorted(found, key=lambda each: (each.created_at, each.workflow_id), reverse=True)
+        return await self._in_order(_page(started, after, limit))
+
+    async def _in_order(self, workflow_ids: Sequence[str]) -> list[Update]:
+        found = {each.workflow_id: each for each in await self.by_ids(workflow_ids)}
+        return [found[id_] for id_ in workflow_ids if id_ in found]
 
     async def by_ids(self, workflow_ids: Sequence[str]) -> list[Update]:
         """These updates of this account, as far as they are kept; their requests come without the change."""
@@ -220,6 +216,22 @@ class Listings:
                     return cast(UpdateRequest, request)
         whole = await self._store.status(status.workflow_id)
         return statuses.without_change(statuses.request(whole or status))
+
+
+def _page(started: Mapping[str, int], after: tuple[int, str] | None, limit: int) -> list[str]:
+    """The ids of the updates that come after `after`, newest first."""
+    places = {id_: _place(at, id_) for id_, at in started.items()}
+    older = [id_ for id_, place in places.items() if after is None or place < _place(*after)]
+    return sorted(older, key=places.__getitem__, reverse=True)[:limit]
+
+
+def _place_of_row(row: WorkflowStatus) -> tuple[int, int, str]:
+    return _place(statuses.created_at(row), row.workflow_id)
+
+
+def _place(created_at: int, workflow_id: str) -> tuple[int, int, str]:
+    """What updates are ordered by: a connection's may have begun in the same second of SQLite's clock."""
+    return created_at, len(workflow_id), workflow_id  # A longer one has a higher number.
 
 
 def _iso(milliseconds: int) -> str:

@@ -540,6 +540,21 @@ async def test_the_updates_of_all_connections_are_listed_in_stable_pages(
     assert {f"{id_}:{n}" for id_ in (IDLE, PAUSED, EMPTY) for n in (1, 2, 3)} <= set(seen)
 
 
+@pytest.mark.slow
+async def test_updates_of_one_second_are_listed_by_their_numbers(http: Serve) -> None:
+    async with http() as server:
+        for number in range(11):
+            body = {"connection_id": IDLE, "new_state": {"n": number}}
+            await post(server.client, "/state/update", ANY | body)
+        with closing(sqlite3.connect(server.settings.home / "state.db")) as database, database:
+            database.execute("UPDATE workflow_status SET created_at = 1000 * (created_at / 60000)")
+        first = await get(server.client, "/workflows", limit=4)
+        second = await get(server.client, "/workflows", limit=9, cursor=first["next_cursor"])
+
+    listed = [each["workflow_id"] for each in first["workflows"] + second["workflows"]]
+    assert listed == [f"{IDLE}:{number}" for number in range(11, 0, -1)]
+
+
 # What is refused
 
 
