@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
@@ -176,6 +177,17 @@ async def test_the_updates_of_a_connection_are_listed_newest_first_in_stable_pag
     assert (fifth["status"], fifth["reason"], fifth["changes_total"]) == ("updated", "reason 4", 1)
 
 
+async def with_versions(client: Client, count: int) -> dict[str, Any]:
+    """The history once it has so many versions, which are written down beside what makes them."""
+
+    async def look() -> dict[str, Any] | None:
+        page = await call(client, "state_history", connection_id=IDLE)
+        seen = {each["version"] for each in page["entries"] if "seen_until" in each}
+        return page if len(seen) == count else None
+
+    return await until(look)
+
+
 async def test_an_update_that_has_written_and_still_runs_is_listed_once(
     connect: Connect, sandbox: Sandbox
 ) -> None:
@@ -190,7 +202,8 @@ async def test_an_update_that_has_written_and_still_runs_is_listed_once(
             wait_seconds=0,
         )
         await arrival(sandbox, lambda each: each.fault == "hang")
-        page = await call(client, "state_history", connection_id=IDLE)
+
+        page = await with_versions(client, 2)
         hold.release()
 
     [listed, first_look] = page["entries"]
@@ -215,7 +228,7 @@ async def test_an_update_that_has_written_and_failed_is_listed_once(
             expected_version=await version_of(client, IDLE),
             wait_seconds=50,
         )
-        page = await call(client, "state_history", connection_id=IDLE)
+        page = await with_versions(client, 2)
 
     [listed, first_look] = page["entries"]
     assert (listed["workflow_id"], listed["error"]) == (f"{IDLE}:1", "left_paused")
@@ -228,7 +241,7 @@ async def test_an_update_that_changes_nothing_comes_after_the_look_before_it(
     async with connect() as client:
         same = state_of(sandbox, IDLE)
         await update(client, IDLE, merge_patch=same)
-        page = await call(client, "state_history", connection_id=IDLE)
+        page = await with_versions(client, 1)
 
     assert [each["kind"] for each in page["entries"]] == ["update", "first look"]
 
