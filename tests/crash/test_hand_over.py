@@ -10,7 +10,7 @@ from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Connect
 from tests.support.calls import IDLE, end_of, state_of, status_once
-from tests.support.commands import finish, finishing
+from tests.support.commands import background, finish
 from tests.support.hand_over import (
     assert_updated_once,
     start_update_that_waits_for_a_sync,
@@ -135,7 +135,7 @@ async def test_finish_that_is_ended_by_a_signal_hands_over_in_turn(
     async with running(environment, tmp_path) as server:
         await kill_while_draining(server, sandbox)
     killed_at = len(sandbox.log)
-    with finishing(environment, tmp_path) as process:
+    with background(environment, tmp_path, "fivetran_state", "finish") as process:
         sandbox.wait_for(lambda request: request.index >= killed_at and is_poll_of_a_sync(request))
         process.send_signal(signal.Signals[how])
         assert process.wait(10) == 130

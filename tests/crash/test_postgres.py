@@ -30,7 +30,7 @@ from tests.support.calls import (
     until,
     version_of,
 )
-from tests.support.commands import finishing
+from tests.support.commands import background
 from tests.support.files import files_under, where
 from tests.support.hand_over import start_update_that_waits_for_a_sync
 from tests.support.postgres import EXECUTORS, KEY, PASSWORD, SECRET_KEY, URL, Postgres
@@ -396,7 +396,8 @@ async def test_a_process_that_updates_are_handed_over_to_waits_for_a_database_th
 
     with ExitStack() as stack:
         with postgres.stopped():
-            process = stack.enter_context(finishing(on_postgres, tmp_path, "--after", "nobody"))
+            command = ("fivetran_state", "finish", "--after", "nobody")
+            process = stack.enter_context(background(on_postgres, tmp_path, *command))
             await until(is_waiting)
         await arrival(sandbox, resumed(SLOW))
         assert await anyio.to_thread.run_sync(process.wait, 30) == 0

@@ -31,14 +31,16 @@ def finish(
 
 
 @contextmanager
-def finishing(
+def background(
     environment: dict[str, str], folder: Path, *arguments: str
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """`fivetran-state finish`, while it runs; its stderr goes to a file."""
+    """`python -m ...`, which is killed at the end if it still runs; its stderr is added to a file."""
     with (
-        (folder / "finish.txt").open("wb") as stderr,
+        (folder / "background.txt").open("ab") as stderr,
         subprocess.Popen(
-            [sys.executable, "-m", "fivetran_state", "finish", *arguments],
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=stderr,
             env=environment,
             cwd=folder,

@@ -10,8 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fivetran_state.models import Mode
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import ROOT
+from tests.support.commands import background
 
 BEFORE = '{"cursor":"2026","exact":1.10}'
 AFTER = '{"cursor":"2020","exact":1.10}'
@@ -57,25 +57,12 @@ def not_as(sandbox: Sandbox, expected: str) -> list[str]:
     ]
 
 
-@contextmanager
 def changing(
     environment: dict[str, str], folder: Path, count: int, mode: Mode
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """The process that changes them, which is killed at the end; its stderr is added to a file."""
-    with (
-        (folder / "grouped.txt").open("ab") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.support.grouped", str(count), mode],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=environment | {"PYTHONPATH": str(ROOT)},
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """The process that changes them, until it ends or is killed."""
+    programs = environment | {"PYTHONPATH": str(ROOT)}
+    return background(programs, folder, "tests.support.grouped", str(count), mode)
 
 
 def changed(environment: dict[str, str], folder: Path, count: int, mode: Mode) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Looks of the watcher, and what the history knows after them."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from fivetran_state.config import Settings
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import ROOT
+from tests.support.commands import background
 
 MINUTE = 60.0
 
@@ -36,24 +35,12 @@ async def service_in(
         await service.close()
 
 
-@contextmanager
-def watching(environment: dict[str, str], folder: Path) -> Iterator[None]:
-    """`fivetran-state watch` with a look a second, until it is killed; its stderr is added to a file."""
-    with (
-        (folder / "watch.txt").open("ab") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "fivetran_state", "watch"],
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            env=environment | {"FIVETRAN_STATE_WATCH_INTERVAL": "1"},
-            cwd=folder,
-        ) as process,
-    ):
-        try:
-            yield
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(10)
+def watching(
+    environment: dict[str, str], folder: Path
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """`fivetran-state watch` with a look a second, until it is killed."""
+    every_second = environment | {"FIVETRAN_STATE_WATCH_INTERVAL": "1"}
+    return background(every_second, folder, "fivetran_state", "watch")
 
 
 def killed_look(
