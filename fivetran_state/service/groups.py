@@ -23,12 +23,8 @@ from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.connections import MAX_PAGE
-from fivetran_state.service.group_plan import (
-    SHOWN_MEMBERS,
-    GroupPlan,
-    Planner,
-    options_of_members,
-)
+from fivetran_state.service.group_plan import SHOWN_MEMBERS, GroupPlan
+from fivetran_state.service.group_planner import Planner, options_of_members
 from fivetran_state.service.group_status import (
     SHOWN_UPDATES,
     GroupFollower,

@@ -16,7 +16,7 @@ from fivetran_state import state
 from fivetran_state.changes import GroupOptions, Inline, for_each
 from fivetran_state.errors import RateLimited
 from fivetran_state.sandbox import LoggedRequest, Sandbox
-from fivetran_state.service import group_plan
+from fivetran_state.service import group_planner
 from tests.conftest import ERAS, Connect
 from tests.support.calls import (
     EMPTY,
@@ -106,7 +106,7 @@ async def test_a_plan_that_would_wait_too_long_says_so_and_is_no_conflict(
     sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
     ids = only(sandbox, 12)
-    monkeypatch.setattr(group_plan, "MAX_WAIT", 0.5)
+    monkeypatch.setattr(group_planner, "MAX_WAIT", 0.5)
     change = for_each(ids, CURSOR)
     async with service_in(environment, monkeypatch) as service:
         plan = await service.groups.plan_updates(change, GroupOptions("independent"))
