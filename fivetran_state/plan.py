@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fivetran_state import large, state
 from fivetran_state.errors import InvalidChange
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.models import Change, Update, changes_between
 from fivetran_state.policy import NO_RULING, Ruling
 from fivetran_state.text import quoted

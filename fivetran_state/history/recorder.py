@@ -7,7 +7,7 @@ from datetime import datetime
 
 from fivetran_state import large, state
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.history.versions import SeenBy
 

@@ -14,7 +14,8 @@ from fivetran_state.errors import (
     WorkflowNotFound,
 )
 from fivetran_state.events import Events
-from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.ids import UpdateId, is_connection_id
 from fivetran_state.plan import Plan
 from fivetran_state.policy import NO_RULING, Judged, NameUnknown, Ruling

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from fivetran_state.errors import FivetranError, InvalidRequest
-from fivetran_state.fivetran import Connection, is_cursor
+from fivetran_state.fivetran_answers import Connection, is_cursor
 from fivetran_state.models import ConnectionPage, ConnectionSummary
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fivetran_state.errors import ConnectionNotFound, MissingCredentials
-from fivetran_state.fivetran import RateLimit
+from fivetran_state.fivetran_answers import RateLimit
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.runtime.launch import Launched
 from fivetran_state.service.unfinished import is_paused

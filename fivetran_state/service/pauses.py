@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from fivetran_state import access
 from fivetran_state.errors import NotAllowed, UpdateInProgress
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.service.caller import Caller
 from fivetran_state.updates.records import Update, UpdateRequest
 

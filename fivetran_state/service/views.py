@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from fivetran_state import state
 from fivetran_state.errors import Cancelled, FivetranStateError
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.models import (
     Change,
     ConnectionSummary,

@@ -4,7 +4,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from fivetran_state.fivetran import Fivetran, RateLimit
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import RateLimit
 
 _HOUR = 3600.0
 _FIRST_PAUSE = 1.0

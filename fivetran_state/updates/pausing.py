@@ -18,7 +18,7 @@ from fivetran_state.errors import (
     SyncStillRunning,
     Unauthorized,
 )
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.updates.run import MAX_RETRY_PAUSE, Run
 
 logger = logging.getLogger(__name__)

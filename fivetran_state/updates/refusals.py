@@ -10,7 +10,7 @@ from fivetran_state.errors import (
     Undone,
     VerificationFailed,
 )
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.models import changes_between
 from fivetran_state.text import shown
 from fivetran_state.updates.records import GROUP, OUTSIDE

@@ -19,7 +19,7 @@ from fivetran_state.errors import (
     SyncRunning,
     Unauthorized,
 )
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.history.recorder import Recorder
 from fivetran_state.models import changes_between
 from fivetran_state.phases import Phase

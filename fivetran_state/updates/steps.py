@@ -25,7 +25,8 @@ from fivetran_state.errors import (
     Unauthorized,
 )
 from fivetran_state.events import Name
-from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.updates import binding
 from fivetran_state.updates.records import (
     GROUP,

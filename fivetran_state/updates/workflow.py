@@ -29,7 +29,8 @@ from fivetran_state.errors import (
     SyncRunning,
     Tampered,
 )
-from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.updates import binding, membership, pausing, verification
 from fivetran_state.updates.keys import Keys
 from fivetran_state.updates.records import (

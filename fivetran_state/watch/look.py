@@ -34,7 +34,8 @@ from fivetran_state.errors import (
     UnusableKey,
 )
 from fivetran_state.events import Event, Events, Name
-from fivetran_state.fivetran import Connection, Fivetran
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.history.recorder import has_synced
 from fivetran_state.history.store import HistoryStore
 from fivetran_state.history.versions import SeenBy
@@ -84,7 +85,7 @@ class Listing(TypedDict):
     """What the step `list` records."""
 
     moved: list[dict[str, Any]]
-    """`fivetran.Connection` of each one whose syncs' ends differ from its mark."""
+    """`fivetran_answers.Connection` of each one whose syncs' ends differ from its mark."""
     gone: list[str]
     """Connections with a mark that Fivetran does not list any more."""
     absent: list[str]

@@ -13,7 +13,8 @@ import stamina
 
 from fivetran_state import state
 from fivetran_state.errors import FivetranError, FivetranUnavailable, InvalidRequest, RateLimited
-from fivetran_state.fivetran import Fivetran, RateLimit
+from fivetran_state.fivetran import Fivetran
+from fivetran_state.fivetran_answers import RateLimit
 
 ID = "bullion_shutdown"
 CONNECTION: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 
 from fivetran_state import state
 from fivetran_state.errors import InvalidChange
-from fivetran_state.fivetran import Connection
+from fivetran_state.fivetran_answers import Connection
 from fivetran_state.plan import NAMED_PATHS, Plan, Wanted
 
 RUNNING = Connection(
