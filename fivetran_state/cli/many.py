@@ -154,15 +154,15 @@ class _Asked:
 
     async def wanted(self, shell: Shell) -> Wanted:
         """The change of each connection; raises `InvalidRequest`."""
-        groups = shell.service.groups
+        selection = shell.service.selection
         if self.undo is not None:
-            return await groups.undo_of(self.undo)
+            return await selection.undo_of(self.undo)
         if self.file is not None:
             text = inputs.text_of(self.file if self.file == "-" else f"@{self.file}", "--file")
             return await _listed(text)
         inline = {kind: self.given[kind] for kind in _INLINE}
         change = await changes.parse({**self.given, **inputs.texts_of(inline)}, self.only)
-        return changes.for_each(self.connections or await groups.chosen(**self.filters), change)
+        return changes.for_each(self.connections or await selection.chosen(**self.filters), change)
 
 
 async def _listed(text: str) -> Wanted:

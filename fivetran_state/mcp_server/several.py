@@ -42,11 +42,11 @@ async def wanted(
         return await changes.parse_each(each or ())
     if undone is not None:
         changes.refuse_another("it", dict(given) | {"restore_from": None}, only)
-        return await service.groups.resolved(changes.Undo(undone))
+        return await service.selection.resolved(changes.Undo(undone))
     change = await changes.parse(given, only)
     if connection_ids:
         return changes.for_each(connection_ids, change)
-    return await service.groups.resolved(changes.fitting(fitting, change))
+    return await service.selection.resolved(changes.fitting(fitting, change))
 
 
 def brief(view: UpdatesView) -> UpdatesView:

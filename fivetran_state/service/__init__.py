@@ -18,6 +18,7 @@ from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
 from fivetran_state.service.pauses import Pauses
 from fivetran_state.service.proposals import Proposals
+from fivetran_state.service.selection import Selection
 from fivetran_state.service.sources import Sources
 from fivetran_state.service.states import States
 from fivetran_state.service.workflows import Workflows
@@ -44,6 +45,7 @@ class Service:
         self.connections = Connections(caller)
         self.states = States(caller, self.history)
         self.changes = Changes(caller, sources, self.history)
+        self.selection = Selection(caller)
         self.groups = Groups(caller, sources, self.changes)
         self.pauses = Pauses(caller)
         self.workflows = Workflows(caller)

@@ -203,7 +203,7 @@ async def update_states(
         allow_resync=body.allow_resync,
         reason=body.reason,
     )
-    wanted = await service.groups.resolved(await body.chosen())
+    wanted = await service.selection.resolved(await body.chosen())
     if body.dry_run:
         return await answer(await service.groups.plan_updates(wanted, options, cursor=body.cursor))
     changes.refuse_cursor(body.cursor)
