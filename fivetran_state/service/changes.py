@@ -192,68 +192,89 @@ class Changes:
 
         This is apart from the waiting, so that no large value is kept for that long.
         """
-        updates = await self._caller.updates()
-        expected_version, idempotency_key = options.expected_version, options.idempotency_key
-        fivetran = await self._caller.fivetran_for(connection_id)
-        handle = None
-        judges = self._caller.has_policy
-        if judges and idempotency_key is not None:
+        await self._caller.fivetran_for(connection_id)  # It checks the id.
+        found = await self._of_key(connection_id, change, options, confirmation)
+        while found is None:
+            found = await self._of_state(connection_id, change, options, confirmation)
+        return found
+
+    async def _of_key(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        options: Options,
+        confirmation: Confirmation | None,
+    ) -> Handle | Update | None:
+        """What the request with this idempotency key has started or proposed, without reading its source."""
+        if options.idempotency_key is None:
+            return None
+        if self._caller.has_policy:
             proposal = await self._proposed_with_key(connection_id, change, options)
             if proposal is not None:
                 return proposal
         source = unread(change)
-        if idempotency_key is not None and source is not None:
-            version = _seen(expected_version, confirmation)
-            if version is not None or confirmation is None:
-                # Look for the key first: the source may be gone after the update.
-                request = await self.request(connection_id, source, options.with_version(version))
-                try:
-                    handle = await updates.starter.with_key(request)
-                except IdempotencyKeyReused as error:
-                    handle = await self._pinned(request, error)
-        while handle is None:
-            wanted = await self._sources.read(connection_id, change)
-            version = _seen(expected_version, confirmation)
-            plan = None
-            if confirmation is not None and version is None:
-                plan = await self.plan_of(connection_id, wanted, None, then_sync=options.then_sync)
-                version = plan.version_before
-            request = await self.request(connection_id, wanted, options.with_version(version))
+        version = _seen(options.expected_version, confirmation)
+        if source is None or (version is None and confirmation is not None):
+            return None
+        # The source may be gone after the update.
+        request = await self.request(connection_id, source, options.with_version(version))
+        try:
+            return await (await self._caller.updates()).starter.with_key(request)
+        except IdempotencyKeyReused as error:
+            return await self._pinned(request, error)
 
-            async def state_is_expected(version: str | None = version) -> bool:
-                # Without an expected version, repeating a change means to make it again.
-                return (
-                    version is None
-                    or await large.run(state.version, await fivetran.get_state(connection_id))
-                    == version
-                )
+    async def _of_state(
+        self,
+        connection_id: str,
+        change: changes.Change,
+        options: Options,
+        confirmation: Confirmation | None,
+    ) -> Handle | Update | None:
+        """What the request starts now; None if the state, or an update, has come between: look again."""
+        starter = (await self._caller.updates()).starter
+        fivetran = await self._caller.fivetran_for(connection_id)
+        wanted = await self._sources.read(connection_id, change)
+        version = _seen(options.expected_version, confirmation)
+        plan = None
+        if confirmation is not None and version is None:
+            plan = await self.plan_of(connection_id, wanted, None, then_sync=options.then_sync)
+            version = plan.version_before
+        request = await self.request(connection_id, wanted, options.with_version(version))
 
-            try:
-                latest, handle = await updates.starter.attach(request, state_is_expected)
-            except IdempotencyKeyReused as error:
-                return await self._pinned(request, error)
-            if handle is None and (judges or confirmation is not None):
-                plan = plan or await self.plan_of(
-                    connection_id, wanted, expected_version, then_sync=options.then_sync
-                )
-                if plan.ruling.forbidden is not None:
-                    raise by_policy(plan.ruling.forbidden)
-                if plan.ruling.needs_approval:
-                    return await self._proposed(connection_id, change, options)
-                if plan.ruling.closed is not None:
-                    raise by_policy(plan.ruling.closed, can_wait=True)
-                # The update applies only to the version that was judged.
-                request["expected_version"] = plan.version_before
-            if handle is None and plan is not None and confirmation is not None:
-                if not plan.changes_total:
-                    return await large.run_if(plan.is_large, plan.to_update)
-                if not options.allow_resync:
-                    refuse_pending_resync(plan.connection)
-                plan = await self.with_warnings(plan)
-                if not await confirmation.covers(plan, latest):
-                    continue  # The user may have taken a while: look again.
-            handle = handle or await updates.starter.start(request, after=latest)
-        return handle
+        async def state_is_expected() -> bool:
+            # Without an expected version, repeating a change means to make it again.
+            return (
+                version is None
+                or await large.run(state.version, await fivetran.get_state(connection_id))
+                == version
+            )
+
+        try:
+            latest, handle = await starter.attach(request, state_is_expected)
+        except IdempotencyKeyReused as error:
+            return await self._pinned(request, error)
+        if handle is not None:
+            return handle
+        if self._caller.has_policy or confirmation is not None:
+            plan = plan or await self.plan_of(
+                connection_id, wanted, options.expected_version, then_sync=options.then_sync
+            )
+            if plan.ruling.forbidden is not None:
+                raise by_policy(plan.ruling.forbidden)
+            if plan.ruling.needs_approval:
+                return await self._proposed(connection_id, change, options)
+            if plan.ruling.closed is not None:
+                raise by_policy(plan.ruling.closed, can_wait=True)
+            # The update applies only to the version that was judged.
+            request["expected_version"] = plan.version_before
+        if plan is not None and confirmation is not None:
+            if not plan.changes_total:
+                return await large.run_if(plan.is_large, plan.to_update)
+            if not options.allow_resync:
+                refuse_pending_resync(plan.connection)
+            if not await confirmation.covers(await self.with_warnings(plan), latest):
+                return None
+        return await starter.start(request, after=latest)
 
     async def _proposed_with_key(
         self, connection_id: str, change: changes.Change, options: Options
