@@ -66,7 +66,7 @@ async def look(shell: Shell, found: list[StateFile], how: How = ONLY_LOOK) -> Fo
         asked = how if file.is_edited else ONLY_LOOK
         async with few:
             try:
-                return await shell.service.changes.plan(
+                return await shell.service.plans.plan(
                     file.connection_id,
                     file.change,
                     expected_version=file.version,

@@ -66,7 +66,7 @@ async def change_state(
 
 
 async def _plan(shell: Shell, connection_id: str, change: changes.Change, how: How) -> ExitCode:
-    plan = await shell.service.changes.plan(
+    plan = await shell.service.plans.plan(
         connection_id, change, expected_version=how.expected_version, then_sync=how.then_sync
     )
     showing.plan(shell, plan)

@@ -276,7 +276,7 @@ async def _ask(shell: Shell, wanted: Wanted, plan: GroupPlanView) -> None:
 
 async def _in_full(shell: Shell, change: changes.Change, member: MemberPlan) -> str:
     """Every change of one connection; the first ones if they are too many."""
-    found = await shell.service.changes.plan(
+    found = await shell.service.plans.plan(
         member.connection_id, change, expected_version=member.version_before
     )
     if found.version_after != member.version_after:

@@ -278,7 +278,7 @@ class Tools:
         propose = propose or self._proposes
         asks = not propose and self._asks(context)
         if dry_run or (expected_version is None and not asks and not propose):
-            return await service.changes.plan_update(
+            return await service.plans.plan_update(
                 connection_id,
                 await parse(given, only),
                 expected_version=expected_version,

@@ -17,6 +17,7 @@ from fivetran_state.service.groups import Groups
 from fivetran_state.service.history import History
 from fivetran_state.service.operations import Operations
 from fivetran_state.service.pauses import Pauses
+from fivetran_state.service.plans import Plans
 from fivetran_state.service.proposals import Proposals
 from fivetran_state.service.selection import Selection
 from fivetran_state.service.sources import Sources
@@ -44,12 +45,13 @@ class Service:
         self.check = caller.check
         self.connections = Connections(caller)
         self.states = States(caller, self.history)
-        self.changes = Changes(caller, sources, self.history)
+        self.plans = Plans(caller, sources, self.history)
+        self.changes = Changes(caller, sources, self.plans)
         self.selection = Selection(caller)
-        self.groups = Groups(caller, sources, self.changes)
+        self.groups = Groups(caller, sources, self.plans)
         self.pauses = Pauses(caller)
         self.workflows = Workflows(caller)
-        self.proposals = Proposals(caller, self.changes, self.groups, self.workflows)
+        self.proposals = Proposals(caller, self.plans, self.groups, self.workflows)
         self.by_id = ById(self.changes, self.groups, self.workflows, self.proposals)
 
     async def of(self, api_key: str, api_secret: str) -> "Service":

@@ -1,26 +1,20 @@
-"""One change of one connection: plan it, make it, cancel it."""
+"""One change of one connection: make it, cancel it, see what it did."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any, cast
 
 from fivetran_state import access, changes, large, state
-from fivetran_state.errors import IdempotencyKeyReused, InvalidRequest
+from fivetran_state.errors import IdempotencyKeyReused
 from fivetran_state.events import Event, Name
 from fivetran_state.models import Update
-from fivetran_state.plan import Confirmation, Plan, Wanted
+from fivetran_state.plan import Confirmation
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
-from fivetran_state.service.history import History
+from fivetran_state.service.plans import Plans, check_version
 from fivetran_state.service.refusals import by_policy, too_late
-from fivetran_state.service.requests import Options, derived_key, fingerprint_of
+from fivetran_state.service.requests import Options, fingerprint_of
 from fivetran_state.service.sources import Sources, named, unread
-from fivetran_state.text import shown
 from fivetran_state.updates.records import Progress, UpdateRequest, request_fingerprint
 from fivetran_state.updates.refusals import (
-    conflict,
-    refuse_impossible_sync,
     refuse_pending_resync,
 )
 from fivetran_state.updates.start import Handle
@@ -35,83 +29,10 @@ async def ignore(progress: Progress) -> None:
 class Changes:
     """Changes the states of one account's connections."""
 
-    def __init__(self, caller: Caller, sources: Sources, history: History) -> None:
+    def __init__(self, caller: Caller, sources: Sources, plans: Plans) -> None:
         self._caller = caller
-        self._history = history
         self._sources = sources
-
-    async def plan_update(
-        self,
-        connection_id: str,
-        change: changes.Change,
-        *,
-        expected_version: str | None = None,
-        then_sync: bool = False,
-    ) -> Update:
-        """The effect of the change on the present state; nothing is written."""
-        plan = await self.plan(
-            connection_id, change, expected_version=expected_version, then_sync=then_sync
-        )
-        return await large.run_if(plan.is_large, plan.to_update)
-
-    async def plan(
-        self,
-        connection_id: str,
-        change: changes.Change,
-        *,
-        expected_version: str | None = None,
-        then_sync: bool = False,
-        allow_resync: bool = True,
-        asked_by: str | None = None,
-    ) -> Plan:
-        """Like `plan_update`, with both states in full. `asked_by`: who proposed the change.
-
-        Raises `ResyncPending` without `allow_resync`, as the update itself would.
-        """
-        check_version(expected_version)
-        wanted = await self._sources.read(connection_id, change)
-        plan = await self.plan_of(
-            connection_id, wanted, expected_version, then_sync=then_sync, asked_by=asked_by
-        )
-        if not allow_resync:
-            refuse_pending_resync(plan.connection)
-        return await self.with_warnings(plan)
-
-    async def plan_of(
-        self,
-        connection_id: str,
-        wanted: Wanted,
-        expected_version: str | None,
-        *,
-        then_sync: bool = False,
-        asked_by: str | None = None,
-    ) -> Plan:
-        """Plan the change and judge it; raise the errors of an update, except for a re-sync, of which the
-        plan warns."""
-        fivetran = await self._caller.fivetran_for(connection_id)
-        (connection, before, _), group_names = await asyncio.gather(
-            self._caller.read(fivetran, connection_id), fivetran.group_names()
-        )
-        plan = await large.run_if(
-            large.is_any(before, wanted.change),
-            Plan.of,
-            connection,
-            before,
-            wanted,
-            group_name=group_names.get(connection.group_id),
-            then_sync=then_sync,
-            sync_wait=self._caller.settings.sync_wait,
-        )
-        if expected_version is not None and expected_version != plan.version_before:
-            raise conflict(expected_version, plan.version_before)
-        if then_sync:
-            refuse_impossible_sync(connection)
-        return replace(plan, ruling=await self._caller.judge(plan, asked_by))
-
-    async def with_warnings(self, plan: Plan) -> Plan:
-        """The plan, with what is unusual about it by the state history."""
-        warnings = await self._history.warnings(plan.connection.id, plan.before, plan.applied.after)
-        return replace(plan, warnings=warnings)
+        self._plans = plans
 
     async def update_state(
         self,
@@ -162,12 +83,12 @@ class Changes:
         await self._caller.refuse_guests()
         updates = await self._caller.updates()
         self._caller.check(connection_id)
-        given = await self.request(connection_id, named(change), options)
+        given = await self._plans.request(connection_id, named(change), options)
         about = connection_id, fingerprint_of(given)
         workflow_id = await updates.proposals.attach(about, options.idempotency_key)
         if workflow_id is None:
             wanted = await self._sources.read(connection_id, change)
-            plan = await self.plan_of(
+            plan = await self._plans.plan_of(
                 connection_id, wanted, options.expected_version, then_sync=options.then_sync
             )
             if not plan.changes_total:
@@ -177,7 +98,7 @@ class Changes:
             if not options.allow_resync:
                 refuse_pending_resync(plan.connection)
             pinned = options.with_version(plan.version_before)
-            asked = self._caller.asked(await self.request(connection_id, wanted, pinned))
+            asked = self._caller.asked(await self._plans.request(connection_id, wanted, pinned))
             workflow_id = await updates.proposals.ask(asked, about, options.idempotency_key)
         return proposal_views.as_update(await updates.proposals.get(workflow_id))
 
@@ -217,7 +138,7 @@ class Changes:
         if source is None or (version is None and confirmation is not None):
             return None
         # The source may be gone after the update.
-        request = await self.request(connection_id, source, options.with_version(version))
+        request = await self._plans.request(connection_id, source, options.with_version(version))
         try:
             return await (await self._caller.updates()).starter.with_key(request)
         except IdempotencyKeyReused as error:
@@ -237,9 +158,11 @@ class Changes:
         version = _seen(options.expected_version, confirmation)
         plan = None
         if confirmation is not None and version is None:
-            plan = await self.plan_of(connection_id, wanted, None, then_sync=options.then_sync)
+            plan = await self._plans.plan_of(
+                connection_id, wanted, None, then_sync=options.then_sync
+            )
             version = plan.version_before
-        request = await self.request(connection_id, wanted, options.with_version(version))
+        request = await self._plans.request(connection_id, wanted, options.with_version(version))
 
         async def state_is_expected() -> bool:
             # Without an expected version, repeating a change means to make it again.
@@ -256,7 +179,7 @@ class Changes:
         if handle is not None:
             return handle
         if self._caller.has_policy or confirmation is not None:
-            plan = plan or await self.plan_of(
+            plan = plan or await self._plans.plan_of(
                 connection_id, wanted, options.expected_version, then_sync=options.then_sync
             )
             if plan.ruling.forbidden is not None:
@@ -272,7 +195,7 @@ class Changes:
                 return await large.run_if(plan.is_large, plan.to_update)
             if not options.allow_resync:
                 refuse_pending_resync(plan.connection)
-            if not await confirmation.covers(await self.with_warnings(plan), latest):
+            if not await confirmation.covers(await self._plans.with_warnings(plan), latest):
                 return None
         return await starter.start(request, after=latest)
 
@@ -281,7 +204,7 @@ class Changes:
     ) -> Update | None:
         """The proposal that the request with this key has become."""
         updates = await self._caller.updates()
-        given = await self.request(connection_id, named(change), options)
+        given = await self._plans.request(connection_id, named(change), options)
         about = connection_id, fingerprint_of(given)
         workflow_id = await updates.proposals.attach(about, options.idempotency_key)
         if workflow_id is None:
@@ -303,34 +226,6 @@ class Changes:
             if request_fingerprint(started) == request_fingerprint(request):
                 return await updates.starter.find(workflow_id)
         raise error
-
-    async def request(
-        self, connection_id: str, wanted: Wanted, options: Options, text: str | None = None
-    ) -> UpdateRequest:
-        """The request for one connection; `text` is the change, if it is known already."""
-        if text is None:
-            text = await large.run(state.dump, wanted.change.value)
-        request = UpdateRequest(
-            connection_id=connection_id,
-            change_kind=wanted.change.kind,
-            change=text,
-            change_is_exact=wanted.change.exact,
-            source=wanted.source,
-            expected_version=options.expected_version,
-            reason=options.reason,
-            idempotency_key=options.idempotency_key or derived_key(options, wanted, text),
-            key_was_given=options.idempotency_key is not None,
-            sync_wait=self._caller.settings.sync_wait,
-            asked_by=access.principal().name,
-        )
-        if options.then_sync:
-            request["then_sync"] = True
-        if options.allow_resync:
-            request["allow_resync"] = True
-        if self._caller.seen_paused.was_paused(await self._caller.owner(connection_id)):
-            request["seen_paused"] = True
-        request.update(cast(Any, (await self._caller.account()).in_request()))
-        return request
 
     async def state_before(self, workflow_id: str) -> state.Document:
         """The state before an update; raises `WorkflowNotFound` if it had not read one."""
@@ -391,11 +286,3 @@ def _seen(expected_version: str | None, confirmation: Confirmation | None) -> st
     if expected_version is not None or confirmation is None:
         return expected_version
     return confirmation.version
-
-
-def check_version(version: str | None) -> None:
-    if version is not None and not state.is_version(version):
-        raise InvalidRequest(
-            f"expected_version '{shown(version)}' is not a version. A version has 32 hexadecimal "
-            "digits; plans and get_state return it."
-        )

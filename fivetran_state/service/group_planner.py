@@ -21,8 +21,8 @@ from fivetran_state.fivetran import Fivetran
 from fivetran_state.plan import Plan, Wanted
 from fivetran_state.question import TooLarge, unnumbered
 from fivetran_state.service.caller import Caller
-from fivetran_state.service.changes import Changes
 from fivetran_state.service.group_plan import GroupPlan, Looked
+from fivetran_state.service.plans import Plans
 from fivetran_state.service.refusals import by_policy
 from fivetran_state.service.requests import Options
 from fivetran_state.service.sources import Sources
@@ -84,10 +84,10 @@ class _Pace:
 class Planner:
     """Looks at the connections of a group. Nothing is written."""
 
-    def __init__(self, caller: Caller, sources: Sources, changes: Changes) -> None:
+    def __init__(self, caller: Caller, sources: Sources, plans: Plans) -> None:
         self._caller = caller
         self._sources = sources
-        self._changes = changes
+        self._plans = plans
 
     async def plan(
         self,
@@ -151,7 +151,7 @@ class Planner:
         asked_by: str | None,
     ) -> Looked:
         updates = await self._caller.updates()
-        plan = await self._changes.plan_of(
+        plan = await self._plans.plan_of(
             connection_id, source, None, then_sync=options.then_sync, asked_by=asked_by
         )
         if plan.ruling.forbidden is not None:
@@ -168,7 +168,7 @@ class Planner:
         of_member = options_of_members(options).with_version(
             plan.version_before if is_pinned else None
         )
-        request = await self._changes.request(connection_id, source, of_member)
+        request = await self._plans.request(connection_id, source, of_member)
         request["mode"] = options.mode
         latest_number = 0 if latest is None else statuses.number(latest.workflow_id)
         if latest is None or not statuses.is_running(latest):
@@ -187,7 +187,7 @@ class Planner:
         )
         if not (is_shown and looked.is_changed):
             return looked
-        plan = await self._changes.with_warnings(plan)
+        plan = await self._plans.with_warnings(plan)
         return await large.run_if(plan.is_large, _described, looked, plan)
 
 

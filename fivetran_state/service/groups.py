@@ -12,10 +12,10 @@ from fivetran_state.events import Event, Name
 from fivetran_state.models import GroupPlanView, UpdatesView
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
-from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.group_plan import SHOWN_MEMBERS, GroupPlan
 from fivetran_state.service.group_planner import Planner, options_of_members
 from fivetran_state.service.group_status import SHOWN_UPDATES, GroupFollower, OnLook
+from fivetran_state.service.plans import Plans, check_version
 from fivetran_state.service.refusals import by_policy, not_a_cursor, too_late
 from fivetran_state.service.sources import Sources, named
 from fivetran_state.updates import groups
@@ -44,10 +44,10 @@ class GroupConfirmation(Protocol):
 class Groups:
     """Changes several connections of one account together."""
 
-    def __init__(self, caller: Caller, sources: Sources, changes: Changes) -> None:
+    def __init__(self, caller: Caller, sources: Sources, plans: Plans) -> None:
         self._caller = caller
-        self._changes = changes
-        self._planner = Planner(caller, sources, changes)
+        self._plans = plans
+        self._planner = Planner(caller, sources, plans)
         self._follower = GroupFollower(caller)
 
     async def plan_updates(
@@ -278,7 +278,7 @@ class Groups:
                     "change fewer connections at a time."
                 )
             members.append(
-                await self._changes.request(
+                await self._plans.request(
                     connection_id, unread, options_of_members(options), texts[id(change)]
                 )
             )

@@ -18,9 +18,9 @@ from fivetran_state.models import (
 from fivetran_state.plan import Plan
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
-from fivetran_state.service.changes import Changes, check_version
 from fivetran_state.service.group_plan import GroupPlan
 from fivetran_state.service.groups import Groups
+from fivetran_state.service.plans import Plans, check_version
 from fivetran_state.service.workflows import Workflows
 from fivetran_state.updates import proposals
 from fivetran_state.updates.proposal import Decision, is_group
@@ -68,11 +68,9 @@ class _Planned:
 class Proposals:
     """The proposals of this server's own account: guests change their states themselves."""
 
-    def __init__(
-        self, caller: Caller, changes: Changes, groups: Groups, workflows: Workflows
-    ) -> None:
+    def __init__(self, caller: Caller, plans: Plans, groups: Groups, workflows: Workflows) -> None:
         self._caller = caller
-        self._changes = changes
+        self._plans = plans
         self._groups = groups
         self._workflows = workflows
 
@@ -268,7 +266,7 @@ class Proposals:
         if not is_group(change):
             wanted = changes.Inline(await _change_of(change))
             return _Planned(
-                await self._changes.plan(
+                await self._plans.plan(
                     change["connection_id"],
                     wanted,
                     then_sync=then_sync,

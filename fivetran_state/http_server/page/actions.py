@@ -106,7 +106,7 @@ async def _planned(
     problem: FivetranStateError | None = None,
 ) -> Response:
     """The page with the plan, and the form that makes exactly this change."""
-    plan = await service.changes.plan(
+    plan = await service.plans.plan(
         connection_id, await _change_in(given), then_sync="then_sync" in given
     )
     return pages.answer(
@@ -127,7 +127,7 @@ async def _make(
     change, version = await _change_in(given), _version_in(given)
     try:
         # The update itself would find out too, but then this page would be gone.
-        await service.changes.plan(connection_id, change, expected_version=version)
+        await service.plans.plan(connection_id, change, expected_version=version)
         made = await service.changes.update_state(
             connection_id,
             change,

@@ -113,7 +113,7 @@ async def update_state(
         return await answer(_unchanged(view))
     version = expected(body.expected_version, if_match, may_lack=body.dry_run or body.is_original)
     if body.dry_run:
-        plan = await service.changes.plan_update(
+        plan = await service.plans.plan_update(
             body.connection_id,
             await changes.parse(given, body.only),
             expected_version=version,
