@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fivetran_state.errors import FivetranStateError, TooLargeToConfirm
+from fivetran_state.errors import Conflict, FivetranStateError, TooLargeToConfirm
 from fivetran_state.models import Change, GroupPlanView, Kind, MemberPlan, Mode
 from fivetran_state.policy import NO_RULING, Ruling
 from fivetran_state.question import (
@@ -15,6 +15,7 @@ from fivetran_state.question import (
     numbered,
 )
 from fivetran_state.service import views
+from fivetran_state.service.group_status import SHOWN_UPDATES
 from fivetran_state.text import quoted
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.records import UpdateRequest
@@ -123,6 +124,41 @@ class GroupPlan:
     def numbers(self) -> int:
         """The sum of the members' update numbers: it grows with every update of one of them."""
         return sum(each.latest_number for each in self.members)
+
+    @property
+    def refusal(self) -> FivetranStateError:
+        """The error for a group with connections that cannot be changed: that of the first one."""
+        error = self.failures[0].error
+        assert error is not None, "it is a failure"
+        if len(self.failures) > 1:
+            named = self.failures[:SHOWN_UPDATES]
+            error.details["failures"] = [each.view().to_json() for each in named]
+        return error
+
+    def insist_on(self, version: str | None) -> None:
+        """Raises `Conflict` if the plan is another version; None is any."""
+        if version not in (None, self.version):
+            raise Conflict(
+                f"The plan is version {self.version}, not {version}: the state of a connection has "
+                "changed since, or other connections are chosen, or another mode. Nothing was written.",
+                current_version=self.version,
+            )
+
+    def split(self) -> tuple[list[UpdateRequest], list[End]]:
+        """The requests of the connections that the group would change, and the ends of the others.
+
+        Raises the error of the first one that cannot be changed, unless the mode is `independent`.
+        """
+        chosen = self.members
+        if self.mode == "independent":
+            chosen = self.changed or [each for each in self.members if each.error is None]
+        elif self.failures:
+            raise self.refusal
+        if not chosen:
+            raise self.refusal
+        requests = [each.request for each in chosen if each.request is not None]
+        ids = {each["connection_id"] for each in requests}
+        return requests, [each.end for each in self.members if each.connection_id not in ids]
 
     def view(self, *, in_full: bool = False, is_proposed: bool = False) -> GroupPlanView:
         """With the first connections, or `in_full` with all of them; for whoever may approve the change if

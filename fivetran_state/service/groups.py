@@ -7,20 +7,19 @@ from typing import Protocol, overload
 
 from fivetran_state import access, changes, large, state
 from fivetran_state.changes import MAX_CONNECTIONS
-from fivetran_state.errors import Conflict, FivetranStateError, InvalidRequest
+from fivetran_state.errors import InvalidRequest
 from fivetran_state.events import Event, Name
 from fivetran_state.models import GroupPlanView, UpdatesView
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
 from fivetran_state.service.group_plan import SHOWN_MEMBERS, GroupPlan
 from fivetran_state.service.group_planner import Planner, options_of_members
-from fivetran_state.service.group_status import SHOWN_UPDATES, GroupFollower, OnLook
+from fivetran_state.service.group_status import GroupFollower, OnLook
 from fivetran_state.service.plans import Plans, check_version
 from fivetran_state.service.refusals import by_policy, not_a_cursor, too_late
 from fivetran_state.service.sources import Sources, named
 from fivetran_state.updates import groups
-from fivetran_state.updates.ends import End
-from fivetran_state.updates.records import GROUP, GroupRequest, UpdateRequest
+from fivetran_state.updates.records import GROUP, GroupRequest
 
 MAX_BYTES = 5 * state.MAX_BYTES
 """Of all the changes of one group."""
@@ -66,8 +65,7 @@ class Groups:
         self._check(wanted, options)
         if cursor is None:
             plan = await self._planner.plan(wanted, options, is_shown=True)
-            if options.expected_version not in (None, plan.version):
-                raise _conflict(str(options.expected_version), plan.version)
+            plan.insist_on(options.expected_version)
             return plan.view(in_full=in_full)
         first = next((at for at, each in enumerate(wanted, 1) if each == cursor), len(wanted))
         part = dict(islice(wanted.items(), first, first + SHOWN_MEMBERS))
@@ -177,10 +175,9 @@ class Groups:
                 repeated = await self._that_wrote(asked) if key is None else None
                 if repeated is not None:
                     return repeated
-                if options.expected_version is not None:
-                    raise _conflict(options.expected_version, plan.version)
+                plan.insist_on(options.expected_version)
             if options.mode == "all_or_nothing" and plan.failures:
-                raise _refused(plan)
+                raise plan.refusal
             if confirmation is not None and not plan.changed:
                 return plan.view()
             if plan.ruling.needs_approval:
@@ -202,9 +199,8 @@ class Groups:
         workflow_id = await updates.proposals.attach(about, key)
         if workflow_id is None:
             plan = await self._planner.plan(wanted, options)
-            if options.expected_version not in (None, plan.version):
-                raise _conflict(str(options.expected_version), plan.version)
-            asked["members"], asked["left_out"] = self.members(plan)
+            plan.insist_on(options.expected_version)
+            asked["members"], asked["left_out"] = plan.split()
             if not plan.changed:
                 return plan.view()
             workflow_id = await updates.proposals.ask(self._caller.asked(asked), about, key)
@@ -216,24 +212,8 @@ class Groups:
         """The plan of what `asked_by` proposed, for the person who decides."""
         return await self._planner.plan(wanted, options, is_shown=True, asked_by=asked_by)
 
-    def members(self, plan: GroupPlan) -> tuple[list[UpdateRequest], list[End]]:
-        """The requests of the connections that the group would change, and the ends of the others.
-
-        Raises the error of the first one that cannot be changed, unless the mode is `independent`.
-        """
-        chosen = plan.members
-        if plan.mode == "independent":
-            chosen = plan.changed or [each for each in plan.members if each.error is None]
-        elif plan.failures:
-            raise _refused(plan)
-        if not chosen:
-            raise _refused(plan)
-        requests = [each.request for each in chosen if each.request is not None]
-        ids = {each["connection_id"] for each in requests}
-        return requests, [each.end for each in plan.members if each.connection_id not in ids]
-
     async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
-        asked["members"], asked["left_out"] = self.members(plan)
+        asked["members"], asked["left_out"] = plan.split()
         updates = await self._caller.updates()
         return await updates.groups.start(asked, (await self._caller.account()).id, key)
 
@@ -334,21 +314,3 @@ class Groups:
         if view.status in ("updated", "failed"):
             raise too_late(workflow_id, view.status)
         return view
-
-
-def _conflict(expected: str, version: str) -> Conflict:
-    return Conflict(
-        f"The plan is version {version}, not {expected}: the state of a connection has changed "
-        "since, or other connections are chosen, or another mode. Nothing was written.",
-        current_version=version,
-    )
-
-
-def _refused(plan: GroupPlan) -> FivetranStateError:
-    """The error for a group with connections that cannot be changed: that of the first one."""
-    failures = plan.failures
-    error = failures[0].error
-    assert error is not None, "it is a failure"
-    if len(failures) > 1:
-        error.details["failures"] = [each.view().to_json() for each in failures[:SHOWN_UPDATES]]
-    return error

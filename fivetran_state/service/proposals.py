@@ -176,7 +176,7 @@ class Proposals:
             id=uuid.uuid4().hex, how="approved", by=me.name, version=planned.version
         )
         if isinstance(planned.plan, GroupPlan):
-            requests, decision["left_out"] = self._groups.members(planned.plan)
+            requests, decision["left_out"] = planned.plan.split()
             versions = {each.connection_id: each.version_before for each in planned.plan.members}
             decision["versions"] = {
                 each["connection_id"]: str(versions[each["connection_id"]]) for each in requests
