@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,7 +66,6 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     """
     authority = Authority(settings, host)
     sessions = Sessions(settings, authority)
-    public, origins = authority.public_paths, settings.origins
     prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     pages = page.Pages(prefix)
     counted = metrics.Metrics()
@@ -87,16 +86,6 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         async with mcp.session_manager.run():  # This also runs the backend.
             yield
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        if isinstance(error, InsufficientScope):
-            return authority.insufficient_scope(error)
-        if isinstance(error, FivetranStateError):
-            return problem_of(error, is_conditional="If-Match" in request.headers)
-        if isinstance(error, RequestValidationError):
-            return problem_of(InvalidRequest(f"{problems_of(_named(error))}."))
-        assert isinstance(error, HTTPException)
-        return problem_of_http(error)
-
     app = FastAPI(
         title="Fivetran state",
         version=__version__,
@@ -112,26 +101,10 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
         middleware=[
             Middleware(page.ProblemPages, pages=pages),
             Middleware(RequestLog, quiet=(*HEALTH, METRICS), metrics=counted),
-            Middleware(
-                HostCheck,
-                names=_names(settings),
-                pages=_pages(settings),
-                public=public,
-                origins=origins,
-            ),
-            *_cors(origins),
-            Middleware(
-                Gate,
-                authority=authority,
-                sessions=sessions,
-                per_minute=settings.rate_limit,
-                bearer_only=MCP_PATHS,
-            ),
-            Middleware(AuthContextMiddleware),
-            Middleware(WholeBody),
+            *_guards(settings, authority, sessions),
         ],
         exception_handlers=dict.fromkeys(
-            (FivetranStateError, RequestValidationError, HTTPException), refuse
+            (FivetranStateError, RequestValidationError, HTTPException), _refusal_by(authority)
         ),
     )
     app.state.backend, app.state.events, app.state.prefix = backend, backend.events, prefix
@@ -149,17 +122,61 @@ def build(settings: Settings, host: str = "127.0.0.1") -> FastAPI:
     counted.count_sessions(sessions_of_mcp.count)
     answers = WholeAnswers(sessions_of_mcp)
     endpoint = [Route(path, answers) for path in MCP_PATHS]
-    signing_in = SignIn(sessions, authority, prefix).routes()
-    app.state.issuer_host = None
-    if authority.issuer is not None and settings.oauth_client_id is not None:
-        flow = CodeFlow(authority.issuer, settings.oauth_client_id, settings)
-        signing_in += IssuerSignIn(flow, sessions, authority, prefix, settings).routes()
-        app.state.issuer_host = flow.issuer.host
+    signing_in, app.state.issuer_host = _signing_in(settings, authority, sessions, prefix)
     plain = [*docs.routes(app, pages), *signing_in, *authority.routes, *endpoint]
     counted.know_paths({route.path for route in plain if isinstance(route, Route)})
     app.router.routes.extend(plain)
     docs.describe(app, authority)
     return app
+
+
+def _refusal_by(authority: Authority) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
+    async def refuse(request: Request, error: Exception) -> Response:
+        if isinstance(error, InsufficientScope):
+            return authority.insufficient_scope(error)
+        if isinstance(error, FivetranStateError):
+            return problem_of(error, is_conditional="If-Match" in request.headers)
+        if isinstance(error, RequestValidationError):
+            return problem_of(InvalidRequest(f"{problems_of(_named(error))}."))
+        assert isinstance(error, HTTPException)
+        return problem_of_http(error)
+
+    return refuse
+
+
+def _guards(settings: Settings, authority: Authority, sessions: Sessions) -> list[Middleware]:
+    """What a request passes before its route, in this order."""
+    return [
+        Middleware(
+            HostCheck,
+            names=_names(settings),
+            pages=_pages(settings),
+            public=authority.public_paths,
+            origins=settings.origins,
+        ),
+        *_cors(settings.origins),
+        Middleware(
+            Gate,
+            authority=authority,
+            sessions=sessions,
+            per_minute=settings.rate_limit,
+            bearer_only=MCP_PATHS,
+        ),
+        Middleware(AuthContextMiddleware),
+        Middleware(WholeBody),
+    ]
+
+
+def _signing_in(
+    settings: Settings, authority: Authority, sessions: Sessions, prefix: str
+) -> tuple[list[Route], str | None]:
+    """The routes by which people sign in, and the host of the issuer that they are sent to, if any."""
+    routes = SignIn(sessions, authority, prefix).routes()
+    if authority.issuer is None or settings.oauth_client_id is None:
+        return routes, None
+    flow = CodeFlow(authority.issuer, settings.oauth_client_id, settings)
+    routes += IssuerSignIn(flow, sessions, authority, prefix, settings).routes()
+    return routes, flow.issuer.host
 
 
 def _cors(origins: re.Pattern[str] | None) -> list[Middleware]:
