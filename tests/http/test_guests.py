@@ -613,7 +613,11 @@ async def test_the_credentials_of_a_guest_are_erased_when_its_update_has_ended(
             kept = await anyio.to_thread.run_sync(kept_credentials, environment, sandbox)
             return len(kept) == 7 and [id_ for id_ in kept if kept[id_]] == [running]
 
+        async def is_paused() -> bool:
+            return ann.account.connection(SYNCING).paused
+
         await until(only_running)
+        await until(is_paused)  # Otherwise another sync would run on.
         await server.kill()
     ann.account.finish_sync(SYNCING)
 

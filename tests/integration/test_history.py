@@ -18,6 +18,7 @@ from tests.support.calls import (
     PAUSED,
     arrival,
     call,
+    end_of,
     refused,
     state_of,
     until,
@@ -205,6 +206,7 @@ async def test_an_update_that_has_written_and_still_runs_is_listed_once(
 
         page = await with_versions(client, 2)
         hold.release()
+        await end_of(client, f"{IDLE}:1")
 
     [listed, first_look] = page["entries"]
     assert (listed["workflow_id"], listed["status"]) == (f"{IDLE}:1", "running")
