@@ -25,7 +25,7 @@ from tests.support.calls import (
 from tests.support.commands import run
 from tests.support.rest import ANY, post
 from tests.support.shell import Ended, Shell
-from tests.support.updates import assert_written_once_while_paused
+from tests.support.updates import assert_written_once_while_paused, refuse_resumes
 
 REWIND = '{"cursor":"2020"}'
 
@@ -240,10 +240,7 @@ def test_a_sync_is_started_afterwards(shell: Shell, sandbox: Sandbox) -> None:
 
 
 def test_a_connection_that_stays_paused_exits_with_3(shell: Shell, sandbox: Sandbox) -> None:
-    # A first refusal that is waited for, and a second that asks for more patience than is left.
-    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=400, **resume)  # type: ignore[arg-type]
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    refuse_resumes(sandbox, IDLE)
 
     ended = update(shell, IDLE, "--merge-patch", REWIND)
 

@@ -11,24 +11,17 @@ from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, PAUSED, is_resume, state_of
 from tests.support.hand_over import start_update_that_waits_for_a_sync
 from tests.support.shell import Shell
-from tests.support.updates import SLOW, resumed
+from tests.support.updates import SLOW, refuse_resumes, resumed
 from tests.support.warm import warm_terminal
 from tests.support.wire import raw_server
 
 REWIND = '{"cursor":"2020"}'
 
 
-def refuse_resumes(sandbox: Sandbox, *, skip: int) -> None:
-    """One refusal that is waited for, and one that asks for more patience than is left."""
-    resume: dict[str, Any] = {"method": "PATCH", "path": f"/{IDLE}$", "skip": skip}
-    sandbox.fault("status", status=400, **resume)
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
-
-
 @pytest.fixture
 def left_paused(shell: Shell, sandbox: Sandbox) -> Any:
     """The state of IDLE, which an update has written and left paused."""
-    refuse_resumes(sandbox, skip=1)
+    refuse_resumes(sandbox, IDLE)
     pinned = ("--expected-version", shell.version_of(IDLE), "--json")
     assert shell("update", IDLE, "--merge-patch", REWIND, *pinned).code == 3
     assert sandbox.connection(IDLE).paused is True

@@ -24,6 +24,7 @@ from tests.support.updates import (
     WRITE,
     is_poll_of_a_sync,
     kill_while_draining,
+    refuse_resumes,
     resumed,
     start_update,
     start_update_that_hangs,
@@ -168,10 +169,7 @@ async def test_finish_waits_for_the_update_of_no_living_server(
 async def test_finish_names_the_connection_that_an_update_has_left_paused(
     sandbox: Sandbox, environment: dict[str, str], connect: Connect, tmp_path: Path
 ) -> None:
-    # The update waits after the first refusal; the second asks for a longer wait than is left.
-    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=400, **resume)  # type: ignore[arg-type]
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    refuse_resumes(sandbox, IDLE)
     async with connect() as client:
         seen = await client.call_tool("get_state", {"connection_id": IDLE})
         assert seen.structured_content is not None

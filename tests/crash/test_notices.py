@@ -15,7 +15,7 @@ from tests.support.commands import doctor, finish
 from tests.support.files import files_under, where
 from tests.support.processes import ended, running
 from tests.support.receiver import PATH, SECRET, Receiver, delivered, receiving
-from tests.support.updates import SLOW, start_update
+from tests.support.updates import SLOW, refuse_resumes, start_update
 from tests.support.watching import service_in
 
 SOON = {"FIVETRAN_STATE_ALERT_MINUTES": "0.001"}
@@ -152,10 +152,7 @@ async def test_of_two_servers_one_tells_of_a_connection_that_stays_paused_for_ea
 async def test_a_connection_that_an_update_has_left_paused_is_told_with_what_to_do(
     sandbox: Sandbox, environment: dict[str, str], receiver: Receiver, tmp_path: Path
 ) -> None:
-    # The update waits after the first refusal; the second asks for a longer wait than is left.
-    resume: dict[str, Any] = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=400, **resume)
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
+    refuse_resumes(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         update = await start_update(server.client, IDLE)
         await end_of(server.client, update)
@@ -174,9 +171,7 @@ async def test_a_connection_that_somebody_has_resumed_is_not_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    resume: dict[str, Any] = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=400, **resume)
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
+    refuse_resumes(sandbox, IDLE)
     async with running(environment, tmp_path) as server:
         update = await start_update(server.client, IDLE)
         await end_of(server.client, update)

@@ -12,6 +12,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.support.calls import IDLE, PAUSED, SYNCING, sync_until_paused
 from tests.support.commands import run
 from tests.support.history import engine_of, remember, store_of
+from tests.support.updates import refuse_resumes
 
 Situation = Callable[[Sandbox, dict[str, str], Path], None]
 
@@ -45,10 +46,8 @@ def _states_of_november(_: Sandbox, environment: dict[str, str], folder: Path) -
 
 def _left_paused(sandbox: Sandbox, environment: dict[str, str], folder: Path) -> None:
     """An update could not resume its connection, because Fivetran's limit was used up."""
-    resume = {"method": "PATCH", "path": f"/{PAUSED}$"}
     sandbox.set_paused(PAUSED, False)
-    sandbox.fault("status", status=400, skip=1, **resume)  # type: ignore[arg-type]
-    sandbox.fault("status", status=429, skip=1, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    refuse_resumes(sandbox, PAUSED)
     person = environment | {"LOGNAME": "bob"}
     version = run(person, folder, "get", PAUSED).stderr.split()[-1]
     rewind = ("--merge-patch", '{"last_sync": "2026-11-01T00:00:00Z"}')

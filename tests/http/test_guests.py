@@ -49,7 +49,7 @@ from tests.support.policies import policy
 from tests.support.postgres import SECRET_KEY, Postgres
 from tests.support.rest import ANY, get, post
 from tests.support.tasks import FollowsTasks, ask
-from tests.support.updates import AFTER
+from tests.support.updates import AFTER, refuse_resumes
 
 CURSOR = {"cursor": "2020"}
 OTHER_KEY = "another-key-of-our-own-account"
@@ -545,11 +545,7 @@ async def test_a_server_without_an_account_hands_its_guests_over_when_it_is_stop
 async def test_finish_names_the_connection_of_a_guest_that_is_left_paused_until_it_comes_again(
     http: Serve, environment: dict[str, str], ann: Guest
 ) -> None:
-    # The update waits after the first refusal, in case another key works; the second asks for a
-    # longer wait than is left.
-    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    ann.account.fault("status", status=403, **resume)  # type: ignore[arg-type]
-    ann.account.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    refuse_resumes(ann.account, IDLE, first=403)
     async with http() as server:
         body = ann.body | {"connection_id": IDLE, "new_state": CURSOR}
         left = await post(server.client, "/state/update", ANY | body, status=502)

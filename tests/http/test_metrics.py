@@ -15,7 +15,7 @@ from tests.support.calls import IDLE, PAUSED, arrival, state_of
 from tests.support.http_server import authorization
 from tests.support.people import person
 from tests.support.rest import ANY
-from tests.support.updates import SLOW, is_poll_of_a_sync
+from tests.support.updates import SLOW, is_poll_of_a_sync, refuse_resumes
 
 PATCH = {"cursor": "2020"}
 METRICS_TOKEN = "FIVETRAN_STATE_METRICS_TOKEN"
@@ -102,9 +102,7 @@ async def test_a_connection_that_an_update_holds_paused_is_shown_with_its_time(
 async def test_a_connection_that_was_left_paused_is_shown_until_somebody_resumes_it(
     http: Serve, sandbox: Sandbox
 ) -> None:
-    resume = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-    sandbox.fault("status", status=400, **resume)  # type: ignore[arg-type]
-    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)  # type: ignore[arg-type]
+    refuse_resumes(sandbox, IDLE)
     async with http() as server:
         await change(server.client)
         left = await samples(server.client)

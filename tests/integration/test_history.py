@@ -27,6 +27,7 @@ from tests.support.calls import (
     version_of,
     written_down,
 )
+from tests.support.updates import refuse_resumes
 
 
 @pytest.mark.slow
@@ -219,9 +220,7 @@ async def test_an_update_that_has_written_and_failed_is_listed_once(
     connect: Connect, sandbox: Sandbox
 ) -> None:
     async with connect() as client:
-        resume: Any = {"method": "PATCH", "path": f"/{IDLE}$", "skip": 1}
-        sandbox.fault("status", status=400, **resume)
-        sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
+        refuse_resumes(sandbox, IDLE)
         await refused(
             client,
             "update_state",

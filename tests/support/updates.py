@@ -32,6 +32,17 @@ AFTER: FaultKind = "apply_then_hang"
 SLOW = "slow_tortoise"
 
 
+def refuse_resumes(sandbox: Sandbox, connection_id: str, *, first: int = 400) -> None:
+    """Makes the next update leave its connection paused, after one call that pauses it.
+
+    The `first` refusal is waited for, in case another key works; the second asks for more patience than
+    is left.
+    """
+    resume: dict[str, Any] = {"method": "PATCH", "path": f"/{connection_id}$", "skip": 1}
+    sandbox.fault("status", status=first, **resume)
+    sandbox.fault("status", status=429, headers={"Retry-After": "86400"}, **resume)
+
+
 async def start_update(client: Client, connection_id: str = IDLE, **more: Any) -> str:
     """Reads the state, starts an update and does not wait for it; its workflow id."""
     started = await call(
