@@ -190,13 +190,13 @@ class Changes:
                 raise by_policy(plan.ruling.closed, can_wait=True)
             # The update applies only to the version that was judged.
             request["expected_version"] = plan.version_before
-        if plan is not None and confirmation is not None:
-            if not plan.changes_total:
-                return await large.run_if(plan.is_large, plan.to_update)
-            if not options.allow_resync:
-                refuse_pending_resync(plan.connection)
-            if not await confirmation.covers(await self._plans.with_warnings(plan), latest):
-                return None
+            if confirmation is not None:
+                if not plan.changes_total:
+                    return await large.run_if(plan.is_large, plan.to_update)
+                if not options.allow_resync:
+                    refuse_pending_resync(plan.connection)
+                if not await confirmation.covers(await self._plans.with_warnings(plan), latest):
+                    return None
         return await starter.start(request, after=latest)
 
     async def _proposed_with_key(
