@@ -13,8 +13,8 @@ from fivetran_state.state.values import JsonValue, KeyPath, copied, members_of
 from fivetran_state.state.writing import same
 from fivetran_state.text import HIDDEN, escape
 
-# The places of the numbers that were recognized as rounded; None for an exact change.
 Kept: TypeAlias = dict[KeyPath, None] | None
+"""The places of the numbers that were recognized as rounded; None for an exact change."""
 
 
 def hides(value: JsonValue) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fivetran_state.state.doubles import Kept, is_rounding, restored
 from fivetran_state.state.limits import MAX_BYTES
-from fivetran_state.state.pointers import NotThere, at_tokens, index_of, pointer_of, tokens_of
+from fivetran_state.state.pointers import NotThere, at_tokens, index_of, place_of, tokens_of
 from fivetran_state.state.values import InvalidChange, JsonValue, copied, count_values, with_article
 from fivetran_state.state.writing import dump, preview
 from fivetran_state.text import shown
@@ -25,6 +25,7 @@ _OPERATIONS = {
 
 
 def check_json_patch(patch: JsonValue) -> None:
+    """Raises InvalidChange if the patch would be wrong for every state."""
     if not isinstance(patch, list):
         raise InvalidChange(
             f"a JSON patch is an array of operations, but this is {with_article(patch)}"
@@ -137,7 +138,7 @@ def put(state: Any, path: list[str], value: Any, *, inserts: bool) -> Any:
     if isinstance(parent, dict):
         parent[last] = value
         return state
-    place = shown(pointer_of(path[:-1])) or "the top"
+    place = place_of(path[:-1])
     if not isinstance(parent, list):
         raise NotThere(f"{place} is {with_article(parent)}; only an object or array has members")
     index = len(parent) if last == "-" and inserts else index_of(last)
@@ -151,6 +152,7 @@ def put(state: Any, path: list[str], value: Any, *, inserts: bool) -> Any:
 
 
 def remove(state: Any, path: list[str]) -> Any:
+    """The state, changed in place, without the value at the path. Raises NotThere."""
     if not path:
         raise InvalidChange("the whole state cannot be removed; replace it with new_state")
     at_tokens(state, path)  # Raises NotThere.

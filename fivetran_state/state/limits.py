@@ -15,6 +15,7 @@ of memory, and several copies are made."""
 
 
 def refuse_deep(value: JsonValue) -> None:
+    """Raises InvalidState beyond MAX_DEPTH."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [member for parent in level for _, member in members_of(parent)]
@@ -23,6 +24,7 @@ def refuse_deep(value: JsonValue) -> None:
 
 
 def refuse_large(value: JsonValue) -> None:
+    """Raises InvalidState beyond MAX_BYTES."""
     # The ASCII text is never shorter than the UTF-8 that the limit counts, and quicker to make.
     if len(dump(value)) > MAX_BYTES:
         readable = simplejson.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -55,10 +55,12 @@ class _Spelled(Decimal):
 
 
 def integer(text: str) -> int | Decimal:
+    """The value of digits, maybe after a minus; a Decimal where an int could not carry them."""
     return number(text) if len(text) > _INT_DIGITS or text == "-0" else int(text)
 
 
 def is_integer(text: str) -> bool:
+    """True if a number is spelled without a fraction and exponent."""
     return text.lstrip("-").isdigit()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 from urllib.parse import quote, unquote
 
-from fivetran_state.state.values import JsonValue, KeyPath, with_article
+from fivetran_state.state.values import JsonValue, with_article
 from fivetran_state.state.writing import dump
 from fivetran_state.text import shown, visible
 
@@ -46,6 +46,7 @@ def usable_form(pointer: str) -> str | None:
 
 
 def without_fragment(pointer: str) -> str:
+    """The pointer, if this is its form with a #. Raises NotThere if its escapes are not UTF-8."""
     if not pointer.startswith("#"):
         return pointer
     try:
@@ -57,6 +58,7 @@ def without_fragment(pointer: str) -> str:
 
 
 def tokens_of(pointer: str) -> list[str]:
+    """The keys and indexes on the way. Raises NotThere if it is not a JSON Pointer."""
     text = without_fragment(pointer)
     if (text and not text.startswith("/")) or re.search("~(?![01])", text):
         raise NotThere(
@@ -66,14 +68,17 @@ def tokens_of(pointer: str) -> list[str]:
 
 
 def unescaped(token: str) -> str:
+    """The key that a token of a pointer stands for."""
     return token.replace("~1", "/").replace("~0", "~")
 
 
 def index_of(token: str) -> int | None:
+    """The index of an item in an array, if the token is one."""
     return int(token) if _INDEX.fullmatch(token) else None
 
 
 def at_tokens(value: JsonValue, tokens: list[str]) -> JsonValue:
+    """`at`, for a pointer that was taken apart."""
     for depth, token in enumerate(tokens):
         index = index_of(token) if isinstance(value, list) else None
         if isinstance(value, dict) and token in value:
@@ -81,18 +86,20 @@ def at_tokens(value: JsonValue, tokens: list[str]) -> JsonValue:
         elif isinstance(value, list) and index is not None and index < len(value):
             value = value[index]
         else:
-            parent = shown(pointer_of(tokens[:depth])) or "the top"
             raise NotThere(
-                f"nothing at {shown(pointer_of(tokens))}; the nearest is {parent}, {_describe(value)}"
+                f"nothing at {shown(pointer_of(tokens))}; "
+                f"the nearest is {place_of(tokens[:depth])}, {_describe(value)}"
             )
     return value
 
 
 def pointer_of(path: Iterable[str | int]) -> str:
+    """The JSON Pointer of keys and indexes."""
     return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
 
 
-def place_of(path: KeyPath) -> str:
+def place_of(path: Iterable[str | int]) -> str:
+    """The pointer for a sentence."""
     return shown(pointer_of(path)) or "the top"
 
 

@@ -197,6 +197,7 @@ def _text(document: str | bytes) -> str:
 
 
 def decode(text: str) -> JsonValue:
+    """Parse JSON text of any size. Raises InvalidState."""
     try:
         value: JsonValue = _DECODER.decode(text)
     except json.JSONDecodeError as error:

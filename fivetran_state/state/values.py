@@ -40,11 +40,13 @@ class RawDocument:
 Document: TypeAlias = State | RawDocument
 """A value that Fivetran keeps as the state of a connection."""
 
-# Keep a path as a tuple until it is shown: below a key of megabytes, pointers would take gigabytes.
 KeyPath: TypeAlias = tuple[str | int, ...]
+"""The keys and indexes on the way to a value. It becomes a pointer only when it is shown: below a key
+of megabytes, pointers would take gigabytes."""
 
 
 def members_of(value: JsonValue) -> Iterable[tuple[str | int, Any]]:
+    """The keys or indexes and the values of an object or array; nothing of any other value."""
     if isinstance(value, dict):
         return value.items()
     return enumerate(value) if isinstance(value, list) else ()
@@ -66,6 +68,7 @@ def has_more_values(value: JsonValue, limit: int) -> bool:
 
 
 def copied(value: JsonValue) -> Any:
+    """A deep copy. `copy.deepcopy` also looks for values that occur twice, which JSON does not know."""
     if isinstance(value, dict):
         return {key: copied(member) for key, member in value.items()}
     if isinstance(value, list):
@@ -74,6 +77,7 @@ def copied(value: JsonValue) -> Any:
 
 
 def type_of(value: JsonValue) -> str:
+    """JSON's name of the type: "object", "null"."""
     if value is None:
         return "null"
     names = {dict: "object", list: "array", str: "string", bool: "boolean"}
@@ -81,5 +85,6 @@ def type_of(value: JsonValue) -> str:
 
 
 def with_article(value: JsonValue) -> str:
+    """The type for a sentence: "an object", "null"."""
     name = type_of(value)
     return name if name == "null" else f"{'an' if name in ('object', 'array') else 'a'} {name}"
