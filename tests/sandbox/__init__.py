@@ -1,0 +1,1 @@
+"""The sandbox shows, over HTTP, every fact about Fivetran's REST API that this project depends on."""
