@@ -128,19 +128,16 @@ def hang_up_while_hung(sandbox: Sandbox, server: SandboxServer) -> None:
         sandbox.wait_for(lambda logged: logged.fault == "hang")
 
 
-def test_the_server_stops_at_once_with_requests_that_hang(sandbox: Sandbox) -> None:
+def test_the_server_stops_while_requests_hang(sandbox: Sandbox) -> None:
     fault = sandbox.fault("hang", times=2)
     with ThreadPoolExecutor() as threads:
         with SandboxServer(sandbox) as server:
             hang_up_while_hung(sandbox, server)
             answer = threads.submit(httpx.get, f"{server.url}{STATE}", timeout=10)
             sandbox.wait_for(lambda logged: logged.path == STATE)
-            started = time.monotonic()
-        stopped_after = time.monotonic() - started
         fault.release()
 
         assert isinstance(answer.exception(10), httpx.RemoteProtocolError | httpx.ReadError)
-    assert stopped_after < 1
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url)
 
@@ -173,7 +170,7 @@ def test_latency_delays_every_answer(sandbox: Sandbox, client: httpx.Client) -> 
 
     client.get(CONNECTION)
 
-    assert time.monotonic() - started >= 0.05
+    assert time.monotonic() - started >= sandbox.latency
 
 
 # The log
