@@ -19,7 +19,7 @@ from fivetran_state.errors import (
     Unauthorized,
 )
 from fivetran_state.fivetran_answers import Connection
-from fivetran_state.updates.run import MAX_RETRY_PAUSE, Run
+from fivetran_state.updates.run import MAX_RETRY_PAUSE, PATIENCE, Run
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ async def resume(run: Run, so_far: Mapping[str, Any]) -> bool:
         found = await run.durably(
             lambda _: run.steps.resume(),
             even_if=FivetranError,
+            refusal_patience=PATIENCE,
             another_key_may=(Unauthorized, Forbidden),
         )
     except ConnectionNotFound:

@@ -244,12 +244,14 @@ class Run:
         patience: float = PATIENCE,
         limit_patience: float = PATIENCE,
         even_if: type[FivetranError] = FivetranUnavailable,
+        refusal_patience: float = VERIFY_PATIENCE,
         another_key_may: tuple[type[FivetranError], ...] = (),
     ) -> T:
         """Run a step until Fivetran answers it, sleeping durably in between, for `patience` seconds.
 
-        A rate limit may last up to `limit_patience`: Fivetran says when it ends. If another key may
-        succeed, the update is given up for a process that has one.
+        A rate limit may last up to `limit_patience`: Fivetran says when it ends. A refusal, if it is
+        waited for, may last up to `refusal_patience`. If another key may succeed, the update is given up
+        for a process that has one.
         """
         waited = 0.0
         attempt = refused = 0
@@ -274,8 +276,9 @@ class Run:
                     pause = max(error.details["retry_after"], 1.0)
                     allowed = limit_patience
                 else:
-                    pause = min(2.0 ** (attempt - refused), MAX_RETRY_PAUSE)
-                    allowed = patience if is_expected else VERIFY_PATIENCE
+                    pause = min(2.0 ** min(attempt - refused, 10), MAX_RETRY_PAUSE)
+                    is_outage = isinstance(error, FivetranUnavailable)
+                    allowed = patience if is_outage else refusal_patience
                 if waited + pause > allowed:
                     raise
                 paused = "; the connection is still paused" if self.still_paused else ""

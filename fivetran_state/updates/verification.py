@@ -16,7 +16,7 @@ from fivetran_state.errors import (
 from fivetran_state.updates import pausing
 from fivetran_state.updates.records import Readback
 from fivetran_state.updates.refusals import described_differences, left_as_it_is
-from fivetran_state.updates.run import VERIFY_PATIENCE, Run
+from fivetran_state.updates.run import Run
 
 
 async def verify(
@@ -68,7 +68,6 @@ async def readback(run: Run, target: state.State) -> Readback:
     else:
         found = await run.durably(
             lambda _: run.steps.verify(target),
-            patience=VERIFY_PATIENCE,
             even_if=FivetranError,
             another_key_may=(Unauthorized,),
         )

@@ -469,6 +469,24 @@ async def test_a_verify_that_stays_refused(connect: Connect, sandbox: Sandbox) -
     assert not sandbox.connection(IDLE).paused
 
 
+@pytest.mark.slow
+async def test_an_outage_at_verify_is_sat_out_for_longer_than_a_refusal(
+    connect: Connect, sandbox: Sandbox
+) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        fault = befall(sandbox, "verify", kind="status", status=503, times=24)
+
+        sent = await call(client, "update_state", **request(IDLE, version))
+        of = {"workflow_id": sent["workflow_id"], "wait_seconds": 50}
+        done = await call(client, "workflow_status", **of)
+
+    assert fault.times == 0
+    assert done["status"] == "updated"
+    watch.ended_with(changed(watch))
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 409])
 async def test_a_refused_resume_is_tried_until_it_succeeds(
     connect: Connect, sandbox: Sandbox, status: int
