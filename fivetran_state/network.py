@@ -31,15 +31,6 @@ def check(url: str) -> None:
     client(url)
 
 
-def absolute_certificates() -> dict[str, str]:
-    """The variables, made absolute, for a process with another working directory."""
-    return {
-        name: str(Path(os.environ[name]).absolute())
-        for name in _CERTIFICATES
-        if os.environ.get(name)
-    }
-
-
 def _proxy_for(url: httpx.URL) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")

@@ -4,17 +4,21 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from fivetran_state import network
 from fivetran_state.config import Settings
 
 logger = logging.getLogger(__name__)
 
+# The new process works in this one's directory, for which paths in settings may be meant. `-m` would import
+# from there first, and others may be able to write to it.
+_START = (
+    "import sys; sys.path = [*filter(None, sys.path)]; from fivetran_state.main import main; main()"
+)
+
 
 def hand_over(executor_id: str, settings: Settings) -> None:
     """Start `fivetran-state finish`, which outlives this process and its terminal."""
-    command = [sys.executable, "-m", "fivetran_state", "finish", "--after", executor_id]
+    command = [sys.executable, "-c", _START, "finish", "--after", executor_id]
     if settings.sandbox:
         command.append("--sandbox")
     if settings.takes_guests:
@@ -24,11 +28,8 @@ def hand_over(executor_id: str, settings: Settings) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Python imports from the working directory first, so it must not be one that others may write to.
-        cwd=Path(sys.executable).parent,
-        env=os.environ
-        | network.absolute_certificates()
-        | {"FIVETRAN_STATE_DATA_DIR": str(settings.data_dir)},
+        # A policy is for what is asked for. Its file may be half-written by now, which stops a start.
+        env=os.environ | {"FIVETRAN_STATE_POLICY": ""},
         start_new_session=True,
         creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
     )

@@ -207,11 +207,19 @@ async def test_the_doctor_tells_once_what_is_wrong(
 def test_the_process_that_finishes_an_update_means_the_same_files(
     sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, slow: dict[str, Any]
 ) -> None:
-    """The paths are relative to the server's directory, and the other process works elsewhere."""
+    """The paths are relative to the server's directory. By then, the policy cannot be read any more."""
     shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
-    data = {"FIVETRAN_STATE_DATA_DIR": "my data?a=b#c", "SSL_CERT_FILE": "certificates.pem"}
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[rule]]\nname = "nobody"\nconnections = ["none_*"]\napproval = "forbidden"\n')
+    data = {
+        "FIVETRAN_STATE_DATA_DIR": "my data?a=b#c",
+        "FIVETRAN_STATE_AUDIT_FILE": "audit.jsonl",
+        "FIVETRAN_STATE_POLICY": policy.name,
+        "SSL_CERT_FILE": "certificates.pem",
+    }
     with raw_server(environment | data, tmp_path) as server:
         start_update_that_waits_for_a_sync(server, sandbox)
+        policy.write_text("[[rule")
         assert server.process.stdin is not None
         server.process.stdin.close()
         assert server.process.wait(PROCESS_TERMINATION_TIMEOUT) == 0
@@ -224,3 +232,4 @@ def test_the_process_that_finishes_an_update_means_the_same_files(
         {"FIVETRAN_STATE_DATA_DIR": str(tmp_path / data["FIVETRAN_STATE_DATA_DIR"])}
     )
     assert not (tmp_path / "data").exists()
+    assert '"hand_over.finished"' in (tmp_path / "audit.jsonl").read_text()
