@@ -23,8 +23,11 @@ from fivetran_state.watch.look import is_look
 logger = logging.getLogger(__name__)
 
 RETRY = 2.0
-MAX_GIVEN_UP_PAUSE = 30.0
-"""Seconds, at most, until a process tries its refused key again."""
+MAX_ASKING_PAUSE = 30.0
+"""Seconds, at most, until a process asks again whether its own key is accepted."""
+MAX_GIVEN_UP_PAUSE = 300.0
+"""Seconds, at most, until a process tries an update again that it has given up. Every try is recorded, and
+reads what was recorded before."""
 
 
 class Refusals:
@@ -46,7 +49,7 @@ class Refusals:
 
     def note(self) -> None:
         self._of_own_key += 1
-        self._ask_again_at = time.monotonic() + _pause(self._of_own_key)
+        self._ask_again_at = time.monotonic() + _pause(self._of_own_key, MAX_ASKING_PAUSE)
 
     def end(self) -> None:
         """Fivetran accepts the key of this process's own account again."""
@@ -54,7 +57,8 @@ class Refusals:
 
     def give_up(self, workflow_id: str) -> None:
         times, _ = self._given_up.get(workflow_id, (0, 0.0))
-        self._given_up[workflow_id] = times + 1, time.monotonic() + _pause(times)
+        not_before = time.monotonic() + _pause(times, MAX_GIVEN_UP_PAUSE)
+        self._given_up[workflow_id] = times + 1, not_before
 
     def has_given_up(self, workflow_id: str) -> bool:
         return workflow_id in self._given_up
@@ -179,8 +183,8 @@ def is_update(workflow_id: str) -> bool:
     return not workflow_id.startswith("key:")
 
 
-def _pause(times: int) -> float:
-    return min(2.0**times, MAX_GIVEN_UP_PAUSE)
+def _pause(times: int, longest: float) -> float:
+    return min(2.0 ** min(times, 10), longest)
 
 
 async def _leave_to_others(workflow_id: str) -> None:

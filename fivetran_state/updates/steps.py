@@ -230,9 +230,11 @@ class Steps:
         try:
             with self._running.change(DBOS.workflow_id or ""):
                 return await self._fivetran.set_paused(self._connection_id, paused)
-        except (RateLimited, Unauthorized, Forbidden):
+        except (RateLimited, Unauthorized):
             raise
         except FivetranError as error:
+            if paused and isinstance(error, Forbidden):
+                raise
             try:
                 connection = await self._fivetran.get_connection(self._connection_id)
             except ConnectionNotFound:

@@ -469,6 +469,22 @@ async def test_a_verify_that_stays_refused(connect: Connect, sandbox: Sandbox) -
     assert not sandbox.connection(IDLE).paused
 
 
+async def test_a_person_may_resume_what_the_key_may_not(connect: Connect, sandbox: Sandbox) -> None:
+    async with connect() as client:
+        version = await version_of(client, IDLE)
+        watch = Watch(sandbox, IDLE)
+        befall(sandbox, "resume", times=1000, kind="status", status=403)
+        started = await call(client, "update_state", **request(IDLE, version) | {"wait_seconds": 0})
+        of = {"workflow_id": started["workflow_id"]}
+        await status_once(client, of["workflow_id"], lambda status: status.get("phase") == "wait")
+
+        sandbox.set_paused(IDLE, False)
+        done = await call(client, "workflow_status", **of, wait_seconds=50)
+
+    assert (done["status"], done["paused_by_update"]) == ("updated", False)
+    watch.ended_with(changed(watch))
+
+
 @pytest.mark.slow
 async def test_an_outage_at_verify_is_sat_out_for_longer_than_a_refusal(
     connect: Connect, sandbox: Sandbox

@@ -210,7 +210,9 @@ def test_the_process_that_finishes_an_update_means_the_same_files(
     """The paths are relative to the server's directory. By then, the policy cannot be read any more."""
     shutil.copyfile(certifi.where(), tmp_path / "certificates.pem")
     policy = tmp_path / "policy.toml"
-    policy.write_text('[[rule]]\nname = "nobody"\nconnections = ["none_*"]\napproval = "forbidden"\n')
+    policy.write_text(
+        '[[rule]]\nname = "nobody"\nconnections = ["none_*"]\napproval = "forbidden"\n'
+    )
     data = {
         "FIVETRAN_STATE_DATA_DIR": "my data?a=b#c",
         "FIVETRAN_STATE_AUDIT_FILE": "audit.jsonl",
