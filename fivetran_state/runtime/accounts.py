@@ -16,12 +16,10 @@ import httpx
 from fivetran_state import network, private
 from fivetran_state.config import Settings
 from fivetran_state.errors import (
+    FivetranError,
     FivetranStateError,
-    FivetranUnavailable,
     Forbidden,
     MissingCredentials,
-    RateLimited,
-    Unauthorized,
 )
 from fivetran_state.events import Events
 from fivetran_state.fivetran import MAX_IDLE, Fivetran
@@ -118,8 +116,8 @@ async def own_id(
 ) -> str:
     """Fivetran's own account id, remembered so that a start without Fivetran works.
 
-    A key that may not ask stands for an account of its own. While Fivetran does not answer, `tell`
-    is called with the reason.
+    A key that may not ask stands for an account of its own. Until Fivetran has told either, `tell` is
+    called with the reason.
     """
     if fivetran is None:
         return GUESTS
@@ -133,13 +131,13 @@ async def own_id(
         try:
             account = await fivetran.get_account_id()
             break
-        except (FivetranUnavailable, RateLimited) as error:
+        except FivetranError as error:
+            if _may_not_ask(error):
+                logger.warning("Fivetran does not tell the account: %s", error)
+                return _stand_in(fingerprint)
             why = "Fivetran has to be asked once which account the API key belongs to: "
             tell(type(error)(why + error.message, **error.details))
             await asyncio.sleep(ASK_AGAIN)
-        except FivetranStateError as error:
-            logger.warning("Fivetran does not tell the account: %s", error)
-            return _stand_in(fingerprint)
     private.make_directories(settings.data_dir, settings.home)
     remembered.parent.mkdir(mode=0o700, exist_ok=True)
     private.write(remembered, account)
@@ -149,7 +147,7 @@ async def own_id(
 async def known_id(settings: Settings, fivetran: Fivetran | None, *, may_ask: bool) -> str | None:
     """Like `own_id`, but asks at most once, and writes nothing down. None if it may not ask.
 
-    Raises `FivetranUnavailable`, `RateLimited` or `Unauthorized`.
+    Raises the error of Fivetran's look-up.
     """
     if fivetran is None:
         return GUESTS
@@ -162,10 +160,10 @@ async def known_id(settings: Settings, fivetran: Fivetran | None, *, may_ask: bo
         return None
     try:
         return await fivetran.get_account_id()
-    except (FivetranUnavailable, RateLimited, Unauthorized):
+    except FivetranError as error:
+        if _may_not_ask(error):
+            return _stand_in(fingerprint)
         raise
-    except FivetranStateError:
-        return _stand_in(fingerprint)
 
 
 class Accounts:
@@ -209,11 +207,11 @@ class Accounts:
         fivetran = client(self._settings, self._events, key, secret, max_idle=GUEST_MAX_IDLE)
         try:
             account_id = await fivetran.get_account_id()
-        except Forbidden:
+        except FivetranError as error:
+            if not _may_not_ask(error):
+                await fivetran.aclose()
+                raise
             account_id = _stand_in(self._settings.fingerprint_of(key))
-        except FivetranStateError:
-            await fivetran.aclose()
-            raise
         guest = Account(
             fivetran,
             id=None if account_id == self._own_id else safe(account_id),
@@ -275,6 +273,12 @@ def safe(account: str) -> str:
 
 def no_credentials() -> MissingCredentials:
     return MissingCredentials("FIVETRAN_API_KEY and FIVETRAN_API_SECRET are not both set.")
+
+
+def _may_not_ask(error: FivetranError) -> bool:
+    """True if Fivetran itself says so. A proxy may refuse one process and answer the next, and then the two
+    would not see each other's updates."""
+    return isinstance(error, Forbidden) and error.details.get("fivetran_code") is not None
 
 
 def _stand_in(fingerprint: str) -> str:

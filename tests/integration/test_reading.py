@@ -778,10 +778,21 @@ async def test_a_fivetran_that_cannot_be_reached_at_the_start_is_told(connect: C
     assert "FIVETRAN_API_URL" in error["hint"]
 
 
-async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
-    connect: Connect, sandbox: Sandbox
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ({"status": 503}, "fivetran_unavailable"),
+        ({"status": 403, "body": "<h1>Forbidden</h1>"}, "forbidden"),
+        pytest.param({"status": 401}, "unauthorized", marks=pytest.mark.slow),
+        pytest.param({"status": 302, "body": ""}, "fivetran_error", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+async def test_a_server_that_was_not_told_its_account_works_once_it_is(
+    connect: Connect, sandbox: Sandbox, answer: dict[str, Any], code: str
 ) -> None:
-    sandbox.fault("status", path="/account/info", status=503, times=1000)
+    """A key for which Fivetran itself refuses to tell the account counts as an account of its own."""
+    sandbox.fault("status", path="/account/info", times=1000, **answer)
     async with connect() as client:
         error = await refused(client, "get_state", connection_id=IDLE)
         sandbox.clear_faults()
@@ -793,8 +804,8 @@ async def test_a_server_that_could_not_reach_fivetran_works_once_it_can(
         await until(works)
         seen = await call(client, "get_state", connection_id=IDLE)
 
-    assert error["code"] == "fivetran_unavailable"
-    assert "503" in error["message"]
+    assert error["code"] == code
+    assert "has to be asked once" in error["message"]
     assert seen["state"] == state_of(sandbox, IDLE)
 
 
