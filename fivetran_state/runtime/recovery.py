@@ -166,7 +166,8 @@ class Recovery:
     def _is_superseded(self, row: Unfinished) -> bool:
         if row.workflow_id not in self._superseded and self._unfinished.is_superseded(row):
             self._superseded.add(row.workflow_id)
-            self._running.with_credentials.add(row.workflow_id)
+            if row.name == records.NAME:
+                self._running.with_credentials.add(row.workflow_id)
         return row.workflow_id in self._superseded
 
     def _take_up(self, row: Unfinished) -> None:

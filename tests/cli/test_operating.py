@@ -1,14 +1,19 @@
 """The commands of operators, for programs."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from fivetran_state.audit import AuditFile
-from tests.support.calls import IDLE
-from tests.support.commands import run
+from tests.conftest import Connect
+from tests.support.calls import IDLE, version_of
+from tests.support.commands import finish, run
 from tests.support.shell import Shell
+from tests.support.updating import update
 
 
 def test_the_doctor_resuming_finishing_and_tokens_speak_json(
@@ -42,6 +47,21 @@ def test_what_keeps_finish_from_its_work_is_json_too(
 
     assert ended.code == 1
     assert ended.error["code"] == "missing_credentials"
+
+
+async def test_a_cancelled_row_of_a_key_keeps_nobody_from_finishing(
+    connect: Connect, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Somebody has cancelled whatever was running, as an operator may in DBOS's console."""
+    async with connect() as client:
+        await update(client, IDLE, await version_of(client, IDLE), idempotency_key="k")
+    with closing(sqlite3.connect(tmp_path / "data" / "state.db")) as database, database:
+        cancel = "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid LIKE 'key:%'"
+        assert database.execute(cancel).rowcount > 0
+
+    ended = await to_thread.run_sync(finish, environment, tmp_path)
+
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_audit_file_is_verified_and_a_changed_line_named(shell: Shell, tmp_path: Path) -> None:
