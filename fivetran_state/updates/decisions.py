@@ -30,21 +30,22 @@ class Decisions:
         self._looking: dict[str, asyncio.Task[Signal]] = {}
         self._called_off: dict[str, str] = {}
         """Group → why."""
+        self._is_called_off: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     @contextmanager
-    def member(self, group: str, workflow_id: str) -> Iterator[None]:
-        """Look at the group while one of its members runs here."""
+    def member(self, group: str, workflow_id: str) -> Iterator[asyncio.Event]:
+        """Look at the group while one of its members runs here; the event tells that it is called off."""
         self._members[group].add(workflow_id)
         if group not in self._looking:
             # Not in the context of this workflow, which would record what the look sends.
             start = partial(asyncio.ensure_future, self._look(group))
             self._looking[group] = contextvars.Context().run(start)
         try:
-            yield
+            yield self._is_called_off[group]
         finally:
             self._members[group].remove(workflow_id)
             if not self._members[group]:
-                del self._members[group]
+                del self._members[group], self._is_called_off[group]
                 self._looking.pop(group).cancel()
                 self._called_off.pop(group, None)
 
@@ -71,6 +72,7 @@ class Decisions:
             why = _called_off_because(row, decision)
             if group not in self._called_off and why is not None:
                 self._called_off[group] = why
+                self._is_called_off[group].set()
                 for workflow_id in self._members[group] & self._running.asleep:
                     await binding.send(workflow_id, why, CANCEL)
             if decision is not None:

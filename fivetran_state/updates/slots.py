@@ -76,17 +76,34 @@ class Slots:
         return len(self._beginning) + len(self._coming_back)
 
     @asynccontextmanager
-    async def slot(self, fivetran: Fivetran, *, has_begun: bool) -> AsyncIterator["Slot"]:
-        """Wait for a slot. A member that has not begun waits until there are calls enough for it, too."""
+    async def slot(
+        self, fivetran: Fivetran, is_called_off: asyncio.Event, *, has_begun: bool
+    ) -> AsyncIterator["Slot"]:
+        """Wait for a slot. A member that has not begun waits until there are calls enough for it, too.
+
+        It goes on without either if its group is called off: then it ends without a call.
+        """
         slot = Slot(self)
-        await slot.take(has_begun=has_begun)
         try:
-            if not has_begun:
-                async with self._at_the_limit:
-                    await calls.are_enough(fivetran, lambda: self._at_work * CALLS)
+            if has_begun:
+                await slot.take(has_begun=True)
+            else:
+                async with anyio.create_task_group() as waiting:
+                    waiting.start_soon(_end_upon, is_called_off, waiting.cancel_scope)
+                    await self._begin(slot, fivetran)
+                    waiting.cancel_scope.cancel()
             yield slot
         finally:
             slot.give_back()
+
+    async def _begin(self, slot: "Slot", fivetran: Fivetran) -> None:
+        await slot.take(has_begun=False)
+        self._at_work -= 1  # While it waits, it makes no calls.
+        try:
+            async with self._at_the_limit:
+                await calls.are_enough(fivetran, lambda: (self._at_work + 1) * CALLS)
+        finally:
+            self._at_work += 1
 
     async def take(self, *, has_begun: bool) -> None:
         if self._free:
@@ -163,3 +180,8 @@ class Single:
             yield
         finally:
             self._slots.begin_single()
+
+
+async def _end_upon(event: asyncio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

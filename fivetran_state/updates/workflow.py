@@ -136,8 +136,9 @@ class UpdateWorkflow:
                 yield
             return
         has_begun = run.workflow_id in self._runtime.running.taken_up
-        with self._runtime.decisions.member(run.request["part_of"], run.workflow_id):
-            async with self._runtime.slots.slot(fivetran, has_begun=has_begun) as run.slot:
+        decisions, slots = self._runtime.decisions, self._runtime.slots
+        with decisions.member(run.request["part_of"], run.workflow_id) as is_called_off:
+            async with slots.slot(fivetran, is_called_off, has_begun=has_begun) as run.slot:
                 yield
 
     async def _run_or_resume(self, run: Run) -> Outcome:

@@ -27,6 +27,7 @@ from tests.support.calls import (
     arrival,
     call,
     is_pause,
+    is_resume,
     refused,
     state_of,
     status_once,
@@ -78,6 +79,25 @@ async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
     own = [each for each in calls if each.connection_id]
     assert len(own) == 12 * (2 + 7)
     assert len(calls) - len(own) < len(own) / 4
+
+
+async def test_a_group_that_waits_at_the_limit_can_be_cancelled(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = only(sandbox, 12)
+    sandbox.api.requests_per_hour = 60
+    async with service_in(environment, monkeypatch) as service:
+        group = await service.groups.update_states(
+            for_each(ids, CURSOR), GroupOptions("independent")
+        )
+        await arrival(sandbox, is_resume)
+
+        ended = await service.groups.cancel_updates(group.workflow_id, wait_seconds=60)
+
+    updated = ended.counts["updated"]
+    assert ended.status == "partly_updated"
+    assert ended.counts == {"updated": updated, "cancelled": 12 - updated}
+    assert len({each.connection_id for each in sandbox.log if each.method != "GET"}) == updated
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Members of groups begin only while the account has calls enough, against the simulated Fivetran."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -40,11 +41,12 @@ class Member:
 
     def __init__(self, slots: Slots, fivetran: Fivetran) -> None:
         self._slots, self._fivetran = slots, fivetran
+        self.is_called_off = asyncio.Event()
         self.has_begun = anyio.Event()
         self.may_end = anyio.Event()
 
     async def run(self) -> None:
-        async with self._slots.slot(self._fivetran, has_begun=False):
+        async with self._slots.slot(self._fivetran, self.is_called_off, has_begun=False):
             self.has_begun.set()
             await self.may_end.wait()
 
@@ -110,6 +112,45 @@ async def test_a_member_leaves_the_calls_of_those_at_work_to_them(
         assert await waits(second)
         first.may_end.set()
         await second.begins()
+
+
+async def test_members_that_wait_for_calls_need_none(sandbox: Sandbox, fivetran: Fivetran) -> None:
+    """Even more of them than the account has calls for in an hour."""
+    use_up(sandbox, left=LAST_TENTH + CALLS + 1)
+    await fivetran.get_connection(ID)
+    members = LIMIT // CALLS + 1
+    slots = Slots(members)
+    first, *others = [Member(slots, fivetran) for _ in range(members)]
+    async with anyio.create_task_group() as tasks:
+        for member in (first, *others):
+            tasks.start_soon(member.run)
+        await first.begins()
+        await others[0].begins()
+        sandbox.advance(HOUR + 1)
+        await fivetran.get_connection(ID)
+        for member in others:
+            await member.begins()
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_a_member_whose_group_is_called_off_waits_for_nothing(
+    sandbox: Sandbox, fivetran: Fivetran, slots: int
+) -> None:
+    use_up(sandbox, left=LAST_TENTH)
+    await fivetran.get_connection(ID)
+    of = Slots(slots)
+    first, second = Member(of, fivetran), Member(of, fivetran)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first.run)
+        tasks.start_soon(second.run)
+        assert await waits(first)
+        second.is_called_off.set()
+        await second.begins()
+        assert await waits(first)
+        first.is_called_off.set()
+        await first.begins()
+
+    assert [each.path for each in sandbox.log] == [f"/v1/connections/{ID}"]
 
 
 async def test_one_member_asks_for_all_that_wait(sandbox: Sandbox, fivetran: Fivetran) -> None:
