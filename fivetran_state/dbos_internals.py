@@ -5,7 +5,7 @@ process polls. We recover the workflows of executors that have died, and we choo
 `tests/unit/test_dbos_internals.py` fails by name when a new version of DBOS takes something away.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -74,7 +74,12 @@ def next_step_number() -> int:
 
 
 def claim(
-    workflow_id: str, *, executor_id: str | None, status: str, versions: Sequence[str]
+    workflow_id: str,
+    *,
+    executor_id: str | None,
+    status: str,
+    versions: Sequence[str],
+    before_it_runs: Callable[[], None],
 ) -> bool:
     """Take the workflow over from this executor and run it here; False if somebody else was first.
 
@@ -110,6 +115,7 @@ def claim(
     claimed_row = database.get_workflow_status(workflow_id)
     if claimed_row is None:
         return False
+    before_it_runs()
     execute_dequeued_workflow(dbos, claimed_row, owner_xid)
     return True
 

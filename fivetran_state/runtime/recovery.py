@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Container
+from functools import partial
 
 from fivetran_state import dbos_internals
 from fivetran_state.events import Event, Name
@@ -182,13 +183,15 @@ class Recovery:
                 logger.error("%s was ended from outside (%s)", row.workflow_id, row.status)
                 self._unfinished.note_outside_end(row.workflow_id)
             self._running.taken_up.add(row.workflow_id)
-            self._tell(row.workflow_id)
-            dbos_internals.claim(
+            is_ours = dbos_internals.claim(
                 row.workflow_id,
                 executor_id=row.executor_id,
                 status=row.status,
                 versions=self._versions,
+                before_it_runs=partial(self._tell, row.workflow_id),
             )
+            if not is_ours:
+                self._running.taken_up.discard(row.workflow_id)
         finally:
             self.is_taking_up = False
 

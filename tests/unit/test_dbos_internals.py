@@ -30,6 +30,8 @@ runs: list[str] = []
 """The ids of the workflows that have run."""
 here: list[set[str]] = []
 """The workflows that ran here while each of them did."""
+told: list[list[str]] = []
+"""For each claim that succeeded, what had run by then."""
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def database(tmp_path: Path) -> Iterator[SystemDatabase]:
         remember_run()
     runs.clear()
     here.clear()
+    told.clear()
     yield _get_dbos_instance()._sys_db
     DBOS.destroy(destroy_registry=True)
 
@@ -81,7 +84,11 @@ def claim(
     *, executor_id: str = THEIRS, status: str = PENDING, versions: tuple[str, ...] = (VERSION,)
 ) -> bool:
     return dbos_internals.claim(
-        WORKFLOW_ID, executor_id=executor_id, status=status, versions=versions
+        WORKFLOW_ID,
+        executor_id=executor_id,
+        status=status,
+        versions=versions,
+        before_it_runs=lambda: told.append(list(runs)),
     )
 
 
@@ -169,6 +176,7 @@ def test_of_two_claims_one_wins(database: SystemDatabase) -> None:
     DBOS.retrieve_workflow(WORKFLOW_ID).get_result()
 
     assert runs == [WORKFLOW_ID]
+    assert told == [[]]
 
 
 def test_one_that_was_cancelled_is_run(database: SystemDatabase) -> None:
@@ -194,7 +202,11 @@ def test_another_row_is_not_taken(database: SystemDatabase, other: dict[str, str
 
 def test_an_unknown_workflow_is_not_taken(database: SystemDatabase) -> None:
     assert not dbos_internals.claim(
-        "another", executor_id=THEIRS, status=PENDING, versions=[VERSION]
+        "another",
+        executor_id=THEIRS,
+        status=PENDING,
+        versions=[VERSION],
+        before_it_runs=lambda: None,
     )
 
 
