@@ -1,5 +1,6 @@
 """The exit codes of every command. They are stable: docs/reference/shell.md lists them."""
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 from fivetran_state import startup
@@ -80,13 +81,15 @@ def of_error(error: FivetranStateError) -> ExitCode:
     return _OF_ERRORS.get(type(error), ExitCode.FAILED)
 
 
-def of_several(errors: list[FivetranStateError], *, has_changed: bool) -> ExitCode:
-    """The exit code of a command that did several things, some of which failed."""
-    codes = {of_error(error) for error in errors}
-    if not codes:
+def of_several(codes: Iterable[ExitCode], *, has_changed: bool) -> ExitCode:
+    """The exit code of a command that did several things, each of which has one."""
+    others = {*codes} - {ExitCode.DONE}
+    if not others:
         return ExitCode.DONE
-    if ExitCode.STILL_PAUSED in codes:
+    if ExitCode.STILL_PAUSED in others:
         return ExitCode.STILL_PAUSED
-    if has_changed or ExitCode.MAYBE_CHANGED in codes:
+    if others == {ExitCode.PROPOSED}:
+        return ExitCode.PROPOSED
+    if has_changed or ExitCode.MAYBE_CHANGED in others:
         return ExitCode.MAYBE_CHANGED
-    return codes.pop() if len(codes) == 1 else ExitCode.FAILED
+    return others.pop() if len(others) == 1 else ExitCode.FAILED

@@ -12,10 +12,10 @@ import typer
 from fivetran_state import question, state
 from fivetran_state.cli import files, showing
 from fivetran_state.cli.asking import agree
-from fivetran_state.cli.exit_codes import ExitCode, of_several
+from fivetran_state.cli.exit_codes import ExitCode, of_error, of_several
 from fivetran_state.cli.files import StateFile
 from fivetran_state.cli.folder_plan import FolderPlan, look
-from fivetran_state.cli.making import How, make, noted
+from fivetran_state.cli.making import How, make, noted, of_update
 from fivetran_state.cli.options import (
     AllowResyncOption,
     JsonOption,
@@ -118,7 +118,7 @@ def _told(shell: Shell, folder: Path, found: dict[str, StateFile | FivetranState
         else:
             errors.append(each)
             _failed(shell, connection_id, each)
-    return of_several(errors, has_changed=False)
+    return of_several(map(of_error, errors), has_changed=False)
 
 
 def plan(
@@ -225,8 +225,12 @@ async def _apply(shell: Shell, folder: Path, found: FolderPlan, how: How) -> Exi
         return ended
 
     ended = await asyncio.gather(*map(change, found.files))
+    updates = [each for each in ended if isinstance(each, Update)]
     errors = [each for each in ended if isinstance(each, FivetranStateError)]
-    return of_several(errors, has_changed=len(errors) < len(ended))
+    return of_several(
+        [*map(of_update, updates), *map(of_error, errors)],
+        has_changed=any(each.status == "updated" for each in updates),
+    )
 
 
 def _show(shell: Shell, found: FolderPlan) -> None:
@@ -260,7 +264,7 @@ def _show(shell: Shell, found: FolderPlan) -> None:
 def _code(found: FolderPlan) -> ExitCode:
     if found.drifted:
         return ExitCode.DIFFERS
-    return of_several([error for _, error in found.failed], has_changed=False)
+    return of_several((of_error(error) for _, error in found.failed), has_changed=False)
 
 
 def _failed(shell: Shell, connection_id: str, error: FivetranStateError) -> None:

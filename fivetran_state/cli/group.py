@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from fivetran_state.cli import showing
-from fivetran_state.cli.exit_codes import ExitCode, of_several
+from fivetran_state.cli.exit_codes import ExitCode, of_error, of_several
 from fivetran_state.cli.output import Colour, error_fields
 from fivetran_state.cli.shell import Shell
 from fivetran_state.errors import FivetranStateError, Undone
@@ -235,7 +235,9 @@ async def exit_code(shell: Shell, view: UpdatesView) -> ExitCode:
         errors.append(_error(view.error))
     # What was put back has failed for the reason of another one.
     causes = [error for error in errors if not isinstance(error, Undone)]
-    return of_several(causes or errors, has_changed=view.counts.get("updated", 0) > 0)
+    return of_several(
+        map(of_error, causes or errors), has_changed=view.counts.get("updated", 0) > 0
+    )
 
 
 def _error(failure: Failure) -> FivetranStateError:

@@ -10,7 +10,7 @@ import typer
 from fivetran_state import changes, question, state
 from fivetran_state.cli import group, inputs, showing
 from fivetran_state.cli.asking import agree_or_look
-from fivetran_state.cli.exit_codes import ExitCode, of_several
+from fivetran_state.cli.exit_codes import ExitCode, of_error, of_several
 from fivetran_state.cli.making import How
 from fivetran_state.cli.options import (
     AllowResyncOption,
@@ -251,7 +251,7 @@ async def _propose(shell: Shell, wanted: Wanted, options: changes.GroupOptions) 
 
 def _show_plan(shell: Shell, plan: GroupPlanView, how: How) -> ExitCode:
     group.show_plan(shell, plan)
-    code = of_several(group.errors_of(plan), has_changed=False)
+    code = of_several(map(of_error, group.errors_of(plan)), has_changed=False)
     if group.is_possible(plan):
         shell.output.note(
             "Nothing was written. To make exactly these changes, repeat the command with "

@@ -9,6 +9,7 @@ import pytest
 from fivetran_state import state
 from fivetran_state.sandbox import Sandbox
 from tests.support.calls import EMPTY, EXACT, IDLE, PAUSED, STATELESS, is_pause, state_of
+from tests.support.policies import policy
 from tests.support.shell import Shell
 from tests.support.updates import is_write
 
@@ -190,6 +191,22 @@ def test_one_that_fails_does_not_keep_the_others_and_exits_with_5(
     assert results[PAUSED]["status"] == "updated"
     assert "first_sync" in state_of(sandbox, PAUSED)
     assert shell.done("plan", str(exported), "--json").objects[0]["connection_id"] == IDLE
+
+
+def test_one_that_has_to_be_approved_exits_with_6(
+    shell: Shell, sandbox: Sandbox, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = policy(tmp_path, f'name = "x"\nconnections = ["{PAUSED}"]\napproval = "required"')
+    monkeypatch.setenv(*rules.popitem())
+    edit(exported, IDLE, "2026", "2025")
+    edit(exported, PAUSED, "2026", "2025")
+    version = plan_version(shell, exported)
+
+    applied = shell("apply", str(exported), "--expected-version", version, "--json")
+
+    assert applied.code == 6
+    assert sorted(each["status"] for each in applied.objects) == ["proposed", "updated"]
+    assert {each.connection_id for each in sandbox.log if is_write(each)} == {IDLE}
 
 
 def test_a_sync_is_started_of_each_connection_that_is_changed(

@@ -118,4 +118,11 @@ def test_an_error_has_one_exit_code(error: FivetranStateError, code: int) -> Non
 def test_several_errors_have_the_gravest_exit_code(
     errors: list[FivetranStateError], has_changed: bool, code: int
 ) -> None:
-    assert of_several(errors, has_changed=has_changed) == code
+    assert of_several(map(of_error, errors), has_changed=has_changed) == code
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"), [((0, 0), 0), ((0, 6), 6), ((0, 1), 5), ((6, 1), 5), ((6, 3), 3)]
+)
+def test_what_waits_for_approval_has_not_failed(codes: tuple[int, ...], code: int) -> None:
+    assert of_several(map(ExitCode, codes), has_changed=True) == code
