@@ -782,7 +782,9 @@ async def test_a_fivetran_that_cannot_be_reached_at_the_start_is_told(connect: C
     ("answer", "code"),
     [
         ({"status": 503}, "fivetran_unavailable"),
-        ({"status": 403, "body": "<h1>Forbidden</h1>"}, "forbidden"),
+        pytest.param(
+            {"status": 403, "body": "<h1>Forbidden</h1>"}, "forbidden", marks=pytest.mark.slow
+        ),
         pytest.param({"status": 401}, "unauthorized", marks=pytest.mark.slow),
         pytest.param({"status": 302, "body": ""}, "fivetran_error", marks=pytest.mark.slow),
     ],
