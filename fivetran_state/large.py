@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +17,8 @@ LARGE_TEXT = 64 * 1024
 """Characters or bytes of text that is large."""
 LARGE_VALUE = 2_000
 """Values, with all those inside, of an object or array that is large."""
+LONGEST = 60.0
+"""Seconds of a turn. A request that takes longer is waiting for something, or is a stream."""
 
 _let_others: ContextVar[Callable[[], None] | None] = ContextVar("let_others", default=None)
 
@@ -55,23 +57,19 @@ def _uncollected(function: Callable[[], Result]) -> Result:
 
 
 @asynccontextmanager
-async def turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
-    """Hold one of the turns, until `let_others` is called or the block ends."""
-    await turns.acquire()
-    has_ended = False
-
-    def end() -> None:
-        nonlocal has_ended
-        if not has_ended:
-            has_ended = True
-            turns.release()
-
-    token = _let_others.set(end)
-    try:
-        yield
-    finally:
-        _let_others.reset(token)
-        end()
+async def turn(*turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold one of each of the turns until `let_others`, the end of the block, or for `LONGEST`."""
+    with ExitStack() as held:
+        for each in turns:
+            await each.acquire()
+            held.callback(each.release)
+        timer = asyncio.get_running_loop().call_later(LONGEST, held.close)
+        token = _let_others.set(held.close)
+        try:
+            yield
+        finally:
+            _let_others.reset(token)
+            timer.cancel()
 
 
 def let_others() -> None:

@@ -294,6 +294,9 @@ async def _make(shell: Shell, wanted: Wanted, options: changes.GroupOptions) -> 
     workflow_id = None
     try:
         started = await shell.service.groups.update_states(wanted, options)
+        if isinstance(started, GroupPlanView):
+            group.show_plan(shell, started)
+            return ExitCode.DONE
         workflow_id = started.workflow_id
         if started.status == "proposed":
             group.show(shell, started)

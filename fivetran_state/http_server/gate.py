@@ -17,6 +17,7 @@ from fastapi import Depends
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend
 from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_components
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,7 +39,7 @@ from fivetran_state.http_server.paths import (
     SIGN_IN_CALLBACK,
     STYLE,
 )
-from fivetran_state.http_server.problems import problem
+from fivetran_state.http_server.problems import problem, problem_of_http
 from fivetran_state.http_server.rate_limit import Buckets, network
 from fivetran_state.http_server.sessions import SESSION, Sessions
 from fivetran_state.http_server.sign_in import (
@@ -136,6 +137,8 @@ class Gate:
         key, refusal = await self._admitted(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
+        elif _looks_for_oauth(scope["path"]):
+            await problem_of_http(HTTPException(404))(scope, receive, send)
         elif is_attempt(scope):
             await self._app(scope, receive, send)
         elif _is_shown_to_all(scope["path"]):

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from weakref import WeakValueDictionary
 
 import anyio
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-Id"
 MAX_BODY_BYTES = DEFAULT_MAX_REQUEST_BODY_SIZE
 LARGE_AT_ONCE = 2
-"""The most large bodies in memory: one is read while the other is worked on."""
+"""The most large bodies in memory: one is read while that of another principal is worked on."""
 BODY_TIMEOUT = 30.0
 MAX_LOGGED_PATH = 200
 MAX_METHOD_LENGTH = 20
@@ -214,13 +215,14 @@ class _Refused(Exception):
 class WholeBody:
     """Reads the whole body before anything else happens, within limits of size and time.
 
-    Only a few large bodies are in memory at the same time. The others wait, unread, until
-    `large.let_others`. If the client disconnects, the partial body is dropped.
+    Only a few large bodies are in memory at the same time, one of each principal. The others wait,
+    unread, until a turn ends (`large.turn`). If the client disconnects, the partial body is dropped.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._turns_of: WeakValueDictionary[str | None, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -264,7 +266,8 @@ class WholeBody:
             if size > MAX_BODY_BYTES:
                 raise _Refused(_too_large())
             if size > large.LARGE_TEXT and not has_turn:
-                await stack.enter_async_context(large.turn(self._turns))
+                own = self._turns_of.setdefault(principal_of(scope), asyncio.Semaphore(1))
+                await stack.enter_async_context(large.turn(own, self._turns))
                 has_turn = True
                 deadline = anyio.current_time() + BODY_TIMEOUT
             if not message.get("more_body"):

@@ -1,6 +1,6 @@
 """The SDK's endpoint, corrected where a client would not get a whole answer (mcp 2.3)."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -56,7 +56,7 @@ class FewSessions:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._sessions: dict[object, OrderedDict[str, None]] = {}
+        self._sessions: defaultdict[object, OrderedDict[str, None]] = defaultdict(OrderedDict)
 
     def count(self) -> int:
         """The number of open sessions."""
@@ -67,28 +67,27 @@ class FewSessions:
         principal = (
             principal_components(user.access_token) if isinstance(user, AuthenticatedUser) else None
         )
-        sessions = self._sessions.setdefault(principal, OrderedDict())
         given = Headers(scope=scope).get(MCP_SESSION_ID_HEADER)
-        if given is not None and given in sessions:
-            sessions.move_to_end(given)
+        if given is not None and given in self._sessions[principal]:
+            self._sessions[principal].move_to_end(given)
             if scope["method"] == "DELETE":
-                del sessions[given]
+                del self._sessions[principal][given]
 
         async def send_noting(message: Message) -> None:
             if given is None and message["type"] == "http.response.start":
                 opened = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if opened is not None and message["status"] < 400:
-                    sessions[opened] = None
+                    self._sessions[principal][opened] = None
             await send(message)
 
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            while len(sessions) > MAX_SESSIONS:
-                oldest, _ = sessions.popitem(last=False)
+            while len(self._sessions[principal]) > MAX_SESSIONS:
+                oldest, _ = self._sessions[principal].popitem(last=False)
                 await self._end(oldest, scope)
-            if not sessions:
-                self._sessions.pop(principal, None)
+            if not self._sessions[principal]:
+                del self._sessions[principal]
 
     async def _end(self, session: str, scope: Scope) -> None:
         """End the session as its client would."""

@@ -33,8 +33,9 @@ MAX_BODY_BYTES = 8192
 MAX_NEXT_LENGTH = 2000
 FIELD, NEXT = "token", "next"
 """The names of the form's fields."""
-# Browsers ignore control characters in addresses, and take a backslash for a slash.
-_LOCAL_PATH = re.compile(r"/(?!/)[^\\\x00-\x20\x7f]*")
+# Browsers ignore control characters in addresses, and take a backslash for a slash. A header has no
+# character outside of ASCII.
+_LOCAL_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]*")
 
 
 def local_path(next_: str) -> str:

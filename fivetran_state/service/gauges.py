@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
-from fivetran_state.errors import ConnectionNotFound, MissingCredentials
+from fivetran_state.errors import MissingCredentials
 from fivetran_state.fivetran_answers import RateLimit
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.runtime.launch import Launched
-from fivetran_state.service.unfinished import is_paused
+from fivetran_state.service.unfinished import left_paused
 from fivetran_state.updates.proposal import NAME as PROPOSAL
 from fivetran_state.updates.records import GROUP, NAME
 
@@ -32,7 +31,7 @@ class Now:
     paused_seconds: float
     """How long the first of them has been paused; 0 if there is none."""
     left_paused: int
-    """Connections that ended updates have left paused."""
+    """Connections that ended updates have left paused; also where Fivetran does not answer."""
     watcher_lag: float | None
     """Seconds since the last complete look began; None if this process does not watch."""
     limit: RateLimit | None
@@ -56,8 +55,8 @@ class Gauges:
         updates = [row.workflow_id for row in rows if row.name == NAME]
         since = (await asyncio.to_thread(unfinished.paused_since, updates)).values()
         if time.monotonic() >= self._look_again_at:
-            self._left_paused = await _count_left_paused(launched)
             self._look_again_at = time.monotonic() + ASK_AGAIN
+            self._left_paused = len(await left_paused(launched, is_ended=True))
         return Now(
             updates_running=len(updates),
             groups_running=names.count(GROUP),
@@ -69,16 +68,6 @@ class Gauges:
             watcher_lag=await self._engine.watcher_lag(),
             limit=_limit(launched),
         )
-
-
-async def _count_left_paused(launched: Launched) -> int:
-    count = 0
-    left = await launched.updates.unfinished.left_paused(is_ended=True)
-    for workflow_id in left.values():
-        request = (await launched.updates.store.get(workflow_id)).request
-        with suppress(ConnectionNotFound):
-            count += await is_paused(launched.accounts, request, workflow_id)
-    return count
 
 
 def _limit(launched: Launched) -> RateLimit | None:

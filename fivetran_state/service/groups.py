@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol, overload
+from typing import Protocol
 
 from fivetran_state import access, changes, large, state
 from fivetran_state.changes import MAX_CONNECTIONS
@@ -74,43 +74,6 @@ class Groups:
         plan = await self._planner.plan(part, options, is_shown=True)
         return plan.page(len(wanted), first + 1)
 
-    @overload
-    async def update_states(
-        self,
-        wanted: Mapping[str, changes.Change],
-        options: changes.GroupOptions,
-        *,
-        idempotency_key: str | None = None,
-        wait_seconds: float = 0,
-        on_look: OnLook | None = None,
-    ) -> UpdatesView: ...
-
-    @overload
-    async def update_states(
-        self,
-        wanted: Mapping[str, changes.Change],
-        options: changes.GroupOptions,
-        *,
-        idempotency_key: str | None = None,
-        wait_seconds: float = 0,
-        on_look: OnLook | None = None,
-        confirmation: GroupConfirmation | None = None,
-        propose: bool,
-    ) -> UpdatesView | GroupPlanView: ...
-
-    @overload
-    async def update_states(
-        self,
-        wanted: Mapping[str, changes.Change],
-        options: changes.GroupOptions,
-        *,
-        idempotency_key: str | None = None,
-        wait_seconds: float = 0,
-        on_look: OnLook | None = None,
-        confirmation: GroupConfirmation | None,
-        propose: bool = False,
-    ) -> UpdatesView | GroupPlanView: ...
-
     async def update_states(
         self,
         wanted: Mapping[str, changes.Change],
@@ -129,9 +92,10 @@ class Groups:
         last one that changed something. Raises the worst error, with `updates` in its details, unless
         the mode is `independent`.
 
-        With a `confirmation`, only a version that it covers is changed. If nothing would change, the
-        answer is the plan. `on_look` gets the progress. With `propose`, or if a change needs approval by
-        this caller, all are only proposed. Raises `NotAllowed` if the policy forbids one now.
+        With a `confirmation`, only a version that it covers is changed. With `propose`, or if a change
+        needs approval by this caller, all are only proposed. In both cases, the answer is the plan if
+        nothing would change. `on_look` gets the progress. Raises `NotAllowed` if the policy forbids one
+        now.
         """
         with self._caller.events.refusing(count=len(wanted)):
             self._caller.check_writable()

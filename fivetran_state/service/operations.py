@@ -1,12 +1,9 @@
 """Operators' commands: check the server, finish updates, list what is left paused."""
 
-from contextlib import suppress
-
 from fivetran_state.config import WATCH_INTERVAL, Settings
-from fivetran_state.errors import ConnectionNotFound
 from fivetran_state.runtime.engine import Engine
 from fivetran_state.service.diagnosis import Doctor
-from fivetran_state.service.unfinished import Finding, is_paused
+from fivetran_state.service.unfinished import Finding, left_paused
 from fivetran_state.watch.look import Looked
 
 
@@ -45,18 +42,10 @@ class Operations:
     async def left_paused(self) -> dict[str, str]:
         """Connection id → workflow id of each connection that an update has left paused at Fivetran.
 
-        A guest's connection is named behind its account. A connection that Fivetran does not show,
-        because it refuses the key or a guest's credentials are erased, counts as paused.
+        A guest's connection is named behind its account. Without an answer of Fivetran's within
+        `PATIENCE`, as when a guest's credentials are erased, a connection counts as paused.
         """
-        launched = await self._engine.up()
-        updates = launched.updates
-        found = {}
-        for owner, workflow_id in (await updates.unfinished.left_paused()).items():
-            request = (await updates.store.get(workflow_id)).request
-            with suppress(ConnectionNotFound):
-                if await is_paused(launched.accounts, request, workflow_id):
-                    found[owner] = workflow_id
-        return found
+        return await left_paused(await self._engine.up())
 
     async def diagnose(self) -> list[Finding]:
         """The findings of `fivetran-state doctor`. It does not need the engine to be started."""

@@ -15,9 +15,11 @@ from fivetran_state.errors import (
     Forbidden,
     MissingCredentials,
     Unauthorized,
+    WorkflowNotFound,
 )
 from fivetran_state.ids import UpdateId
 from fivetran_state.runtime.accounts import Accounts
+from fivetran_state.runtime.launch import Launched
 from fivetran_state.runtime.survey import Survey
 from fivetran_state.text import caller, quoted
 from fivetran_state.updates import records
@@ -25,6 +27,8 @@ from fivetran_state.updates.records import GROUP, NAME, STARTED, Update, UpdateR
 
 MAX_WELL = 20
 """Updates that run well and are listed. Those that do not are all listed."""
+PATIENCE = 5.0
+"""Seconds to wait for Fivetran to say whether a connection is still paused."""
 
 _PROCESS = re.compile("([0-9]+)-[0-9a-f]{32}")
 
@@ -156,6 +160,28 @@ class Unfinished:
             return []
         except FivetranStateError as error:
             return [Finding(f"connection {owner}", False, error.message, error.hint)]
+
+
+async def left_paused(launched: Launched, *, is_ended: bool = False) -> dict[str, str]:
+    """Connection id → workflow id of each connection that an update has left paused at Fivetran.
+
+    It counts until Fivetran says that somebody has resumed or deleted it. `is_ended`: without
+    those of running updates.
+    """
+    held = await launched.updates.unfinished.left_paused(is_ended=is_ended)
+    may_be = await asyncio.gather(*(_may_be_paused(launched, each) for each in held.values()))
+    return {owner: id_ for (owner, id_), counts in zip(held.items(), may_be, strict=True) if counts}
+
+
+async def _may_be_paused(launched: Launched, workflow_id: str) -> bool:
+    try:
+        request = (await launched.updates.store.get(workflow_id)).request
+        asking = is_paused(launched.accounts, request, workflow_id)
+        return await asyncio.wait_for(asking, PATIENCE)
+    except (ConnectionNotFound, WorkflowNotFound):
+        return False
+    except (FivetranStateError, asyncio.TimeoutError):
+        return True
 
 
 async def is_paused(clients: Accounts, request: UpdateRequest, workflow_id: str) -> bool:

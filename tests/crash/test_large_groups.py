@@ -16,7 +16,16 @@ from fivetran_state.models import Mode
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from tests.support.calls import is_pause, is_resume
 from tests.support.commands import finish
-from tests.support.grouped import AFTER, BEFORE, changed, changing, name, not_as, only_grouped
+from tests.support.grouped import (
+    AFTER,
+    BEFORE,
+    changed,
+    changing,
+    group_of,
+    name,
+    not_as,
+    only_grouped,
+)
 from tests.support.matrix import each_with_each
 from tests.support.watching import service_in
 
@@ -141,7 +150,7 @@ async def test_cancelled_half_way_no_connection_is_left_between(
     change = Inline(state.Change("merge_patch", {"cursor": "2020"}))
     wanted = for_each([name(number) for number in range(COUNT)], change)
     async with service_in(on_either, monkeypatch) as service:
-        started = await service.groups.update_states(wanted, GroupOptions(mode))
+        started = await group_of(service, wanted, GroupOptions(mode))
         await half_way(sandbox, phase)
         with suppress(TooLateToCancel):
             await service.groups.cancel_updates(started.workflow_id, wait_seconds=PATIENCE)

@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 
+from fivetran_state import large
 from fivetran_state.http_server import connections, gate, guard, mcp_endpoint
 from fivetran_state.http_server.authority import HEALTH
 from fivetran_state.http_server.connections import BoundedProtocol
@@ -20,7 +21,7 @@ from fivetran_state.sandbox import Sandbox
 from tests.conftest import ERAS, Serve
 from tests.support.calls import IDLE, SYNCING, call, sync_runs_on, version_of
 from tests.support.files import files_under, where
-from tests.support.frames import RawClient
+from tests.support.frames import MODERN, REQUESTS, RawClient, valid
 from tests.support.http_server import (
     WRONG_TOKEN,
     HttpServer,
@@ -37,6 +38,7 @@ PUBLIC = {
     "FIVETRAN_STATE_PUBLIC_URL": "https://state.example.com",
     "FIVETRAN_STATE_ALLOWED_HOSTS": "state.internal, state.lan:8443",
 }
+LARGE = {"connection_id": IDLE, "path": "/" + "a" * 70_000}
 FOREIGN_HOSTS = [
     "attacker.example",
     "localhost.attacker.example",
@@ -256,6 +258,9 @@ PROBES = [
     "/.well-known/oauth-protected-resource/mcp",
     "/.well-known/openid-configuration",
     "/mcp/.well-known/openid-configuration",
+    "/connections/.well-known/state",
+    "/page/connections/.well-known/change",
+    "/proposals/.well-known/approve",
     "/register",
     "/authorize",
     "/token",
@@ -307,6 +312,39 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused(
 
     assert answer.startswith("HTTP/1.1 408 ")
     assert "connection: close" in answer.lower()
+
+
+async def test_large_bodies_that_one_caller_does_not_finish_keep_nobody_elses_out(
+    http: Serve,
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(http())
+        readers = [authorization(server.new_token("read")) for _ in range(2)]
+        slow = {"Content-Length": "100000", "half": " " * 70_000} | readers[0]
+        for _ in range(4):
+            await stack.enter_async_context(server.half_sent("POST", "/mcp", **slow))
+        await server.has_open(4)
+        with anyio.fail_after(20):
+            answer = await server.client.post("/state/get", json=LARGE, headers=readers[1])
+
+    assert answer.status_code == 422
+
+
+async def test_streams_with_large_bodies_keep_others_out_for_a_while_only(
+    http: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = valid(MODERN, *next(each for each in REQUESTS if each[0] == "subscriptions/listen"))
+    listen.body += b" " * 70_000
+    headers = {name: value.decode() for name, value in listen.headers}
+    monkeypatch.setattr(large, "LONGEST", 0.05)
+    async with http() as server, AsyncExitStack() as streams:
+        for _ in range(3):
+            await streams.enter_async_context(
+                server.client.stream("POST", "/mcp", content=listen.body, headers=headers)
+            )
+        answer = await server.client.post("/state/get", json=LARGE)
+
+    assert answer.status_code == 422
 
 
 async def test_what_needs_no_token_waits_for_no_body_and_keeps_none(

@@ -5,8 +5,13 @@ import json
 import logging
 from typing import Any
 
+import httpx
 import pytest
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from fivetran_state.http_server.mcp_endpoint import FewSessions
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
 from tests.support.calls import IDLE, state_of
@@ -49,6 +54,32 @@ async def test_a_stream_that_is_to_be_resumed_begins_anew(http: Serve) -> None:
 
     assert answer is not None
     assert (answer.status, answer.is_stream) == (200, True)
+
+
+async def test_a_session_that_opens_while_another_request_ends_is_counted() -> None:
+    begun, may_open = asyncio.Event(), asyncio.Event()
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {}
+        if scope["method"] == "POST":
+            begun.set()
+            await may_open.wait()
+            headers = {MCP_SESSION_ID_HEADER: "opened"}
+        await Response(headers=headers)(scope, receive, send)
+
+    sessions = FewSessions(endpoint)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(sessions), base_url="http://localhost"
+    ) as client:
+        opening = asyncio.create_task(client.post("/mcp"))
+        await begun.wait()
+        await client.get("/mcp")
+        may_open.set()
+        await opening
+        counted = sessions.count()
+        await client.delete("/mcp", headers={MCP_SESSION_ID_HEADER: "opened"})
+
+    assert (counted, sessions.count()) == (1, 0)
 
 
 @pytest.mark.parametrize("era", [LEGACY, MODERN])

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivetran_state.sandbox import Sandbox
+from fivetran_state.sandbox.faults import FaultKind
 from tests.conftest import Serve
 from tests.support import prometheus
 from tests.support.calls import IDLE, PAUSED, arrival, state_of
@@ -113,6 +114,20 @@ async def test_a_connection_that_was_left_paused_is_shown_until_somebody_resumes
     assert left["fivetran_state_connections_left_paused"] == 1
     assert left["fivetran_state_connections_paused"] == 0
     assert resumed["fivetran_state_connections_left_paused"] == 0
+
+
+@pytest.mark.parametrize("kind", ["status", "hang"])
+async def test_a_connection_that_was_left_paused_is_shown_while_fivetran_does_not_answer(
+    http: Serve, sandbox: Sandbox, kind: FaultKind
+) -> None:
+    refuse_resumes(sandbox, IDLE)
+    async with http() as server:
+        await change(server.client)
+        sandbox.fault(kind, path=f"/{IDLE}$", times=9, status=429, headers={"Retry-After": "86400"})
+        found = await samples(server.client)
+
+    assert found["fivetran_state_ready"] == 1
+    assert found["fivetran_state_connections_left_paused"] == 1
 
 
 async def test_what_waits_for_a_person_and_what_they_decide_is_counted(http: Serve) -> None:

@@ -17,6 +17,7 @@ from tests.support.calls import (
     state_of,
     sync_runs_on,
 )
+from tests.support.people import person
 from tests.support.rest import ANY, get, post
 
 PATH = "/state/update-multiple"
@@ -58,6 +59,17 @@ async def test_allow_resync_changes_all(http: Serve, sandbox: Sandbox) -> None:
 
     assert [each["status"] for each in made.values()] == ["updated", "updated"]
     assert state_of(sandbox, "patient_archive") == {"cursor": "2020"}
+
+
+async def test_a_change_that_needs_approval_and_changes_nothing_is_answered_by_its_plan(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    for connection_id in (IDLE, PAUSED):
+        sandbox.set_state(connection_id, '{"cursor":"2020"}')
+    async with http(FIVETRAN_STATE_CONFIRM="always") as server, person(server, "write") as asker:
+        plan = await asker.post(PATH, {"connection_ids": [IDLE, PAUSED]} | PATCH)
+
+    assert (plan["status"], plan["unchanged"], plan["changed"]) == ("planned", 2, 0)
 
 
 async def test_then_sync_starts_a_sync_of_each(http: Serve, sandbox: Sandbox) -> None:

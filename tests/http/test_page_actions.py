@@ -32,21 +32,28 @@ from tests.support.rest import ANY
 
 CHANGE = {"kind": "merge_patch", "value": '{"cursor":"2020"}'}
 OWN = {"Sec-Fetch-Site": "same-origin"}
+RESYNCING = "patient_archive"
 
 
 class Forms(HTMLParser):
-    """The forms of a page: where each goes, and the fields that the browser would send."""
+    """The forms of a page: where each goes, and the fields that the browser would send.
+
+    `boxes` says of each box whether it is ticked; the fields are without them.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str]]] = []
+        self.boxes: dict[str, bool] = {}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
             self.found.append((given["action"], {}))
-        elif tag == "input" and given.get("type") != "checkbox":
+        elif tag == "input" and given.get("type") == "checkbox":
+            self.boxes[given["name"]] = "checked" in given
+        elif tag == "input":
             self.found[-1][1][given["name"]] = given.get("value", "")
 
 
@@ -150,6 +157,41 @@ async def test_a_state_that_has_moved_is_shown_again_and_nothing_is_written(
     assert "This is the plan on the state as it is now." in again.words
     assert "2027" in again.words
     assert "PATCH" not in api_calls(sandbox, IDLE)
+
+
+async def test_after_a_conflict_the_boxes_are_as_they_were_and_only_they_count(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    ticked = {"allow_resync": "on", "propose": "on"}
+    path = f"/page/connections/{RESYNCING}/make"
+    async with http() as server, browser(server) as who:
+        _, fields = await who.plan(RESYNCING)
+        sandbox.set_state(RESYNCING, '{"cursor":"2027"}')
+        again = await who.client.post(path, data=fields | ticked, headers=OWN)
+        shown = Forms(again.text)
+        (unticked,) = [each[1] for each in shown.found if each[0] == path]
+        _, update = await who.post(path, unticked)
+        refused = await ended(who, update)
+
+    assert again.status_code == 409
+    assert shown.boxes == {"then_sync": False, "allow_resync": True, "propose": True}
+    assert "resync_pending" in refused.words
+    assert "PATCH" not in api_calls(sandbox, RESYNCING)
+
+
+async def test_what_was_ticked_stays_so_on_the_next_page_of_a_long_plan(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    many = json.dumps(dict.fromkeys(map(str, range(1000)), 1))
+    path = f"/page/connections/{IDLE}/make"
+    async with http() as server, browser(server) as who:
+        _, fields = await who.plan(kind="merge_patch", value=many)
+        sandbox.set_state(IDLE, '{"cursor":"2027"}')
+        again = await who.client.post(path, data=fields | {"propose": "on"}, headers=OWN)
+        (on,) = [each for each in Forms(again.text).found if each[0].endswith("/plan")]
+        later = await who.client.post(on[0], data=on[1] | {"start": "500"}, headers=OWN)
+
+    assert Forms(later.text).boxes == {"then_sync": False, "propose": True}
 
 
 @pytest.mark.parametrize("number", ["1.10", "12345678901234567890.123"])

@@ -641,6 +641,7 @@ async def test_a_server_without_tokens_takes_forms_of_its_own_pages_alone(http: 
         "\t//evil.example",
         "/\r\nSet-Cookie: a=b",
         " /docs",
+        "/中",
         "",
         "/" * 2100,
         "/" + "a" * 2100,

@@ -18,6 +18,7 @@ from fivetran_state.models import Mode, UpdatesView
 from fivetran_state.sandbox import LoggedRequest, Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import is_pause, is_resume
+from tests.support.grouped import group_of
 from tests.support.watching import service_in
 
 SEED = 1
@@ -60,7 +61,7 @@ class Round:
     async def start(self, service: Service) -> str:
         change = Inline(state.Change("merge_patch", {"cursor": "2020"}))
         wanted = for_each(list(self.was_paused), change)
-        started = await service.groups.update_states(wanted, GroupOptions(self.mode))
+        started = await group_of(service, wanted, GroupOptions(self.mode))
         return started.workflow_id
 
     def states(self) -> dict[str, str | None]:

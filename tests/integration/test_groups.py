@@ -34,6 +34,7 @@ from tests.support.calls import (
     sync_runs_on,
     updates_in,
 )
+from tests.support.grouped import group_of
 from tests.support.human import ACCEPT, Human
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
 from tests.support.watching import only, service_in
@@ -69,9 +70,7 @@ async def test_a_group_waits_at_the_limit_and_no_call_is_refused(
     change = for_each(ids, CURSOR)
     async with service_in(environment, monkeypatch) as service:
         begin = len(sandbox.log)
-        group = await service.groups.update_states(
-            change, GroupOptions("independent"), wait_seconds=60
-        )
+        group = await group_of(service, change, GroupOptions("independent"), wait_seconds=60)
 
     assert group.counts == {"updated": 12}
     calls = sandbox.log[begin:]
@@ -111,7 +110,8 @@ async def test_a_plan_waits_at_the_limit_too_and_is_the_same_afterwards(
     change = for_each(ids, CURSOR)
     async with service_in(environment | few, monkeypatch) as service:
         plan = await service.groups.plan_updates(change, GroupOptions("independent"))
-        group = await service.groups.update_states(
+        group = await group_of(
+            service,
             change,
             GroupOptions("independent", expected_version=plan.version),
             wait_seconds=60,
@@ -164,9 +164,7 @@ async def test_groups_make_few_steps_at_a_time_while_a_single_update_is_at_work(
         await arrival(sandbox, lambda call: call.fault == "hang")
         begin = len(sandbox.log)
         change = for_each(ids, CURSOR)
-        group = await service.groups.update_states(
-            change, GroupOptions("independent"), wait_seconds=60
-        )
+        group = await group_of(service, change, GroupOptions("independent"), wait_seconds=60)
         calls = [call for call in sandbox.log[begin:] if call.connection_id]
         held.release()
         made = await alone
@@ -196,7 +194,7 @@ async def test_a_single_update_that_waits_for_a_sync_lets_groups_work(
         held = sandbox.fault("hang", method="PATCH", path="connection_", times=8)
         change = for_each(ids, CURSOR)
         group = asyncio.create_task(
-            service.groups.update_states(change, GroupOptions("independent"), wait_seconds=60)
+            group_of(service, change, GroupOptions("independent"), wait_seconds=60)
         )
         for each in ids:
             await arrival(sandbox, partial(is_pause_of, each))

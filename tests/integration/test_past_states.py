@@ -162,6 +162,8 @@ async def test_exact_numbers_come_back_from_the_past(connect: Connect, sandbox: 
     [
         ("2026-11-24T08:00", "invalid_request", "not a time with a zone"),
         ("yesterday", "invalid_request", "not a time with a zone"),
+        ("0001-01-01T00:00+14:00", "invalid_request", "not a time with a zone"),
+        ("9999-12-31T23:59-14:00", "invalid_request", "not a time with a zone"),
         ("2001-01-01T00:00Z", "not_remembered", "Nobody had looked"),
         ("0" * 32, "not_remembered", "had no version"),
         (f"{PAUSED}:1", "invalid_request", "not an update of"),

@@ -10,15 +10,16 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from fivetran_state import state
-from fivetran_state.changes import GroupOptions, Inline, for_each
+from fivetran_state.changes import Change, GroupOptions, Inline, for_each
 from fivetran_state.config import Settings
 from fivetran_state.errors import FivetranStateError
-from fivetran_state.models import Mode
+from fivetran_state.models import Mode, UpdatesView
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import ROOT
@@ -73,6 +74,19 @@ def changed(environment: dict[str, str], folder: Path, count: int, mode: Mode) -
     return told
 
 
+async def group_of(
+    service: Service,
+    wanted: Mapping[str, Change],
+    options: GroupOptions,
+    *,
+    wait_seconds: float = 0,
+) -> UpdatesView:
+    """The group that makes these changes."""
+    view = await service.groups.update_states(wanted, options, wait_seconds=wait_seconds)
+    assert isinstance(view, UpdatesView)
+    return view
+
+
 async def _change(count: int, mode: Mode) -> None:
     service = Service(Settings())
     service.start()
@@ -84,7 +98,7 @@ async def _change(count: int, mode: Mode) -> None:
     planned = time.monotonic() - begin
     options = GroupOptions(mode, expected_version=plan.version)
     try:
-        view = await service.groups.update_states(wanted, options, wait_seconds=PATIENCE)
+        view = await group_of(service, wanted, options, wait_seconds=PATIENCE)
         status, counts = view.status, view.counts
     except FivetranStateError as error:
         status, counts = "failed", {error.code: 1}

@@ -128,7 +128,7 @@ class HttpServer:
 
     @asynccontextmanager
     async def half_sent(
-        self, method: str, path: str, **headers: str
+        self, method: str, path: str, *, half: str = "{", **headers: str
     ) -> AsyncIterator[Callable[[], Awaitable[str]]]:
         """A request with an incomplete body; yields a function for the head of the next answer."""
         headers = {"Host": "localhost", "Content-Length": "1000"} | headers
@@ -139,7 +139,7 @@ class HttpServer:
             return (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode()
 
         with closing(writer):
-            writer.write("\r\n".join([*lines, "", "{"]).encode())
+            writer.write("\r\n".join([*lines, "", half]).encode())
             yield head
 
     @asynccontextmanager

@@ -36,6 +36,8 @@ SHOWN_MEMBERS = 50
 MAX_EDITED = 20_000
 """Bytes of a state that is offered to be edited as a whole."""
 _KINDS = ("merge_patch", "json_patch", "new_state", "restore_from", "copy_from")
+_CHANGE = ("kind", "value", "only", *_KINDS)
+"""The fields of a form that say what would change."""
 _LARGEST_START = state.MAX_VALUES * 2
 
 
@@ -115,7 +117,8 @@ async def _planned(
         connection_id=connection_id,
         plan=plan,
         found=await _rows(plan, start),
-        given={name: value for name, value in given.items() if name != "start"},
+        given={name: given[name] for name in given if name not in ("start", "expected_version")},
+        change={name: given[name] for name in given if name in _CHANGE},
         problem=problem,
     )
 

@@ -54,7 +54,7 @@ def router() -> APIRouter:
         "/state/update-multiple",
         tags=["State"],
         dependencies=[requires(WRITE)],
-        responses=ok(dict[str, Update]) | accepted(UpdatesView),
+        responses=ok(dict[str, Update] | GroupPlanView) | accepted(UpdatesView),
     )(states.update_multiple_states)
     routes.post(
         "/states/update",

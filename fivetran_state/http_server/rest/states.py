@@ -30,7 +30,7 @@ from fivetran_state.http_server.rest.requests import (
     expected,
     service_in,
 )
-from fivetran_state.models import Failure, StateView
+from fivetran_state.models import Failure, GroupPlanView, StateView
 
 READ_AT_ONCE = 4
 MAX_RESPONSE_BYTES = 20_000_000
@@ -173,6 +173,8 @@ async def update_multiple_states(
     )
     if view.status in ("running", "proposed"):
         return await running(view, prefer, request)
+    if isinstance(view, GroupPlanView):
+        return await answer(view, prefer)  # What was to be proposed changes nothing.
     return await answer({update.connection_id: update for update in view.updates}, prefer)
 
 
