@@ -50,26 +50,24 @@ def time_of(value: Any) -> Time | None:
                 if 10**9 <= number * unit / 1000 < 10**10:
                     return Time(number * unit, name, unit)
         return None
+    clock, zone = found["time"] or "00:00", _zone(found["zone"])
     try:
-        moment = datetime.fromisoformat(f"{found['day']}T{found['time'] or '00:00'}+00:00")
-    except ValueError:
+        moment = datetime.fromisoformat(f"{found['day']}T{clock}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):  # Its zone may lead out of the years 1 to 9999.
         return None
     at = Decimal(int((moment - EPOCH) / timedelta(milliseconds=1)))
     if found["fraction"]:
         at += Decimal(f"0.{found['fraction']}") * 1000
     if found["time"] is None:
         return Time(at, DATE)
-    if found["zone"] is None:
-        return Time(at, NAIVE)
-    return Time(at - _offset(found["zone"]), ZONED)
+    return Time(at, NAIVE if found["zone"] is None else ZONED)
 
 
-def _offset(zone: str) -> int:
-    if zone.upper() in ("Z", "UTC"):
-        return 0
-    digits = zone[1:].replace(":", "")
-    milliseconds = int(digits[:2]) * HOUR + int(digits[2:]) * MINUTE
-    return -milliseconds if zone[0] == "-" else milliseconds
+def _zone(zone: str | None) -> str:
+    """As `datetime` reads it."""
+    if zone is None or zone.upper() in ("Z", "UTC"):
+        return "+00:00"
+    return f"{zone[:3]}:{zone[-2:]}"
 
 
 def number_of(value: Any) -> Decimal | None:

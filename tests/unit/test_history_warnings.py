@@ -112,6 +112,11 @@ def test_numbers_that_only_look_like_times_have_no_future() -> None:
     assert odd(ids[-1] + 10_000_000, *ids) == []
 
 
+def test_what_a_zone_leads_out_of_all_years_is_no_time() -> None:
+    times = [f"0001-01-01T0{hour}:00:00+14:00" for hour in range(6)]
+    assert odd(times[0], *times[1:]) == []
+
+
 def test_a_number_that_goes_up_and_down_is_no_cursor() -> None:
     assert odd(1, 30, 12, 25, 8, 40) == []
     assert [each.kind for each in odd(1, 10, 20, 30, 40)] == [Kind.FURTHER_BACK]
