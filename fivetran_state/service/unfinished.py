@@ -27,6 +27,8 @@ from fivetran_state.updates.records import GROUP, NAME, STARTED, Update, UpdateR
 
 MAX_WELL = 20
 """Updates that run well and are listed. Those that do not are all listed."""
+AT_ONCE = 10
+"""Connections that Fivetran is asked about at the same time. Each update may have megabytes."""
 PATIENCE = 5.0
 """Seconds to wait for Fivetran to say whether a connection is still paused."""
 
@@ -168,8 +170,14 @@ async def left_paused(launched: Launched, *, is_ended: bool = False) -> dict[str
     It counts until Fivetran says that somebody has resumed or deleted it. `is_ended`: without
     those of running updates.
     """
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def may_be_paused(workflow_id: str) -> bool:
+        async with few:
+            return await _may_be_paused(launched, workflow_id)
+
     held = await launched.updates.unfinished.left_paused(is_ended=is_ended)
-    may_be = await asyncio.gather(*(_may_be_paused(launched, each) for each in held.values()))
+    may_be = await asyncio.gather(*map(may_be_paused, held.values()))
     return {owner: id_ for (owner, id_), counts in zip(held.items(), may_be, strict=True) if counts}
 
 
