@@ -256,7 +256,7 @@ class Proposals:
 
     async def _asked_by_me(self, found: Proposal) -> bool:
         updates = await self._caller.updates()
-        return updates.proposals.approvers.is_same(access.principal().name, found.asked["asked_by"])
+        return updates.proposals.is_asked_by(found.asked, access.principal().name)
 
     async def _planned(self, found: Proposal) -> _Planned:
         change = found.asked["change"]

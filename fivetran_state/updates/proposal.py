@@ -35,6 +35,8 @@ class Asked(TypedDict):
     """As it would be started, with the versions that whoever asked for it has seen."""
     asked_by: str
     """The name of an `access.Principal`."""
+    token_name: NotRequired[str | None]
+    """The name of their token, which may be revoked when somebody decides."""
     asked_at: float
     """Seconds since the epoch, as is `expires_at`."""
     expires_at: float
@@ -88,8 +90,8 @@ class Approvers(Protocol):
     def may_approve(self, name: str) -> bool:
         """True if this principal has the scope `approve` now, as far as this process can tell."""
 
-    def is_same(self, one: str, other: str) -> bool:
-        """True if these principals are one person."""
+    def token_name(self, name: str) -> str | None:
+        """The name of this principal's token, if it has one: all tokens of a name are one person's."""
 
 
 def is_group(change: UpdateRequest | GroupRequest) -> TypeIs[GroupRequest]:

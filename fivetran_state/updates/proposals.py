@@ -109,7 +109,7 @@ class Proposals:
         self._digest = digest
         self._application = application
         self._workflow = workflow
-        self.approvers = approvers
+        self._approvers = approvers
         self._notices = notices
         self._pages = pages
         self._events = events
@@ -137,6 +137,7 @@ class Proposals:
     async def ask(self, asked: Asked, about: About, key: str | None) -> str:
         """Propose it; return its id. Two at once with the same key make one."""
         workflow_id = f"{NAME}:{uuid.uuid4().hex}" if key is None else self._of_key(about, key)
+        asked = {**asked, "token_name": self._approvers.token_name(asked["asked_by"])}
         sealed = self._texts.seal([workflow_id, _without_changes(asked)])
         place = binding.input_of(workflow_id, NAME)
         if (trace := tracing.present()) is not None:
@@ -168,6 +169,13 @@ class Proposals:
 
     def _digest_of(self, about: About) -> str:
         return self._digest(json.dumps(about))
+
+    def is_asked_by(self, asked: Asked, name: str) -> bool:
+        """True if this principal has asked for it, or is the same person with another token."""
+        if asked["asked_by"] == name:
+            return True
+        theirs = asked.get("token_name") or self._approvers.token_name(asked["asked_by"])
+        return theirs is not None and theirs == self._approvers.token_name(name)
 
     async def waiting(self) -> list[Proposal]:
         """Those that wait for a decision, oldest first, without their changes."""

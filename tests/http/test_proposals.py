@@ -93,6 +93,22 @@ async def test_nobody_approves_what_they_have_asked_for(http: Serve, sandbox: Sa
     assert made["status"] == "updated"
 
 
+async def test_a_new_token_of_the_same_name_is_the_same_person(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    async with http() as server, AsyncExitStack() as stack:
+        old = await stack.enter_async_context(person(server, "write", "alice"))
+        proposal = await old.propose(IDLE, merge_patch=PATCH)
+        new = await stack.enter_async_context(person(server, "approve", "alice"))
+        TokenFile(server.settings).revoke(old.token.id)
+        own = await new.approve(proposal, status=403)
+        withdrawn = await new.post(f"/proposals/{proposal}/withdraw")
+
+    assert own["code"] == "not_allowed"
+    assert withdrawn["status"] == "withdrawn"
+    assert was_left_alone(sandbox)
+
+
 async def test_only_the_scope_approve_decides(team: Team, sandbox: Sandbox) -> None:
     proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
     async with person(team.server, "write") as another:
