@@ -32,9 +32,9 @@ async def proposed(service: Service) -> str:
     return str(asked.workflow_id)
 
 
-async def approved(service: Service, proposal: str) -> str:
+async def approved(service: Service, proposal: str, approver: access.Principal = APPROVER) -> str:
     """Approve what is seen now; returns the status of the update."""
-    with access.working_for(APPROVER):
+    with access.working_for(approver):
         plan = await service.proposals.plan(proposal)
         version = str(getattr(plan, "version", None) or getattr(plan, "version_before", None))
         ended = await service.proposals.approve(proposal, expected_version=version, wait_seconds=30)
@@ -76,6 +76,17 @@ async def test_nothing_waits_for_a_proposal_at_the_end_of_a_process(
         await proposed(service)
     ended = await to_thread.run_sync(finish, on_either, tmp_path)
     assert ended.returncode == 0, ended.stderr
+
+
+async def test_a_process_without_the_token_file_goes_on_with_what_a_token_has_approved(
+    sandbox: Sandbox, on_either: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    approver = access.Principal("token:0a1b2c3d", access.SCOPES)
+    async with service_in(on_either, monkeypatch) as service:
+        proposal = await proposed(service)
+        assert await approved(service, proposal, approver) == "updated"
+    watch.ended_with(watch.old | PATCH)
 
 
 # Each write of an approval in the slow suite; in the quick one, those around the start.
