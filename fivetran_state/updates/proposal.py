@@ -17,11 +17,10 @@ from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.members import Members
-from fivetran_state.updates.records import GroupRequest, UpdateRequest
+from fivetran_state.updates.records import PROPOSAL, GroupRequest, UpdateRequest
 from fivetran_state.vault import Bound
 
-NAME = "proposal"
-"""The name of the workflow, and the prefix of its ids."""
+NAME = PROPOSAL
 DECISION = "decision"
 """The topic of the messages that decide."""
 REFUSED = "refused"

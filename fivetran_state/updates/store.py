@@ -23,6 +23,7 @@ from fivetran_state.updates.reader import READ_BATCH, Reader
 from fivetran_state.updates.records import (
     GROUP,
     PENDING,
+    PROPOSAL,
     GroupRequest,
     Progress,
     Snapshot,
@@ -98,14 +99,10 @@ class Store:
         return asked
 
     def connections_of(self, workflow_id: str) -> list[str]:
-        """The connections of a group; empty if its row was deleted. It blocks."""
-        rows = self._reader.find_now(workflow_ids=[workflow_id], name=GROUP, load_input=True)
+        """The connections of a group or a proposal; empty if its row was deleted. It blocks."""
+        rows = self._reader.find_now(workflow_ids=[workflow_id], load_input=True)
         with suppress(Tampered, UnusableKey):
-            return [
-                request["connection_id"]
-                for row in rows
-                for request in records.members_of(statuses.input_of(row))
-            ]
+            return [request["connection_id"] for row in rows for request in _requests_in(row)]
         return []
 
     async def is_running(self, workflow_id: str) -> bool:
@@ -260,6 +257,15 @@ class Store:
 
     def is_ours(self, status: WorkflowStatus) -> bool:
         return status.application_name == self._application
+
+
+def _requests_in(row: WorkflowStatus) -> list[UpdateRequest]:
+    """What a group or a proposal was asked to change."""
+    asked = statuses.input_of(row)
+    if row.name != PROPOSAL:
+        return records.members_of(asked)
+    change = asked["change"]
+    return records.members_of(change) if "members" in change else [change]
 
 
 def _end_of(workflow_id: str, row: WorkflowStatus | None) -> End:

@@ -14,6 +14,7 @@ from fivetran_state.sandbox import Sandbox
 from fivetran_state.service import Service
 from tests.support.calls import IDLE, PAUSED, ROOT, Watch
 from tests.support.commands import finish
+from tests.support.outside import dbos_client
 from tests.support.people import APPROVER, ASKER
 from tests.support.updates import is_write, took_effect
 from tests.support.watching import service_in
@@ -87,6 +88,27 @@ async def test_a_process_without_the_token_file_goes_on_with_what_a_token_has_ap
         proposal = await proposed(service)
         assert await approved(service, proposal, approver) == "updated"
     watch.ended_with(watch.old | PATCH)
+
+
+@pytest.mark.slow
+async def test_a_proposal_is_left_to_a_process_that_may_change_its_connection(
+    sandbox: Sandbox, on_both: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = on_both | {"FIVETRAN_STATE_ALLOWED_CONNECTIONS": PAUSED}
+    async with service_in(on_both, monkeypatch) as service:
+        proposal = await proposed(service)
+
+    def holder() -> str | None:
+        with dbos_client(on_both, sandbox) as client:
+            (row,) = client.list_workflows(workflow_ids=[proposal], load_input=False)
+            return row.executor_id
+
+    dead = holder()
+    # It looks for dead processes before it ends.
+    assert (await to_thread.run_sync(finish, limited, tmp_path)).returncode == 0
+    assert holder() == dead
+    assert (await to_thread.run_sync(finish, on_both, tmp_path)).returncode == 0
+    assert holder() != dead
 
 
 # Each write of an approval in the slow suite; in the quick one, those around the start.
