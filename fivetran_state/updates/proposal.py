@@ -31,7 +31,8 @@ class Asked(TypedDict):
     """What is proposed, and by whom."""
 
     change: UpdateRequest | GroupRequest
-    """As it would be started, with the versions that whoever asked for it has seen."""
+    """As it would be started, with the versions that whoever asked for it has seen. A group has all
+    that were asked for; `left_out` are those whose change is not known."""
     asked_by: str
     """The name of an `access.Principal`."""
     token_name: NotRequired[str | None]

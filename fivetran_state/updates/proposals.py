@@ -25,6 +25,7 @@ from fivetran_state.events import Event, Events, Name
 from fivetran_state.pages import Pages
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.ends import End
 from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.proposal import (
     DECISION,
@@ -83,6 +84,17 @@ class Proposal:
     def requests(self) -> list[UpdateRequest]:
         change = self.asked["change"]
         return change["members"] if is_group(change) else [change]
+
+    @property
+    def left_out(self) -> list[End]:
+        """Connections that were asked for, and whose change is not known."""
+        change = self.asked["change"]
+        return change["left_out"] if is_group(change) else []
+
+    @property
+    def connection_ids(self) -> list[str]:
+        """All that were asked for."""
+        return [each["connection_id"] for each in (*self.requests, *self.left_out)]
 
     @property
     def is_group(self) -> bool:

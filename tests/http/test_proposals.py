@@ -15,8 +15,10 @@ from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.conftest import ERAS, Serve
 from tests.support.calls import (
+    EMPTY,
     IDLE,
     PAUSED,
+    STATELESS,
     SYNCING,
     Watch,
     api_calls,
@@ -425,6 +427,45 @@ async def test_a_group_is_approved_as_it_was_seen(team: Team, sandbox: Sandbox) 
     assert (member["asked_by"], member["agreed_by"]) == (team.asker.name, team.approver.name)
     watches[0].ended_with(watches[0].old | PATCH)
     assert sandbox.connection(PAUSED).state == '{"cursor":"2020"}'
+
+
+async def test_an_independent_proposal_loses_no_connection(team: Team, sandbox: Sandbox) -> None:
+    """Those that cannot be changed, or need not be, when it is asked for are looked at again."""
+    sandbox.set_state(PAUSED, '{"cursor":"2020"}')
+    sandbox.fault("status", path=f"/{SYNCING}/state$", status=404)
+    body = {
+        "mode": "independent",
+        "propose": True,
+        "changes": [
+            {"connection_id": IDLE, "merge_patch": PATCH},
+            {"connection_id": PAUSED, "merge_patch": PATCH},
+            {"connection_id": SYNCING, "merge_patch": PATCH},
+            {"connection_id": STATELESS, "merge_patch": PATCH},
+            {"connection_id": EMPTY, "restore_from": f"{EMPTY}:7"},
+        ],
+    }
+    asked = await team.asker.post("/states/update", ANY | body, status=202)
+    sandbox.set_state(PAUSED, '{"cursor":"2027"}')
+    proposal = asked["workflow_id"]
+    listed = (await team.asker.get("/proposals"))["proposals"][0]
+    plan = (await team.approver.get(f"/proposals/{proposal}"))["plan"]
+    made = await team.approver.approve(proposal)
+
+    lost = {EMPTY: "workflow_not_found"}
+    assert (asked["total"], asked["counts"]) == (5, {"proposed": 4, "workflow_not_found": 1})
+    assert failures(asked["not_started"]) == lost
+    assert listed["total"] == 5
+    assert (plan["total"], plan["changed"]) == (5, 3)
+    assert failures(plan["failures"]) == lost | {STATELESS: "state_not_kept"}
+    assert (made["status"], made["counts"]) == (
+        "partly_updated",
+        {"state_not_kept": 1, "updated": 3, "workflow_not_found": 1},
+    )
+    assert failures(made["not_started"]) == lost | {STATELESS: "state_not_kept"}
+
+
+def failures(members: list[dict[str, Any]]) -> dict[str, str]:
+    return {each["connection_id"]: each["error"]["code"] for each in members}
 
 
 async def test_an_assistant_proposes_follows_and_withdraws(team: Team, sandbox: Sandbox) -> None:
