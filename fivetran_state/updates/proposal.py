@@ -11,7 +11,7 @@ from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict, TypeIs
 
 from fivetran_state import tracing
-from fivetran_state.errors import FivetranStateError, NotAllowed
+from fivetran_state.errors import DatabaseUnavailable, FivetranStateError, NotAllowed
 from fivetran_state.events import Event, Events, Name
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
@@ -143,6 +143,9 @@ class ProposalWorkflow:
                 try:
                     await self._insist_on_approver(decision["by"])
                     started = await self._start(asked, decision, f"{workflow_id} {tries}")
+                except DatabaseUnavailable:
+                    # Not an outcome: recovery runs it again, and what was started is found again.
+                    raise
                 except FivetranStateError as error:
                     refusal = Refusal(
                         decision=decision["id"],
