@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
 
-from fivetran_state import database, tracing, turns
+from fivetran_state import database, logs, tracing, turns
 from fivetran_state.errors import (
     AlreadyDecided,
     DatabaseUnavailable,
@@ -51,12 +51,6 @@ _ID = re.compile(f"{NAME}:[0-9a-f]{{32}}")
 _REQUEST = "request"
 """The attribute by which an equal request finds the proposal that waits."""
 _POLL_SECONDS = 0.2
-_DECISIONS = {
-    "approved": Name.APPROVED,
-    "rejected": Name.REJECTED,
-    "withdrawn": Name.WITHDRAWN,
-    "expired": Name.EXPIRED,
-}
 _ENDED_OUTSIDE = Decided(
     how="withdrawn",
     by=None,
@@ -254,6 +248,7 @@ class Proposals:
         Raises `AlreadyDecided` if another decision came first, and what kept an approved change from being
         started.
         """
+        decision["request_id"] = logs.request_id.get()
         with database.answering():
             await binding.send(workflow_id, decision, DECISION)
         deadline = asyncio.get_running_loop().time() + seconds
@@ -262,24 +257,12 @@ class Proposals:
                 found = await self.get(workflow_id)
                 if found.decided is not None:
                     _insist_on_same(found.decided, decision, workflow_id)
-                    if found.decided["decision"] == decision["id"]:
-                        self._tell(found.decided, workflow_id)
                     return found
                 if found.refusal is not None and found.refusal["decision"] == decision["id"]:
                     raise FivetranStateError.from_json(dict(found.refusal))
                 if asyncio.get_running_loop().time() >= deadline:
                     return found
                 await asyncio.sleep(_POLL_SECONDS)
-
-    def _tell(self, decided: Decided, workflow_id: str) -> None:
-        self._events.record(
-            Event(
-                _DECISIONS[decided["how"]],
-                workflow_id=decided["workflow_id"] or workflow_id,
-                part_of=workflow_id if decided["workflow_id"] else None,
-                principal=decided["by"],
-            )
-        )
 
     async def follow(self, workflow_id: str, seconds: float) -> Proposal:
         """Wait for the decision, at most `seconds`."""

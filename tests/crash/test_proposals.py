@@ -12,6 +12,7 @@ from anyio import to_thread
 from fivetran_state import access, changes, state
 from fivetran_state.sandbox import Sandbox
 from fivetran_state.service import Service
+from tests.support.audited import AUDIT_FILE, names_in, told_twice_as_new
 from tests.support.calls import IDLE, PAUSED, ROOT, Watch
 from tests.support.commands import finish
 from tests.support.outside import dbos_client
@@ -128,6 +129,8 @@ async def test_an_approval_killed_at_any_write_makes_one_update(
     at_write: int,
 ) -> None:
     watch = Watch(sandbox, IDLE)
+    path = tmp_path / "audit.jsonl"
+    on_either[AUDIT_FILE] = str(path)
     async with service_in(on_either, monkeypatch) as service:
         proposal = await proposed(service)
     died = await to_thread.run_sync(killed_approval, on_either, tmp_path, proposal, at_write)
@@ -143,6 +146,8 @@ async def test_an_approval_killed_at_any_write_makes_one_update(
     assert (ended.status, ended.workflow_id) == ("updated", f"{IDLE}:1")
     assert [each.workflow_id for each in made] == [f"{IDLE}:1"]
     assert sum(is_write(each) for each in took_effect(sandbox, IDLE)) == 1
+    assert "proposal.approved" in names_in(path, f"{IDLE}:1")
+    assert told_twice_as_new(path) == {}
     watch.ended_with(watch.old | PATCH)
 
 
