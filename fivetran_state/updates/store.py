@@ -22,6 +22,7 @@ from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.reader import READ_BATCH, Reader
 from fivetran_state.updates.records import (
     GROUP,
+    OUTSIDE,
     PENDING,
     PROPOSAL,
     GroupRequest,
@@ -147,10 +148,11 @@ class Store:
         return any(row.executor_id == executor_id and row.status == PENDING for row in rows)
 
     async def is_cancelled(self, *workflow_ids: str) -> list[bool | str]:
-        """Of each, true if a caller has cancelled it; `OUTSIDE` if it was ended in the database."""
+        """Of each, true if a caller has cancelled it; `OUTSIDE` if it was ended or deleted in the
+        database."""
         rows = await self._reader.find(workflow_ids=list(workflow_ids))
         found = {row.workflow_id: statuses.is_cancelled(row) for row in rows}
-        return [found[each] for each in workflow_ids]
+        return [found.get(each, OUTSIDE) for each in workflow_ids]
 
     async def parts_of(self, workflow_id: str, owners: Mapping[str, str]) -> dict[str, str]:
         """Connection → the id of its update in the group, for those that have started."""

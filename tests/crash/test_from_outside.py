@@ -327,6 +327,25 @@ async def test_a_group_that_is_ended_is_undone(
         watch.ended_with(watch.old)
 
 
+async def test_no_member_of_a_group_that_is_deleted_writes(
+    http: Serve, sandbox: Sandbox, environment: dict[str, str]
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    # The state is read for the plan, at the inspection, and before the write.
+    held = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=2)
+    body = ANY | {"connection_ids": [IDLE], "merge_patch": CHANGE}
+    async with http() as server:
+        path = "/state/update-multiple"
+        started = await post(server.client, path, body, status=202, Prefer="respond-async")
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        delete_in_database(environment, sandbox, started["workflow_id"])
+        held.release()
+        ended = await get(server.client, f"/workflows/{IDLE}:1", wait=30)
+
+    assert ended["error"]["code"] in ("cancelled", "undone")
+    watch.ended_with(watch.old)
+
+
 # Deleted
 
 
