@@ -253,27 +253,36 @@ class Proposals:
             await binding.send(workflow_id, decision, DECISION)
         deadline = asyncio.get_running_loop().time() + seconds
         async with turns.waiting():
-            while True:
-                found = await self.get(workflow_id)
-                if found.decided is not None:
-                    _insist_on_same(found.decided, decision, workflow_id)
-                    return found
-                if found.refusal is not None and found.refusal["decision"] == decision["id"]:
-                    raise FivetranStateError.from_json(dict(found.refusal))
+            while not await self._has_ended(workflow_id):
+                refusal = await self._refusal(workflow_id)
+                if refusal is not None and refusal["decision"] == decision["id"]:
+                    raise FivetranStateError.from_json(dict(refusal))
                 if asyncio.get_running_loop().time() >= deadline:
-                    return found
+                    break
                 await asyncio.sleep(_POLL_SECONDS)
+        found = await self.get(workflow_id)
+        if found.decided is not None:
+            _insist_on_same(found.decided, decision, workflow_id)
+        return found
 
     async def follow(self, workflow_id: str, seconds: float) -> Proposal:
         """Wait for the decision, at most `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         async with turns.waiting():
-            while True:
-                found = await self.get(workflow_id)
+            while not await self._has_ended(workflow_id):
                 left = deadline - asyncio.get_running_loop().time()
-                if found.decided is not None or left <= 0:
-                    return found
+                if left <= 0:
+                    break
                 await asyncio.sleep(min(_POLL_SECONDS, left))
+        return await self.get(workflow_id)
+
+    async def _has_ended(self, workflow_id: str) -> bool:
+        """True also if there is no such proposal. It does not read the change, which may be large."""
+        rows = await self._reader.find(workflow_ids=[workflow_id], name=NAME)
+        return not any(
+            statuses.is_running(row) and row.status not in records.ENDED_FROM_OUTSIDE
+            for row in rows
+        )
 
 
 def is_id(workflow_id: str) -> bool:

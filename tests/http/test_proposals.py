@@ -26,7 +26,7 @@ from tests.support.calls import (
     call,
     until,
 )
-from tests.support.http_server import HttpServer
+from tests.support.http_server import HttpServer, counted_statements
 from tests.support.people import Person, person
 from tests.support.rest import ANY
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
@@ -161,6 +161,16 @@ async def test_a_proposal_expires(http: Serve, sandbox: Sandbox) -> None:
 
     assert ended["status"] == "expired"
     assert was_left_alone(sandbox)
+
+
+async def test_a_proposal_that_is_followed_is_not_read_again_with_its_change(team: Team) -> None:
+    proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
+    with counted_statements() as statements:
+        waits = await team.asker.get(f"/workflows/{proposal}", wait=1)
+
+    assert waits["status"] == "proposed"
+    assert len(statements) > 5
+    assert len([each for each in statements if "inputs" in each]) == 1
 
 
 async def test_a_state_that_has_moved_is_planned_and_approved_anew(
