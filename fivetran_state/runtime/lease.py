@@ -98,7 +98,8 @@ class Lease:
         self._is_over = True
 
     def may_change(self, workflow_id: str) -> bool:
-        """True if the settings let this process go on with the update, or with the whole group."""
+        """True if the settings let this process go on with the update, or with the whole group or
+        proposal."""
         settings = self._settings
         if is_look(workflow_id):
             return workflow_id.startswith(f"{self._looks}:")
@@ -112,7 +113,7 @@ class Lease:
             return True
         try:
             return settings.allows(UpdateId.parse(workflow_id).connection_id)
-        except InvalidRequest:  # This is the id of a group.
+        except InvalidRequest:  # This is the id of a group or a proposal.
             return all(map(settings.allows, self._store.connections_of(workflow_id)))
 
     def _may_see_notice(self, workflow_id: str) -> bool:

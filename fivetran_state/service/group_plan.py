@@ -17,7 +17,7 @@ from fivetran_state.question import (
 from fivetran_state.service import views
 from fivetran_state.service.group_status import SHOWN_UPDATES
 from fivetran_state.text import quoted
-from fivetran_state.updates.ends import End, failed
+from fivetran_state.updates.ends import End, error_of, failed
 from fivetran_state.updates.records import UpdateRequest
 
 SHOWN_KINDS = 10
@@ -52,6 +52,11 @@ class Looked:
     consequences: tuple[str, ...] = ()
     in_full: tuple[str, ...] | None = None
     """Every change as a line of the question; None if they are too many or too long."""
+
+    @classmethod
+    def left_out(cls, end: End) -> "Looked":
+        """A connection that was left out with this end."""
+        return cls(end["connection_id"], error=error_of(end))
 
     @property
     def is_changed(self) -> bool:

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fivetran_state.errors import Cancelled, FivetranStateError
-from fivetran_state.models import Failure, GroupState, MemberPlan, UpdatesView
+from fivetran_state.models import GroupState, MemberPlan, UpdatesView
 from fivetran_state.service import views
 from fivetran_state.service.caller import Caller
 from fivetran_state.updates import statuses
-from fivetran_state.updates.ends import End
+from fivetran_state.updates.ends import End, error_of
 from fivetran_state.updates.groups import Status
 
 SHOWN_UPDATES = 100
@@ -104,12 +104,7 @@ class GroupFollower:
             updates=[
                 views.update(shown[id_].update, shown[id_].steps) for id_ in ids if id_ in shown
             ],
-            not_started=[
-                MemberPlan(connection_id=id_, error=_failure(end))
-                for id_, end in found.ends.items()
-                if end["workflow_id"] is None and end["message"] is not None
-            ][:SHOWN_UPDATES]
-            or None,
+            not_started=not_started(found.ends.values()),
             error=None if found.error is None else views.failure(found.error),
         )
 
@@ -173,7 +168,11 @@ def _status_of(found: Status) -> GroupState:
     return "cancelled" if isinstance(found.error, Cancelled) else "failed"
 
 
-def _failure(end: End) -> Failure:
-    return views.failure(
-        FivetranStateError.from_json({"code": end["how"], "message": end["message"]})
-    )
+def not_started(ends: Iterable[End]) -> list[MemberPlan] | None:
+    """The first connections without an update that failed."""
+    found = [
+        MemberPlan(connection_id=end["connection_id"], error=views.failure(error))
+        for end in ends
+        if end["workflow_id"] is None and (error := error_of(end)) is not None
+    ]
+    return found[:SHOWN_UPDATES] or None

@@ -1,6 +1,6 @@
 """Changes of several connections: planned, made and undone together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -12,13 +12,14 @@ from fivetran_state.events import Event, Name
 from fivetran_state.models import GroupPlanView, UpdatesView
 from fivetran_state.service import proposal_views, views
 from fivetran_state.service.caller import Caller
-from fivetran_state.service.group_plan import SHOWN_MEMBERS, GroupPlan
+from fivetran_state.service.group_plan import SHOWN_MEMBERS, GroupPlan, Looked
 from fivetran_state.service.group_planner import Planner, options_of_members
 from fivetran_state.service.group_status import GroupFollower, OnLook
 from fivetran_state.service.plans import Plans, check_version
 from fivetran_state.service.refusals import by_policy, not_a_cursor, too_late
 from fivetran_state.service.sources import Sources, named
 from fivetran_state.updates import groups
+from fivetran_state.updates.ends import End
 from fivetran_state.updates.records import GROUP, GroupRequest
 
 MAX_BYTES = 5 * state.MAX_BYTES
@@ -164,17 +165,26 @@ class Groups:
         if workflow_id is None:
             plan = await self._planner.plan(wanted, options)
             plan.insist_on(options.expected_version)
-            asked["members"], asked["left_out"] = plan.split()
+            plan.split()  # It raises what would keep the group from being started now.
             if not plan.changed:
                 return plan.view()
+            _keep_all(asked, plan)
             workflow_id = await updates.proposals.ask(self._caller.asked(asked), about, key)
         return proposal_views.as_group(await updates.proposals.get(workflow_id))
 
     async def plan_anew(
-        self, wanted: Mapping[str, changes.Change], options: changes.GroupOptions, asked_by: str
+        self,
+        wanted: Mapping[str, changes.Change],
+        options: changes.GroupOptions,
+        asked_by: str,
+        left_out: Iterable[End],
     ) -> GroupPlan:
-        """The plan of what `asked_by` proposed, for the person who decides."""
-        return await self._planner.plan(wanted, options, is_shown=True, asked_by=asked_by)
+        """The plan of what `asked_by` proposed, for the person who decides.
+
+        `left_out`: connections of the proposal whose change is not known.
+        """
+        plan = await self._planner.plan(wanted, options, is_shown=True, asked_by=asked_by)
+        return replace(plan, members=[*plan.members, *map(Looked.left_out, left_out)])
 
     async def _start(self, asked: GroupRequest, plan: GroupPlan, key: str | None) -> str:
         asked["members"], asked["left_out"] = plan.split()
@@ -278,3 +288,18 @@ class Groups:
         if view.status in ("updated", "failed"):
             raise too_late(workflow_id, view.status)
         return view
+
+
+def _keep_all(asked: GroupRequest, plan: GroupPlan) -> None:
+    """Keep every request: whoever decides sees which connections can be changed then.
+
+    Those whose source could not be read are left out.
+    """
+    unread, asked["members"] = asked["members"], []
+    for request, looked in zip(unread, plan.members, strict=True):
+        if looked.request is not None:
+            asked["members"].append(looked.request)
+        elif request["source"] is None:
+            asked["members"].append({**request, "mode": asked["mode"]})
+        else:
+            asked["left_out"].append(looked.end)

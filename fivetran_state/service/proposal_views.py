@@ -1,5 +1,6 @@
 """The models that show proposals."""
 
+from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +15,7 @@ from fivetran_state.models import (
     WorkflowView,
 )
 from fivetran_state.service import views
+from fivetran_state.service.group_status import not_started
 from fivetran_state.text import shown
 from fivetran_state.updates.proposal import is_group
 from fivetran_state.updates.proposals import Proposal
@@ -27,7 +29,7 @@ def proposal(
     problem: FivetranStateError | None = None,
 ) -> ProposalView:
     """`problem`: why there is no plan on the present states."""
-    ids = [each["connection_id"] for each in found.requests]
+    ids = found.connection_ids
     decided = found.decided
     return ProposalView(
         workflow_id=found.workflow_id,
@@ -70,14 +72,17 @@ def as_group(found: Proposal) -> UpdatesView:
     change = found.asked["change"]
     assert is_group(change), "there are several"
     status = _status(found)
+    counts = Counter(end["how"] for end in found.left_out)
+    counts[status] = len(found.requests)
     return UpdatesView(
         workflow_id=found.workflow_id,
         status=status,
         message=_message(found),
         mode=change["mode"],
-        total=len(found.requests),
-        counts={status: len(found.requests)},
+        total=len(found.connection_ids),
+        counts=dict(sorted(counts.items())),
         updates=[],
+        not_started=not_started(found.left_out),
         error=_last_problem(found),
     )
 

@@ -247,16 +247,16 @@ class Proposals:
         updates = await self._caller.updates()
         await self._caller.refuse_guests()
         found = await updates.proposals.follow(workflow_id, wait_seconds)
-        for request in found.requests:
-            self._caller.check(request["connection_id"])
+        for connection_id in found.connection_ids:
+            self._caller.check(connection_id)
         return found
 
     def _may_see(self, found: Proposal) -> bool:
-        return all(self._caller.settings.allows(each["connection_id"]) for each in found.requests)
+        return all(map(self._caller.settings.allows, found.connection_ids))
 
     async def _asked_by_me(self, found: Proposal) -> bool:
         updates = await self._caller.updates()
-        return updates.proposals.approvers.is_same(access.principal().name, found.asked["asked_by"])
+        return updates.proposals.is_asked_by(found.asked, access.principal().name)
 
     async def _planned(self, found: Proposal) -> _Planned:
         change = found.asked["change"]
@@ -282,7 +282,7 @@ class Proposals:
         )
         return _Planned(
             await self._groups.plan_anew(
-                await _changes_of(change), options, found.asked["asked_by"]
+                await _changes_of(change), options, found.asked["asked_by"], change["left_out"]
             )
         )
 

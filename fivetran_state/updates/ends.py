@@ -25,3 +25,10 @@ def failed(connection_id: str, workflow_id: str | None, error: FivetranStateErro
         how=error.code,
         message=error.message,
     )
+
+
+def error_of(end: End) -> FivetranStateError | None:
+    """Its error, without details."""
+    if end["message"] is None:
+        return None
+    return FivetranStateError.from_json({"code": end["how"], "message": end["message"]})

@@ -14,6 +14,7 @@ from typing_extensions import NotRequired, TypedDict
 from fivetran_state import tracing
 from fivetran_state.errors import FivetranStateError, Undone, UpdateInProgress
 from fivetran_state.events import Event, Name
+from fivetran_state.ids import UpdateId
 from fivetran_state.updates import binding, in_order
 from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.members import Members
@@ -168,9 +169,21 @@ class _Group:
 
     async def _start_busy(self, busy: list[UpdateRequest]) -> None:
         for request in busy:
-            if not self._is_called_off:
-                await self._members.until_free([request])
+            while not self._is_called_off:
+                ended = await self._members.until_free([request], self._unreported())
+                if not ended:
+                    break
+                await self._hear_all()
+                # It has said so before it ended, or somebody else has ended it.
+                self._is_called_off |= not set(ended).isdisjoint(self._unreported())
             await self._start(request, None)
+
+    def _unreported(self) -> list[str]:
+        """The members that have not said that they are done, if all wait for each other."""
+        if self._asked["mode"] != "all_or_nothing":
+            return []
+        ids = [update.workflow_id for update in self._started]
+        return [each for each in ids if UpdateId.parse(each).owner not in self._done]
 
     async def _start(self, request: UpdateRequest, busy: list[UpdateRequest] | None) -> None:
         """Start a member, unless the group is called off. One that must wait is added to `busy`."""

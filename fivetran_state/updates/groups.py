@@ -52,6 +52,7 @@ _DIGITS = re.compile("[0-9a-f]{,32}")
 _COUNTER = 8
 """Hex digits, of the 32, that count equal requests without a key."""
 _POLL_SECONDS = 0.1
+_MOMENT = 1.0
 _REMEMBERED = 100
 """Groups of which it is remembered what was asked."""
 _FOLLOWED = 20
@@ -235,6 +236,10 @@ class Groups:
                 await asyncio.wait({end}, timeout=seconds)
             has_result = end.done() and end.exception() is None
             if not has_result and await self._store.is_running(workflow_id):
+                if end.done():
+                    # Somebody has ended it in the database; recovery takes it up in a moment.
+                    async with turns.waiting():
+                        await asyncio.sleep(min(seconds, _MOMENT))
                 return await self._progress(workflow_id, known)
             result = await end
         finally:

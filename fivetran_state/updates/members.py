@@ -53,15 +53,24 @@ class Members:
         return number
 
     @binding.step("until_free")
-    async def until_free(self, requests: Sequence[UpdateRequest]) -> None:
-        """Wait until none of the connections has a running update, or the group was cancelled."""
+    async def until_free(
+        self, requests: Sequence[UpdateRequest], unreported: Sequence[str] = ()
+    ) -> list[str] | None:
+        """Wait until none of the connections has a running update, or the group was cancelled.
+
+        Returns before that if `unreported` members of the group have ended: these.
+        """
         while running := await self._running(requests):
             pause = _POLL_SECONDS
             while await self._store.unfinished(running):
                 if any(await self._store.is_cancelled(DBOS.workflow_id or "")):
-                    return
+                    return None
+                left = await self._store.unfinished(unreported)
+                if len(left) < len(unreported):
+                    return [each for each in unreported if each not in left]
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _MAX_POLL_SECONDS)
+        return None
 
     async def _running(self, requests: Sequence[UpdateRequest]) -> list[str]:
         """The ids of the connections' running updates. It takes a look-up for each connection."""

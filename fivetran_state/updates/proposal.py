@@ -10,31 +10,40 @@ from typing import Literal, Protocol
 from dbos import DBOS
 from typing_extensions import NotRequired, TypedDict, TypeIs
 
-from fivetran_state import tracing
-from fivetran_state.errors import FivetranStateError, NotAllowed
+from fivetran_state import dbos_internals, logs, tracing
+from fivetran_state.errors import DatabaseUnavailable, FivetranStateError, NotAllowed
 from fivetran_state.events import Event, Events, Name
 from fivetran_state.updates import binding
 from fivetran_state.updates.ends import End
 from fivetran_state.updates.groups import Groups
 from fivetran_state.updates.members import Members
-from fivetran_state.updates.records import GroupRequest, UpdateRequest
+from fivetran_state.updates.reader import Reader
+from fivetran_state.updates.records import PROPOSAL, GroupRequest, UpdateRequest
 from fivetran_state.vault import Bound
 
-NAME = "proposal"
-"""The name of the workflow, and the prefix of its ids."""
+NAME = PROPOSAL
 DECISION = "decision"
 """The topic of the messages that decide."""
 REFUSED = "refused"
 """The event that tells why the last approval started nothing."""
+_EVENTS = {
+    "approved": Name.APPROVED,
+    "rejected": Name.REJECTED,
+    "withdrawn": Name.WITHDRAWN,
+    "expired": Name.EXPIRED,
+}
 
 
 class Asked(TypedDict):
     """What is proposed, and by whom."""
 
     change: UpdateRequest | GroupRequest
-    """As it would be started, with the versions that whoever asked for it has seen."""
+    """As it would be started, with the versions that whoever asked for it has seen. A group has all
+    that were asked for; `left_out` are those whose change is not known."""
     asked_by: str
     """The name of an `access.Principal`."""
+    token_name: NotRequired[str | None]
+    """The name of their token, which may be revoked when somebody decides."""
     asked_at: float
     """Seconds since the epoch, as is `expires_at`."""
     expires_at: float
@@ -58,6 +67,8 @@ class Decision(TypedDict):
     """Of a group: the version of each connection that is changed."""
     left_out: NotRequired[list[End]]
     """Of a group: the other connections."""
+    request_id: NotRequired[str | None]
+    """Of the HTTP request that sent it."""
 
 
 class Decided(TypedDict):
@@ -88,8 +99,8 @@ class Approvers(Protocol):
     def may_approve(self, name: str) -> bool:
         """True if this principal has the scope `approve` now, as far as this process can tell."""
 
-    def is_same(self, one: str, other: str) -> bool:
-        """True if these principals are one person."""
+    def token_name(self, name: str) -> str | None:
+        """The name of this principal's token, if it has one: all tokens of a name are one person's."""
 
 
 def is_group(change: UpdateRequest | GroupRequest) -> TypeIs[GroupRequest]:
@@ -100,9 +111,15 @@ class ProposalWorkflow:
     """The DBOS workflow that waits for a decision."""
 
     def __init__(
-        self, members: Members, groups: Groups, approvers: Approvers, events: Events
+        self,
+        reader: Reader,
+        members: Members,
+        groups: Groups,
+        approvers: Approvers,
+        events: Events,
     ) -> None:
         """Register the workflow with DBOS, which must not have been launched."""
+        self._reader = reader
         self._members = members
         self._groups = groups
         self._approvers = approvers
@@ -121,26 +138,30 @@ class ProposalWorkflow:
         """Takes an `Asked` and returns a `Decided`."""
 
     async def _run(self, workflow_id: str, asked: Asked) -> Decided:
+        recorded = {
+            step["function_id"] for step in await self._reader.steps(workflow_id, load_output=False)
+        }
         tries = 0
         while True:
             left = max(asked["expires_at"] - time.time(), 0)
+            is_replayed = dbos_internals.next_step_number() in recorded
             decision: Decision | None = await binding.receive(DECISION, left)
+            logs.request_id.set(None if decision is None else decision.get("request_id"))
             if decision is None:
-                self._events.record(
-                    Event(
-                        Name.EXPIRED,
-                        workflow_id=workflow_id,
-                        principal=asked["asked_by"],
-                        replayed=not left,
-                    )
+                decided = Decided(
+                    how="expired", by=None, decision=None, note=None, workflow_id=None
                 )
-                return Decided(how="expired", by=None, decision=None, note=None, workflow_id=None)
+                self._tell(workflow_id, asked, decided, is_replayed)
+                return decided
             started = None
             if decision["how"] == "approved":
                 tries += 1
                 try:
                     await self._insist_on_approver(decision["by"])
                     started = await self._start(asked, decision, f"{workflow_id} {tries}")
+                except DatabaseUnavailable:
+                    # Not an outcome: recovery runs it again, and what was started is found again.
+                    raise
                 except FivetranStateError as error:
                     refusal = Refusal(
                         decision=decision["id"],
@@ -151,13 +172,27 @@ class ProposalWorkflow:
                     place = binding.event_of(workflow_id, REFUSED)
                     await DBOS.set_event_async(REFUSED, Bound(place, refusal))
                     continue
-            return Decided(
+            decided = Decided(
                 how=decision["how"],
                 by=decision["by"],
                 decision=decision["id"],
                 note=decision.get("note"),
                 workflow_id=started,
             )
+            self._tell(workflow_id, asked, decided, is_replayed)
+            return decided
+
+    def _tell(self, workflow_id: str, asked: Asked, decided: Decided, is_replayed: bool) -> None:
+        started = decided["workflow_id"]
+        self._events.record(
+            Event(
+                _EVENTS[decided["how"]],
+                workflow_id=started or workflow_id,
+                part_of=workflow_id if started else None,
+                principal=decided["by"] or asked["asked_by"],
+                replayed=is_replayed,
+            )
+        )
 
     @binding.step("insist_on_approver")
     async def _insist_on_approver(self, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
 
-from fivetran_state import database, tracing, turns
+from fivetran_state import database, logs, tracing, turns
 from fivetran_state.errors import (
     AlreadyDecided,
     DatabaseUnavailable,
@@ -25,6 +25,7 @@ from fivetran_state.events import Event, Events, Name
 from fivetran_state.pages import Pages
 from fivetran_state.text import shown
 from fivetran_state.updates import binding, records, statuses
+from fivetran_state.updates.ends import End
 from fivetran_state.updates.notices import Notices
 from fivetran_state.updates.proposal import (
     DECISION,
@@ -50,12 +51,6 @@ _ID = re.compile(f"{NAME}:[0-9a-f]{{32}}")
 _REQUEST = "request"
 """The attribute by which an equal request finds the proposal that waits."""
 _POLL_SECONDS = 0.2
-_DECISIONS = {
-    "approved": Name.APPROVED,
-    "rejected": Name.REJECTED,
-    "withdrawn": Name.WITHDRAWN,
-    "expired": Name.EXPIRED,
-}
 _ENDED_OUTSIDE = Decided(
     how="withdrawn",
     by=None,
@@ -85,6 +80,17 @@ class Proposal:
         return change["members"] if is_group(change) else [change]
 
     @property
+    def left_out(self) -> list[End]:
+        """Connections that were asked for, and whose change is not known."""
+        change = self.asked["change"]
+        return change["left_out"] if is_group(change) else []
+
+    @property
+    def connection_ids(self) -> list[str]:
+        """All that were asked for."""
+        return [each["connection_id"] for each in (*self.requests, *self.left_out)]
+
+    @property
     def is_group(self) -> bool:
         return is_group(self.asked["change"])
 
@@ -109,7 +115,7 @@ class Proposals:
         self._digest = digest
         self._application = application
         self._workflow = workflow
-        self.approvers = approvers
+        self._approvers = approvers
         self._notices = notices
         self._pages = pages
         self._events = events
@@ -137,6 +143,7 @@ class Proposals:
     async def ask(self, asked: Asked, about: About, key: str | None) -> str:
         """Propose it; return its id. Two at once with the same key make one."""
         workflow_id = f"{NAME}:{uuid.uuid4().hex}" if key is None else self._of_key(about, key)
+        asked = {**asked, "token_name": self._approvers.token_name(asked["asked_by"])}
         sealed = self._texts.seal([workflow_id, _without_changes(asked)])
         place = binding.input_of(workflow_id, NAME)
         if (trace := tracing.present()) is not None:
@@ -168,6 +175,13 @@ class Proposals:
 
     def _digest_of(self, about: About) -> str:
         return self._digest(json.dumps(about))
+
+    def is_asked_by(self, asked: Asked, name: str) -> bool:
+        """True if this principal has asked for it, or is the same person with another token."""
+        if asked["asked_by"] == name:
+            return True
+        theirs = asked.get("token_name") or self._approvers.token_name(asked["asked_by"])
+        return theirs is not None and theirs == self._approvers.token_name(name)
 
     async def waiting(self) -> list[Proposal]:
         """Those that wait for a decision, oldest first, without their changes."""
@@ -234,43 +248,41 @@ class Proposals:
         Raises `AlreadyDecided` if another decision came first, and what kept an approved change from being
         started.
         """
+        decision["request_id"] = logs.request_id.get()
         with database.answering():
             await binding.send(workflow_id, decision, DECISION)
         deadline = asyncio.get_running_loop().time() + seconds
         async with turns.waiting():
-            while True:
-                found = await self.get(workflow_id)
-                if found.decided is not None:
-                    _insist_on_same(found.decided, decision, workflow_id)
-                    if found.decided["decision"] == decision["id"]:
-                        self._tell(found.decided, workflow_id)
-                    return found
-                if found.refusal is not None and found.refusal["decision"] == decision["id"]:
-                    raise FivetranStateError.from_json(dict(found.refusal))
+            while not await self._has_ended(workflow_id):
+                refusal = await self._refusal(workflow_id)
+                if refusal is not None and refusal["decision"] == decision["id"]:
+                    raise FivetranStateError.from_json(dict(refusal))
                 if asyncio.get_running_loop().time() >= deadline:
-                    return found
+                    break
                 await asyncio.sleep(_POLL_SECONDS)
-
-    def _tell(self, decided: Decided, workflow_id: str) -> None:
-        self._events.record(
-            Event(
-                _DECISIONS[decided["how"]],
-                workflow_id=decided["workflow_id"] or workflow_id,
-                part_of=workflow_id if decided["workflow_id"] else None,
-                principal=decided["by"],
-            )
-        )
+        found = await self.get(workflow_id)
+        if found.decided is not None:
+            _insist_on_same(found.decided, decision, workflow_id)
+        return found
 
     async def follow(self, workflow_id: str, seconds: float) -> Proposal:
         """Wait for the decision, at most `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         async with turns.waiting():
-            while True:
-                found = await self.get(workflow_id)
+            while not await self._has_ended(workflow_id):
                 left = deadline - asyncio.get_running_loop().time()
-                if found.decided is not None or left <= 0:
-                    return found
+                if left <= 0:
+                    break
                 await asyncio.sleep(min(_POLL_SECONDS, left))
+        return await self.get(workflow_id)
+
+    async def _has_ended(self, workflow_id: str) -> bool:
+        """True also if there is no such proposal. It does not read the change, which may be large."""
+        rows = await self._reader.find(workflow_ids=[workflow_id], name=NAME)
+        return not any(
+            statuses.is_running(row) and row.status not in records.ENDED_FROM_OUTSIDE
+            for row in rows
+        )
 
 
 def is_id(workflow_id: str) -> bool:

@@ -22,7 +22,9 @@ from fivetran_state.updates.ends import End, failed
 from fivetran_state.updates.reader import READ_BATCH, Reader
 from fivetran_state.updates.records import (
     GROUP,
+    OUTSIDE,
     PENDING,
+    PROPOSAL,
     GroupRequest,
     Progress,
     Snapshot,
@@ -98,14 +100,10 @@ class Store:
         return asked
 
     def connections_of(self, workflow_id: str) -> list[str]:
-        """The connections of a group; empty if its row was deleted. It blocks."""
-        rows = self._reader.find_now(workflow_ids=[workflow_id], name=GROUP, load_input=True)
+        """The connections of a group or a proposal; empty if its row was deleted. It blocks."""
+        rows = self._reader.find_now(workflow_ids=[workflow_id], load_input=True)
         with suppress(Tampered, UnusableKey):
-            return [
-                request["connection_id"]
-                for row in rows
-                for request in records.members_of(statuses.input_of(row))
-            ]
+            return [request["connection_id"] for row in rows for request in _requests_in(row)]
         return []
 
     async def is_running(self, workflow_id: str) -> bool:
@@ -150,10 +148,11 @@ class Store:
         return any(row.executor_id == executor_id and row.status == PENDING for row in rows)
 
     async def is_cancelled(self, *workflow_ids: str) -> list[bool | str]:
-        """Of each, true if a caller has cancelled it; `OUTSIDE` if it was ended in the database."""
+        """Of each, true if a caller has cancelled it; `OUTSIDE` if it was ended or deleted in the
+        database."""
         rows = await self._reader.find(workflow_ids=list(workflow_ids))
         found = {row.workflow_id: statuses.is_cancelled(row) for row in rows}
-        return [found[each] for each in workflow_ids]
+        return [found.get(each, OUTSIDE) for each in workflow_ids]
 
     async def parts_of(self, workflow_id: str, owners: Mapping[str, str]) -> dict[str, str]:
         """Connection → the id of its update in the group, for those that have started."""
@@ -260,6 +259,15 @@ class Store:
 
     def is_ours(self, status: WorkflowStatus) -> bool:
         return status.application_name == self._application
+
+
+def _requests_in(row: WorkflowStatus) -> list[UpdateRequest]:
+    """What a group or a proposal was asked to change."""
+    asked = statuses.input_of(row)
+    if row.name != PROPOSAL:
+        return records.members_of(asked)
+    change = asked["change"]
+    return records.members_of(change) if "members" in change else [change]
 
 
 def _end_of(workflow_id: str, row: WorkflowStatus | None) -> End:

@@ -46,7 +46,7 @@ class Updates:
         self.listings = Listings(reader, self.store, texts)
         self.groups = Groups(runtime, self.starter, self.listings, digest)
         members = Members(self.starter, self.store)
-        proposal = ProposalWorkflow(members, self.groups, approvers, runtime.events)
+        proposal = ProposalWorkflow(reader, members, self.groups, approvers, runtime.events)
         self.notices = notices
         self.proposals = Proposals(
             reader,

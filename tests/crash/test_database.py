@@ -7,11 +7,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import psycopg
 import pytest
 
 from fivetran_state.sandbox import LoggedRequest, Sandbox
+from fivetran_state.updates import marks
 from tests.conftest import Connect, Serve
 from tests.support import matrix
 from tests.support.calls import (
@@ -25,6 +27,7 @@ from tests.support.calls import (
     until,
     version_of,
 )
+from tests.support.people import person
 from tests.support.postgres import URL, Postgres
 from tests.support.processes import ended, noticed_once_more, running
 from tests.support.rest import ANY, get, post
@@ -52,16 +55,23 @@ def refusing(
 ) -> Iterator[None]:
     """The database refuses to record a success of this step, or of the whole update. It would
     record a failure."""
-    path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
     what = (
         f"INSERT ON operation_outputs WHEN NEW.function_name = '{step}' AND NEW.error IS NULL"
         if step
         else "UPDATE ON workflow_status WHEN NEW.status = 'SUCCESS'"
     )
+    with failing(environment, f"{what} AND NEW.workflow_uuid LIKE '{connection_id}:%'"):
+        yield
+
+
+@contextmanager
+def failing(environment: dict[str, str], what: str) -> Iterator[None]:
+    """The database refuses to do this."""
+    path = Path(environment["FIVETRAN_STATE_DATA_DIR"]) / "state.db"
     _execute(
         path,
-        f"CREATE TRIGGER full BEFORE {what} AND NEW.workflow_uuid LIKE '{connection_id}:%'"
-        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+        f"CREATE TRIGGER full BEFORE {what} "
+        "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
     yield
     _execute(path, "DROP TRIGGER full")
@@ -162,6 +172,28 @@ async def test_connections_are_changed_together_though_a_step_of_one_is_not_reco
         ended = await get(server.client, f"/workflows/{started['workflow_id']}", wait=50)
 
     assert ended["status"] == "updated"
+    for watch in watches:
+        watch.ended_with(watch.old | PATCH)
+
+
+async def test_an_approved_group_is_started_when_the_database_is_there_again(
+    http: Serve, sandbox: Sandbox, environment: dict[str, str], has_failed: HasFailed
+) -> None:
+    watches = [Watch(sandbox, name) for name in (IDLE, PAUSED)]
+    body = {"connection_ids": [IDLE, PAUSED], "merge_patch": PATCH, "propose": True}
+    async with (
+        http() as server,
+        person(server, "write") as asker,
+        person(server, "approve") as approver,
+    ):
+        proposal = (await asker.post("/states/update", ANY | body, status=202))["workflow_id"]
+        async with anyio.create_task_group() as tasks:
+            with failing(environment, f"INSERT ON {marks.table.name}"):
+                tasks.start_soon(approver.approve, proposal)
+                await until(has_failed)
+        ended = await asker.get(f"/workflows/{proposal}")
+
+    assert (ended["status"], ended["counts"]) == ("updated", {"updated": 2})
     for watch in watches:
         watch.ended_with(watch.old | PATCH)
 

@@ -10,8 +10,10 @@ import anyio.to_thread
 import pytest
 from mcp import Client
 
+from fivetran_state import changes, state
 from fivetran_state.sandbox import Fault, LoggedRequest, Sandbox
 from fivetran_state.sandbox.faults import FaultKind
+from fivetran_state.service.group_status import GroupProgress
 from tests.conftest import Connect, Serve
 from tests.support.calls import (
     IDLE,
@@ -45,6 +47,7 @@ from tests.support.updates import (
     start_update_that_hangs,
     took_effect,
 )
+from tests.support.watching import service_in
 
 CHANGE = {"cursor": "2020"}
 
@@ -325,6 +328,49 @@ async def test_a_group_that_is_ended_is_undone(
     assert "ended the workflow in the database" in second["message"]
     for watch in watches:
         watch.ended_with(watch.old)
+
+
+async def test_a_group_that_is_ended_is_followed_with_pauses_until_it_is_taken_up(
+    sandbox: Sandbox, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_runs_on(sandbox)
+    change = changes.Inline(state.Change("merge_patch", dict(CHANGE), exact=False))
+    looks = []
+
+    async def look(progress: GroupProgress) -> None:
+        looks.append(progress)
+
+    async with service_in(environment, monkeypatch) as service:
+        started = await service.groups.update_states(
+            changes.for_each([SYNCING], change), changes.GroupOptions()
+        )
+        await arrival(sandbox, MOMENTS["draining"].has_come)
+        end_in_database(environment, sandbox, started.workflow_id)
+        ended = await service.groups.updates_status(
+            started.workflow_id, wait_seconds=30, on_look=look
+        )
+
+    assert ended.status == "cancelled"
+    assert len(looks) < 30
+
+
+async def test_no_member_of_a_group_that_is_deleted_writes(
+    http: Serve, sandbox: Sandbox, environment: dict[str, str]
+) -> None:
+    watch = Watch(sandbox, IDLE)
+    # The state is read for the plan, at the inspection, and before the write.
+    held = sandbox.fault("hang", method="GET", path=f"/{IDLE}/state$", skip=2)
+    body = ANY | {"connection_ids": [IDLE], "merge_patch": CHANGE}
+    async with http() as server:
+        path = "/state/update-multiple"
+        started = await post(server.client, path, body, status=202, Prefer="respond-async")
+        await arrival(sandbox, lambda each: each.fault == "hang")
+        delete_in_database(environment, sandbox, started["workflow_id"])
+        held.release()
+        ended = await get(server.client, f"/workflows/{IDLE}:1", wait=30)
+
+    assert ended["error"]["code"] in ("cancelled", "undone")
+    watch.ended_with(watch.old)
 
 
 # Deleted

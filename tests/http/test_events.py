@@ -65,10 +65,11 @@ async def test_a_rejected_proposal_names_who_rejected_it(http: Serve, path: Path
         person(server, "approve") as approver,
     ):
         proposal = await asker.propose(IDLE, merge_patch=PATCH)
-        await approver.post(f"/proposals/{proposal}/reject")
+        await approver.post(f"/proposals/{proposal}/reject", X_Request_Id="of-the-rejection")
 
     last = events_in(path)[-1]
     assert (last["event"], last["principal"]) == ("proposal.rejected", approver.name)
+    assert last["request_id"] == "of-the-rejection"
 
 
 async def test_who_approves_their_own_proposal_is_refused_in_the_file(

@@ -1,9 +1,12 @@
 """REST: many connections are chosen, planned, changed together and undone."""
 
 import json
+import threading
 from typing import Any
 
+import anyio.to_thread
 import pytest
+from sqlalchemy import Engine, event
 
 from fivetran_state.sandbox import Sandbox
 from tests.conftest import Serve
@@ -311,6 +314,47 @@ async def test_a_busy_connection_is_refused_or_waited_for(http: Serve, sandbox: 
     assert (ended["status"], ended["counts"]) == ("updated", {"updated": 2})
     assert state_of(sandbox, BUSY)["a"] == 1
     assert state_of(sandbox, BUSY)["cursor"] == "2020"
+
+
+async def test_a_group_that_waits_for_a_connection_puts_back_the_others_once_one_has_failed(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    """The connection is taken by another update when the group has found all of them free."""
+    ferries = add_ferries(sandbox, 3)
+    sandbox.fault("status", method="PATCH", path=f"/{ferries[1]}/state$", status=403, times=99)
+    held = sandbox.fault("hang", method="PATCH", path=f"/{ferries[2]}/state$")
+    has_begun, is_taken = threading.Event(), threading.Event()
+
+    def take(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        is_news = "notifications" in statement and "together:" in str(parameters)
+        if is_news and not has_begun.is_set():
+            has_begun.set()
+            is_taken.wait(60)
+
+    event.listen(Engine, "before_cursor_execute", take)
+    try:
+        async with http() as server:
+            body = PATCH | {"connection_ids": ferries, "if_busy": "wait"}
+            group = await post(server.client, PATH, body, status=202, Prefer="respond-async")
+            await anyio.to_thread.run_sync(has_begun.wait, 60)
+            other = {"connection_id": ferries[2], "merge_patch": {"a": 1}}
+            await post(
+                server.client, "/state/update", ANY | other, status=202, Prefer="respond-async"
+            )
+            is_taken.set()
+            await arrival(sandbox, lambda each: each.fault == "hang")
+            undone = await get(server.client, f"/workflows/{ferries[0]}:1", wait=30)
+            held.release()
+            ended = await get(server.client, f"/workflows/{group['workflow_id']}", wait=30)
+            await get(server.client, f"/workflows/{ferries[2]}:1", wait=30)
+    finally:
+        event.remove(Engine, "before_cursor_execute", take)
+
+    assert undone["error"]["code"] == "undone"
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "forbidden")
+    assert [each["connection_id"] for each in ended["not_started"]] == [ferries[2]]
+    assert state_of(sandbox, ferries[0]) == OLD
+    assert state_of(sandbox, ferries[2]) == OLD | {"a": 1}
 
 
 # Following

@@ -15,8 +15,10 @@ from fivetran_state.sandbox import Sandbox
 from fivetran_state.tokens import TokenFile
 from tests.conftest import ERAS, Serve
 from tests.support.calls import (
+    EMPTY,
     IDLE,
     PAUSED,
+    STATELESS,
     SYNCING,
     Watch,
     api_calls,
@@ -24,7 +26,7 @@ from tests.support.calls import (
     call,
     until,
 )
-from tests.support.http_server import HttpServer
+from tests.support.http_server import HttpServer, counted_statements
 from tests.support.people import Person, person
 from tests.support.rest import ANY
 from tests.support.tasks import FollowsTasks, ask, ended_task, task_of
@@ -93,6 +95,22 @@ async def test_nobody_approves_what_they_have_asked_for(http: Serve, sandbox: Sa
     assert made["status"] == "updated"
 
 
+async def test_a_new_token_of_the_same_name_is_the_same_person(
+    http: Serve, sandbox: Sandbox
+) -> None:
+    async with http() as server, AsyncExitStack() as stack:
+        old = await stack.enter_async_context(person(server, "write", "alice"))
+        proposal = await old.propose(IDLE, merge_patch=PATCH)
+        new = await stack.enter_async_context(person(server, "approve", "alice"))
+        TokenFile(server.settings).revoke(old.token.id)
+        own = await new.approve(proposal, status=403)
+        withdrawn = await new.post(f"/proposals/{proposal}/withdraw")
+
+    assert own["code"] == "not_allowed"
+    assert withdrawn["status"] == "withdrawn"
+    assert was_left_alone(sandbox)
+
+
 async def test_only_the_scope_approve_decides(team: Team, sandbox: Sandbox) -> None:
     proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
     async with person(team.server, "write") as another:
@@ -143,6 +161,16 @@ async def test_a_proposal_expires(http: Serve, sandbox: Sandbox) -> None:
 
     assert ended["status"] == "expired"
     assert was_left_alone(sandbox)
+
+
+async def test_a_proposal_that_is_followed_is_not_read_again_with_its_change(team: Team) -> None:
+    proposal = await team.asker.propose(IDLE, merge_patch=PATCH)
+    with counted_statements() as statements:
+        waits = await team.asker.get(f"/workflows/{proposal}", wait=1)
+
+    assert waits["status"] == "proposed"
+    assert len(statements) > 5
+    assert len([each for each in statements if "inputs" in each]) == 1
 
 
 async def test_a_state_that_has_moved_is_planned_and_approved_anew(
@@ -409,6 +437,45 @@ async def test_a_group_is_approved_as_it_was_seen(team: Team, sandbox: Sandbox) 
     assert (member["asked_by"], member["agreed_by"]) == (team.asker.name, team.approver.name)
     watches[0].ended_with(watches[0].old | PATCH)
     assert sandbox.connection(PAUSED).state == '{"cursor":"2020"}'
+
+
+async def test_an_independent_proposal_loses_no_connection(team: Team, sandbox: Sandbox) -> None:
+    """Those that cannot be changed, or need not be, when it is asked for are looked at again."""
+    sandbox.set_state(PAUSED, '{"cursor":"2020"}')
+    sandbox.fault("status", path=f"/{SYNCING}/state$", status=404)
+    body = {
+        "mode": "independent",
+        "propose": True,
+        "changes": [
+            {"connection_id": IDLE, "merge_patch": PATCH},
+            {"connection_id": PAUSED, "merge_patch": PATCH},
+            {"connection_id": SYNCING, "merge_patch": PATCH},
+            {"connection_id": STATELESS, "merge_patch": PATCH},
+            {"connection_id": EMPTY, "restore_from": f"{EMPTY}:7"},
+        ],
+    }
+    asked = await team.asker.post("/states/update", ANY | body, status=202)
+    sandbox.set_state(PAUSED, '{"cursor":"2027"}')
+    proposal = asked["workflow_id"]
+    listed = (await team.asker.get("/proposals"))["proposals"][0]
+    plan = (await team.approver.get(f"/proposals/{proposal}"))["plan"]
+    made = await team.approver.approve(proposal)
+
+    lost = {EMPTY: "workflow_not_found"}
+    assert (asked["total"], asked["counts"]) == (5, {"proposed": 4, "workflow_not_found": 1})
+    assert failures(asked["not_started"]) == lost
+    assert listed["total"] == 5
+    assert (plan["total"], plan["changed"]) == (5, 3)
+    assert failures(plan["failures"]) == lost | {STATELESS: "state_not_kept"}
+    assert (made["status"], made["counts"]) == (
+        "partly_updated",
+        {"state_not_kept": 1, "updated": 3, "workflow_not_found": 1},
+    )
+    assert failures(made["not_started"]) == lost | {STATELESS: "state_not_kept"}
+
+
+def failures(members: list[dict[str, Any]]) -> dict[str, str]:
+    return {each["connection_id"]: each["error"]["code"] for each in members}
 
 
 async def test_an_assistant_proposes_follows_and_withdraws(team: Team, sandbox: Sandbox) -> None:
