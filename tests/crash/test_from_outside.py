@@ -32,6 +32,7 @@ from tests.support.calls import (
     written_down,
 )
 from tests.support.commands import doctor, finish, run
+from tests.support.grouped import group_of
 from tests.support.http_server import http_forked
 from tests.support.matrix import each_with_each
 from tests.support.outside import delete_after, delete_in_database, end_in_database
@@ -341,9 +342,8 @@ async def test_a_group_that_is_ended_is_followed_with_pauses_until_it_is_taken_u
         looks.append(progress)
 
     async with service_in(environment, monkeypatch) as service:
-        started = await service.groups.update_states(
-            changes.for_each([SYNCING], change), changes.GroupOptions()
-        )
+        wanted = changes.for_each([SYNCING], change)
+        started = await group_of(service, wanted, changes.GroupOptions())
         await arrival(sandbox, MOMENTS["draining"].has_come)
         end_in_database(environment, sandbox, started.workflow_id)
         ended = await service.groups.updates_status(

@@ -86,9 +86,7 @@ async def test_a_group_that_waits_at_the_limit_can_be_cancelled(
     ids = only(sandbox, 12)
     sandbox.api.requests_per_hour = 60
     async with service_in(environment, monkeypatch) as service:
-        group = await service.groups.update_states(
-            for_each(ids, CURSOR), GroupOptions("independent")
-        )
+        group = await group_of(service, for_each(ids, CURSOR), GroupOptions("independent"))
         await arrival(sandbox, is_resume)
 
         ended = await service.groups.cancel_updates(group.workflow_id, wait_seconds=60)
