@@ -81,10 +81,12 @@ async def test_a_connection_that_was_paused_is_told_as_such_while_its_state_is_r
     async with connect() as client:
         version = await version_of(client, PAUSED)
         # The state has been read once, and the update reads it before the write.
-        sandbox.fault("hang", method="GET", path="/state$", skip=1)
+        hold = sandbox.fault("hang", method="GET", path="/state$", skip=1)
         started = await update(client, PAUSED, version, wait_seconds=0)
         await arrival(sandbox, lambda each: each.fault == "hang")
         told = await call(client, "workflow_status", workflow_id=started["workflow_id"])
+        hold.release()
+        await end_of(client, started["workflow_id"])
 
     assert (told["phase"], told["was_paused"], told["paused_by_update"]) == ("verify", True, False)
 
