@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
-from fivetran_state.cli import group, showing
+from fivetran_state.cli import group, making, showing
 from fivetran_state.cli.asking import agree
 from fivetran_state.cli.exit_codes import ExitCode
-from fivetran_state.cli.making import of_update
 from fivetran_state.cli.options import JsonOption, SandboxOption
-from fivetran_state.cli.shell import FOREVER, Shell, run
+from fivetran_state.cli.shell import Shell, run
 from fivetran_state.errors import NotConfirmed
-from fivetran_state.models import GroupPlanView, ProposalView, UpdatesView
+from fivetran_state.models import GroupPlanView, ProposalView, Update, UpdatesView
 from fivetran_state.text import caller, quoted
 
 ProposalArgument = Annotated[
@@ -60,12 +59,11 @@ def approve(
                 ended = await group.follow(shell, ended.workflow_id)
             group.show(shell, ended)
             return await group.exit_code(shell, ended)
-        if ended.status == "running":
-            ended = await shell.service.workflows.workflow_status(
-                str(ended.workflow_id), wait_seconds=FOREVER
-            )
-        showing.update(shell, ended)
-        return of_update(ended)
+        update: Update = ended
+        if ended.status != "proposed":
+            update = await making.follow(shell, str(ended.workflow_id), making.noted(shell))
+        showing.update(shell, update)
+        return making.of_update(update)
 
     run(action, sandbox=sandbox, as_json=as_json)
 

@@ -12,7 +12,7 @@ from tests.support.warm import warm_terminal
 
 REWIND = ("--merge-patch", '{"cursor":"2020"}')
 PATCH = {"cursor": "2020"}
-REFUSED, PROPOSED = 4, 6
+REFUSED, MAYBE_CHANGED, PROPOSED = 4, 5, 6
 
 
 async def proposed_by_an_assistant(connect: Connect, *, group: bool = False) -> str:
@@ -46,6 +46,20 @@ async def test_a_person_at_the_terminal_approves(
     assert "/cursor" in screen.screen
     for watch in watches:
         watch.ended_with(watch.old | PATCH)
+
+
+@pytest.mark.slow
+async def test_the_exit_code_tells_how_what_was_approved_has_ended(
+    connect: Connect, environment: dict[str, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    proposal = await proposed_by_an_assistant(connect)
+    sandbox.fault("wrong_state", body='{"cursor":"another"}')
+    with warm_terminal(("approve", proposal), environment, tmp_path) as screen:
+        screen.wait_for("Type yes to agree:")
+        screen.type("yes\n")
+        assert screen.wait() == MAYBE_CHANGED
+
+    assert "the state from before is back in place" in screen.screen
 
 
 @pytest.mark.slow
