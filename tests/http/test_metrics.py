@@ -14,6 +14,7 @@ from tests.conftest import Serve
 from tests.support import prometheus
 from tests.support.calls import IDLE, PAUSED, arrival, state_of
 from tests.support.http_server import authorization
+from tests.support.matrix import few
 from tests.support.people import person
 from tests.support.rest import ANY
 from tests.support.updates import SLOW, is_poll_of_a_sync, refuse_resumes
@@ -116,7 +117,7 @@ async def test_a_connection_that_was_left_paused_is_shown_until_somebody_resumes
     assert resumed["fivetran_state_connections_left_paused"] == 0
 
 
-@pytest.mark.parametrize("kind", ["status", "hang"])
+@pytest.mark.parametrize("kind", few(["status"], ["status", "hang"]))
 async def test_a_connection_that_was_left_paused_is_shown_while_fivetran_does_not_answer(
     http: Serve, sandbox: Sandbox, kind: FaultKind
 ) -> None:

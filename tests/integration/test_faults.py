@@ -271,7 +271,7 @@ async def test_an_outage_at_inspect_touches_nothing(
     assert {each.split()[0] for each in watch.calls} == {"GET"}
 
 
-@pytest.mark.parametrize("name", few(["inspect", "snapshot", "write", "resume"], matrix.RUNNING))
+@pytest.mark.parametrize("name", few(["snapshot", "resume"], matrix.RUNNING))
 async def test_a_long_rate_limit_is_waited_for_and_shown(
     connect: Connect, sandbox: Sandbox, name: str
 ) -> None:
@@ -442,8 +442,8 @@ async def test_a_write_refused_because_of_a_sync_is_tried_again(
         await update_succeeds(client, sandbox, connection_id, fault)
 
 
-@pytest.mark.parametrize("connection_id", [IDLE, PAUSED])
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409])
+@pytest.mark.parametrize("connection_id", few([IDLE], [IDLE, PAUSED]))
+@pytest.mark.parametrize("status", few([401, 404], [400, 401, 403, 404, 405, 409]))
 async def test_a_refused_verify_is_tried_again(
     connect: Connect, sandbox: Sandbox, connection_id: str, status: int
 ) -> None:
@@ -503,7 +503,7 @@ async def test_an_outage_at_verify_is_sat_out_for_longer_than_a_refusal(
     watch.ended_with(changed(watch))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 409])
+@pytest.mark.parametrize("status", few([400, 403], [400, 401, 403, 409]))
 async def test_a_refused_resume_is_tried_until_it_succeeds(
     connect: Connect, sandbox: Sandbox, status: int
 ) -> None:
