@@ -343,7 +343,13 @@ async def test_a_group_that_waits_for_a_connection_puts_back_the_others_once_one
             )
             is_taken.set()
             await arrival(sandbox, lambda each: each.fault == "hang")
-            undone = await get(server.client, f"/workflows/{ferries[0]}:1", wait=30)
+            first = f"/workflows/{ferries[0]}:1"
+
+            async def has_started() -> bool:
+                return (await server.client.get(first)).status_code == 200
+
+            await until(has_started)
+            undone = await get(server.client, first, wait=30)
             held.release()
             ended = await get(server.client, f"/workflows/{group['workflow_id']}", wait=30)
             await get(server.client, f"/workflows/{ferries[2]}:1", wait=30)
